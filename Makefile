@@ -1,0 +1,90 @@
+# make demo                 compare the strategies on real data, from nothing but a Python of version 3.11 or newer
+# make demo DATA=polarity STRATEGIES='Serial(), AllReduce()' ARGS='--workers 2'
+# make test | bench | lint | format | clean
+# make PYTHON=/path/to/python3.13 VENV=.venv-3.13 test
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# PyPI's torch for Linux brings CUDA, several gigabytes that the benchmarks never use.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+DATA ?=
+STRATEGIES ?=
+ARGS ?=
+export DATA STRATEGIES
+
+.PHONY: help demo test bench lint format clean distclean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# //p' Makefile | head -4
+
+demo: $(VENV)/.installed-lab
+	@$(PY) -m scaleml demo $${DATA:+--data "$$DATA"} $${STRATEGIES:+--strategies "$$STRATEGIES"} $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PY) -m pytest $(ARGS)
+
+bench: $(VENV)/.installed-bench
+	$(PY) -m benchmarks $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist comparison.html dask-scratch-space .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find scaleml tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# clean, and the environment too: the next target installs everything again.
+distclean: clean
+	rm -rf $(VENV)
+
+# Each stamp is younger than pyproject.toml exactly if what it stands for is installed.
+$(VENV)/.installed-lab: pyproject.toml $(VENV)/.made
+	@echo "installing scaleml[lab] into $(VENV): a minute or two, once"
+	@$(PIP) install --quiet --editable '.[lab]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
+	@echo "installing scaleml[lab] and the dev group into $(VENV): a minute or two, once"
+	@$(PIP) install --quiet --editable '.[lab]' --group dev
+	@touch $@ $(VENV)/.installed-lab
+
+$(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
+	@echo "installing scaleml and the peers to measure against into $(VENV)"
+	@$(PIP) install --quiet --retries 1 --no-deps --index-url $(TORCH_INDEX) torch \
+	  || echo "no torch from $(TORCH_INDEX): taking the package index's"
+	@$(PIP) install --quiet --editable .
+	@$(PIP) install --quiet --group bench \
+	  || echo "not every peer could be installed: the rows of the missing ones will say so"
+	@touch $@
+
+# PYTHON chooses the interpreter; otherwise the first on PATH that is new enough. A $(VENV) that already works is kept.
+$(VENV)/.made:
+	@set -e; \
+	good='import sys; sys.exit(sys.version_info < (3, 11))'; \
+	if ! $(PY) -c "$$good" >/dev/null 2>&1; then \
+	  for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	    if "$$python" -c "$$good" >/dev/null 2>&1; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$${found:-}" ]; then \
+	    echo "scaleml needs Python 3.11 or newer; tried: $(or $(PYTHON),python3, python3.11 to python3.14, python)." >&2; \
+	    echo "Install one, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	  fi; \
+	  echo "making $(VENV) with $$("$$found" --version)"; \
+	  "$$found" -m venv --clear $(VENV) || { \
+	    echo "$$found cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; \
+	fi; \
+	$(PIP) install --quiet --upgrade pip
+	@touch $@

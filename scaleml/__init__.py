@@ -1,0 +1,72 @@
+"""scaleml: train a model under any scaling strategy, see what each one costs, and know which one to use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scaleml import faults
+    from scaleml.engine.compare import Trial, compare
+    from scaleml.engine.errors import RunFailed
+    from scaleml.engine.run import Run
+    from scaleml.engine.train import start, train
+    from scaleml.models import MLP, LinearModel
+    from scaleml.optim import SGD, AdaGrad, Adam
+    from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+    from scaleml.telemetry import Comparison
+
+# Imported when first used: a worker that only needs a rank does not load what the client needs.
+_HOMES = {
+    "AdaGrad": "scaleml.optim",
+    "Adam": "scaleml.optim",
+    "AllReduce": "scaleml.strategies",
+    "Comparison": "scaleml.telemetry",
+    "LinearModel": "scaleml.models",
+    "LocalSGD": "scaleml.strategies",
+    "MLP": "scaleml.models",
+    "ParameterServer": "scaleml.strategies",
+    "Run": "scaleml.engine.run",
+    "RunFailed": "scaleml.engine.errors",
+    "SGD": "scaleml.optim",
+    "Serial": "scaleml.strategies",
+    "Trial": "scaleml.engine.compare",
+    "compare": "scaleml.engine.compare",
+    "start": "scaleml.engine.train",
+    "train": "scaleml.engine.train",
+}
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AllReduce",
+    "Comparison",
+    "LinearModel",
+    "LocalSGD",
+    "ParameterServer",
+    "Run",
+    "RunFailed",
+    "Serial",
+    "Trial",
+    "compare",
+    "faults",
+    "start",
+    "train",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "faults":
+        return import_module("scaleml.faults")
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'scaleml' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,183 @@
+"""NumPy or CuPy behind one namespace, dense arrays and CSR matrices behind one way of taking rows.
+
+Nothing here imports CuPy or SciPy unless an array of theirs is given: what a rank imports decides how fast it recovers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Array", "concatenate_rows", "csr", "is_sparse", "namespace", "rows", "to_numpy"]
+
+Array = Any
+"""A dense NumPy or CuPy array, or (where said so) a SciPy or cupyx CSR matrix."""
+
+
+def namespace(*arrays: Array) -> ModuleType:
+    """Return the module, ``numpy`` or ``cupy``, whose functions take these arrays.
+
+    Parameters
+    ----------
+    *arrays : array or CSR matrix
+        Anything that belongs to neither library (a number, a list, None) counts as NumPy's.
+
+    Returns
+    -------
+    module
+        ``cupy`` if any of the arrays lies on a GPU, else ``numpy``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> namespace(np.zeros(3)).__name__
+    'numpy'
+    """
+    for array in arrays:
+        kind = type(array)
+        if kind is not np.ndarray and kind.__module__.startswith("cupy"):
+            import cupy
+
+            return cupy
+    return np
+
+
+def is_sparse(x: Array) -> bool:
+    """Return whether `x` is a CSR matrix (SciPy's or cupyx's), without importing SciPy.
+
+    Other sparse formats answer False: they cannot be cut into rows, and are to be converted with ``tocsr()`` first.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse
+    >>> is_sparse(np.eye(2)), is_sparse(scipy.sparse.csr_matrix(np.eye(2)))
+    (False, True)
+    """
+    return type(x) is not np.ndarray and getattr(x, "format", None) == "csr" and hasattr(x, "indptr")
+
+
+def rows(x: Array, start: int, stop: int) -> Array:
+    """Return rows ``start:stop`` of `x` without copying its values.
+
+    Parameters
+    ----------
+    x : array of shape (n, ...) or CSR matrix of shape (n, F)
+    start, stop : int
+        ``0 <= start <= stop <= n``.
+
+    Returns
+    -------
+    array of shape (stop - start, ...) or CSR matrix of shape (stop - start, F)
+        A view; for CSR a new matrix over views of ``data`` and ``indices``, with row pointers of its own.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse
+    >>> rows(np.arange(6).reshape(3, 2), 1, 3).tolist()
+    [[2, 3], [4, 5]]
+    >>> rows(scipy.sparse.csr_matrix(np.eye(3)), 2, 3).toarray().tolist()
+    [[0.0, 0.0, 1.0]]
+    """
+    if not is_sparse(x):
+        return x[start:stop]
+    pointers = x.indptr[start : stop + 1]
+    first, last = int(pointers[0]), int(pointers[-1])
+    return _csr(x, x.data[first:last], x.indices[first:last], pointers - first, stop - start)
+
+
+def concatenate_rows(parts: Sequence[Array]) -> Array:
+    """Return the parts, all dense or all CSR, one below the other.
+
+    Parameters
+    ----------
+    parts : sequence of arrays of shape (n_i, ...) or of CSR matrices of shape (n_i, F)
+
+    Returns
+    -------
+    array of shape (sum of n_i, ...) or CSR matrix of shape (sum of n_i, F)
+        A single part comes back as it is, not copied.
+
+    Raises
+    ------
+    ValueError
+        No part is given, dense and sparse are mixed, or the numbers of columns differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> concatenate_rows([np.zeros((1, 2)), np.ones((2, 2))]).shape
+    (3, 2)
+    """
+    if not parts:
+        raise ValueError("parts=[]: at least one part is needed to know the columns; give one with 0 rows.")
+    shapes = {tuple(part.shape[1:]) for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(f"the parts have rows of shapes {sorted(shapes)}: all must be equal; check their reading.")
+    sparse = [is_sparse(part) for part in parts]
+    if any(sparse) != all(sparse):
+        raise ValueError("some parts are CSR and some dense: all must be of one kind; use tocsr() or toarray().")
+    if len(parts) == 1:
+        return parts[0]
+    xp = namespace(*parts)
+    if not sparse[0]:
+        return xp.concatenate(list(parts))
+    ends = np.cumsum([part.indices.shape[0] for part in parts]).tolist()
+    wide = ends[-1] > np.iinfo(np.int32).max
+    pointer_type = xp.int64 if wide else parts[0].indptr.dtype
+    pointers = [parts[0].indptr.astype(pointer_type)]
+    pointers += [part.indptr[1:].astype(pointer_type) + end for part, end in zip(parts[1:], ends, strict=False)]
+    indices = xp.concatenate([part.indices for part in parts])
+    return _csr(
+        parts[0],
+        xp.concatenate([part.data for part in parts]),
+        indices.astype(pointer_type) if wide else indices,
+        xp.concatenate(pointers),
+        sum(part.shape[0] for part in parts),
+    )
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """Return `x` as a dense NumPy array; copied only if it lies on a GPU, is sparse, or is no array yet.
+
+    Examples
+    --------
+    >>> to_numpy([1, 2]).tolist()
+    [1, 2]
+    """
+    if is_sparse(x):
+        x = x.toarray()
+    if namespace(x) is not np:
+        return x.get()
+    return np.asarray(x)
+
+
+def csr(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> Array:
+    """Return a SciPy CSR matrix over these arrays, neither copied nor checked.
+
+    Parameters
+    ----------
+    data, indices : arrays of shape (nnz,)
+    indptr : array of shape (rows + 1,)
+    shape : (rows, columns)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> csr(np.ones(1), np.array([2]), np.array([0, 1]), (1, 3)).toarray().tolist()
+    [[0.0, 0.0, 1.0]]
+    """
+    from scipy.sparse import csr_matrix
+
+    out = csr_matrix(shape, dtype=data.dtype)
+    out.data, out.indices, out.indptr = data, indices, indptr
+    return out
+
+
+def _csr(like: Array, data: Array, indices: Array, indptr: Array, n_rows: int) -> Array:
+    """Return a CSR matrix of `like`'s class over these three arrays, unchecked: they come from checked matrices."""
+    out = type(like)((n_rows, like.shape[1]), dtype=data.dtype)
+    out.data, out.indices, out.indptr = data, indices, indptr
+    return out

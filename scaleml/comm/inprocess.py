@@ -1,0 +1,128 @@
+"""Groups whose ranks are threads of this process: for tests, and for strategies without a cluster."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .errors import Aborted, PeerLost
+from .group import Group
+from .hosts import build
+from .mesh import OnStall
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+"""The server's side and the client's side."""
+
+
+def groups(
+    n: int,
+    *,
+    shared_memory: bool = True,
+    tls: Contexts | None = None,
+    timeout: float = 20.0,
+    on_stall: OnStall | None = None,
+    scratch: str | None = None,
+    run: int | None = None,
+    generation: int = 0,
+) -> list[Group]:
+    """Return `n` groups that are linked to each other; rank r is for the use of one thread.
+
+    Examples
+    --------
+    >>> pair = groups(2)
+    >>> pair[0].send(b"hello", dest=1)
+    >>> pair[1].recv().payload
+    b'hello'
+    >>> for group in pair:
+    ...     group.close()
+    """
+    run = secrets.randbits(63) if run is None else run
+    ends: list[list[list[socket.socket | None]]] = [[[None] * n for _ in range(2)] for _ in range(n)]
+    for low in range(n):
+        for high in range(low + 1, n):
+            for channel in range(2):
+                ends[low][channel][high], ends[high][channel][low] = _pair(tls)
+    made: list[Group | None] = [None] * n
+    _on_threads(
+        n,
+        lambda rank: made.__setitem__(
+            rank, build(ends[rank], rank, n, run, generation, timeout, on_stall, scratch, shared_memory)
+        ),
+        lambda rank: None,
+    )
+    return [group for group in made if group is not None]
+
+
+def run(
+    n: int,
+    function: Callable[..., Any],
+    *args: Any,
+    shared_memory: bool = True,
+    tls: Contexts | None = None,
+    timeout: float = 20.0,
+    on_stall: OnStall | None = None,
+    scratch: str | None = None,
+) -> list[Any]:
+    """Call ``function(group, *args)`` on `n` ranks, each a thread, and return what they return.
+
+    Raises
+    ------
+    BaseException
+        The first one that was raised in a rank and is not just the echo of another rank's end. The others are aborted.
+    """
+    made = groups(n, shared_memory=shared_memory, tls=tls, timeout=timeout, on_stall=on_stall, scratch=scratch)
+    try:
+        return _on_threads(
+            n,
+            lambda rank: function(made[rank], *args),
+            lambda rank: [group.abort(f"rank {rank} failed") for group in made],
+        )
+    finally:
+        for group in made:
+            group.close()
+
+
+def _on_threads(n: int, work: Callable[[int], Any], failed: Callable[[int], Any]) -> list[Any]:
+    results: list[Any] = [None] * n
+    errors: list[BaseException] = []  # in the order in which they happened
+
+    def target(rank: int) -> None:
+        try:
+            results[rank] = work(rank)
+        except BaseException as error:
+            errors.append(error)
+            failed(rank)
+
+    threads = [threading.Thread(target=target, args=(rank,), name=f"rank-{rank}", daemon=True) for rank in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise _cause(errors)
+    return results
+
+
+def _cause(errors: Sequence[BaseException]) -> BaseException:
+    for error in errors:
+        if not isinstance(error, Aborted | PeerLost):
+            return error
+    return errors[0]
+
+
+def _pair(tls: Contexts | None) -> tuple[socket.socket, socket.socket]:
+    if tls is None:
+        return socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    wrapped: list[ssl.SSLSocket] = []
+    thread = threading.Thread(target=lambda: wrapped.append(tls[0].wrap_socket(server, server_side=True)))
+    thread.start()
+    dialled = tls[1].wrap_socket(client, server_hostname="localhost")
+    thread.join()
+    return wrapped[0], dialled

@@ -1,0 +1,317 @@
+"""One connected socket to one peer: frames out, frames in, nothing else.
+
+A link belongs to one thread at a time; only `wake` may be called by others. Reading goes through a small buffer, so that
+one system call brings a small frame's header and payload at once; large payloads go straight to where they are wanted.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any, final
+
+from .errors import CorruptFrame
+from .frame import HEADER, SUMMED, Header, decode, word_sum
+from .meter import Meter
+
+INLINE = 32 * 1024
+"""Bytes: a payload up to here always fits the reading buffer and travels in one piece with its header."""
+
+_BUFFER = 2 * (INLINE + HEADER)
+_SUM_BLOCK = 256 * 1024  # summed while in cache
+_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+class LinkClosed(Exception):
+    """The other end is gone (the caller knows whether that is a loss or our own abort)."""
+
+
+class Link(ABC):
+    """A socket to rank `peer`, as seen by rank `rank`."""
+
+    sums: bool  # whether payloads carry a checksum
+
+    def __init__(self, sock: socket.socket, rank: int, peer: int, run: int, generation: int) -> None:
+        self.sock = sock
+        self.rank = rank
+        self.peer = peer
+        self.inbox: deque[tuple[Header, Any]] = deque()  # frames read while looking for another one
+        self.outbox: list[memoryview] = []  # what is left of the frame being sent
+        self.meter = Meter(1)  # replaced by the channel's
+        self.aside: bytearray | None = None  # the frame in front is being read into it, for the inbox
+        self._replay: tuple[Header, Any] | None = None  # a frame from the inbox, in front again
+        self._identity = (run, generation)
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._low = self._high = 0
+        self._header: Header | None = None
+        self._got = self._summed = self._sum = 0  # of the payload being read by `into`
+
+    # --- to be provided -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def receive(self, view: memoryview, block: bool) -> int:
+        """Read some bytes into `view` (not empty); 0 if there are none (with `block`: for the whole timeout)."""
+
+    @abstractmethod
+    def send(self, header: bytes, payload: Any) -> int:
+        """Send what goes without waiting; return how many bytes went."""
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def load(self, header: bytes, payload: Any) -> None:
+        """Make a frame the one to be sent by `flush`."""
+        self.outbox = [memoryview(header)]
+        if len(payload):
+            self.outbox.append(memoryview(payload).cast("B"))
+
+    def trim(self, sent: int) -> None:
+        """Forget the first `sent` bytes of the frame being sent."""
+        while self.outbox and sent >= len(self.outbox[0]):
+            sent -= len(self.outbox.pop(0))
+        if sent:
+            self.outbox[0] = self.outbox[0][sent:]
+
+    def flush(self) -> bool:
+        """Send what goes without waiting; True once nothing is left of the frame."""
+        if self.outbox:
+            first, *rest = self.outbox
+            self.trim(self.send(first, rest[0] if rest else b""))
+        return not self.outbox
+
+    # --- receiving ------------------------------------------------------------------------------------------------
+
+    @property
+    def buffered(self) -> bool:
+        """Whether bytes are here that `select.poll` cannot see."""
+        return self.aside is None and (self._header is not None or self._high - self._low >= HEADER)
+
+    def head(self, block: bool = False) -> Header | None:
+        """Return the header of the frame in front, None if it is not here; it stays in front until its body is taken.
+
+        Raises
+        ------
+        CorruptFrame
+            If it is altered, or of another run or generation.
+        """
+        if self._replay is not None:
+            return self._replay[0]
+        if self._header is None:
+            while self._high - self._low < HEADER:
+                if not self._fill(HEADER, block):
+                    return None
+            try:
+                header = decode(self._buffer, self._low)
+            except ValueError as error:
+                raise self._corrupt(str(error), -1) from None
+            if (header.run, header.generation) != self._identity:
+                raise self._corrupt(
+                    f"it belongs to run {header.run:x} generation {header.generation}, "
+                    f"this is run {self._identity[0]:x} generation {self._identity[1]}",
+                    header.step,
+                )
+            self._low += HEADER
+            self._header = header
+            self._got = self._summed = self._sum = 0
+        return self._header
+
+    def body(self, block: bool = False) -> memoryview | None:
+        """Take a payload of at most `INLINE` bytes: a view that is valid until the next read; None if it is not here."""
+        if self._replay is not None:
+            payload, self._replay = self._replay[1], None
+            return memoryview(payload)
+        header = self._header
+        assert header is not None and header.length <= INLINE
+        while self._high - self._low < header.length:
+            if not self._fill(header.length, block):
+                return None
+        view = self._view[self._low : self._low + header.length]
+        if header.flags & SUMMED and word_sum(view) != header.checksum:
+            raise self._corrupt("its payload does not match its sum", header.step)
+        self._low += header.length
+        self._header = None
+        return view
+
+    def into(self, target: memoryview, block: bool = False) -> bool:
+        """Go on reading the payload into `target` (all of its bytes); True once it is complete and its sum right."""
+        if self._replay is not None:
+            target[:] = self._replay[1]
+            self._replay = None
+            return True
+        header = self._header
+        assert header is not None and header.length == len(target)
+        while self._got < header.length:
+            ready = min(self._high - self._low, header.length - self._got)
+            if ready:
+                target[self._got : self._got + ready] = self._view[self._low : self._low + ready]
+                self._low += ready
+            else:
+                ready = self.receive(target[self._got :], block)
+                if not ready:
+                    return False
+            self._got += ready
+            if header.flags & SUMMED:
+                self._sum_up(target, header.length)
+        if header.flags & SUMMED and self._sum & ((1 << 64) - 1) != header.checksum:
+            raise self._corrupt("its payload does not match its sum", header.step)
+        self._header = None
+        return True
+
+    @property
+    def replaying(self) -> bool:
+        """Whether a frame from the inbox is in front."""
+        return self._replay is not None
+
+    def replay(self, header: Header, payload: Any) -> None:
+        """Put a frame from the inbox in front again."""
+        assert self._replay is None
+        self._replay = header, payload
+
+    def _sum_up(self, target: memoryview, length: int) -> None:
+        while self._got - self._summed >= _SUM_BLOCK or self._got == length > self._summed:
+            end = min(self._summed + _SUM_BLOCK, length)
+            self._sum += word_sum(target[self._summed : end])
+            self._summed = end
+
+    def _fill(self, need: int, block: bool) -> int:
+        if self._low == self._high:
+            self._low = self._high = 0
+        elif self._low + need > _BUFFER:
+            kept = self._high - self._low
+            self._view[:kept] = bytes(self._view[self._low : self._high])
+            self._low, self._high = 0, kept
+        got = self.receive(self._view[self._high :], block)
+        self._high += got
+        return got
+
+    def _corrupt(self, why: str, step: int) -> CorruptFrame:
+        at = f" at its step {step}" if step >= 0 else ""
+        return CorruptFrame(
+            f"rank {self.rank} got a corrupt frame from rank {self.peer}{at}: {why}",
+            rank=self.rank, peer=self.peer, step=step,
+        )  # fmt: skip
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """From any thread: make whatever blocks on this link return."""
+        try:  # not SSLSocket.shutdown, which pulls the SSL object away from under the thread that uses it
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.wake()
+        self.sock.close()
+
+
+@final
+class PlainLink(Link):
+    """A blocking TCP or Unix socket; waits end by the kernel's own receive timeout."""
+
+    sums = True
+
+    def __init__(
+        self, sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float
+    ) -> None:
+        super().__init__(sock, rank, peer, run, generation)
+        sock.settimeout(None)
+        if sys.platform != "win32":  # there, a DWORD of milliseconds, and no MSG_DONTWAIT
+            seconds = max(int(timeout * 1e6), 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *divmod(seconds, 1_000_000)))
+        self._receive_into = sock.recv_into
+        self._sendmsg = sock.sendmsg
+
+    def receive(self, view: memoryview, block: bool) -> int:
+        try:
+            got = self._receive_into(view, 0, 0 if block else _DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise LinkClosed from error
+        if not got:
+            raise LinkClosed
+        self.meter.bytes_received += got
+        return got
+
+    def send(self, header: bytes, payload: Any) -> int:
+        try:
+            sent = self._sendmsg((header, payload), (), _DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise LinkClosed from error
+        self.meter.bytes_sent += sent
+        return sent
+
+
+@final
+class TLSLink(Link):
+    """A non-blocking SSL socket, used by one thread only; TLS authenticates every record, so payloads carry no sum."""
+
+    sums = False
+
+    def __init__(
+        self, sock: ssl.SSLSocket, rank: int, peer: int, run: int, generation: int, timeout: float
+    ) -> None:
+        super().__init__(sock, rank, peer, run, generation)
+        sock.setblocking(False)
+        self._ssl = sock
+        self._milliseconds = timeout * 1e3
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    @property
+    def buffered(self) -> bool:
+        return super().buffered or self._ssl.pending() > 0
+
+    def receive(self, view: memoryview, block: bool) -> int:
+        while True:
+            try:
+                got = self._ssl.recv_into(view)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if block and self._poll.poll(self._milliseconds):
+                    continue
+                return 0
+            except (OSError, ValueError) as error:
+                raise LinkClosed from error
+            if not got:
+                raise LinkClosed
+            self.meter.bytes_received += got
+            return got
+
+    def send(self, header: bytes, payload: Any) -> int:
+        small = len(payload) and memoryview(payload).nbytes <= INLINE
+        parts = (b"".join((header, payload)),) if small else (header, payload)
+        sent = 0
+        for part in parts:
+            view = memoryview(part).cast("B") if len(part) else memoryview(b"")
+            while len(view):
+                try:
+                    went = self._ssl.send(view)
+                except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                    went = 0
+                except (OSError, ValueError) as error:
+                    raise LinkClosed from error
+                if not went:
+                    self.meter.bytes_sent += sent
+                    return sent
+                sent += went
+                view = view[went:]
+        self.meter.bytes_sent += sent
+        return sent
+
+
+def make_link(sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> Link:
+    """Wrap a connected socket, plain or TLS."""
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if isinstance(sock, ssl.SSLSocket):
+        return TLSLink(sock, rank, peer, run, generation, timeout)
+    return PlainLink(sock, rank, peer, run, generation, timeout)

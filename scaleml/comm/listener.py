@@ -1,0 +1,239 @@
+"""Where a rank is dialled by the others, until all links stand."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from time import monotonic
+from typing import final
+
+from .errors import Aborted, HandshakeError
+from .handshake import Hello, Refused, accept, welcome
+
+HANDSHAKE_SECONDS = 10.0
+"""How long a connection may take to introduce itself; others are not held up by it."""
+
+_AT_ONCE = 256  # connections that introduce themselves at the same time
+
+
+@final
+class Listener:
+    """Accepts the links of one rank, in the background.
+
+    Parameters
+    ----------
+    host : str
+        The address by which the other ranks reach this process.
+    token : bytes
+        The run's secret.
+    run, generation, rank : int
+        For whom calls are taken.
+    port_range : (int, int), optional
+        Use the first free port of these, both included; by default any free one.
+    tls : ssl.SSLContext, optional
+        The server's side; all ranks must use TLS then.
+
+    Attributes
+    ----------
+    address : (str, int)
+        Host and port, for the address book.
+    rejected : int
+        Connections that were closed because they were not one of us.
+
+    Raises
+    ------
+    HandshakeError
+        If no port can be had there; says what to do.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        token: bytes,
+        run: int,
+        generation: int,
+        rank: int,
+        port_range: tuple[int, int] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.run = run
+        self.generation = generation
+        self.rank = rank
+        self.token = token
+        self.rejected = 0
+        self.reason: str | None = None  # why it was aborted
+        self._tls = tls
+        self._closed = False
+        self._changed = threading.Condition()
+        self._links: dict[tuple[int, int], socket.socket] = {}
+        self._talking: set[socket.socket] = set()
+        self._threads: set[threading.Thread] = set()
+        self._socket = _bind(host, port_range, rank)
+        self.address: tuple[str, int] = (host, self._socket.getsockname()[1])
+        self._thread = threading.Thread(target=self._accept, name=f"scaleml-listener-{rank}", daemon=True)
+        self._thread.start()
+
+    def wait(self, wanted: set[tuple[int, int]], deadline: float) -> set[tuple[int, int]]:
+        """Wait until links from all of `wanted`, as (rank, channel), are here; return those that are not."""
+        with self._changed:
+            while not self.reason and not self._closed and not wanted <= self._links.keys():
+                if not self._changed.wait(max(deadline - monotonic(), 0)) and monotonic() >= deadline:
+                    break
+            return wanted - self._links.keys()
+
+    def take(self) -> dict[tuple[int, int], socket.socket]:
+        """Hand over the links; later calls are turned away."""
+        with self._changed:
+            links, self._links = self._links, {}
+            return links
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but for an abort."""
+        with self._changed:
+            if not self.reason and not self._closed:
+                self._changed.wait(seconds)
+
+    def check(self) -> None:
+        """Raise `Aborted` if `abort` was called."""
+        if self.reason is not None:
+            raise Aborted(f"rank {self.rank} was aborted while the links were made: {self.reason}", rank=self.rank)
+
+    def abort(self, reason: str) -> None:
+        """From any thread: make `connect` raise `Aborted`, now or later."""
+        with self._changed:
+            self.reason = self.reason or reason
+            self._changed.notify_all()
+            _wake(self._socket)
+            for sock in self._talking:
+                _wake(sock)
+
+    def guard(self, sock: socket.socket) -> None:
+        """Have `abort` and `close` wake whoever blocks on this socket too."""
+        with self._changed:
+            if self.reason is None and not self._closed:
+                self._talking.add(sock)
+                return
+        _wake(sock)
+
+    def unguard(self, sock: socket.socket) -> None:
+        """The end of `guard`."""
+        with self._changed:
+            self._talking.discard(sock)
+
+    def close(self) -> None:
+        """Stop listening, close what was not handed over, end all threads; can be called again."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            _wake(self._socket)
+            for sock in self._talking:
+                _wake(sock)
+            threads = list(self._threads)
+        self._thread.join()
+        self._socket.close()
+        for thread in threads:
+            thread.join()
+        for sock in self.take().values():
+            sock.close()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # --- its threads ----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                if self._closed or self.reason or self._socket.fileno() < 0:
+                    return
+                self.pause(0.01)  # out of descriptors, or the caller hung up first
+                continue
+            with self._changed:
+                full = len(self._threads) >= _AT_ONCE
+                if self._closed or self.reason or full:
+                    self.rejected += full
+                    sock.close()
+                    continue
+                self._talking.add(sock)
+                thread = threading.Thread(target=self._introduce, args=(sock,), daemon=True)
+                self._threads.add(thread)
+                thread.start()
+
+    def _introduce(self, plain: socket.socket) -> None:
+        sock = plain
+        try:
+            plain.settimeout(HANDSHAKE_SECONDS)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+                self.unguard(plain)
+                self.guard(sock)
+                sock.do_handshake()  # type: ignore[attr-defined]
+            hello = accept(sock, self.token)
+            if not self._admit(hello, sock):
+                raise Refused("it is not of this generation")
+        except (OSError, ValueError, Refused):
+            _wake(sock)
+            sock.close()
+            with self._changed:
+                self.rejected += not self._closed and not self.reason
+        finally:
+            with self._changed:
+                self._talking -= {plain, sock}
+                self._threads.discard(threading.current_thread())
+
+    def _admit(self, hello: Hello, sock: socket.socket) -> bool:
+        expected = Hello(self.run, self.generation, hello.source, self.rank, hello.channel)
+        if hello != expected or hello.source <= self.rank or hello.channel not in (0, 1):
+            return False
+        welcome(sock)
+        with self._changed:
+            if self._closed or self.reason:
+                return False
+            older = self._links.pop((hello.source, hello.channel), None)
+            if older is not None:  # it dialled again
+                older.close()
+            self._links[hello.source, hello.channel] = sock
+            self._changed.notify_all()
+        return True
+
+
+def _bind(host: str, port_range: tuple[int, int] | None, rank: int) -> socket.socket:
+    low, high = port_range or (0, 0)
+    problem: OSError | None = None
+    for port in range(low, high + 1):
+        sock: socket.socket | None = None
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            sock = socket.socket(family, kind, protocol)
+            if os.name == "posix":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(512)
+            return sock
+        except OSError as error:
+            problem = error
+            if sock is not None:
+                sock.close()
+    where = f"a port of {low} to {high}" if port_range else "any port"
+    raise HandshakeError(
+        f"rank {rank} cannot listen on {host}, {where}: {problem}. The host must be an address of this machine by which "
+        "the other workers reach it; with a port range, one of its ports must be free",
+        rank=rank,
+    )
+
+
+def _wake(sock: socket.socket) -> None:
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass

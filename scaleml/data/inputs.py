@@ -1,0 +1,223 @@
+"""What a user passed as X, y, sample_weight: checked once, with errors that help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scaleml import arrays
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Checked data: ``x`` as given (dense or CSR, not copied), ``y`` encoded, ``classes`` as the user named them.
+
+    Parameters
+    ----------
+    x : (n, features) array or CSR matrix
+        Any real dtype; values are checked when they are copied to the workers.
+    y : (n,) or (n, targets) array
+        Class codes, 0 or 1 for two classes, or real targets.
+    weights : (n,) array or None
+        Sample weights.
+    classes : array or None
+        Sorted class labels; None for regression.
+    """
+
+    x: Any
+    y: Any
+    weights: Any
+    classes: Any
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.x.shape[0])
+
+    @property
+    def task(self) -> str:
+        """``"binary"``, ``"multiclass"`` or ``"regression"``."""
+        if self.classes is None:
+            return "regression"
+        return "binary" if len(self.classes) == 2 else "multiclass"
+
+    @property
+    def n_outputs(self) -> int:
+        """Columns of a model's scores."""
+        if self.classes is not None:
+            return 1 if len(self.classes) == 2 else len(self.classes)
+        return 1 if self.y.ndim == 1 else int(self.y.shape[1])
+
+    def encode(self, dtype: str) -> Any:
+        """Return y as the ranks want it: floats of ``dtype``, or int32 codes for three classes and more."""
+        return self.y.astype(np.int32 if self.task == "multiclass" else dtype)
+
+
+def check_inputs(
+    x: Any, y: Any, sample_weight: Any = None, *, classifier: bool, classes: Any = None, name: str = "X"
+) -> Inputs:
+    """Check the kind and the shapes of the data and encode the target.
+
+    Parameters
+    ----------
+    x : array-like or sparse matrix of shape (n, features)
+        Dense data or CSR (other sparse formats are converted).
+    y : array-like of shape (n,) or (n, targets)
+        Labels or real targets.
+    sample_weight : array-like of shape (n,), optional
+        Weights, not negative.
+    classifier : bool
+        Whether y holds labels.
+    classes : array, optional
+        The classes known from training; labels outside them are refused.
+    name : str
+        How the errors call the data.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With the value, the rule and the remedy.
+    """
+    x = _as_matrix(x, name)
+    n = int(x.shape[0])
+    if y is None:
+        raise ValueError(f"y is None, but {name} has {n} rows: pass one label or target a row")
+    y = _as_column(y, "y", n, name)
+    if classifier:
+        codes, classes = _encode_labels(y, classes)
+    else:
+        codes, classes = _as_targets(y), None
+    weights = None
+    if sample_weight is not None:
+        weights = _as_weights(_as_column(sample_weight, "sample_weight", n, name))
+    return Inputs(x, codes, weights, classes)
+
+
+def _as_matrix(x: Any, name: str) -> Any:
+    if type(x).__module__.split(".")[0] == "dask":
+        raise TypeError(f"{name} is a Dask collection: pass {name}.compute() if it fits into this process's memory")
+    if hasattr(x, "tocsr"):
+        x = x.tocsr()
+        kind = x.dtype
+    else:
+        if hasattr(x, "iloc"):  # a pandas frame
+            x = _frame_values(x, name)
+        x = np.asarray(x)
+        kind = x.dtype
+    if kind.kind not in "biuf":
+        raise TypeError(
+            f"{name} has dtype {kind}, but a model needs real numbers: convert it with {name}.astype('float32'), and encode "
+            "text or categories first (sklearn.preprocessing.OneHotEncoder, HashingVectorizer)"
+        )
+    if x.ndim != 2:
+        hint = f": reshape one column with {name}.reshape(-1, 1)" if x.ndim == 1 else ""
+        raise ValueError(f"{name} has shape {tuple(x.shape)}, but must be 2-d (rows, features){hint}")
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}: at least one row and one column are needed")
+    return x
+
+
+def _frame_values(frame: Any, name: str) -> Any:
+    if frame.ndim == 2:
+        bad = [str(column) for column, kind in frame.dtypes.items() if getattr(kind, "kind", "O") not in "biuf"]
+        if bad:
+            raise TypeError(
+                f"{name} has columns that are not numbers: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}; "
+                "encode or drop them first (pandas.get_dummies, sklearn.preprocessing.OneHotEncoder)"
+            )
+    return frame.to_numpy()
+
+
+def _as_column(values: Any, what: str, n: int, name: str) -> Any:
+    values = np.asarray(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim not in (1, 2) or (what == "sample_weight" and values.ndim != 1):
+        raise ValueError(f"{what} has shape {values.shape}: must be one value a row of {name}, shape ({n},)")
+    if values.shape[0] != n:
+        raise ValueError(
+            f"{name} has {n} rows but {what} has {values.shape[0]}: they must be the same rows in the same order"
+        )
+    return values
+
+
+def _encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
+    if y.ndim != 1:
+        raise ValueError(f"y has shape {y.shape}: labels must be one a row; for one-hot labels pass y.argmax(axis=1)")
+    _refuse_missing(y)
+    if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
+        row = int(np.flatnonzero(y != np.floor(y))[0])
+        raise ValueError(
+            f"y holds the real number {y[row]} (row {row}), but this model's loss is for classes: "
+            "use loss='squared_error' for regression, or make classes of y"
+        )
+    classes = np.unique(y) if known is None else known
+    if len(classes) < 2:
+        raise ValueError(f"y holds one class only, {classes[0]!r}: a classifier needs at least two; check how y was made or split")
+    codes = np.searchsorted(classes, y)
+    outside = (codes == len(classes)) | (classes[np.minimum(codes, len(classes) - 1)] != y)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise ValueError(f"y holds {y[row]!r} (row {row}), which is none of the training classes {list(classes[:10])}")
+    return codes, classes
+
+
+def _refuse_missing(y: Any) -> None:
+    missing = (y != y) if y.dtype.kind in "fc" else np.asarray([v is None or v != v for v in y]) if y.dtype == object else None
+    if missing is not None and missing.any():
+        raise ValueError(f"y is missing at row {int(np.flatnonzero(missing)[0])} ({int(missing.sum())} in all): drop those rows")
+
+
+def _as_targets(y: Any) -> Any:
+    if y.dtype.kind not in "biuf":
+        raise TypeError(f"y has dtype {y.dtype}, but regression needs real numbers: for labels use loss='log_loss'")
+    _refuse_non_finite(y, "y")
+    return y
+
+
+def _as_weights(weights: Any) -> Any:
+    if weights.dtype.kind not in "biuf":
+        raise TypeError(f"sample_weight has dtype {weights.dtype}: must be real numbers")
+    _refuse_non_finite(weights, "sample_weight")
+    if (weights < 0).any():
+        row = int(np.flatnonzero(weights < 0)[0])
+        raise ValueError(f"sample_weight is {weights[row]} at row {row}: must not be negative")
+    if not weights.any():
+        raise ValueError("sample_weight is 0 everywhere: at least one row must count")
+    return weights
+
+
+def _refuse_non_finite(values: Any, what: str) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+        raise ValueError(f"{what} is {values[row]} at row {row}: must be finite; drop or impute such rows")
+
+
+def finite_block(block: Any, row_numbers: Any, name: str = "X") -> None:
+    """Raise for a non-finite value in a block of rows, naming its row and column.
+
+    Parameters
+    ----------
+    block : (m, features) array or CSR matrix
+        Rows about to be copied to the workers, in their final dtype.
+    row_numbers : (m,) int array
+        Their row numbers in the user's data.
+    """
+    values = block.data if arrays.is_sparse(block) else block
+    # A sum is finite if all is, and is ten times faster than looking at each value; only overflow needs the slow look.
+    with np.errstate(all="ignore"):
+        if np.isfinite(values.sum(dtype=values.dtype)):
+            return
+    if np.isfinite(values).all():
+        return
+    dense: Callable[[Any], Any] = (lambda row: row.toarray()) if arrays.is_sparse(block) else np.atleast_2d
+    for row, number in enumerate(row_numbers):
+        bad = np.flatnonzero(~np.isfinite(dense(block[row : row + 1])[0]))
+        if len(bad):
+            raise ValueError(
+                f"{name} is not finite at row {int(number)}, column {int(bad[0])} (NaN, infinite, or too large for "
+                f"{values.dtype}): drop or impute such rows first (sklearn.impute.SimpleImputer)"
+            )

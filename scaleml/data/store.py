@@ -1,0 +1,199 @@
+"""Data in one file of this host: written once, in blocks, mapped by every local worker, cut into any number of shards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import secrets
+import tempfile
+import weakref
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from scaleml import arrays
+from scaleml.data.inputs import Inputs, finite_block
+from scaleml.data.shards import ArrayShard, Region, Table
+
+PREFIX: Final = "scaleml-data-"
+_BLOCK: Final = 8 << 20  # bytes in flight while copying: what the client holds beside the user's own data
+_ALIGN: Final = 64
+
+
+def folders() -> list[pathlib.Path]:
+    """Where a store may lie, best first: memory, then the disk for temporary files."""
+    shared = pathlib.Path("/dev/shm")
+    return [*([shared] if shared.is_dir() and os.access(shared, os.W_OK) else []), pathlib.Path(tempfile.gettempdir())]
+
+
+def _prefix() -> str:
+    # Containers may share /dev/shm but number their processes apart: a store names its process namespace too.
+    try:
+        return f"{PREFIX}{os.stat('/proc/self/ns/pid').st_ino}-"
+    except OSError:
+        return PREFIX
+
+
+def sweep(owner: int | None = None) -> None:
+    """Remove the stores of process ``owner``, or those of all processes that are gone."""
+    prefix = _prefix()
+    for folder in folders():
+        for path in folder.glob(f"{prefix}*"):
+            pid = path.name.removeprefix(prefix).partition("-")[0]
+            if pid.isdigit() and (int(pid) == owner or (owner is None and not _alive(int(pid)))):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def row_blocks(inputs: Inputs, rows: Any, dtype: str, name: str) -> Iterator[Any]:
+    """Yield rows of X in blocks of a few MB, checked, in ``dtype``; CSR with int32 column numbers where they fit."""
+    x = inputs.x
+    per_row = x.shape[1] * 8 if not arrays.is_sparse(x) else max(1, 12 * x.nnz // max(1, x.shape[0]))
+    step = max(1, _BLOCK // max(1, per_row))
+    for start in range(0, len(rows), step):
+        picked = rows[start : start + step]
+        with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused by its place below
+            block = x[picked].astype(dtype, copy=False)
+        finite_block(block, picked, name)
+        yield block
+
+
+def array_shard(inputs: Inputs, rows: Any, dtype: str, name: str = "X") -> ArrayShard:
+    """Return a shard as arrays in memory, for a worker that shares no host with this process."""
+    blocks = list(row_blocks(inputs, rows, dtype, name)) or [inputs.x[rows].astype(dtype)]
+    weights = None if inputs.weights is None else np.ascontiguousarray(inputs.weights[rows], dtype)
+    return ArrayShard(arrays.concatenate_rows(blocks), inputs.encode(dtype)[rows], weights)
+
+
+class Store:
+    """A file with tables in it, removed when closed, when collected, or at exit.
+
+    Parameters
+    ----------
+    nbytes : int
+        Size to reserve; a folder without that much room is passed over, for writing past a small ``/dev/shm`` kills.
+
+    Raises
+    ------
+    OSError
+        When no folder has room.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        sweep()
+        self.path = ""
+        self._offset = 0
+        reasons = []
+        for folder in folders():
+            path = folder / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}"
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(fd, 0, max(1, nbytes))
+            except OSError as error:
+                os.close(fd)
+                path.unlink()
+                reasons.append(f"{folder}: {error.strerror}")
+                continue
+            self.path, self._fd = str(path), fd
+            break
+        else:
+            raise OSError(
+                f"no room for {nbytes / 1e9:.2f} GB of training data ({'; '.join(reasons)}): free some, or set TMPDIR to a larger disk"
+            )
+        self._finalizer = weakref.finalize(self, _remove, self._fd, self.path)
+
+    @staticmethod
+    def size(inputs: Inputs, rows: Any, dtype: str) -> int:
+        """Return the bytes that ``rows`` of ``inputs`` take in a store."""
+        n, width = len(rows), np.dtype(dtype).itemsize
+        x = inputs.x
+        if arrays.is_sparse(x):
+            nnz = int(np.diff(x.indptr)[rows].sum())
+            body = nnz * (width + _index_dtype(x).itemsize) + (n + 1) * 8
+        else:
+            body = n * x.shape[1] * width
+        targets = n * 8 * (1 if inputs.y.ndim == 1 else inputs.y.shape[1])
+        return body + targets + (n * width if inputs.weights is not None else 0) + 6 * _ALIGN
+
+    def write(self, inputs: Inputs, rows: Any, dtype: str, name: str = "X") -> Table:
+        """Copy ``rows`` of the data into the store, in that order, a few MB at a time.
+
+        Raises
+        ------
+        ValueError
+            For a value that is not finite, naming its row and column.
+        """
+        features = int(inputs.x.shape[1])
+        x: Region | tuple[Region, Region, Region]
+        if arrays.is_sparse(inputs.x):
+            x = self._write_csr(inputs, rows, dtype, name)
+        else:
+            x = self._reserve((len(rows), features), dtype)
+            position = x.offset
+            for block in row_blocks(inputs, rows, dtype, name):
+                position += self._put(block, position)
+        weights = None if inputs.weights is None else self._append(inputs.weights[rows].astype(dtype))
+        return Table(self.path, len(rows), features, x, self._append(inputs.encode(dtype)[rows]), weights)
+
+    def _write_csr(self, inputs: Inputs, rows: Any, dtype: str, name: str) -> tuple[Region, Region, Region]:
+        counts = np.diff(inputs.x.indptr)[rows]
+        index_dtype = _index_dtype(inputs.x)
+        data = self._reserve((int(counts.sum()),), dtype)
+        indices = self._reserve(data.shape, index_dtype.str)
+        at_data, at_indices = data.offset, indices.offset
+        for block in row_blocks(inputs, rows, dtype, name):
+            at_data += self._put(block.data, at_data)
+            at_indices += self._put(block.indices.astype(index_dtype, copy=False), at_indices)
+        indptr = np.zeros(len(rows) + 1, index_dtype)
+        np.cumsum(counts, out=indptr[1:])
+        return data, indices, self._append(indptr)
+
+    def _reserve(self, shape: tuple[int, ...], dtype: str) -> Region:
+        region = Region(self._offset, tuple(shape), np.dtype(dtype).str)
+        self._offset += -(-region.nbytes // _ALIGN) * _ALIGN
+        return region
+
+    def _append(self, values: Any) -> Region:
+        region = self._reserve(values.shape, values.dtype.str)
+        self._put(values, region.offset)
+        return region
+
+    def _put(self, values: Any, offset: int) -> int:
+        view = memoryview(np.ascontiguousarray(values)).cast("B") if values.size else memoryview(b"")
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self._fd, view[done:], offset + done)
+        return done
+
+    def seal(self, nonce: bytes) -> None:
+        """End the file with a nonce, by which other processes know it for this one."""
+        os.ftruncate(self._fd, self._offset)
+        os.pwrite(self._fd, nonce, self._offset)
+
+    def close(self) -> None:
+        """Remove the file; processes that have mapped it keep what they see."""
+        self._finalizer()
+
+
+def _index_dtype(x: Any) -> np.dtype[Any]:
+    return np.dtype(np.int32 if x.shape[1] < 2**31 and x.nnz < 2**31 else np.int64)
+
+
+def _remove(fd: int, path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    with contextlib.suppress(OSError):
+        os.unlink(path)

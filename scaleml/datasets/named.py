@@ -1,0 +1,93 @@
+"""Data sets by name: shipped with scikit-learn, made on the spot, or in the folder of SCALEML_DATA."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from scaleml.datasets.dataset import WORDS, Dataset, finish, hashed
+
+SHIPPED = ("digits", "breast_cancer", "wine", "diabetes")
+NAMES = (*SHIPPED, "generated", "polarity", "cifar10")
+
+_BLOCK = 65_536
+
+
+def named(text: str, seed: int) -> Dataset:
+    """The data set of that name, which is one of `NAMES` or `generated:ROWSxCOLUMNS`."""
+    if text in SHIPPED:
+        return _shipped(text, seed)
+    if text == "polarity":
+        return _polarity(_from_folder(text, "polarity.tsv"), seed)
+    if text == "cifar10":
+        return _cifar10(_from_folder(text, "cifar10_12k.npz"), seed)
+    return _generated(text, seed)
+
+
+def _shipped(name: str, seed: int) -> Dataset:
+    from sklearn import datasets
+
+    found = getattr(datasets, f"load_{name}")()
+    task = "regression" if name == "diabetes" else "classification"
+    return finish(name, found.data, found.target, task, f"{name}, as scikit-learn ships it", seed)
+
+
+def _generated(text: str, seed: int) -> Dataset:
+    """Two classes from a logistic model on correlated columns; no model gets all of them right."""
+    size = re.fullmatch(r"generated(?::(\d+)x(\d+))?", text)
+    rows, columns = (int(size[1] or 200_000), int(size[2] or 200)) if size else (0, 0)
+    if rows < 2 or columns < 1:
+        raise ValueError(f"{text!r} names no size: write generated:ROWSxCOLUMNS, for instance generated:400000x200.")
+    random = np.random.default_rng(seed)
+    weights = random.standard_normal(columns, dtype=np.float32)
+    weights *= 2.5 / np.linalg.norm(weights)
+    common = random.standard_normal(columns, dtype=np.float32)
+    X, y = np.empty((rows, columns), np.float32), np.empty(rows, np.int64)
+    for start in range(0, rows, _BLOCK):
+        part = X[start : start + _BLOCK]
+        random.standard_normal(out=part, dtype=np.float32)
+        luck = random.logistic(size=len(part))
+        y[start : start + _BLOCK] = part @ weights + luck > 0
+        # One factor shared by all columns: harder to condition than independent columns, as real data is.
+        part += 0.5 * random.standard_normal((len(part), 1), dtype=np.float32) * common
+        part /= np.sqrt(1 + 0.25 * common**2)
+    about = f"{rows:,} rows of {columns} correlated columns, made from seed {seed}; standardised; two classes, noisy."
+    return Dataset(text, X, y, "classification", about)
+
+
+def _polarity(path: Path, seed: int) -> Dataset:
+    import csv
+
+    import pandas as pd
+
+    frame = pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE)
+    X = hashed(frame["text"])
+    about = f"sentences from film reviews, positive or negative (Pang and Lee, 2005); words hashed to {WORDS:,} columns"
+    return finish("polarity", X, frame["label"].to_numpy(np.int64), "classification", about, seed)
+
+
+def _cifar10(path: Path, seed: int) -> Dataset:
+    with np.load(path, allow_pickle=False) as arrays:
+        images = np.concatenate([arrays["X_train"], arrays["X_test"]])
+        labels = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
+    X = images.reshape(len(images), -1).astype(np.float32)
+    X /= 255
+    order = np.random.default_rng(seed).permutation(len(X))
+    about = f"{len(X):,} CIFAR-10 images of 32 x 32 pixels (Krizhevsky, 2009), flattened, scaled to 0..1; shuffled."
+    return Dataset("cifar10", X[order], labels[order], "classification", about)
+
+
+def _from_folder(name: str, file: str) -> Path:
+    folder = os.environ.get("SCALEML_DATA")
+    if not folder:
+        raise FileNotFoundError(
+            f"{name!r} is not shipped: put {file} in a folder and name it by the environment variable SCALEML_DATA, "
+            f"or use one of {', '.join(SHIPPED)}, generated."
+        )
+    path = Path(folder).expanduser() / file
+    if not path.is_file():
+        raise FileNotFoundError(f"SCALEML_DATA is {folder}, but there is no {file} in it: put it there for {name!r}.")
+    return path

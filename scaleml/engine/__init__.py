@@ -1,0 +1,1 @@
+"""Runs on Dask: placing ranks, their loops, the supervisor, the run a user holds."""

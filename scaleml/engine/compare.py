@@ -1,0 +1,165 @@
+"""``compare``: several strategies, one after another, on the same data, seed and cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, final
+
+from distributed import Client
+
+from scaleml.engine import calls
+from scaleml.engine.cluster import find_client
+from scaleml.engine.errors import RunFailed
+from scaleml.engine.run import Run
+from scaleml.engine.hosts import facts_of
+from scaleml.engine.train import Data, Settings, launch
+from scaleml.faults import Fault
+from scaleml.models import Model
+from scaleml.optim import SGD, Optimizer
+from scaleml.strategies import Serial, Strategy
+from scaleml.telemetry import Comparison
+
+
+@final
+@dataclass(frozen=True)
+class Trial:
+    """A strategy with settings of its own: one learning rate for all would be unfair to some.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        What to try.
+    optimizer : Optimizer, optional
+        Instead of the comparison's.
+    batch_size, epochs, workers : optional
+        Instead of the comparison's.
+
+    Examples
+    --------
+    >>> from scaleml import LocalSGD, SGD, Trial
+    >>> Trial(LocalSGD(8), optimizer=SGD(0.2)).label
+    'LocalSGD(period=8), SGD(0.2)'
+    """
+
+    strategy: Strategy
+    optimizer: Optimizer | None = None
+    batch_size: int | None = None
+    epochs: int | None = None
+    workers: int | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.strategy, Strategy):
+            raise TypeError(f"{self.strategy!r} is no strategy: pass objects such as Serial(), AllReduce() or LocalSGD(8), or Trial(strategy, ...)")
+
+    @property
+    def label(self) -> str:
+        """How the comparison calls it."""
+        own = [_short(getattr(self, field.name), field.name) for field in fields(self)[1:] if getattr(self, field.name) is not None]
+        return ", ".join([repr(self.strategy), *own])
+
+
+def _short(value: Any, name: str) -> str:
+    if isinstance(value, SGD) and value == SGD(value.learning_rate):
+        return f"SGD({value.learning_rate:g})"
+    return repr(value) if isinstance(value, Optimizer) else f"{name}={value!r}"
+
+
+def compare(
+    model: Model,
+    X: Any,
+    y: Any,
+    strategies: Sequence[Strategy | Trial],
+    *,
+    target: float | None = None,
+    optimizer: Optimizer | None = None,
+    epochs: int = 5,
+    batch_size: int = 256,
+    workers: int | Sequence[str] | None = None,
+    client: Client | None = None,
+    validation: Any = 0.2,
+    sample_weight: Any = None,
+    seed: int = 0,
+    faults: Sequence[Fault] | None = None,
+    on_run: Callable[[Run, int], None] | None = None,
+) -> Comparison:
+    """Run strategies one after another on the same data, seed and cluster, and say which one to use.
+
+    Where ``Serial()`` is among them it runs twice: on one worker, and as one process with all the cores of one host. The
+    better of the two is what scaling has to beat.
+
+    Parameters
+    ----------
+    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, seed, faults
+        As for ``train``.
+    strategies : sequence of Strategy or Trial
+        What to compare; a ``Trial`` gives a strategy its own settings.
+    target : float, optional
+        The held-out loss that counts. Default: the loss that all strategies reached.
+    validation : (X, y) or float
+        The held-out data, evaluated outside the training clock; default a fifth of the rows.
+    on_run : callable, optional
+        Called with each run as it starts and the rows it will train on, for a live display.
+
+    Returns
+    -------
+    Comparison
+        ``runs``, ``table()``, ``verdict``, ``plot()``, ``to_html(path)``. A run that failed stands in it with its error. After Ctrl-C
+        it holds the runs so far.
+
+    Examples
+    --------
+    >>> import scaleml
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> scaleml.compare(scaleml.LinearModel(), X / 16, y, [scaleml.Serial(), scaleml.AllReduce()]).verdict  # doctest: +SKIP
+    """
+    trials = _trials(strategies)
+    common = {"model": model, "seed": seed, "faults": tuple(faults or ()), "evaluations_an_epoch": max(1, -(-20 // max(1, epochs)))}
+    defaults = {"optimizer": SGD(0.1) if optimizer is None else optimizer, "epochs": epochs, "batch_size": batch_size}
+    # All settings are checked before the first run: nobody should wait for an error in the last.
+    plans = [(Settings(strategy=trial.strategy, label=trial.label, **common, **_own(trial, defaults)), trial.workers or workers) for trial in trials]
+    most = max((count for _, count in plans if isinstance(count, int)), default=None)
+    found, own = find_client(client, workers if most is None else most)
+    plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
+    data = Data(model, X, y, sample_weight, validation, seed, found)
+    runs: list[Run] = []
+    try:
+        for settings, count in plans:
+            run = launch(settings, data, found, own, count)
+            runs.append(run)
+            if on_run is not None:
+                on_run(run, settings.epochs * data.rows)
+            try:
+                if run.wait().state == "stopped":
+                    break
+            except RunFailed:
+                continue  # it stands in the comparison with its error
+    finally:
+        data.close()
+    return Comparison(runs, target)
+
+
+def _trials(strategies: Sequence[Strategy | Trial]) -> list[Trial]:
+    if isinstance(strategies, Strategy | Trial | str) or not isinstance(strategies, Sequence):
+        raise TypeError(f"strategies={strategies!r}: must be a list such as [Serial(), AllReduce()]")
+    if not strategies:
+        raise ValueError("strategies=[]: at least one is needed, such as [Serial(), AllReduce()]")
+    return [strategy if isinstance(strategy, Trial) else Trial(strategy) for strategy in strategies]
+
+
+def _own(trial: Trial, defaults: dict[str, Any]) -> dict[str, Any]:
+    return {name: default if getattr(trial, name) is None else getattr(trial, name) for name, default in defaults.items()}
+
+
+def _with_baseline(settings: Settings, workers: Any, client: Client) -> list[tuple[Settings, Any]]:
+    """Follow ``Serial()`` by the same in one process with all the cores of its host, if that has more than one."""
+    if settings.strategy != Serial():
+        return [(settings, workers)]
+    info = calls.identity(client, 10.0)
+    cores = max((facts["cores"] for facts in facts_of(client, list(info)).values()), default=1)
+    threads = min((int(facts["nthreads"]) for facts in info.values()), default=1)
+    if cores <= threads:
+        return [(settings, workers)]
+    whole = Serial(threads=cores)
+    return [(settings, workers), (replace(settings, strategy=whole, label=settings.label.replace(repr(Serial()), repr(whole))), workers)]

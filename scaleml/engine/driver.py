@@ -1,0 +1,291 @@
+"""Carries out what the supervisor decides: places the ranks, passes on their words, ends and cleans up."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from distributed import Client, Future
+
+from scaleml.engine import calls, config, inbox
+from scaleml.engine.commands import Command
+from scaleml.engine.errors import StartFailed
+from scaleml.engine.lobby import Ticket, deliver, end_ranks, open_places
+from scaleml.engine.placement import Placement
+from scaleml.engine.placing import PlacedData
+from scaleml.engine.rank import rank_main, task_key
+from scaleml.engine.spec import Outcome, Plan, RankSpec
+from scaleml.engine.supervisor import (
+    Abort,
+    Applied,
+    CheckHeartbeat,
+    ClientLost,
+    Conclude,
+    Entered,
+    Event,
+    Instruction,
+    Left,
+    RankFailed,
+    Silent,
+    Stalled,
+    Supervisor,
+    Tick,
+    WorkerLost,
+)
+
+TICK: Final = 0.1
+CALL: Final = 10.0
+"""Seconds for a call to a worker that should answer in milliseconds."""
+ENDING: Final = 2.0
+"""Seconds for ranks that were told to end."""
+
+
+class Driver:
+    """Runs one run: a thread around a supervisor.
+
+    Parameters
+    ----------
+    client : Client
+        The cluster.
+    plan : Plan
+        The mathematics.
+    placement : Placement
+        The ranks' workers.
+    data : PlacedData
+        The shards.
+    on_notes : callable
+        Called with the history's new rows and evaluations.
+    on_change : callable
+        Called after each change of the run's state.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        plan: Plan,
+        placement: Placement,
+        data: PlacedData,
+        on_notes: Callable[[bytes, list[Any]], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.run = secrets.token_hex(16)
+        self.client = client
+        self.plan = plan
+        self.placement = placement
+        self.state = "starting"
+        self.error: str | None = None
+        self.params: Any = None
+        self.applied: dict[int, Applied] = {}
+        self._data = data
+        self._on_notes = on_notes
+        self._on_change = on_change
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._futures: list[Future] = []
+        self._supervisor = Supervisor(placement.addresses, float("inf"))
+        self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the thread's end."""
+        self._thread.join(timeout)
+
+    def send(self, command: Command) -> bool:
+        """Bring a command to rank 0; False if that is not there any more."""
+        address = self.placement.addresses[0]
+        answer = calls.on_workers(self.client, CALL, deliver, (self.run, 0, 0), command, workers=[address])
+        return bool(answer[address])
+
+    # What the event loop's thread calls: it only queues.
+
+    def on_message(self, message: dict[str, Any]) -> None:
+        """A rank reports."""
+        kind, rank = message["kind"], message["rank"]
+        if kind == "rows":
+            self._on_notes(message["rows"], message["evaluations"])
+        elif kind == "entered":
+            self._events.put(Entered(rank))
+        elif kind == "left":
+            self._events.put(Left(rank, message["status"], message["step"]))
+        elif kind == "failed":
+            self._events.put(RankFailed(rank, message["error"], message["cause"], message["step"], message["peer"]))
+        elif kind == "stalled":
+            self._events.put(Stalled(rank, message["peer"], message["step"], message["waiting_for"], message["seconds"]))
+        elif kind == "applied":
+            self._events.put(Applied(message["number"], message["verb"], message["step"]))
+
+    def on_worker_lost(self, address: str) -> None:
+        """Dask removed a worker."""
+        self._events.put(WorkerLost(address))
+
+    # The thread.
+
+    def _drive(self) -> None:
+        workers = self.placement.workers
+        try:
+            inbox.listen(self.client, self.run, workers, self)
+            self._place_ranks()
+            self._follow()
+        except Exception as error:
+            self._conclude(Conclude("failed", str(error) if isinstance(error, StartFailed) else f"{type(error).__name__}: {error}"))
+        finally:
+            inbox.forget(self.run, workers, self)
+            self._clean_up()
+            self.state = self._supervisor.state
+            self._on_change()
+
+    def _place_ranks(self) -> None:
+        """Rendezvous in two calls: open the places, then send the ranks with everyone's address."""
+        placement, run = self.placement, self.run
+        token, nonces = secrets.token_bytes(32), [secrets.token_hex(16) for _ in placement.addresses]
+        patience = config.seconds("start-timeout")
+        tickets: dict[str, list[Ticket]] = {}
+        for rank, address in enumerate(placement.addresses):
+            ticket = Ticket(run, 0, rank, nonces[rank], token, config.port_range(), 2 * patience)
+            tickets.setdefault(address, []).append(ticket)
+        answers = self._open(tickets)
+        book = {rank: place for answer in answers.values() for rank, place in answer["addresses"].items()}
+        self._supervisor.busy = {address: answer["busy"] for address, answer in answers.items()}
+        self._supervisor.start_by = time.monotonic() + patience
+        owned = [self.plan.owned(rank) for rank in range(placement.layout.workers)]
+        parts = self._data.shards_for(placement.addresses[: placement.layout.workers], len(self.plan.shard_sizes), owned)
+        for rank, address in enumerate(placement.addresses):
+            spec = RankSpec(
+                run=run,
+                generation=0,
+                rank=rank,
+                nonce=nonces[rank],
+                token=token,
+                book=tuple(book[r] for r in range(placement.layout.size)),
+                threads=placement.threads,
+                comm_timeout=config.seconds("comm.timeout"),
+                start_timeout=patience,
+                shared_memory=config.shared_memory(),
+            )
+            shards, held_out = parts[rank] if rank < len(parts) else ([], [])
+            future = self.client.submit(
+                rank_main,
+                self.plan,
+                spec,
+                shards,
+                held_out,
+                key=task_key(run, 0, rank),
+                workers=[address],
+                allow_other_workers=False,
+                retries=0,
+                pure=False,
+                priority=1,
+            )
+            self._futures.append(future)
+
+    def _open(self, tickets: dict[str, list[Ticket]]) -> dict[str, Any]:
+        answers = calls.on_workers(self.client, CALL, open_places, tickets, workers=list(tickets), on_error="return")
+        for address in tickets:
+            answer = answers.get(address, "it left the cluster")
+            if not isinstance(answer, dict):
+                raise StartFailed(f"worker {address} could not open a place for its rank: {answer}")
+        return answers
+
+    def _follow(self) -> None:
+        while not self._supervisor.over:
+            try:
+                event: Event = self._events.get(timeout=TICK)
+            except queue.Empty:
+                event = Tick()
+            if isinstance(event, Applied):
+                self.applied[event.number] = event
+            self._handle(event)
+            if self.client.status != "running":
+                self._handle(ClientLost(self._why_client_lost()))
+
+    def _handle(self, event: Event) -> None:
+        before = self.state
+        for instruction in self._supervisor.handle(event, time.monotonic()):
+            self._perform(instruction)
+        if not self._supervisor.over:
+            self.state = self._supervisor.state
+        if self.state != before or isinstance(event, Applied):
+            self._on_change()
+
+    def _perform(self, instruction: Instruction) -> None:
+        if isinstance(instruction, Abort):
+            self._abort(instruction.reason)
+        elif isinstance(instruction, CheckHeartbeat):
+            self._check_heartbeat(instruction.stall)
+        else:
+            self._conclude(instruction)
+
+    def _abort(self, reason: str) -> None:
+        living = [address for address in self.placement.workers if address not in self._supervisor.lost]
+        if self.client.status == "running" and living:
+            with contextlib.suppress(Exception):  # whoever does not hear it notices that its task is gone, or its links
+                calls.on_workers(self.client, ENDING / 2, end_ranks, self.run, reason, workers=living, on_error="ignore")
+
+    def _check_heartbeat(self, stall: Stalled) -> None:
+        address = self.placement.addresses[stall.peer]
+        with contextlib.suppress(Exception):
+            facts = calls.identity(self.client, CALL).get(address)
+            limit = config.seconds("comm.timeout")
+            silent = time.time() - facts["last_seen"] if facts else limit + 1
+            if silent > limit:
+                self._events.put(Silent(stall.peer, stall, silent))
+
+    def _why_client_lost(self) -> str:
+        scheduler = self.client.scheduler.address if self.client.scheduler else "the scheduler"
+        return (
+            f"the Dask client is {self.client.status}: it was closed, or the cluster at {scheduler} is gone; the ranks end by themselves. "
+            "Start the run again with a client that is connected"
+        )
+
+    def _conclude(self, conclusion: Conclude) -> None:
+        self.error = conclusion.error
+        self._supervisor.state = conclusion.state
+        if conclusion.state == "failed":
+            self._await_ends()
+        self._fetch_params()
+
+    def _await_ends(self) -> None:
+        """Give ranks that were told to end a moment, so that nothing of them is left when the run is over."""
+        self._abort(self.error or "the run failed")
+        deadline = time.monotonic() + ENDING / 2
+        supervisor = self._supervisor
+        supervisor.state = "failing"  # the last words of the ranks still count
+        while len(supervisor.ended) < len(self._futures) and time.monotonic() < deadline and self.client.status == "running":
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(timeout=0.02)
+                if isinstance(event, Left):
+                    supervisor.ended[event.rank] = event.status
+                elif isinstance(event, WorkerLost):
+                    supervisor.ended |= {rank: "lost" for rank, at in enumerate(supervisor.addresses) if at == event.address}
+        supervisor.state = "failed"
+
+    def _fetch_params(self) -> None:
+        """Take the parameters from the first rank that has them."""
+        for rank, future in enumerate(self._futures[: self.placement.layout.workers]):
+            if self.client.status != "running" or self._supervisor.ended.get(rank, "lost") == "lost":
+                continue
+            with contextlib.suppress(Exception):
+                outcome = future.result(timeout=CALL)
+                if isinstance(outcome, Outcome) and outcome.params is not None:
+                    self.params = outcome.params
+                    return
+
+    def _clean_up(self) -> None:
+        futures, self._futures = self._futures, []
+        if self.client.status == "running":
+            if self._supervisor.state == "failed":
+                with contextlib.suppress(Exception):
+                    calls.on_workers(self.client, ENDING / 2, end_ranks, self.run, "the run failed", workers=[
+                        address for address in self.placement.workers if address not in self._supervisor.lost
+                    ], on_error="ignore")
+                with contextlib.suppress(Exception):
+                    calls.within(self.client, CALL, self.client._cancel(futures, force=True), "cancelling the ranks")
+            for future in futures:
+                future.release()

@@ -1,0 +1,82 @@
+"""Held-out evaluation: all ranks take part, outside the training clock."""
+
+from __future__ import annotations
+
+from time import perf_counter as clock
+from typing import Any
+
+import numpy as np
+
+from scaleml.engine.spec import Plan
+from scaleml.telemetry.recorder import Recorder
+
+
+class Evaluation:
+    """Evaluates parameters on data that is not trained on, each rank its part of it.
+
+    The training clock stands still meanwhile, and nothing of it shows in the ledger. It also keeps the parameters
+    it saw last, to fall back on when training runs into infinity.
+
+    Parameters
+    ----------
+    held_out : tuple or None
+        This rank's part: X, y, weights.
+    group : Group
+        The ranks that take part.
+    """
+
+    def __init__(self, plan: Plan, group: Any, held_out: Any, recorder: Recorder) -> None:
+        self._network = plan.network
+        self._group = group
+        self._held_out = held_out
+        self._recorder = recorder
+        self._every = plan.evaluate_every
+        self._next = self._every
+        self.done = -1
+        self.kept: Any = None
+
+    def is_due(self, rows: int) -> bool:
+        """Whether the run, with ``rows`` rows consumed, has reached its next evaluation."""
+        if not self._every or rows < self._next:
+            return False
+        self._next = (rows // self._every + 1) * self._every
+        return True
+
+    def of_rank_0(self, w: Any, step: int) -> None:
+        """Evaluate rank 0's parameters, where each rank has its own."""
+        begin = clock()
+        theirs = np.array(w)
+        meter = self._group.meter
+        saved = _state(meter)
+        self._group.broadcast(theirs)
+        _restore(meter, saved)
+        self._recorder.exclude(clock() - begin)
+        self.at(theirs, step)
+
+    def at(self, w: Any, step: int) -> None:
+        """Evaluate ``w``, which is the same on all ranks."""
+        begin = clock()
+        self.done += 1
+        self.kept = np.array(w)
+        if self._held_out is not None:
+            meter = self._group.meter
+            saved = _state(meter)
+            recorder = self._recorder
+            mine = np.array([recorder.clock(begin), recorder.samples], np.float64)
+            clocks = self._group.allgather(mine)
+            totals = self._network.statistics(w, *self._held_out)
+            self._group.allreduce(totals)
+            if self._group.rank == 0:
+                loss, score = self._network.summarise(totals)
+                # Where ranks keep their own pace, the slowest clock tells the time: never too early.
+                recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
+            _restore(meter, saved)
+        self._recorder.exclude(clock() - begin)
+
+
+def _state(meter: Any) -> tuple[float, float, int, int, list[float]]:
+    return meter.wait, meter.comm, meter.bytes_sent, meter.bytes_received, list(meter.waited)
+
+
+def _restore(meter: Any, saved: tuple[float, float, int, int, list[float]]) -> None:
+    meter.wait, meter.comm, meter.bytes_sent, meter.bytes_received, meter.waited[:] = saved

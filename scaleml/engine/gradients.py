@@ -1,0 +1,144 @@
+"""What a strategy may ask of its rank: the gradient of its part of the batch, and the update from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from time import perf_counter as clock
+from time import sleep
+from typing import Any, Final
+
+import numpy as np
+
+from scaleml.engine.errors import NonFinite
+from scaleml.engine.spec import Plan
+from scaleml.faults import Fault, Slow
+from scaleml.telemetry.recorder import Recorder
+
+TAIL: Final = 3
+"""Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
+
+
+class Gradients:
+    """Computes gradients at the rank's place in the epoch.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+    batches : Batches
+        This rank's data.
+    buffer : (P + 3,) array
+        Where gradients are written: memory that the group can send from without copying.
+    recorder : Recorder
+        Where time and losses are noted.
+    faults : sequence of Fault
+        What is broken at this rank.
+    """
+
+    def __init__(self, plan: Plan, batches: Any, buffer: Any, recorder: Recorder, rank: int, faults: Sequence[Fault]) -> None:
+        self.rank = rank
+        self.batches = batches
+        self.recorder = recorder
+        self.consumed = 0
+        self.count = 0
+        self.step = 0
+        self.compute_seconds = 0.0
+        self.last_rows = 0
+        self._buffer = buffer
+        self._sums = buffer[:-TAIL]
+        self._tail = buffer[-TAIL:]
+        self._loss_grad = plan.network.loss_grad
+        self.slow = [fault for fault in faults if isinstance(fault, Slow)]
+
+    def gradient(self, w: Any) -> Any:
+        """Return the (P + 3,) gradient sum over this rank's part of the batch, with its tail."""
+        begin = clock()
+        x, y, weights, rows = self.batches.take(self.consumed, self.count)
+        if rows:
+            loss, weight = self._loss_grad(w, x, y, weights, self._sums)
+            if not isfinite(loss):
+                raise self._non_finite(loss, x, y)
+            self._tail[:] = (loss, weight, rows)
+        else:
+            self._buffer[:] = 0
+        self.last_rows = rows
+        if self.slow:
+            self._drag(begin)
+        seconds = clock() - begin
+        self.compute_seconds = seconds
+        self.recorder.compute += seconds
+        return self._buffer
+
+    def _drag(self, begin: float) -> None:
+        for fault in self.slow:
+            if fault.active(self.step):
+                sleep((clock() - begin) * (fault.factor - 1))
+
+    def _non_finite(self, loss: float, x: Any, y: Any) -> NonFinite:
+        shards = sorted({self.batches.locate(self.consumed, self.count, row)[0] for row in (0, int(y.shape[0]) - 1)})
+        where = f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]} to {shards[-1]}"
+        return NonFinite(
+            f"rank {self.rank}, step {self.step}: the loss over {where} is {loss}. The parameters of the last good step are kept. "
+            "Most often the learning rate is too large or the columns of X differ by orders of magnitude: "
+            "divide the learning rate by 10, or scale X (sklearn.preprocessing.StandardScaler)"
+        )
+
+
+class Update:
+    """The optimizer as strategies see it: from a gradient sum to new parameters, in place."""
+
+    def __init__(self, plan: Plan, recorder: Recorder, rank: int) -> None:
+        self.optimizer = plan.optimizer
+        self.rank = rank
+        self.t = 0
+        self.step = 0
+        self.epoch_loss = self.epoch_weight = 0.0
+        self._network = plan.network
+        self._recorder = recorder
+        self._buffer: Any = None
+        self._mean: Any = None
+
+    def apply(self, w: Any, g: Any, state: dict[str, Any]) -> None:
+        """Update ``w`` (P,) in place from the gradient sum ``g`` (P + 3,), which is used up."""
+        begin = clock()
+        mean = self.mean(w, g)
+        if mean is not None:
+            self.t = t = self.t + 1
+            self.optimizer.apply(w, mean, state, t)
+        self._recorder.apply += clock() - begin
+
+    def mean(self, w: Any, g: Any) -> Any:
+        """Return the gradient of the objective at ``w`` in place of the sum: the mean, with penalty.
+
+        None when the rows of the batch weigh nothing.
+        """
+        if g is not self._buffer:  # the same buffer each step: its views are made once
+            self._buffer, self._mean, self._tail = g, g[:-TAIL], g[-TAIL:]
+        loss, weight, _ = self._tail.tolist()
+        self._recorder.loss_sum += loss
+        self._recorder.weight += weight
+        self.epoch_loss += loss
+        self.epoch_weight += weight
+        if weight == 0:
+            return None
+        mean = self._mean
+        mean *= 1.0 / weight
+        self._network.add_penalty_grad(w, mean)
+        if not isfinite(mean.dot(mean)):
+            self._refuse(mean)
+        return mean
+
+    def _refuse(self, mean: Any) -> None:
+        # The squares of finite float32 numbers may overflow: only a value that is itself not finite counts.
+        if not bool((abs(mean) < np.inf).all()):
+            raise NonFinite(
+                f"rank {self.rank}, step {self.step}: the gradient is not finite (over all ranks' shards of this batch). "
+                "The parameters of the last good step are kept. Divide the learning rate by 10, scale X, or set clip_norm"
+            )
+
+    def end_epoch(self, state: dict[str, Any]) -> None:
+        """Tell the schedule the epoch's mean loss."""
+        if self.epoch_weight:
+            self.optimizer.observe_epoch(self.epoch_loss / self.epoch_weight, state)
+        self.epoch_loss = self.epoch_weight = 0.0

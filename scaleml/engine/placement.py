@@ -1,0 +1,91 @@
+"""Which rank runs on which Dask worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scaleml.engine.cluster import embedded_size
+from scaleml.strategies import Layout, Serial, Strategy
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The Dask worker of each rank, and the BLAS threads of all.
+
+    Parameters
+    ----------
+    layout : Layout
+        The ranks' roles.
+    addresses : tuple of str
+        One worker a rank; a server may stand beside a training rank.
+    threads : int
+        BLAS threads a rank.
+    """
+
+    layout: Layout
+    addresses: tuple[str, ...]
+    threads: int
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The distinct workers, in the order of their first rank."""
+        return tuple(dict.fromkeys(self.addresses))
+
+
+def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
+    """Return the addresses of the workers a run may use, in a steady order.
+
+    Parameters
+    ----------
+    info : dict
+        Address -> facts, from the scheduler.
+    workers : None, int or sequence of addresses or names
+        What the user asked for.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a number below 1 or above what there is, and for a worker that is not there.
+    """
+    by_name = {str(facts.get("name")): address for address, facts in info.items()}
+    everyone = sorted(info, key=lambda address: (str(info[address].get("name")).zfill(12), address))
+    if workers is None:
+        if not everyone:
+            raise ValueError("the Dask cluster has no workers: add some (cluster.scale(2)), then start again")
+        return everyone[: embedded_size()] if embedded else everyone
+    if isinstance(workers, bool) or not isinstance(workers, int | list | tuple):
+        raise TypeError(f"workers={workers!r}: must be a number, a list of worker addresses or names, or None for all")
+    if isinstance(workers, int):
+        if workers < 1:
+            raise ValueError(f"workers={workers}: at least one worker is needed; None takes all there are")
+        if workers > len(everyone):
+            raise ValueError(
+                f"workers={workers}, but the Dask cluster has {len(everyone)}: each rank needs a worker of its own; "
+                f"add some (cluster.scale({workers})) or ask for fewer"
+            )
+        return everyone[:workers]
+    if not workers:
+        raise ValueError("workers=[]: at least one worker is needed; None takes all there are")
+    chosen = [by_name.get(str(worker), str(worker)) for worker in workers]
+    missing = [worker for worker in chosen if worker not in info]
+    if missing:
+        raise ValueError(f"workers={missing} are not in the cluster, which has {everyone}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"workers={list(workers)} names one twice: each rank needs a worker of its own")
+    return chosen
+
+
+def place(strategy: Strategy, chosen: Sequence[str], info: dict[str, Any]) -> Placement:
+    """Give each rank its worker.
+
+    Training ranks take one worker each; servers stand beside them, from the last rank back.
+    """
+    layout = strategy.layout(len(chosen))
+    training = list(chosen[: layout.workers])
+    servers = [training[-1 - s % len(training)] for s in range(layout.servers)]
+    threads = min(int(info[address]["nthreads"]) for address in training)
+    if isinstance(strategy, Serial) and strategy.threads is not None:
+        threads = strategy.threads
+    return Placement(layout, (*training, *servers), threads)

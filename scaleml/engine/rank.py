@@ -1,0 +1,125 @@
+"""What a rank is on its worker: one pinned, long-running Dask task around a loop that knows nothing of Dask."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from distributed import get_worker
+from distributed.worker import secede
+
+from scaleml import comm
+from scaleml.comm import CommError
+from scaleml.data.schedule import Schedule
+from scaleml.data.shards import Batches, Shard
+from scaleml.engine import lobby as lobbies
+from scaleml.engine.beacon import Beacon
+from scaleml.engine.server_loop import ServerLoop
+from scaleml.engine.spec import Outcome, Plan, RankSpec
+from scaleml.engine.threads import pinned
+from scaleml.engine.worker_loop import WorkerLoop
+from scaleml.telemetry.recorder import Recorder
+
+
+def task_key(run: str, generation: int, rank: int) -> str:
+    """Return the name of a rank's Dask task."""
+    return f"scaleml-{run}-{generation}-{rank}"
+
+
+def rank_main(plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Sequence[Shard]) -> Outcome | None:
+    """Run one rank to its end; never raises, for Dask would run it again or log what the supervisor knows already.
+
+    Returns
+    -------
+    Outcome or None
+        None when this process has no place for the rank: a task of a generation that is over.
+    """
+    lobby = lobbies.enter(spec.key, spec.nonce)
+    if lobby is None:
+        return None
+    worker = get_worker()
+    beacon = Beacon(worker, task_key(*spec.key), lobby)
+    try:
+        secede()
+        with pinned(spec.threads):
+            outcome = _train(plan, spec, lobby, beacon, worker, shards, held_out)
+    except Exception as error:
+        outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
+        beacon.report("failed", error=outcome.error, cause=_cause(error), step=0, peer=_peer(error))
+    finally:
+        lobbies.leave(spec.key)
+        lobby.listener.close()
+        beacon.stop()
+    beacon.report("left", status=outcome.status, step=outcome.step)
+    return outcome
+
+
+def _train(
+    plan: Plan, spec: RankSpec, lobby: lobbies.Lobby, beacon: Beacon, worker: Any, shards: Sequence[Shard], held_out: Sequence[Shard]
+) -> Outcome:
+    with _connect(spec, lobby, beacon, worker) as group:
+        lobby.attach(group)
+        recorder = Recorder(spec.rank, group.meter)
+        beacon.listen_to(recorder)
+        loop: WorkerLoop | ServerLoop
+        if plan.layout.is_server(spec.rank):
+            loop = ServerLoop(plan, group, beacon.report, recorder)
+        else:
+            batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), [shard.open() for shard in shards])
+            validation = _joined(held_out)
+            loop = WorkerLoop(plan, group, batches, validation, lobby.mailbox, beacon.report, recorder)
+        try:
+            return loop.run()
+        except Exception as error:
+            step = loop.steps
+            beacon.send_notes()
+            # Told before the links close: then the cause is known before its consequences.
+            beacon.report("failed", error=_words(error), cause=_cause(error), step=step, peer=_peer(error))
+            return Outcome("failed", step, loop.last_good(), _words(error), traceback.format_exc())
+
+
+def _connect(spec: RankSpec, lobby: lobbies.Lobby, beacon: Beacon, worker: Any) -> Any:
+    def on_stall(peer: int, step: int, waiting_for: str, seconds: float) -> bool:
+        # The supervisor looks whether the peer's process is alive, and ends the run if not: a long step is no stall.
+        beacon.report("stalled", peer=peer, step=step, waiting_for=waiting_for, seconds=seconds)
+        return True
+
+    tls = None
+    if worker.address.startswith("tls"):
+        tls = worker.security.get_connection_args("worker")["ssl_context"]
+    return comm.connect(
+        lobby.listener,
+        list(spec.book),
+        rank=spec.rank,
+        deadline_s=spec.start_timeout,
+        timeout=spec.comm_timeout,
+        on_stall=on_stall,
+        tls=tls,
+        scratch=worker.local_directory,
+        shared_memory=spec.shared_memory,
+    )
+
+
+def _joined(shards: Sequence[Shard]) -> Any:
+    if not shards:
+        return None
+    schedule = Schedule([shard.rows for shard in shards])
+    everything = Batches(schedule, range(len(shards)), [shard.open() for shard in shards])
+    return everything.take(0, schedule.rows)[:3]
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, CommError | ArithmeticError) else f"{type(error).__name__}: {error}"
+
+
+def _cause(error: Exception) -> str:
+    """Return how near to the root an error is: ``own``, ``peer`` (a lost peer) or ``told`` (aborted from outside)."""
+    if isinstance(error, comm.Aborted):
+        return "told"
+    return "peer" if isinstance(error, comm.PeerLost) else "own"
+
+
+def _peer(error: Exception) -> int:
+    peer = getattr(error, "peer", None)
+    return -1 if peer is None else int(peer)

@@ -1,0 +1,300 @@
+"""A run: what a user holds while ranks train, and afterwards."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from scaleml import strategies
+from scaleml.engine.commands import Command, describe
+from scaleml.engine.driver import Driver
+from scaleml.engine.errors import RunFailed
+from scaleml.engine.trained import TrainedModel
+from scaleml.faults import Fault, Kill
+from scaleml.telemetry import History, Ledger
+
+_ACKNOWLEDGE = 30.0
+
+
+@final
+class Run:
+    """One training run, live or over. Made by ``scaleml.start`` and ``scaleml.train``.
+
+    Attributes
+    ----------
+    label : str
+        The strategy (and what a ``Trial`` changed), as its repr.
+    history : History
+        What happened, row by row; grows while the run lives.
+    workers, threads, cores : int
+        Ranks that train, BLAS threads of each, cores of the hosts.
+    placing_seconds : float
+        What stands beside a cold start: bringing the data to the workers, placing the ranks.
+    """
+
+    def __init__(self, driver: Driver, *, label: str, classes: Any, facts: dict[str, Any], own_cluster: bool) -> None:
+        self.label = label
+        self.history = History()
+        self.threads = driver.placement.threads
+        self.workers = driver.placement.layout.workers
+        self.hosts = int(facts["hosts"])
+        self.cores = int(facts["cores"])
+        self.is_serial = isinstance(driver.plan.strategy, strategies.Serial)
+        self.n_params = driver.plan.network.size
+        self.placing_seconds = float(facts["placing_seconds"])
+        self.plan = driver.plan
+        self._driver = driver
+        self._classes = classes
+        self._own_cluster = own_cluster
+        self._began = time.perf_counter()
+        self._changed = threading.Condition()
+        self._strategy = driver.plan.strategy
+        self._commands = 0
+        self._closers: list[Callable[[], None]] = []
+
+    # What it is.
+
+    def __repr__(self) -> str:
+        return f"<Run {self.label}: {self.state}, {self.workers} workers, {self.train_seconds:.2f} s>"
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``running``, ``paused``, ``recovering``, ``finished``, ``stopped`` or ``failed``."""
+        return self._driver.state
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended, one way or another."""
+        return self.state in ("finished", "stopped", "failed")
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed: rank, worker, step and cause; None unless it did."""
+        return self._driver.error
+
+    @property
+    def params(self) -> Any:
+        """The parameters, (P,), once the run is over; of a failed run those of its last good step, if a rank still had them."""
+        return self._driver.params
+
+    @property
+    def model(self) -> TrainedModel:
+        """The trained model, once the run is over.
+
+        Raises
+        ------
+        RuntimeError
+            While the run lives, or when it left no parameters.
+        """
+        if self.params is None:
+            raise RuntimeError(f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}")
+        return TrainedModel(self.plan.network, self.params, self._classes)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the time of every rank went, so far."""
+        return Ledger(self.history)
+
+    @property
+    def train_seconds(self) -> float:
+        """The training clock: seconds from the first step, without evaluations and pauses."""
+        times = [self.history["time"], self.history.evaluations["time"]]
+        return float(max((column.max() for column in times if len(column)), default=0.0))
+
+    # What it can be told.
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait for the end and return the run.
+
+        Ctrl-C stops the run cleanly and returns it, in state ``stopped``.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        TimeoutError
+            When the run still lives after ``timeout``.
+        RunFailed
+            When the run failed.
+        """
+        try:
+            if not self._await(lambda: self.over, timeout):
+                raise TimeoutError(f"the run is still {self.state} after {timeout} s; stop() ends it")
+        except KeyboardInterrupt:
+            self.stop()
+        self._driver.join()
+        if self.state == "failed":
+            raise RunFailed(self.error)
+        return self
+
+    def pause(self) -> None:
+        """Park all ranks at one step boundary; returns when they are there."""
+        self._tell("pause")
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._tell("resume")
+
+    def stop(self) -> None:
+        """End the run at a step boundary, the same on all ranks; returns when it is over, with its parameters."""
+        if not self.over:
+            self._tell("stop", until_over=True)
+
+    def update(
+        self, *, strategy: strategies.Strategy | None = None, learning_rate: float | None = None, batch_size: int | None = None
+    ) -> None:
+        """Change settings in mid-run; all ranks apply them at the same step boundary.
+
+        Parameters
+        ----------
+        strategy : Strategy, optional
+            Another strategy with the same ranks: AllReduce and LocalSGD may replace each other.
+        learning_rate : float, optional
+            Of the optimizer.
+        batch_size : int, optional
+            The global batch.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a value that breaks its rule.
+        """
+        settings: dict[str, Any] = {}
+        if learning_rate is not None:
+            if not (isinstance(learning_rate, int | float) and 0 < learning_rate < np.inf):
+                raise ValueError(f"learning_rate={learning_rate!r}: must be a positive number")
+            settings["learning_rate"] = float(learning_rate)
+        if batch_size is not None:
+            if not (isinstance(batch_size, int) and batch_size >= 1):
+                raise ValueError(f"batch_size={batch_size!r}: must be a positive integer, the rows of one step over all ranks")
+            settings["batch_size"] = batch_size
+        if strategy is not None:
+            self._check_successor(strategy)
+            settings["strategy"] = describe(strategy)
+        if settings:
+            self._tell("update", settings)
+            if strategy is not None:
+                self._strategy = strategy
+            changed = ", ".join(f"{name}={strategy if name == 'strategy' else value}" for name, value in settings.items())
+            self.history.mark(self.train_seconds, changed)
+
+    def inject(self, fault: Fault) -> None:
+        """Break something on purpose, from the next step boundary on.
+
+        Parameters
+        ----------
+        fault : Fault
+            One of ``scaleml.faults``; its ``step`` may already have come.
+
+        Raises
+        ------
+        ValueError
+            For a rank that does not train, or the kill of a worker that scaleml did not start.
+        """
+        check_faults([fault], self.workers, self._own_cluster)
+        self._tell("inject", describe(fault))
+        self.history.mark(self.train_seconds, repr(fault))
+
+    # What it shows.
+
+    def summary(self) -> str:
+        """Return a few lines: how it ended, loss and score, samples a second, where the time went."""
+        evaluations, ledger = self.history.evaluations, self.ledger
+        lines = [repr(self)[1:-1]]
+        if len(evaluations["loss"]):
+            lines.append(f"held-out loss {evaluations['loss'][-1]:.4f}, score {evaluations['score'][-1]:.4f}")
+        seconds = self.train_seconds
+        if seconds and len(ledger.ranks):
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in ledger.shares().items())
+            lines.append(f"{ledger.samples.sum() / seconds:,.0f} samples a second; {shares}")
+        lines += ledger.blame()
+        if self.error:
+            lines.append(self.error)
+        return "\n".join(lines)
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure: losses against time and samples, and the ledger."""
+        from scaleml.telemetry import Comparison
+
+        return Comparison([self]).plot()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from scaleml.telemetry import Comparison
+
+        bundle = Comparison([self])._repr_mimebundle_(include, exclude)
+        return {**bundle, "text/plain": self.summary()}
+
+    # How it works.
+
+    def on_notes(self, rows: bytes, evaluations: list[Any]) -> None:
+        """Take in what a rank noted; called from Dask's event loop."""
+        if rows:
+            self.history.append_bytes(rows)
+        for evaluation in evaluations:
+            self.history.add_evaluation(*evaluation)
+
+    def on_change(self) -> None:
+        """Wake whoever waits; called from the driver's thread."""
+        if self.over:
+            while self._closers:
+                self._closers.pop()()
+        with self._changed:
+            self._changed.notify_all()
+
+    def when_over(self, close: Callable[[], None]) -> None:
+        """Have ``close`` called at the end."""
+        self._closers.append(close)
+
+    def _await(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while not condition():
+                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def _tell(self, verb: str, settings: dict[str, Any] | None = None, until_over: bool = False) -> None:
+        if self.over:
+            raise RuntimeError(f"the run is {self.state}: it can no longer be told to {verb}; start a new one")
+        if not self._await(lambda: self.state != "starting", _ACKNOWLEDGE):
+            raise TimeoutError(f"the run is still starting after {_ACKNOWLEDGE:g} s")
+        self._commands += 1
+        number = self._commands
+        heard = self.over or self._driver.send(Command(number, verb, settings or {}))
+        if heard:
+            done = (lambda: self.over) if until_over else (lambda: self.over or number in self._driver.applied)
+            if not self._await(done, None if until_over else _ACKNOWLEDGE):
+                raise TimeoutError(
+                    f"{verb} has not taken effect after {_ACKNOWLEDGE:g} s: the ranks have not come to a step boundary since; "
+                    "it takes effect at the next one"
+                )
+        else:
+            self._await(lambda: self.over, _ACKNOWLEDGE)
+
+    def _check_successor(self, strategy: strategies.Strategy) -> None:
+        if not isinstance(strategy, strategies.Strategy):
+            raise TypeError(f"strategy={strategy!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
+        servers = strategy.layout(self.workers).servers or self.plan.layout.servers
+        ranks = strategy.layout(self.workers).workers
+        if servers or ranks != self.workers:
+            raise ValueError(f"{strategy!r} needs other ranks than {self._strategy!r}, which this run was started with: start a new run")
+
+
+def check_faults(faults: list[Fault], workers: int, own_cluster: bool) -> None:
+    """Raise for a fault that cannot be injected."""
+    for fault in faults:
+        if not isinstance(fault, Fault):
+            raise TypeError(f"{fault!r} is no fault: use one of scaleml.faults, such as Slow(rank=1, factor=4)")
+        if fault.rank >= workers:
+            raise ValueError(f"{fault!r}: there are {workers} training ranks, 0 to {workers - 1}")
+        if isinstance(fault, Kill) and not own_cluster:
+            raise ValueError(f"{fault!r}: only workers that scaleml started may be killed; pass client=None to use its own cluster")

@@ -1,0 +1,73 @@
+"""The loop of a rank that holds parameters: serve pushes until all workers have left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter as clock
+from typing import Any
+
+import numpy as np
+
+from scaleml.engine.commands import Command
+from scaleml.engine.serving import Clients, SliceUpdate
+from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.worker_loop import Report
+from scaleml.strategies import ParameterServer
+from scaleml.telemetry.recorder import Recorder
+
+
+class ServerLoop:
+    """One server; it is itself the context that the strategy's ``serve`` sees."""
+
+    def __init__(self, plan: Plan, group: Any, report: Report, recorder: Recorder) -> None:
+        assert isinstance(plan.strategy, ParameterServer)
+        self.group = group
+        self.strategy = plan.strategy
+        self.report = report
+        self.recorder = recorder
+        size = plan.network.size
+        # Making buffers is collective: as many calls here as in a worker.
+        group.buffer(0, plan.dtype)
+        group.buffer(0, plan.dtype)
+        self.clients = Clients(plan, group, recorder)
+        group.split(1, group.rank)
+        part = slice(self.clients.start, self.clients.stop)
+        self.w = np.ascontiguousarray(plan.network.init(plan.seed)[part])
+        self.optimizer = SliceUpdate(plan.optimizer, recorder)
+        self.state = plan.optimizer.init(part.stop - part.start, plan.dtype)
+        self._applied = 0
+        self._epochs_a_row = 1.0 / plan.rows
+
+    def run(self) -> Outcome:
+        """Serve to the end."""
+        clients, recorder = self.clients, self.recorder
+        self.group.barrier()
+        recorder.begin(clock())
+        self.report("entered")
+        while not clients.gone:
+            self.group.step = clients.version
+            self.strategy.serve(self.w, self.state, self)  # type: ignore[arg-type]
+            if self.group.control != self._applied:
+                self._obey()
+            recorder.step(clock(), clients.version, clients.rows * self._epochs_a_row)
+        recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
+        clients.hand_over(self.w)
+        return Outcome("finished", clients.version)
+
+    def _obey(self) -> None:
+        """Take a new learning rate; the other commands concern the workers."""
+        while self._applied < self.group.control:
+            command = Command.decode(self.group.await_announcement(self._applied + 1))
+            self._applied = command.number
+            if "learning_rate" in command.settings:
+                rate = command.settings["learning_rate"]
+                self.optimizer.optimizer = replace(self.optimizer.optimizer, learning_rate=rate)
+
+    @property
+    def steps(self) -> int:
+        """Updates so far."""
+        return self.clients.version
+
+    def last_good(self) -> Any:
+        """A server alone has no whole parameters."""
+        return None

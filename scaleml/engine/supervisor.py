@@ -1,0 +1,257 @@
+"""The life of a run as a pure state machine: events in, instructions out, no clock and no I/O of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+SETTLE: Final = 1.0
+"""Seconds to wait for the root of a failure after its first sign, and for the other ranks to end."""
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A rank stands in its loop."""
+
+    rank: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """A rank's task is over."""
+
+    rank: int
+    status: str
+    step: int
+
+
+@dataclass(frozen=True)
+class RankFailed:
+    """A rank ended with an error; ``cause`` is ``own``, ``peer`` or ``told``."""
+
+    rank: int
+    error: str
+    cause: str
+    step: int
+    peer: int = -1
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """A rank waits for another one for a long time."""
+
+    rank: int
+    peer: int
+    step: int
+    waiting_for: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Silent:
+    """The worker of a rank that others wait for has sent no heartbeat to Dask for a long time."""
+
+    rank: int
+    stall: Stalled
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WorkerLost:
+    """Dask removed a worker."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class ClientLost:
+    """The Dask client closed or lost its scheduler."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A command took effect."""
+
+    number: int
+    verb: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = Entered | Left | RankFailed | Stalled | Silent | WorkerLost | ClientLost | Applied | Tick
+
+
+@dataclass(frozen=True)
+class Abort:
+    """End all ranks that still live."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class CheckHeartbeat:
+    """Look whether the worker of ``stall.peer`` is alive."""
+
+    stall: Stalled
+
+
+@dataclass(frozen=True)
+class Conclude:
+    """The run is over."""
+
+    state: str
+    error: str | None = None
+
+
+Instruction = Abort | CheckHeartbeat | Conclude
+
+
+@dataclass
+class Supervisor:
+    """What is known of a run's ranks, and what follows from it.
+
+    Parameters
+    ----------
+    addresses : sequence of str
+        The Dask worker of each rank.
+    start_by : float
+        When all ranks must have entered, on the clock that ``handle`` is told.
+    busy : dict
+        What else each worker is running, for the error when a rank is late.
+    """
+
+    addresses: Sequence[str]
+    start_by: float
+    busy: dict[str, list[str]] = field(default_factory=dict)
+    state: str = "starting"
+    entered: set[int] = field(default_factory=set)
+    ended: dict[int, str] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    _failures: list[RankFailed] = field(default_factory=list)
+    _silent: Silent | None = None
+    _client_lost: str | None = None
+    _late: str | None = None
+    _failing_since: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.state in ("finished", "stopped", "failed")
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Take in an event at time ``now`` (seconds) and say what is to be done."""
+        if self.over:
+            return []
+        instructions = self._note(event, now)
+        return instructions + self._conclusion(now)
+
+    def _note(self, event: Event, now: float) -> list[Instruction]:
+        if isinstance(event, Entered):
+            self.entered.add(event.rank)
+            if len(self.entered) == len(self.addresses) and self.state == "starting":
+                self.state = "running"
+        elif isinstance(event, Left):
+            self.ended[event.rank] = event.status
+            self.steps[event.rank] = event.step
+        elif isinstance(event, RankFailed):
+            self._failures.append(event)
+            self.steps[event.rank] = event.step
+            return self._fail(now, event.error)
+        elif isinstance(event, Stalled):
+            return [CheckHeartbeat(event)]
+        elif isinstance(event, Silent):
+            self._silent = event
+            return self._fail(now, f"rank {event.rank} is silent")
+        elif isinstance(event, WorkerLost) and event.address in self.addresses:
+            return self._lose(event.address, now)
+        elif isinstance(event, ClientLost):
+            self._client_lost = event.reason
+            return self._fail(now, event.reason)
+        elif isinstance(event, Applied):
+            self.state = {"pause": "paused", "resume": "running"}.get(event.verb, self.state)
+        elif isinstance(event, Tick) and self.state == "starting" and now > self.start_by:
+            self._late = self._who_is_late()
+            return self._fail(now, self._late)
+        return []
+
+    def _lose(self, address: str, now: float) -> list[Instruction]:
+        alive = [rank for rank, at in enumerate(self.addresses) if at == address and rank not in self.ended]
+        self.lost.add(address)
+        for rank in alive:
+            self.ended[rank] = "lost"
+        return self._fail(now, f"the Dask worker {address} is gone") if alive else []
+
+    def _fail(self, now: float, reason: str) -> list[Instruction]:
+        if self._failing_since is not None:
+            return []
+        self._failing_since = now
+        return [Abort(reason)]
+
+    def _conclusion(self, now: float) -> list[Instruction]:
+        all_ended = len(self.ended) == len(self.addresses)
+        if self._failing_since is None:
+            if not all_ended:
+                return []
+            self.state = "stopped" if "stopped" in self.ended.values() else "finished"
+            return [Conclude(self.state)]
+        known = self._root() is not None or self._client_lost is not None
+        waited = now - self._failing_since
+        # A lost peer is a consequence: Dask may need a moment to say whose worker died.
+        if (all_ended and known) or waited > SETTLE:
+            self.state = "failed"
+            return [Conclude("failed", self._error())]
+        return []
+
+    def _root(self) -> str | None:
+        lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]
+        if lost:
+            return self._lost_words(lost)
+        own = [failure for failure in self._failures if failure.cause == "own"]
+        if own:
+            first = own[0]
+            return f"rank {first.rank} on worker {self.addresses[first.rank]} failed at step {first.step}: {first.error}"
+        if self._silent is not None:
+            stall = self._silent.stall
+            return (
+                f"rank {stall.peer} on worker {self.addresses[stall.peer]} has been silent for {self._silent.seconds:.0f} s, to Dask "
+                f"as well, while rank {stall.rank} waited for it at step {stall.step} ({stall.waiting_for}): its process is "
+                "stopped or its host is out of reach"
+            )
+        return self._late
+
+    def _error(self) -> str:
+        root = self._root()
+        if root is not None:
+            return root
+        if self._client_lost is not None:
+            return self._client_lost
+        failure = self._failures[0]
+        peer = f", which lost rank {failure.peer} on worker {self.addresses[failure.peer]}" if failure.peer >= 0 else ""
+        return f"rank {failure.rank} on worker {self.addresses[failure.rank]}{peer} failed at step {failure.step}: {failure.error}"
+
+    def _lost_words(self, ranks: list[int]) -> str:
+        address = self.addresses[ranks[0]]
+        step = max(self.steps.values(), default=0)
+        names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
+        return (
+            f"{names} lost at step {step}: the Dask worker {address} is gone (killed, out of memory, closed, or its host failed); "
+            "see that worker's log, and start the run again"
+        )
+
+    def _who_is_late(self) -> str:
+        rank = min(set(range(len(self.addresses))) - self.entered)
+        address = self.addresses[rank]
+        tasks = self.busy.get(address, [])
+        doing = f"the worker is running {', '.join(tasks[:3])}" if tasks else "its worker's threads are not free, or it cannot reach the others"
+        return (
+            f"rank {rank} on worker {address} did not enter in time: {doing}; wait for those tasks, pass workers= to use other "
+            "workers, or raise dask.config 'scaleml.start-timeout'"
+        )

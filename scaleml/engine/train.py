@@ -1,0 +1,261 @@
+"""``train`` and ``start``: from data and settings to a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from distributed import Client
+
+from scaleml.data.inputs import Inputs, check_inputs
+from scaleml.data.split import hold_out
+from scaleml.engine import calls
+from scaleml.engine.cluster import find_client
+from scaleml.engine.driver import Driver
+from scaleml.engine.hosts import facts_of
+from scaleml.engine.placement import candidates, place
+from scaleml.engine.placing import PlacedData, rows_of
+from scaleml.engine.run import Run, check_faults
+from scaleml.engine.spec import Plan
+from scaleml.faults import Fault
+from scaleml.models import Model, Signature
+from scaleml.optim import SGD, Optimizer
+from scaleml.strategies import AllReduce, Strategy
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train, checked: everything but the data and the cluster."""
+
+    model: Model
+    strategy: Strategy
+    optimizer: Optimizer
+    epochs: int = 5
+    batch_size: int = 256
+    shards: int | None = None
+    seed: int = 0
+    evaluations_an_epoch: int = 1
+    faults: tuple[Fault, ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = {"model": (Model, "LinearModel() or MLP()"), "strategy": (Strategy, "AllReduce() or LocalSGD(8)"), "optimizer": (Optimizer, "SGD(0.1) or Adam()")}
+        for name, (kind, example) in kinds.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                called = f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
+                raise TypeError(f"{name}={value!r}: must be a {name} object such as {example}{called}")
+        for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+                raise ValueError(f"{name}={value!r}: must be a positive integer")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run")
+
+
+class Data:
+    """X and y of several runs: checked once, brought to the workers once."""
+
+    def __init__(self, model: Model, X: Any, y: Any, sample_weight: Any, validation: Any, seed: int, client: Client) -> None:
+        inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
+        held_out, rows, held_rows = _split(inputs, validation, seed, model.is_classifier)
+        self.inputs = inputs
+        self.signature = Signature(
+            n_features=int(inputs.x.shape[1]),
+            n_outputs=inputs.n_outputs,
+            task=inputs.task,  # type: ignore[arg-type]
+            dtype=model.dtype,  # type: ignore[attr-defined]
+            sparse=hasattr(inputs.x, "indptr"),
+        )
+        self.network = model.build(self.signature)
+        self.rows = len(rows)
+        began = time.perf_counter()
+        self.placed = PlacedData(client, inputs, held_out, rows, held_rows, self.signature.dtype)
+        self.placed.prepare()
+        self.placing_seconds = time.perf_counter() - began
+
+    def close(self) -> None:
+        """Remove what was brought to the workers."""
+        self.placed.close()
+
+
+def _split(inputs: Inputs, validation: Any, seed: int, classifier: bool) -> tuple[Inputs | None, Any, Any]:
+    if validation is None:
+        return None, hold_out(inputs.rows, 0.0, seed)[0], None
+    if isinstance(validation, float):
+        if not 0 < validation < 1:
+            raise ValueError(f"validation={validation}: as a number it is the fraction of the rows to hold out, between 0 and 1")
+        rows, held = hold_out(inputs.rows, validation, seed)
+        if not len(held) or not len(rows):
+            raise ValueError(f"validation={validation} of {inputs.rows} rows leaves none on one side: pass more data, or (X, y)")
+        return inputs, rows, held
+    if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
+        raise TypeError(f"validation={type(validation).__name__}: must be (X, y), (X, y, sample_weight), or the fraction of the rows to hold out")
+    held_out = check_inputs(*validation, classifier=classifier, classes=inputs.classes, name="the validation X")
+    if held_out.x.shape[1] != inputs.x.shape[1]:
+        raise ValueError(f"the validation X has {held_out.x.shape[1]} columns, X has {inputs.x.shape[1]}: they must be the same features")
+    return held_out, hold_out(inputs.rows, 0.0, seed)[0], rows_of(held_out.rows)
+
+
+def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> Run:
+    """Start a run on data that is already placed."""
+    began = time.perf_counter()
+    info = calls.identity(client, 10.0)
+    placement = place(settings.strategy, candidates(info, workers, own_cluster), info)
+    training = placement.layout.workers
+    shards = settings.shards or training
+    if shards < training:
+        raise ValueError(f"shards={shards} for {training} ranks: each rank needs at least one; give a multiple of the ranks")
+    if data.rows < shards:
+        raise ValueError(f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer workers")
+    if placement.layout.servers > data.network.size:
+        raise ValueError(f"{placement.layout.servers} servers for {data.network.size} parameters: use at most one server a parameter")
+    if placement.layout.servers and getattr(settings.optimizer, "schedule", "") == "adaptive":
+        raise ValueError("schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'")
+    check_faults(list(settings.faults), training, own_cluster)
+    plan = Plan(
+        network=data.network,
+        strategy=settings.strategy,
+        optimizer=settings.optimizer,
+        layout=placement.layout,
+        shard_sizes=tuple(data.rows * (s + 1) // shards - data.rows * s // shards for s in range(shards)),
+        epochs=int(settings.epochs),
+        batch_size=min(int(settings.batch_size), data.rows),
+        seed=int(settings.seed),
+        dtype=data.signature.dtype,
+        evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if data.placed.held_out is not None else 0,
+        faults=settings.faults,
+    )
+    hosts = {facts["boot"]: facts["cores"] for facts in facts_of(client, placement.workers).values()}
+    facts = {
+        "hosts": len(hosts),
+        "cores": sum(hosts.values()),
+        "placing_seconds": data.placing_seconds + time.perf_counter() - began,
+    }
+    run: Run
+    driver = Driver(client, plan, placement, data.placed, lambda *notes: run.on_notes(*notes), lambda: run.on_change())
+    run = Run(driver, label=settings.label or repr(settings.strategy), classes=data.inputs.classes, facts=facts, own_cluster=own_cluster)
+    driver.start()
+    return run
+
+
+def start(
+    model: Model,
+    X: Any,
+    y: Any,
+    *,
+    strategy: Strategy | None = None,
+    optimizer: Optimizer | None = None,
+    epochs: int = 5,
+    batch_size: int = 256,
+    workers: int | Sequence[str] | None = None,
+    client: Client | None = None,
+    validation: Any = None,
+    sample_weight: Any = None,
+    shards: int | None = None,
+    seed: int = 0,
+    faults: Sequence[Fault] | None = None,
+    checkpoint: Any = None,
+    on_worker_lost: str = "raise",
+) -> Run:
+    """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
+
+    Examples
+    --------
+    >>> import scaleml
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> run = scaleml.start(scaleml.LinearModel(), X / 16, y, strategy=scaleml.Serial(), epochs=2)  # doctest: +SKIP
+    >>> run.wait().state  # doctest: +SKIP
+    'finished'
+    """
+    settings = Settings(
+        model=model,
+        strategy=AllReduce() if strategy is None else strategy,
+        optimizer=SGD(0.1) if optimizer is None else optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        shards=shards,
+        seed=seed,
+        faults=tuple(faults or ()),
+    )
+    if checkpoint is not None:
+        raise ValueError(f"checkpoint={checkpoint!r}: this version writes no checkpoints; keep run.params instead")
+    if on_worker_lost != "raise":
+        raise ValueError(f"on_worker_lost={on_worker_lost!r}: this version ends the run when a worker is lost; use 'raise'")
+    found, own = find_client(client, workers)
+    data = Data(model, X, y, sample_weight, validation, settings.seed, found)
+    try:
+        run = launch(settings, data, found, own, workers)
+    except BaseException:
+        data.close()
+        raise
+    run.when_over(data.close)
+    return run
+
+
+def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
+    """Train a model on data that is partitioned among ranks, and wait for the end.
+
+    Parameters
+    ----------
+    model : Model
+        ``LinearModel(...)`` or ``MLP(...)``.
+    X : array-like or CSR matrix of shape (rows, features)
+        Real numbers, finite.
+    y : array-like of shape (rows,) or (rows, targets)
+        Labels of any kind, or real targets.
+    strategy : Strategy
+        How ranks work together. Default ``AllReduce()``.
+    optimizer : Optimizer
+        Default ``SGD(0.1)``.
+    epochs : int
+        Passes over the data.
+    batch_size : int
+        The *global* batch, in rows: the same mathematics whatever the number of workers. Asynchronous and local
+        strategies step on ``batch_size / N`` rows a rank.
+    workers : int, list of addresses or names, or None
+        One rank a worker; None for all.
+    client : distributed.Client, optional
+        Default: the current one, else an embedded cluster that is made once and closed at exit.
+    validation : (X, y), float or None
+        Held-out data, or the fraction of the rows to hold out; evaluated each epoch, outside the training clock.
+    sample_weight : array-like of shape (rows,), optional
+        Weights of the rows.
+    shards : int, optional
+        Into how many pieces the data is cut; default the number of ranks. The result depends on the shards, not on which rank
+        owns them.
+    seed : int
+        Decides the order of the rows and the first parameters.
+    faults : sequence of Fault, optional
+        What to break on purpose; see ``scaleml.faults``.
+    checkpoint : None
+        Reserved.
+    on_worker_lost : {"raise"}
+        A lost worker ends the run.
+
+    Returns
+    -------
+    Run
+        In state ``finished``; or ``stopped``, after Ctrl-C.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or settings that break a rule, at once.
+    RunFailed
+        When a rank fails, a worker is lost or the client closes; names rank, worker, step and cause.
+
+    Examples
+    --------
+    >>> import scaleml
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> run = scaleml.train(scaleml.LinearModel(), X / 16, y, epochs=5, validation=0.2)  # doctest: +SKIP
+    >>> run.model.predict(X[:1] / 16)  # doctest: +SKIP
+    array([0])
+    """
+    return start(model, X, y, **settings).wait()

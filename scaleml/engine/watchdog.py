@@ -1,0 +1,29 @@
+"""Preloaded into the embedded cluster's own processes: when the notebook's process dies, they follow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any, Final
+
+PARENT: Final = "SCALEML_EMBEDDED_PARENT"
+"""Set by the parent for its children alone: the process id they belong to."""
+PERIOD: Final = 0.5
+
+
+def dask_setup(server: Any) -> None:
+    """Watch the parent from a thread; called by Dask in the scheduler and in each nanny."""
+    parent = int(os.environ[PARENT])
+    threading.Thread(target=_follow, args=(parent,), name="scaleml-watchdog", daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PERIOD)
+    from scaleml.data.store import sweep
+
+    sweep()
+    # The nanny's worker dies with it: Dask keeps a pipe between the two.
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,273 @@
+"""The loop of a rank that trains: steps, boundaries, evaluations. It knows a group and its data, nothing of Dask."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter as clock
+from typing import Any
+
+import numpy as np
+
+from scaleml.comm import Aborted
+from scaleml.data.shards import Batches
+from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
+from scaleml.engine.evaluation import Evaluation
+from scaleml.engine.gradients import TAIL, Gradients, Update
+from scaleml.engine.serving import Servers
+from scaleml.engine.spec import Outcome, Plan
+from scaleml.faults import Crash, Fault, InjectedCrash, Kill, Slow
+from scaleml.telemetry.recorder import Recorder
+
+Report = Callable[..., None]
+"""``report(kind, **facts)``: tells the run's supervisor what happened, at once."""
+
+
+class WorkerLoop:
+    """One training rank.
+
+    It is itself the context that strategies see: ``group``, ``optimizer``, ``servers``, ``gradient``, ``step``.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+    group : Group
+        All ranks of the run.
+    batches : Batches
+        This rank's data.
+    held_out : tuple or None
+        This rank's part of the validation data: X, y, weights.
+    mailbox : Mailbox
+        Commands, if this is rank 0.
+    report : callable
+        Tells the supervisor.
+    """
+
+    clients = None
+
+    def __init__(
+        self, plan: Plan, group: Any, batches: Batches, held_out: Any, mailbox: Mailbox, report: Report, recorder: Recorder
+    ) -> None:
+        self.plan = plan
+        self.group = group
+        self.strategy = plan.strategy
+        self.mailbox = mailbox
+        self.report = report
+        self.recorder = recorder
+        self.batch_size = plan.batch_size
+        self.step = 0
+        self.epoch = 0
+        self.is_last_step = False
+        self.stopping = False
+        self._applied = 0
+        self._faults = [fault for fault in plan.faults if fault.rank == group.rank]
+        size = plan.network.size
+        self.w = group.buffer(size, plan.dtype)
+        self.w[:] = plan.network.init(plan.seed)
+        buffer = group.buffer(size + TAIL, plan.dtype)
+        self._gradients = Gradients(plan, batches, buffer, recorder, group.rank, self._faults)
+        self.gradient = self._gradients.gradient
+        self.optimizer = Update(plan, recorder, group.rank)
+        self.state = plan.optimizer.init(size, plan.dtype)
+        layout = plan.layout
+        if layout.servers:
+            group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
+        self._workers = group.split(0, group.rank) if layout.servers else group
+        self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
+        self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
+
+    def run(self) -> Outcome:
+        """Train to the end, or until stopped."""
+        self._warm_up()
+        self.group.barrier()
+        self.recorder.begin(clock())
+        self.report("entered")
+        self._evaluation.at(self.w, 0)
+        if self.servers is not None:
+            self._train_with_servers()
+        else:
+            self._train_together()
+        self.recorder.flush(clock(), self.step, self._progress())
+        self._evaluation.at(self.w, self.step)
+        return Outcome("stopped" if self.stopping else "finished", self.step, params=np.array(self.w))
+
+    @property
+    def steps(self) -> int:
+        """Steps so far."""
+        return self.step
+
+    def last_good(self) -> Any:
+        """Return the parameters of the last good step."""
+        return np.array(self.w) if np.isfinite(self.w).all() else self._evaluation.kept
+
+    def _warm_up(self) -> None:
+        # First calls of BLAS and the first touch of memory are no part of training.
+        self._set_count()
+        self.gradient(self.w)
+        self.recorder.compute = 0.0
+
+    def _train_together(self) -> None:
+        evaluation, last_epoch = self._evaluation, self.plan.epochs - 1
+        committed = True
+        while self.epoch <= last_epoch:
+            if committed and (self.mailbox.pending or self.group.control != self._applied):
+                self._obey()
+                if self.stopping:
+                    break
+            self._set_count()
+            gradients = self._gradients
+            self.is_last_step = self.epoch == last_epoch and gradients.consumed + gradients.count >= self.plan.rows
+            self._take_step()
+            committed = self.is_last_step or self.strategy.commits(self.step - 1)
+            if committed and evaluation.is_due(self._rows_done()) and not self.is_last_step:
+                self.recorder.flush(clock(), self.step, self._progress())
+                evaluation.at(self.w, self.step)
+
+    def _train_with_servers(self) -> None:
+        servers = self.servers
+        assert servers is not None
+        while not servers.done:
+            if self.mailbox.pending or self.group.control != self._applied:
+                self._obey()
+                if self.stopping:
+                    break
+            self._set_count()
+            self._take_step()
+            self._catch_up()
+        servers.leave()
+        self._catch_up()
+        if self.group.rank == 0:
+            servers.collect(self.w)
+        self._workers.broadcast(self.w)
+
+    def _take_step(self) -> None:
+        if self._faults:
+            self._suffer()
+        gradients = self._gradients
+        self.group.step = gradients.step = self.optimizer.step = self.step
+        self.strategy.step(self.w, self.state, self)
+        self._advance()
+        self.recorder.step(clock(), self.step, self.epoch + gradients.consumed / self.plan.rows)
+
+    def _catch_up(self) -> None:
+        """Take part in the evaluations that the servers say are due: all workers do, on rank 0's parameters."""
+        assert self.servers is not None
+        while self._evaluation.done < self.servers.evaluations_due:
+            self.recorder.flush(clock(), self.step, self._progress())
+            self._evaluation.of_rank_0(self.w, self.step)
+
+    def _set_count(self) -> None:
+        self._gradients.count = min(self.batch_size, self.plan.rows - self._gradients.consumed)
+
+    def _advance(self) -> None:
+        gradients = self._gradients
+        self.step += 1
+        self.recorder.samples += gradients.last_rows
+        gradients.consumed += gradients.count
+        if gradients.consumed >= self.plan.rows:
+            gradients.consumed = 0
+            self.epoch += 1
+            self.optimizer.end_epoch(self.state)
+
+    def _progress(self) -> float:
+        return self.epoch + self._gradients.consumed / self.plan.rows
+
+    def _rows_done(self) -> int:
+        return self.epoch * self.plan.rows + self._gradients.consumed
+
+    def _suffer(self) -> None:
+        for fault in self._faults:
+            if isinstance(fault, Kill) and fault.active(self.step):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if isinstance(fault, Crash) and fault.active(self.step):
+                raise InjectedCrash(f"injected by {fault!r}")
+
+    def _obey(self) -> None:
+        """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
+        if self.group.rank == 0 and self.mailbox.pending:
+            command = self.mailbox.take()
+            if command is not None:
+                self._announce(command, self._carrier())
+        while self._applied < self.group.control and not self.stopping:
+            command = Command.decode(self.group.await_announcement(self._applied + 1))
+            if command.after >= self.step:
+                return
+            self._applied = command.number
+            self._do(command)
+
+    def _announce(self, command: Command, after: int) -> None:
+        stamped = command.stamped(after)
+        self.group.announce(stamped.number, stamped.encode())
+
+    def _carrier(self) -> int:
+        """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
+        if self.servers is not None or self.group.size == 1:
+            return -1  # at once: here ranks have no steps in common
+        step = self.step
+        while not self.strategy.commits(step):
+            step += 1
+        return step
+
+    def _do(self, command: Command) -> None:
+        if command.verb == "pause":
+            self._pause(command)
+            return
+        if command.verb == "stop":
+            self.stopping = True
+        elif command.verb == "update":
+            self._update(command.settings)
+        elif command.verb == "inject":
+            self._inject(fault_from(command.settings))
+        self._confirm(command)
+
+    def _confirm(self, command: Command) -> None:
+        if self.group.rank == 0:
+            self.report("applied", number=command.number, verb=command.verb, step=self.step)
+
+    def _pause(self, command: Command) -> None:
+        """Park at this boundary until a resume or a stop; a pause is no training time."""
+        self.recorder.flush(clock(), self.step, self._progress())
+        began = clock()
+        self._confirm(command)
+        while True:
+            if self.group.rank == 0:
+                told = self.mailbox.wait()
+                if told is None:
+                    raise Aborted("the run ended while it was paused")
+                self._announce(told, self.step - 1)
+            command = Command.decode(self.group.await_announcement(self._applied + 1))
+            self._applied = command.number
+            if command.verb in ("resume", "stop"):
+                self.recorder.skip(clock() - began)
+                self._do(command)
+                return
+            if command.verb == "pause":
+                self._confirm(command)
+            else:
+                self._do(command)
+
+    def _update(self, settings: dict[str, Any]) -> None:
+        if "learning_rate" in settings:
+            self.optimizer.optimizer = replace(self.optimizer.optimizer, learning_rate=settings["learning_rate"])
+        if "batch_size" in settings:
+            self.batch_size = settings["batch_size"]
+        if "strategy" in settings:
+            if not self.strategy.replicated:
+                self._replicate()
+            self.strategy = strategy_from(settings["strategy"])
+
+    def _replicate(self) -> None:
+        # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
+        for array in self.state.values():
+            self.group.allreduce(array)
+            array /= self.group.size
+
+    def _inject(self, fault: Fault) -> None:
+        if fault.rank != self.group.rank:
+            return
+        self._faults.append(fault)
+        if isinstance(fault, Slow):
+            self._gradients.slow.append(fault)

@@ -1,0 +1,108 @@
+"""What a model is: frozen settings that build a network for data of a given signature."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from scaleml.models.checks import check_integer, check_option
+
+if TYPE_CHECKING:
+    from scaleml.models.network import Network
+
+__all__ = ["Model", "Signature"]
+
+TASKS = ("binary", "multiclass", "regression")
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a network must know of the data, and nothing more.
+
+    Parameters
+    ----------
+    n_features : int
+        Columns of X.
+    n_outputs : int
+        1 for binary classification and for one target; else the number of classes or targets.
+    task : {"binary", "multiclass", "regression"}
+        How ranks see y: floats 0 and 1 of shape (n,); int32 class codes of shape (n,); floats of shape (n,) for one
+        target and (n, T) for several.
+    dtype : {"float32", "float64"}
+        Of X.
+    sparse : bool
+        Whether X is CSR.
+
+    Raises
+    ------
+    ValueError
+        A value breaks its rule.
+
+    Examples
+    --------
+    >>> Signature(n_features=4, n_outputs=3, task="multiclass")
+    Signature(n_features=4, n_outputs=3, task='multiclass', dtype='float32', sparse=False)
+    """
+
+    n_features: int
+    n_outputs: int = 1
+    task: Literal["binary", "multiclass", "regression"] = "binary"
+    dtype: str = "float32"
+    sparse: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_features", check_integer("n_features", self.n_features, 1))
+        object.__setattr__(self, "n_outputs", check_integer("n_outputs", self.n_outputs, 1))
+        check_option("task", self.task, TASKS)
+        object.__setattr__(self, "dtype", str(self.dtype))
+        check_option("dtype", self.dtype, DTYPES)
+        if self.task == "binary" and self.n_outputs != 1:
+            raise ValueError(
+                f"n_outputs={self.n_outputs} with task='binary': two classes have one output, the score of the second; "
+                "use n_outputs=1, or task='multiclass'."
+            )
+        if self.task == "multiclass" and self.n_outputs < 2:
+            raise ValueError(
+                f"n_outputs={self.n_outputs} with task='multiclass': every class has an output; use at least 2, or "
+                "task='binary'."
+            )
+
+
+class Model(ABC):
+    """The settings of a model, without its parameters: immutable, comparable, and its repr recreates it."""
+
+    @property
+    @abstractmethod
+    def is_classifier(self) -> bool:
+        """Whether y holds classes."""
+
+    @abstractmethod
+    def build(self, signature: Signature) -> Network:
+        """Return the network for data of this signature.
+
+        Parameters
+        ----------
+        signature : Signature
+
+        Returns
+        -------
+        Network
+            Cheap to build and to pickle; it holds no parameters and no data.
+
+        Raises
+        ------
+        ValueError
+            The model's loss does not fit the task.
+        """
+
+
+def check_task(loss: str, is_classifier: bool, signature: Signature) -> None:
+    """Raise ValueError unless the loss fits the signature's task."""
+    if is_classifier == (signature.task == "regression"):
+        wanted = "classes" if is_classifier else "numbers"
+        other = "'squared_error' for numbers" if is_classifier else "'log_loss' for classes"
+        raise ValueError(
+            f"loss={loss!r} with task={signature.task!r}: this loss is for targets that are {wanted}; use loss={other}."
+        )

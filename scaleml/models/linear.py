@@ -1,0 +1,95 @@
+"""Linear models: one block, with scikit-learn's losses and penalties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from scaleml.models.base import DTYPES, Model, Signature, check_task
+from scaleml.models.blocks import Block, Dense, Score
+from scaleml.models.checks import check_number, check_option
+from scaleml.models.losses import LOSSES, make_loss
+from scaleml.models.network import Network
+
+__all__ = ["LinearModel"]
+
+
+@final
+@dataclass(frozen=True)
+class LinearModel(Model):
+    """A linear model: ``scores = X @ coef + intercept``.
+
+    The objective is ``mean of the loss + alpha * (l1_ratio * |coef|_1 + (1 - l1_ratio) * |coef|_2^2 / 2)``, with
+    ``l1_ratio`` 0 for ``"l2"`` and 1 for ``"l1"``; the intercept is not penalised. The L1 term enters by its
+    subgradient, so coefficients become small, not exactly zero.
+
+    Parameters
+    ----------
+    loss : {"log_loss", "hinge", "squared_error", "huber", "epsilon_insensitive"}
+        The first two are for classes. With more than two, ``"log_loss"`` is softmax and ``"hinge"`` one class against
+        the rest. ``"squared_error"`` is ``(score - y)^2 / 2``.
+    penalty : {"l2", "l1", "elasticnet", None}
+    alpha : float
+        Strength of the penalty, at least 0.
+    l1_ratio : float
+        Share of L1 in ``"elasticnet"``, 0 to 1.
+    fit_intercept : bool
+    epsilon : float
+        Where ``"huber"`` turns linear, and the half width of the dead zone of ``"epsilon_insensitive"``; in y's units.
+    dtype : {"float32", "float64"}
+        Of the parameters and of all arithmetic.
+
+    Raises
+    ------
+    ValueError
+        A value breaks its rule.
+
+    Notes
+    -----
+    The names are those of scikit-learn's ``SGDClassifier`` and ``SGDRegressor``. The flat vector holds the
+    coefficients, of shape (n_features,) or (n_features, n_outputs) row by row, then the intercepts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> net = LinearModel("squared_error", penalty=None).build(Signature(2, task="regression"))
+    >>> net.size
+    3
+    >>> net.predict(np.array([1, 2, 3], "f4"), np.array([[1, 1], [0, 2]], "f4")).tolist()
+    [6.0, 7.0]
+    """
+
+    loss: Literal["log_loss", "hinge", "squared_error", "huber", "epsilon_insensitive"] = "log_loss"
+    penalty: Literal["l2", "l1", "elasticnet"] | None = "l2"
+    alpha: float = 1e-4
+    l1_ratio: float = 0.15
+    fit_intercept: bool = True
+    epsilon: float = 0.1
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_option("loss", self.loss, LOSSES)
+        check_option("penalty", self.penalty, ("l2", "l1", "elasticnet", None))
+        object.__setattr__(self, "alpha", check_number("alpha", self.alpha, 0))
+        object.__setattr__(self, "l1_ratio", check_number("l1_ratio", self.l1_ratio, 0, 1))
+        object.__setattr__(self, "fit_intercept", bool(self.fit_intercept))
+        object.__setattr__(self, "epsilon", check_number("epsilon", self.epsilon, 0, open_low=self.loss == "huber"))
+        check_option("dtype", self.dtype, DTYPES)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether y holds classes."""
+        return self.loss in ("log_loss", "hinge")
+
+    def build(self, signature: Signature) -> Network:
+        """Return the network for data of this signature; see `Model.build`."""
+        check_task(self.loss, self.is_classifier, signature)
+        block: Block
+        if signature.n_outputs == 1:
+            block = Score(0, 0, signature.n_features, self.fit_intercept)
+        else:
+            block = Dense(0, 0, signature.n_features, signature.n_outputs, "identity", self.fit_intercept)
+        ratio = {"l2": 0.0, "l1": 1.0, "elasticnet": self.l1_ratio, None: 0.0}[self.penalty]
+        alpha = 0.0 if self.penalty is None else self.alpha
+        loss = make_loss(self.loss, signature.task, self.epsilon)
+        return Network((block,), loss, signature, self.dtype, alpha * ratio, alpha * (1 - ratio), init_factor=0.0)

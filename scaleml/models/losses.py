@@ -1,0 +1,198 @@
+"""Losses of scores: their values and their slopes, row by row, in place and without overflow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import final
+
+from scaleml.arrays import Array
+from scaleml.models.blocks import Workspace
+
+__all__ = ["LOSSES", "Loss", "make_loss"]
+
+LOSSES = ("log_loss", "hinge", "squared_error", "huber", "epsilon_insensitive")
+
+
+class Loss(ABC):
+    """A loss of the scores of a network's last block."""
+
+    @abstractmethod
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return the losses, to be summed over all their elements, and their derivatives by the scores.
+
+        Parameters
+        ----------
+        scores : array of shape (n,) or (n, n_outputs)
+            Overwritten.
+        y : array of shape (n,) or (n, n_outputs)
+        work : Workspace
+            The results lie in it or in `scores`.
+
+        Returns
+        -------
+        losses : array of shape (n,) or (n, n_outputs)
+        slopes : array of the scores' shape
+        """
+
+    @final
+    def gradient(
+        self, scores: Array, y: Array, sample_weight: Array | None, work: Workspace
+    ) -> tuple[float, float, Array]:
+        """Return the weighted sum of the losses, the sum of the weights and the weighted slopes.
+
+        Parameters
+        ----------
+        scores : array of shape (n,) or (n, n_outputs)
+            Overwritten.
+        y : array of shape (n,) or (n, n_outputs)
+        sample_weight : array of shape (n,), optional
+            Ones if not given.
+        work : Workspace
+
+        Returns
+        -------
+        loss_sum : float
+        weight_sum : float
+        slopes : array of the scores' shape
+        """
+        losses, slopes = self.evaluate(scores, y, work)
+        if sample_weight is None:
+            return float(losses.sum()), float(len(scores)), slopes
+        if slopes.ndim == 1:
+            slopes *= sample_weight
+        else:
+            slopes *= sample_weight[:, None]
+        return float((sample_weight @ losses).sum()), float(sample_weight.sum()), slopes
+
+
+@final
+class BinaryLog(Loss):
+    """``log(1 + exp(-m))`` with margin ``m = (2 y - 1) score``, for y of 0 and 1.
+
+    All by ``t = tanh(m / 2)``, which cannot overflow: the slope by the margin is ``(t - 1) / 2``, and the loss is
+    ``max(-m, 0) - log((1 + |t|) / 2)``.
+    """
+
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return losses (n,) and slopes (n,); see `Loss.evaluate`."""
+        xp, n = work.xp, len(scores)
+        sign = work.rows("sign", n)
+        half = work.rows("half", n)
+        xp.subtract(y, 0.5, out=sign)  # +-1/2
+        scores *= sign  # m / 2
+        xp.tanh(scores, out=half)
+        half *= sign
+        slopes = xp.subtract(half, sign, out=sign)
+        xp.absolute(half, out=half)
+        half += 0.5
+        xp.log(half, out=half)
+        xp.minimum(scores, 0, out=scores)
+        scores *= -2
+        scores -= half
+        return scores, slopes
+
+
+@final
+class Softmax(Loss):
+    """``log(sum of exp(scores)) - score of the class``, for y of class codes."""
+
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return losses (n,) and slopes (n, n_outputs); see `Loss.evaluate`."""
+        xp, n = work.xp, len(scores)
+        at = work.row_numbers(n), y
+        scores -= scores.max(axis=1, keepdims=True)
+        of_class = scores[at]
+        xp.exp(scores, out=scores)
+        total = scores.sum(axis=1)
+        scores /= total[:, None]
+        scores[at] -= 1
+        xp.log(total, out=total)
+        total -= of_class
+        return total, scores
+
+
+@final
+class Hinge(Loss):
+    """``max(0, 1 - m)`` with margin ``m = +-score``; with class codes one class against the rest, summed."""
+
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
+        xp, n = work.xp, len(scores)
+        sign = work.rows("sign", *scores.shape)
+        if scores.ndim == 1:
+            xp.multiply(y, -2, out=sign)
+            sign += 1
+        else:
+            sign[...] = 1
+            sign[work.row_numbers(n), y] = -1
+        scores *= sign  # -m
+        scores += 1
+        xp.maximum(scores, 0, out=scores)
+        sign *= xp.greater(scores, 0, out=work.rows("mask", *scores.shape, dtype=bool))
+        return scores, sign
+
+
+@final
+class Squared(Loss):
+    """``(score - y)^2 / 2``, summed over the targets."""
+
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
+        scores -= y
+        losses = work.rows("losses", *scores.shape)
+        work.xp.multiply(scores, scores, out=losses)
+        losses *= 0.5
+        return losses, scores
+
+
+@final
+class Huber(Loss):
+    """``r^2 / 2`` where ``|r| <= epsilon``, ``epsilon |r| - epsilon^2 / 2`` beyond, with ``r = score - y``."""
+
+    def __init__(self, epsilon: float) -> None:
+        self.epsilon = epsilon
+
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
+        xp = work.xp
+        scores -= y
+        slopes = work.rows("slopes", *scores.shape)
+        losses = work.rows("losses", *scores.shape)
+        xp.minimum(scores, self.epsilon, out=slopes)
+        xp.maximum(slopes, -self.epsilon, out=slopes)
+        xp.multiply(slopes, -0.5, out=losses)
+        losses += scores
+        losses *= slopes
+        return losses, slopes
+
+
+@final
+class EpsilonInsensitive(Loss):
+    """``max(0, |score - y| - epsilon)``."""
+
+    def __init__(self, epsilon: float) -> None:
+        self.epsilon = epsilon
+
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
+        xp = work.xp
+        scores -= y
+        losses = work.rows("losses", *scores.shape)
+        xp.absolute(scores, out=losses)
+        losses -= self.epsilon
+        xp.maximum(losses, 0, out=losses)
+        xp.sign(scores, out=scores)
+        scores *= xp.greater(losses, 0, out=work.rows("mask", *scores.shape, dtype=bool))
+        return losses, scores
+
+
+def make_loss(name: str, task: str, epsilon: float = 0.1) -> Loss:
+    """Return the loss of this name for this task."""
+    if name == "log_loss":
+        return BinaryLog() if task == "binary" else Softmax()
+    if name == "hinge":
+        return Hinge()
+    if name == "squared_error":
+        return Squared()
+    assert name in ("huber", "epsilon_insensitive"), name
+    return Huber(epsilon) if name == "huber" else EpsilonInsensitive(epsilon)

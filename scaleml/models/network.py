@@ -1,0 +1,268 @@
+"""A network: blocks over one flat vector, a loss and a penalty. It holds no parameters and no data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from scaleml.arrays import Array, namespace, rows
+from scaleml.models.base import Signature
+from scaleml.models.blocks import Block, Workspace
+from scaleml.models.losses import BinaryLog, Loss, Softmax
+
+__all__ = ["Network"]
+
+# Rows that `statistics` looks at together: bounds the memory of hidden layers; fixed, so that the sums are, too.
+CHUNK = 8192
+
+
+@final
+class Network:
+    """What `Model.build` returns: the arithmetic of a model for data of one signature.
+
+    Safe in one thread at a time, for it keeps scratch arrays between calls; a copy (``copy.copy``, pickle) has its
+    own. Results are fresh arrays, except what is written into `out`.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+        Their slices follow each other from 0.
+    loss : Loss
+    signature : Signature
+    dtype : str
+        Of the parameters.
+    l1, l2 : float
+        The penalty is ``l1 * |weights|_1 + l2 * |weights|_2^2 / 2``, without the biases.
+    init_factor : float
+        Weights and biases start uniform within ``sqrt(init_factor / (inputs + outputs))``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scaleml.models import LinearModel, Signature
+    >>> net = LinearModel(penalty=None).build(Signature(2))
+    >>> w, g = net.init(seed=0), np.empty(net.size, "f4")
+    >>> x, y = np.array([[1, 0], [0, 1]], "f4"), np.array([0, 1], "f4")
+    >>> loss_sum, weight_sum = net.loss_grad(w, x, y, None, g)
+    >>> round(loss_sum / weight_sum, 3), g.tolist()
+    (0.693, [0.5, -0.5, 0.0])
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[Block, ...],
+        loss: Loss,
+        signature: Signature,
+        dtype: str,
+        l1: float,
+        l2: float,
+        *,
+        init_factor: float,
+    ) -> None:
+        self.blocks = blocks
+        self.loss = loss
+        self.signature = signature
+        self.dtype = np.dtype(dtype)
+        self.l1, self.l2 = l1, l2
+        self.size = blocks[-1].stop
+        self._parts = tuple((block, slice(block.start, block.stop)) for block in blocks)
+        self._init_factor = init_factor
+        self._work: dict[type, Workspace] = {}
+
+    def __repr__(self) -> str:
+        return f"Network({list(self.blocks)}, {type(self.loss).__name__}, size={self.size}, dtype={self.dtype.name!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_work": {}}
+
+    def init(self, seed: int) -> np.ndarray:
+        """Return the parameters (P,) at the start: zeros for a linear model, Glorot's uniform for an MLP.
+
+        Parameters
+        ----------
+        seed : int
+            0 to 2**32 - 1.
+        """
+        out = np.zeros(self.size, self.dtype)
+        if self._init_factor:
+            random = np.random.RandomState(seed)  # not Generator: its stream is frozen for ever, and scikit-learn's
+            for block in self.blocks:
+                bound = math.sqrt(self._init_factor / (block.in_features + block.out_features))
+                out[block.start : block.stop] = random.uniform(-bound, bound, block.stop - block.start)
+        return out
+
+    def loss_grad(
+        self,
+        w: Array,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None,
+        out: Array,
+        ready: Callable[[slice], object] | None = None,
+    ) -> tuple[float, float]:
+        """Write the gradient of the summed loss into `out`; return the summed loss and the summed weights.
+
+        Parameters
+        ----------
+        w : array of shape (P,)
+        x : array or CSR matrix of shape (n, n_features)
+        y : array of shape (n,) or (n, n_targets)
+            As `Signature` says; unchecked here, see `check`.
+        sample_weight : array of shape (n,), or None for ones
+        out : array of shape (P,)
+            Receives the sum over the rows of ``sample_weight * d loss / d w``: not divided, without the penalty.
+        ready : callable, optional
+            Called with each block's slice as soon as that part of `out` is final, from the last block to the first: it
+            may be sent while the other parts are computed.
+
+        Returns
+        -------
+        loss_sum : float
+        weight_sum : float
+        """
+        work = self._work.get(type(w))
+        if work is None:
+            work = self._work[type(w)] = Workspace(namespace(w), self.dtype)
+        saved = []
+        for block, own in self._parts:
+            x, kept = block.forward(w[own], x, work)
+            saved.append(kept)
+        loss_sum, weight_sum, d = self.loss.gradient(x, y, sample_weight, work)
+        for block, own in reversed(self._parts):
+            d = block.backward(w[own], saved.pop(), d, out[own], block.start > 0, work)
+            if ready is not None:
+                ready(own)
+        return loss_sum, weight_sum
+
+    def penalty(self, w: Array) -> float:
+        """Return the penalty of the weights of `w` (P,); the objective is ``loss_sum / weight_sum + penalty(w)``."""
+        total = 0.0
+        if self.l1 or self.l2:
+            for block in self.blocks:
+                weights = w[block.start : block.start + block.n_weights]
+                if self.l1:
+                    total += self.l1 * float(abs(weights).sum())
+                if self.l2:
+                    total += 0.5 * self.l2 * float(weights @ weights)
+        return total
+
+    def add_penalty_grad(self, w: Array, g: Array) -> None:
+        """Add the penalty's gradient at `w` (P,) to `g` (P,) in place; the subgradient 0 of L1 at 0."""
+        if not (self.l1 or self.l2):
+            return
+        for block in self.blocks:
+            own = slice(block.start, block.start + block.n_weights)
+            weights, part = w[own], g[own]
+            if self.l2:
+                part += weights * self.l2
+            if self.l1:
+                part += namespace(w).sign(weights) * self.l1
+
+    def scores(self, w: Array, x: Array) -> Array:
+        """Return the last block's output, of shape (n,) or (n, n_outputs), for `w` (P,) and `x` (n, n_features)."""
+        for block in self.blocks:
+            x, _ = block.forward(w[block.start : block.stop], x)
+        return x
+
+    def predict(self, w: Array, x: Array) -> Array:
+        """Return class codes, int32 of shape (n,), or values of shape (n,) or (n, n_targets)."""
+        return self._decide(self.scores(w, x))
+
+    def predict_proba(self, w: Array, x: Array) -> Array:
+        """Return the probabilities of the classes, of shape (n, K), for `w` (P,) and `x` (n, n_features).
+
+        Raises
+        ------
+        ValueError
+            The loss is not ``"log_loss"``.
+        """
+        scores = self.scores(w, x)
+        xp = namespace(scores)
+        if isinstance(self.loss, BinaryLog):
+            scores *= 0.5
+            second = 0.5 * xp.tanh(scores) + 0.5
+            return xp.stack([1 - second, second], axis=1)
+        if isinstance(self.loss, Softmax):
+            scores -= scores.max(axis=1, keepdims=True)
+            xp.exp(scores, out=scores)
+            scores /= scores.sum(axis=1, keepdims=True)
+            return scores
+        name = type(self.loss).__name__
+        raise ValueError(f"the loss {name} gives scores, not probabilities: only 'log_loss' does; train with it.")
+
+    def statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None = None) -> np.ndarray:
+        """Return sums that add over parts of the data and that `summarise` turns into loss and score.
+
+        Parameters
+        ----------
+        w : array of shape (P,)
+        x : array or CSR matrix of shape (n, n_features)
+        y : array of shape (n,) or (n, n_targets)
+        sample_weight : array of shape (n,), optional
+
+        Returns
+        -------
+        float64 array of shape (5,)
+            Loss, weight, and for classes: weight of the right predictions, 0, 0; for numbers: squared residuals, y and
+            squared y, over all targets.
+        """
+        total = np.zeros(5)
+        for start in range(0, x.shape[0], CHUNK):
+            stop = min(start + CHUNK, x.shape[0])
+            weight = None if sample_weight is None else sample_weight[start:stop]
+            total += self._statistics(w, rows(x, start, stop), y[start:stop], weight)
+        return total
+
+    def summarise(self, stats: np.ndarray) -> tuple[float, float]:
+        """Return the mean loss, without penalty, and the score: accuracy, or R squared over all targets together.
+
+        Parameters
+        ----------
+        stats : float64 array of shape (5,)
+            A sum of what `statistics` returned; without any weight, both results are NaN.
+        """
+        loss, weight, first, y, y_squared = (float(value) for value in stats)
+        if not weight:
+            return math.nan, math.nan
+        if self.signature.task != "regression":
+            return loss / weight, first / weight
+        spread = y_squared - y * y / (weight * self.signature.n_outputs)
+        if spread <= 0:  # scikit-learn's r2_score: constant y
+            return loss / weight, 1.0 if first == 0 else 0.0
+        return loss / weight, 1 - first / spread
+
+    def check(self, x: Array, y: Array, sample_weight: Array | None = None) -> None:
+        """Check data once, before training, for `loss_grad` does not.
+
+        Raises
+        ------
+        ValueError
+            A shape or dtype does not fit the signature, a label lies outside the classes, or a value is not finite.
+        """
+        from scaleml.models.fitness import check_data
+
+        check_data(self.signature, self.dtype, x, y, sample_weight)
+
+    def _decide(self, scores: Array) -> Array:
+        if self.signature.task == "binary":
+            return (scores > 0).astype(np.int32)
+        if self.signature.task == "multiclass":
+            return scores.argmax(axis=1).astype(np.int32)
+        return scores
+
+    def _statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None) -> np.ndarray:
+        scores = self.scores(w, x)
+        work = Workspace(namespace(scores), self.dtype)
+        weight = work.xp.ones(len(scores)) if sample_weight is None else sample_weight.astype(np.float64)
+        if self.signature.task == "regression":
+            target = y.astype(np.float64)
+            squares = ((target - scores) ** 2, target, target**2)
+            rest = [float((weight @ values).sum()) for values in squares]
+        else:
+            right = (self._decide(scores) == y).astype(np.float64)
+            rest = [float(weight @ right), 0.0, 0.0]
+        losses, _ = self.loss.evaluate(scores, y, work)
+        return np.array([float((weight @ losses).sum()), float(weight.sum()), *rest])

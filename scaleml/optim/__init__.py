@@ -1,0 +1,8 @@
+"""Optimizers: in place on the flat vector of parameters, or on any slice or index set of it."""
+
+from scaleml.optim.adagrad import AdaGrad
+from scaleml.optim.adam import Adam
+from scaleml.optim.base import Optimizer, clip
+from scaleml.optim.sgd import SGD
+
+__all__ = ["SGD", "AdaGrad", "Adam", "Optimizer", "clip"]

@@ -1,0 +1,80 @@
+"""What a strategy is: one step on the parameters, the roles it needs and where it commits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The roles of a run: ranks ``0 .. workers - 1`` train, the next ``servers`` ranks hold parameters."""
+
+    workers: int
+    servers: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of ranks in all."""
+        return self.workers + self.servers
+
+    def is_server(self, rank: int) -> bool:
+        """Whether this rank holds parameters rather than data."""
+        return rank >= self.workers
+
+
+class Updater(Protocol):
+    """The optimizer as a strategy sees it."""
+
+    def apply(self, w: Any, g: Any, state: dict[str, Any]) -> None:
+        """Update ``w`` in place from the gradient sum ``g``."""
+
+
+class Context(Protocol):
+    """The only effects a strategy has: the gradient it asks for and the ranks it talks to.
+
+    ``gradient(w)`` returns a flat array of ``P + 3`` items: the sum of the gradients over this rank's part of
+    the batch, then the sum of the losses, the weight and the number of those rows, so that they travel with it.
+    ``optimizer.apply(w, g, state)`` divides by that weight, adds the penalty and updates ``w`` in place.
+    """
+
+    group: Any
+    optimizer: Updater
+    servers: Any
+    clients: Any
+    step: int
+    is_last_step: bool
+
+    def gradient(self, w: Any) -> Any:
+        """Return the gradient sum over this rank's part of the batch, with its tail."""
+
+
+class Strategy(ABC):
+    """Base class of the strategies: a frozen dataclass of settings and a pure description of one step.
+
+    A strategy keeps nothing on itself. ``w`` is the flat parameter vector of shape ``(P,)``, ``state`` the
+    optimizer's arrays, ``ctx`` the only way to the data and to the other ranks.
+
+    Attributes
+    ----------
+    replicated : bool
+        Whether the optimizer's state is the same on every rank after a commit; otherwise it is private.
+    synchronous : bool
+        Whether all ranks take step ``k`` together (or, in local methods, commit together).
+    """
+
+    replicated: ClassVar[bool] = True
+    synchronous: ClassVar[bool] = True
+
+    def layout(self, workers: int) -> Layout:
+        """Return the roles this strategy needs for ``workers`` ranks that train."""
+        return Layout(workers)
+
+    def commits(self, step: int) -> bool:
+        """Whether all ranks hold the same parameters after step ``step`` (counted from 0)."""
+        return True
+
+    @abstractmethod
+    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+        """Take one step, in place."""

@@ -1,0 +1,49 @@
+"""The serial baseline: what every other strategy has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scaleml.strategies.base import Context, Layout, Strategy
+
+
+@dataclass(frozen=True)
+class Serial(Strategy):
+    """Minibatch SGD on one worker: the baseline.
+
+    ::
+
+        w <- w - rate * mean gradient of the batch
+
+    Parameters
+    ----------
+    threads : int or None
+        BLAS threads of the one rank. None: as many as its Dask worker has threads, as for every other
+        strategy. A comparison also runs the baseline with all the cores of one host.
+
+    Examples
+    --------
+    >>> from scaleml import Serial
+    >>> Serial()
+    Serial(threads=None)
+
+    References
+    ----------
+    Robbins and Monro, A stochastic approximation method, 1951.
+    """
+
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
+            raise ValueError(f"threads={self.threads!r}: must be a positive integer, or None for the worker's own number")
+
+    def layout(self, workers: int) -> Layout:
+        """One rank, however many workers there are."""
+        return Layout(1)
+
+    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+        """Take one step, in place."""
+        g = ctx.gradient(w)
+        ctx.optimizer.apply(w, g, state)

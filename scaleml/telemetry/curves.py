@@ -1,0 +1,130 @@
+"""Curves over a run's history: loss against time, samples and steps; throughput; when a target was reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from scaleml.telemetry.history import COLUMNS, History
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@final
+@dataclass(frozen=True)
+class Curve:
+    """Loss along a run.
+
+    All arrays are (m,): training clock (s), rows consumed by all ranks, steps, loss, score (NaN where there is none).
+    """
+
+    time: NDArray[np.float64]
+    samples: NDArray[np.float64]
+    step: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    score: NDArray[np.float64]
+    kind: str  # "held-out" or "training"
+
+    def best(self) -> float:
+        """The lowest finite loss, or NaN."""
+        finite = self.loss[np.isfinite(self.loss)]
+        return float(finite.min()) if len(finite) else float("nan")
+
+    def crossing(self, target: float) -> tuple[float, float, float] | None:
+        """Where the loss first came down to `target`: (time, samples, step), linear between measurements, or None.
+
+        Examples
+        --------
+        >>> time, loss = np.array([0.0, 2.0]), np.array([1.0, 0.5])
+        >>> Curve(time, 100 * time, 10 * time, loss, 1 - loss, "held-out").crossing(0.625)
+        (1.5, 150.0, 15.0)
+        """
+        reached = np.flatnonzero(self.loss <= target)
+        if not len(reached):
+            return None
+        i = int(reached[0])
+        here = (float(self.time[i]), float(self.samples[i]), float(self.step[i]))
+        if i == 0 or not np.isfinite(self.loss[i - 1]) or not np.isfinite(self.loss[i]):
+            return here
+        part = float((self.loss[i - 1] - target) / (self.loss[i - 1] - self.loss[i]))
+        before = (float(self.time[i - 1]), float(self.samples[i - 1]), float(self.step[i - 1]))
+        return tuple(a + part * (b - a) for a, b in zip(before, here, strict=True))  # type: ignore[return-value]
+
+
+def loss_curve(history: History) -> Curve:
+    """The held-out loss if it was ever evaluated, else the training loss."""
+    found = history.evaluations
+    if not len(found["loss"]):
+        return training_curve(history)
+    order = np.argsort(found["time"], kind="stable")
+    return Curve(**{name: values[order] for name, values in found.items()}, kind="held-out")
+
+
+def training_curve(history: History, points: int = 200) -> Curve:
+    """The training loss of all ranks, averaged over at most `points` groups of neighbouring rows."""
+    rows = history.rows
+    rank, step, time, loss, updates = (
+        rows[:, COLUMNS.index(name)] for name in ("rank", "step", "time", "loss", "updates")
+    )
+    gained = _gains(rank, rows[:, COLUMNS.index("samples")])
+    knows = np.isin(rank, rank[np.isfinite(loss)])  # a rank that never had a loss is a server or an early stage
+    weight = np.where(knows, np.maximum(gained, 0.0), 0.0)
+    if not (weight > 0).any():  # the stage that knows the loss is not the one that reads the data
+        weight = np.where(knows, updates, 0.0)
+    order = np.argsort(time, kind="stable")
+    done = np.cumsum(gained[order])
+    used = order[weight[order] > 0]
+    done = done[weight[order] > 0]
+    if not len(used):
+        nothing = np.empty(0)
+        return Curve(nothing, nothing, nothing, nothing, nothing, "training")
+    starts = np.unique(np.linspace(0, len(used), min(points, len(used)), endpoint=False).astype(np.int64))
+    ends = np.r_[starts[1:], len(used)] - 1
+    mean = np.add.reduceat(loss[used] * weight[used], starts) / np.add.reduceat(weight[used], starts)
+    return Curve(
+        time[used][ends],
+        done[ends],
+        np.maximum.reduceat(step[used], starts),
+        mean,
+        np.full(len(starts), np.nan),
+        "training",
+    )
+
+
+def throughput_curve(history: History, points: int = 60) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows a second of all ranks over the training clock: (s, rows/s), each at most (points + 2,)."""
+    rows = history.rows
+    time, samples = rows[:, COLUMNS.index("time")], rows[:, COLUMNS.index("samples")]
+    rank = rows[:, COLUMNS.index("rank")]
+    steps = len(np.unique(time))
+    if steps < 2 or time.max() <= 0:
+        return np.empty(0), np.empty(0)
+    edges = np.linspace(0.0, time.max(), min(points, max(1, steps // max(1, 2 * len(np.unique(rank))))) + 1)
+    total = np.zeros(len(edges))
+    for one in np.unique(rank):  # interpolated, so that a row longer than an interval is spread over it
+        mine = rank == one
+        order = np.argsort(time[mine], kind="stable")
+        total += np.interp(edges, np.r_[0.0, time[mine][order]], np.r_[0.0, samples[mine][order]])
+    rate = np.maximum(np.diff(total), 0.0) / np.diff(edges)
+    return np.r_[0.0, (edges[1:] + edges[:-1]) / 2, edges[-1]], np.r_[rate[0], rate, rate[-1]]
+
+
+def total_samples(history: History) -> float:
+    """Rows consumed so far by all ranks together."""
+    rows = history.rows
+    newest: dict[float, float] = dict(
+        zip(rows[:, COLUMNS.index("rank")].tolist(), rows[:, COLUMNS.index("samples")].tolist(), strict=True)
+    )
+    return float(sum(newest.values()))
+
+
+def _gains(rank: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows that each history row added to its rank's count; negative where a rank was rolled back."""
+    order = np.argsort(rank, kind="stable")
+    first = np.r_[True, np.diff(rank[order]) != 0] if len(rank) else np.empty(0, dtype=bool)
+    gained = np.empty(len(rank))
+    gained[order] = np.where(first, samples[order], np.diff(samples[order], prepend=0.0))
+    return gained

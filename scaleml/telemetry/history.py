@@ -1,0 +1,225 @@
+"""The columnar record of one run: what every rank did in every interval, and the held-out evaluations."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+COLUMNS = (
+    "rank",
+    "step",
+    "epoch",
+    "time",
+    "samples",
+    "loss",
+    "staleness",
+    "compute",
+    "wait",
+    "comm",
+    "apply",
+    "other",
+    "bytes_sent",
+    "bytes_received",
+    "waited_for",
+    "updates",
+)
+EVALUATION = ("time", "samples", "step", "loss", "score")
+
+_AT = {name: i for i, name in enumerate(COLUMNS)}
+_SUMMED = [
+    _AT[name] for name in ("compute", "wait", "comm", "apply", "other", "bytes_sent", "bytes_received", "updates")
+]
+_MEANS = [_AT[name] for name in ("loss", "staleness")]
+
+
+@final
+class History:
+    """Everything that was measured of one run, by column.
+
+    One row is one interval of one rank: one step, or the sums over a few short steps. Seconds and bytes are those of
+    the row; `step`, `epoch`, `time` and `samples` stand at its end. Safe to read while another thread appends.
+
+    Parameters
+    ----------
+    max_rows : int, default 400_000
+        The most rows kept (128 bytes each). When they are reached, neighbouring rows of a rank in the older half are
+        merged two by two: sums and means stay exact, only the resolution of the past is halved.
+
+    Attributes
+    ----------
+    marks : list of (float, str)
+        What changed in mid-run, and when on the training clock: a new learning rate, a lost worker, a fault.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> history.add_evaluation(time=0.0, samples=0, step=0, loss=0.69, score=0.5)
+    >>> row = [0, 1, 0.1, 0.02, 256, 0.65, 0, 0.015, 0.002, 0.002, 0.001, 0, 800, 800, 1, 1]
+    >>> history.append_rows([row])
+    >>> float(history["loss"][0]), len(history), float(history.evaluations["loss"][0])
+    (0.65, 1, 0.69)
+    """
+
+    def __init__(self, max_rows: int = 400_000) -> None:
+        if max_rows < 16:
+            raise ValueError(f"max_rows is {max_rows}, but a history keeps at least 16 rows; leave it at its default.")
+        self.marks: list[tuple[float, str]] = []
+        self._max_rows = max_rows
+        self._lock = threading.Lock()
+        self._rows: NDArray[np.float64] = np.empty((min(1024, max_rows), len(COLUMNS)))
+        self._used = 0
+        self._appended = 0
+        self._evaluations: list[tuple[float, ...]] = []
+
+    def append_bytes(self, data: bytes) -> None:
+        """Append rows as they come from the wire.
+
+        Parameters
+        ----------
+        data : bytes
+            A C-ordered float64 array of shape (n, 16), by `tobytes()`.
+
+        Raises
+        ------
+        ValueError
+            If the length is not a whole number of rows.
+        """
+        if len(data) % (8 * len(COLUMNS)):
+            raise ValueError(
+                f"{len(data)} bytes are no whole number of rows of {8 * len(COLUMNS)} bytes; "
+                "the sender runs another version of scaleml: install the same one on client and workers."
+            )
+        self.append_rows(np.frombuffer(data, dtype=np.float64).reshape(-1, len(COLUMNS)))
+
+    def append_rows(self, rows: Any) -> None:
+        """Append rows of shape (n, 16) in the order of `COLUMNS`; they are copied."""
+        rows = np.asarray(rows, dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != len(COLUMNS):
+            raise ValueError(
+                f"rows have shape {rows.shape}, but a history takes (n, {len(COLUMNS)}): a column for each of COLUMNS."
+            )
+        with self._lock:
+            # No more than a quarter of the history at once, so that thinning the older half always makes room.
+            for start in range(0, len(rows), max(1, self._max_rows // 4)):
+                part = rows[start : start + max(1, self._max_rows // 4)]
+                self._reserve(len(part))
+                self._rows[self._used : self._used + len(part)] = part
+                self._used += len(part)
+                self._appended += len(part)
+
+    def add_evaluation(self, time: float, samples: float, step: float, loss: float, score: float) -> None:
+        """Append an evaluation on held-out data: training clock (s), rows consumed by all ranks, steps, loss, score."""
+        with self._lock:
+            self._evaluations.append((float(time), float(samples), float(step), float(loss), float(score)))
+
+    def mark(self, time: float, text: str) -> None:
+        """Note that something changed at `time` on the training clock."""
+        self.marks.append((float(time), str(text)))
+
+    def __len__(self) -> int:
+        return self._used
+
+    @property
+    def appended(self) -> int:
+        """How many rows were ever appended: the cursor for `since`."""
+        return self._appended
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        """All rows by arrival, (n, 16), a copy."""
+        with self._lock:
+            return self._rows[: self._used].copy()
+
+    def since(self, cursor: int) -> tuple[NDArray[np.float64], int]:
+        """Rows appended since `cursor` (0 at first), and the cursor for the next call: for readers of a live run."""
+        with self._lock:
+            new = min(max(self._appended - cursor, 0), self._used)
+            return self._rows[self._used - new : self._used].copy(), self._appended
+
+    def __getitem__(self, column: str) -> NDArray[np.float64]:
+        """One column of all rows by arrival, (n,), a copy."""
+        if column not in _AT:
+            raise KeyError(f"no column {column!r} in a history; there are: {', '.join(COLUMNS)}.")
+        with self._lock:
+            return self._rows[: self._used, _AT[column]].copy()
+
+    @property
+    def evaluations(self) -> dict[str, NDArray[np.float64]]:
+        """The held-out evaluations by column: time, samples, step, loss, score; each (m,)."""
+        with self._lock:
+            table = np.array(self._evaluations, dtype=np.float64).reshape(-1, len(EVALUATION))
+        return {name: table[:, i].copy() for i, name in enumerate(EVALUATION)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """All rows as a pandas frame, one column for each of `COLUMNS`; counts are integers."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.rows, columns=list(COLUMNS))
+        whole = ["rank", "step", "samples", "bytes_sent", "bytes_received", "waited_for", "updates"]
+        return frame.astype(dict.fromkeys(whole, "int64"))
+
+    def __repr__(self) -> str:
+        losses = self.evaluations["loss"]
+        last = f", held-out loss {losses[-1]:.4g}" if len(losses) else ""
+        return (
+            f"<History: {self._used:,} rows of {len(np.unique(self['rank']))} ranks, {len(losses)} evaluations{last}>"
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from scaleml.telemetry.bundle import bundle
+        from scaleml.telemetry.figures import loss_figure
+
+        return bundle(repr(self), None, lambda: loss_figure([("", self)]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            state = {name: value for name, value in vars(self).items() if name != "_lock"}
+            return state | {
+                "_rows": self._rows[: self._used].copy(),
+                "_evaluations": list(self._evaluations),
+                "marks": list(self.marks),
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+
+    def _reserve(self, more: int) -> None:
+        if self._used + more > self._max_rows:
+            half = self._used // 2
+            older = _merge_pairs(self._rows[:half])
+            kept = len(older) + self._used - half
+            self._rows[len(older) : kept] = self._rows[half : self._used].copy()
+            self._rows[: len(older)] = older
+            self._used = kept
+        if self._used + more > len(self._rows):
+            grown = np.empty((max(2 * len(self._rows), self._used + more), len(COLUMNS)))
+            grown[: self._used] = self._rows[: self._used]
+            self._rows = grown
+
+
+def _merge_pairs(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Merge neighbouring rows of each rank two by two; the order of arrival stays."""
+    order = np.argsort(rows[:, _AT["rank"]], kind="stable")
+    by_rank = rows[order]
+    first_of_rank = np.flatnonzero(np.r_[True, np.diff(by_rank[:, _AT["rank"]]) != 0])
+    place = np.arange(len(by_rank)) - np.repeat(first_of_rank, np.diff(np.r_[first_of_rank, len(by_rank)]))
+    starts = np.flatnonzero(place % 2 == 0)
+    ends = np.r_[starts[1:], len(by_rank)] - 1
+    merged = by_rank[ends]
+    merged[:, _SUMMED] = np.add.reduceat(by_rank[:, _SUMMED], starts, axis=0)
+    for mean in _MEANS:  # a row without a loss (NaN) adds nothing to its neighbour's
+        known = np.isfinite(by_rank[:, mean])
+        weights = np.where(known, np.maximum(by_rank[:, _AT["updates"]], 1e-12), 0.0)
+        sums = np.add.reduceat(np.where(known, by_rank[:, mean], 0.0) * weights, starts)
+        total = np.add.reduceat(weights, starts)
+        merged[:, mean] = np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
+    longer = np.where(by_rank[starts, _AT["wait"]] > by_rank[ends, _AT["wait"]], starts, ends)
+    merged[:, _AT["waited_for"]] = by_rank[longer, _AT["waited_for"]]
+    return np.asarray(merged[np.argsort(order[ends], kind="stable")])

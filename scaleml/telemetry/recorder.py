@@ -1,0 +1,124 @@
+"""A rank's notes: one row an interval, built in the hot loop, fetched from another thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+import numpy as np
+
+INTERVAL: Final = 0.005
+"""Seconds: steps shorter than this share a row, so a rank writes about 200 rows a second at most."""
+
+
+class Recorder:
+    """Collects a rank's rows of the history.
+
+    The rank's thread adds, another thread drains; a deque's ends are safe for that.
+
+    Parameters
+    ----------
+    rank : int
+        The rank that records.
+    meter : Meter
+        The group's seconds and bytes; read and reset at each row.
+    """
+
+    def __init__(self, rank: int, meter: Any) -> None:
+        self.rank = rank
+        self.meter = meter
+        self.compute = self.apply = 0.0
+        self.loss_sum = self.weight = 0.0
+        self.staleness = 0.0
+        self.updates = 0
+        self.samples = 0
+        self.start = self.excluded = 0.0
+        self._since = self._due = 0.0
+        self._rows: deque[tuple[float, ...]] = deque()
+        self._evaluations: deque[tuple[float, ...]] = deque()
+
+    def begin(self, now: float) -> None:
+        """Start the training clock."""
+        self.start = self._since = now
+        self._due = now + INTERVAL
+        self._reset_meter()
+
+    def clock(self, now: float) -> float:
+        """Return the seconds of training so far: wall time less what was excluded."""
+        return now - self.start - self.excluded
+
+    def exclude(self, seconds: float) -> None:
+        """Take ``seconds`` that just passed (an evaluation, a pause) off the training clock."""
+        self.excluded += seconds
+        self._since += seconds
+
+    def skip(self, seconds: float) -> None:
+        """Exclude ``seconds`` that just passed, and what the group spent meanwhile."""
+        self.exclude(seconds)
+        self._reset_meter()
+
+    def step(self, now: float, step: int, epoch: float) -> None:
+        """Note the end of a step; writes a row when the interval is over."""
+        self.updates += 1
+        if now >= self._due:
+            self.flush(now, step, epoch)
+
+    def flush(self, now: float, step: int, epoch: float) -> None:
+        """Write what has gathered since the last row."""
+        meter = self.meter
+        wall = now - self._since
+        known = self.compute + meter.wait + meter.comm + self.apply
+        waited = meter.waited
+        most = max(range(len(waited)), key=waited.__getitem__) if meter.wait > 0 else -1
+        self._rows.append(
+            (
+                self.rank,
+                step,
+                epoch,
+                self.clock(now),
+                self.samples,
+                self.loss_sum / self.weight if self.weight else np.nan,
+                self.staleness / max(1, self.updates),
+                self.compute,
+                meter.wait,
+                meter.comm,
+                self.apply,
+                max(0.0, wall - known),
+                meter.bytes_sent,
+                meter.bytes_received,
+                most if most >= 0 and waited[most] > 0 else -1,
+                self.updates,
+            )
+        )
+        self.compute = self.apply = self.loss_sum = self.weight = self.staleness = 0.0
+        self.updates = 0
+        self._since = now
+        self._due = now + INTERVAL
+        self._reset_meter()
+
+    def evaluated(self, time: float, samples: float, step: int, loss: float, score: float) -> None:
+        """Note a held-out evaluation."""
+        self._evaluations.append((time, samples, step, loss, score))
+
+    def drain(self) -> tuple[bytes, list[tuple[float, ...]]]:
+        """Return all new rows, packed as float64, and all new evaluations."""
+        return _pack(self._rows), list(_empty(self._evaluations))
+
+    def _reset_meter(self) -> None:
+        meter = self.meter
+        meter.wait = meter.comm = 0.0
+        meter.bytes_sent = meter.bytes_received = 0
+        for peer in range(len(meter.waited)):
+            meter.waited[peer] = 0.0
+
+
+def _empty(queue: deque[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    rows = []
+    while queue:
+        rows.append(queue.popleft())
+    return rows
+
+
+def _pack(queue: deque[tuple[float, ...]]) -> bytes:
+    rows = _empty(queue)
+    return np.array(rows, np.float64).tobytes() if rows else b""

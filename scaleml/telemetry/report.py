@@ -1,0 +1,138 @@
+"""A comparison as HTML: a fragment for notebooks, and a page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import platform
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from scaleml.telemetry.bundle import data_uri
+from scaleml.telemetry.figures import runs_figure, title
+from scaleml.telemetry.formatting import count, percent, seconds
+from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.tables import html as table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scaleml.telemetry.comparison import Comparison
+
+_CSS = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e; --line: #d8dce0; --card: #f6f8fa;
+        --accent: #0072B2 }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #16181c; --ink: #e4e6e9; --soft: #9aa4af; --line: #3a3f46; --card: #1e2126; --accent: #56B4E9 }
+}
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 82rem; background: var(--paper); color: var(--ink);
+       font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.5rem; margin: 0 0 1rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem }
+.verdict { background: var(--card); border-left: 4px solid var(--accent); border-radius: 6px; padding: 1rem 1.25rem }
+.verdict p { font-size: 1.1rem; font-weight: 600; margin: 0 } .verdict ul { margin: .6rem 0 0; padding-left: 1.2rem }
+table { border-collapse: collapse; font-size: .84rem } tbody tr { border-top: 1px solid var(--line) }
+thead th { color: var(--soft); font-weight: 600 }
+.note, .facts { color: var(--soft); font-size: .9rem } img { max-width: 100%; display: block; margin: .8rem 0 }
+details { border: 1px solid var(--line); border-radius: 6px; padding: .5rem .9rem; margin: .6rem 0 }
+summary { cursor: pointer } details table { margin: .5rem 0 } .error { color: #D55E00 }
+"""
+
+
+def fragment(comparison: Comparison) -> str:
+    """The verdict and the table for a notebook's output: inline styles only, as style sheets are often stripped."""
+    verdict = comparison.verdict
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
+    text = f'<p style="font-size:1.1em;margin:0.3em 0"><strong>{escape(verdict.headline)}</strong></p>'
+    text += f'<ul style="margin:0.2em 0 0.8em">{reasons}</ul>' if reasons else ""
+    if not comparison.runs:
+        return text
+    head, cells, note = comparison.lines()
+    return text + table(head, cells, verdict.best) + f'<p style="opacity:0.7;font-size:0.9em">{escape(note)}</p>'
+
+
+def page(comparison: Comparison) -> str:
+    """The whole report: verdict, table, figures, each run's ledger and who waited for whom, settings and hardware."""
+    verdict = comparison.verdict
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
+    parts = ["<h1>Scaling strategies compared</h1>"]
+    parts.append(
+        f'<section class="verdict"><p>{escape(verdict.headline)}</p>'
+        + (f"<ul>{reasons}</ul>" if reasons else "")
+        + "</section>"
+    )
+    if comparison.runs:
+        head, cells, note = comparison.lines()
+        parts += [
+            "<h2>Numbers</h2>",
+            table(head, cells, verdict.best),
+            f'<p class="note">{escape(note)}</p>',
+            "<h2>Curves</h2>",
+        ]
+        parts.append(
+            _picture(
+                lambda dark: runs_figure(comparison.runs, comparison.target, dark),
+                "Loss against time and samples, ledger of every rank, throughput",
+            )
+        )
+        parts.append("<h2>Runs</h2>")
+        parts += [_run(run, i == verdict.best) for i, run in enumerate(comparison.runs)]
+        parts += ["<h2>Where this was measured</h2>", _hardware(comparison.runs)]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Scaling strategies compared</title><style>{_CSS}</style></head>\n"
+        f"<body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _picture(draw: Any, alt: str) -> str:
+    """A figure in two dresses, of which the browser shows the one that suits the page; nothing without matplotlib."""
+    try:
+        light, dark = (data_uri(draw(is_dark), dpi=130) for is_dark in (False, True))
+    except ImportError as error:
+        return f'<p class="note">{escape(str(error))}</p>'
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+    return f'<picture>{source}<img alt="{escape(alt)}" src="{light}"></picture>'
+
+
+def _run(run: Any, recommended: bool) -> str:
+    ledger = Ledger(run.history)
+    facts = [
+        run.state,
+        f"{run.workers} worker{'s' * (run.workers != 1)} with {run.threads} thread{'s' * (run.threads != 1)} each",
+        f"{run.hosts} host{'s' * (run.hosts != 1)}",
+        f"{count(run.n_params)} parameters",
+        f"trained for {seconds(float(run.train_seconds or 0))}",
+    ]
+    if run.placing_seconds is not None:
+        facts.append(f"data placed and ranks started in {seconds(float(run.placing_seconds))}")
+    body = f'<p class="facts">{escape(" · ".join(facts))}</p>'
+    if run.error is not None:
+        body += f'<p class="error">{escape(str(run.error))}</p>'
+    if len(ledger.ranks):
+        body += table(*ledger.lines())
+        body += (
+            f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in ledger.sentences())}</ul>"
+            if ledger.sentences()
+            else ""
+        )
+    else:
+        body += '<p class="note">It took no step.</p>'
+    if run.history.marks:
+        changes = "".join(f"<li>after {seconds(time)}: {escape(text)}</li>" for time, text in run.history.marks)
+        body += f'<p class="facts">What changed in mid-run:</p><ul>{changes}</ul>'
+    shares = ", ".join(f"{part} {percent(share)}" for part, share in ledger.shares().items() if share == share)
+    about = f"{title(run)}" + (f": {shares}" if shares else "")
+    is_open = " open" if recommended or run.error is not None else ""
+    return f"<details{is_open}><summary>{escape(about)}</summary>{body}</details>"
+
+
+def _hardware(runs: Sequence[Any]) -> str:
+    """What the numbers depend on: the runs' cores and hosts, and the versions on the client."""
+    import numpy as np
+
+    used = sorted(
+        {f"{run.cores} core{'s' * (run.cores != 1)} on {run.hosts} host{'s' * (run.hosts != 1)}" for run in runs}
+    )
+    system = f"{platform.system()} on {platform.machine()}"
+    client = f"client: Python {platform.python_version()}, NumPy {np.__version__}, {system}"
+    return f'<p class="facts">{escape("; ".join(used))} · {escape(client)}</p>'

@@ -1,0 +1,44 @@
+"""Tables of short strings, as plain text and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+
+def plain(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Aligned text: the first column to the left, the others to the right.
+
+    >>> print(plain(("run", "loss"), [("Serial()", "0.2"), ("AllReduce()", "0.25")]))
+    run          loss
+    Serial()      0.2
+    AllReduce()  0.25
+    """
+    widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
+    lines = (
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (head, *cells)
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def html(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None = None) -> str:
+    """A table that reads on light and dark pages; row number `strong` is set in bold. Everything is escaped."""
+    sides = ["left"] + ["right"] * (len(head) - 1)
+    style = "padding:3px 8px;white-space:nowrap"
+    top = "".join(
+        f'<th style="text-align:{side};{style}">{escape(cell)}</th>' for side, cell in zip(sides, head, strict=True)
+    )
+    body = []
+    for n, row in enumerate(cells):
+        bold = ";font-weight:600" if n == strong else ""
+        tds = (
+            f'<td style="text-align:{s};{style}{bold}">{escape(cell)}</td>' for s, cell in zip(sides, row, strict=True)
+        )
+        body.append(f"<tr>{''.join(tds)}</tr>")
+    return (
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
+        f"<thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )

@@ -1,0 +1,200 @@
+"""A stand-in for CuPy on NumPy's arithmetic, as strict as a GPU: NumPy's functions fail on its arrays.
+
+Only functions and methods that CuPy has are here, and only with the arguments it takes, so that code which runs on this
+makes no implicit copy to the CPU and calls nothing that CuPy lacks.
+"""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+
+def _open(value):
+    """Return the NumPy array within; refuse NumPy arrays, as CuPy does."""
+    if isinstance(value, ndarray):
+        return value._a
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, tuple | list):
+        return type(value)(_open(item) for item in value)
+    return value
+
+
+def _close(value):
+    if isinstance(value, ndarray):
+        return value
+    return ndarray(np.asarray(value))
+
+
+class ndarray:
+    __module__ = "cupy"
+    __array_ufunc__ = None
+    __hash__ = None
+
+    def __init__(self, array):
+        self._a = array
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
+
+    def __array_function__(self, *args):
+        raise TypeError("a NumPy function was called on an array that lies on the GPU")
+
+    def get(self):
+        return self._a.copy()
+
+    def astype(self, dtype, copy=True):
+        return ndarray(self._a.astype(dtype, copy=copy))
+
+    def reshape(self, *shape):
+        return ndarray(self._a.reshape(*shape))
+
+    def __getitem__(self, key):
+        found = self._a[_open(key)]
+        return ndarray(found if isinstance(found, np.ndarray) else np.asarray(found))
+
+    def __setitem__(self, key, value):
+        self._a[_open(key)] = _open(value)
+
+    def __len__(self):
+        return len(self._a)
+
+    def __float__(self):
+        return float(self._a)
+
+    def __int__(self):
+        return int(self._a)
+
+    def __bool__(self):
+        return bool(self._a)
+
+    shape = property(lambda self: self._a.shape)
+    ndim = property(lambda self: self._a.ndim)
+    dtype = property(lambda self: self._a.dtype)
+    T = property(lambda self: ndarray(self._a.T))
+
+
+def _reduction(name):
+    def method(self, axis=None, out=None, keepdims=False):
+        found = getattr(self._a, name)(axis=axis, keepdims=keepdims)
+        if out is None:
+            return _close(found)
+        _open(out)[...] = found
+        return out
+
+    return method
+
+
+def _operator(name):
+    def method(self, *others):
+        found = getattr(self._a, name)(*(_open(other) for other in others))
+        if found is NotImplemented:
+            return found
+        if name.startswith("__i") and name != "__invert__":
+            assert found is self._a
+            return self
+        return _close(found)
+
+    return method
+
+
+for _name in ("sum", "max", "min", "any", "argmax"):
+    setattr(ndarray, _name, _reduction(_name))
+for _base in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or"):
+    for _prefix in ("", "r", "i"):
+        setattr(ndarray, f"__{_prefix}{_base}__", _operator(f"__{_prefix}{_base}__"))
+for _name in ("neg", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+def _function(name):
+    def function(*args, out=None, **kwargs):
+        assert not set(kwargs) - {"axis", "dtype", "keepdims"}, f"CuPy's {name} does not take {sorted(kwargs)}"
+        args = tuple(_open(arg) for arg in args)
+        if out is None:
+            return _close(getattr(np, name)(*args, **kwargs))
+        getattr(np, name)(*args, out=_open(out), **kwargs)
+        return out
+
+    return function
+
+
+class csr_matrix:
+    """cupyx's CSR matrix: products with dense arrays, and its transpose."""
+
+    __module__ = "cupyx.scipy.sparse._csr"
+    format = "csr"
+    dtype = property(lambda self: self.data.dtype)
+    ndim = 2
+
+    def __init__(self, shape, dtype="float32"):
+        self.shape = shape
+        self.data, self.indices = ndarray(np.zeros(0, dtype)), ndarray(np.zeros(0, "int32"))
+        self.indptr = ndarray(np.zeros(shape[0] + 1, "int32"))
+
+    @classmethod
+    def of(cls, matrix):
+        out = cls(matrix.shape, matrix.dtype)
+        out.data, out.indices, out.indptr = (ndarray(a) for a in (matrix.data, matrix.indices, matrix.indptr))
+        return out
+
+    def _scipy(self):
+        import scipy.sparse
+
+        return scipy.sparse.csr_matrix((self.data._a, self.indices._a, self.indptr._a), shape=self.shape)
+
+    def __matmul__(self, other):
+        return ndarray(self._scipy() @ _open(other))
+
+    def toarray(self):
+        return ndarray(self._scipy().toarray())
+
+    @property
+    def T(self):
+        return _Transposed(self._scipy().T)
+
+
+class _Transposed:
+    __module__ = "cupyx.scipy.sparse._csc"
+
+    def __init__(self, matrix):
+        self._matrix = matrix
+
+    def __matmul__(self, other):
+        return ndarray(self._matrix @ _open(other))
+
+
+FUNCTIONS = [
+    "absolute",
+    "arange",
+    "concatenate",
+    "empty",
+    "exp",
+    "greater",
+    "isfinite",
+    "log",
+    "matmul",
+    "maximum",
+    "minimum",
+    "multiply",
+    "ones",
+    "sign",
+    "sqrt",
+    "stack",
+    "subtract",
+    "tanh",
+    "zeros",
+]
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Make ``import cupy`` give the stand-in for the length of a test; return it."""
+    module = types.ModuleType("cupy")
+    for name in FUNCTIONS:
+        setattr(module, name, _function(name))
+    module.ndarray, module.int64, module.int32 = ndarray, np.int64, np.int32
+    module.asarray = lambda array: ndarray(np.array(array))
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module

@@ -1,0 +1,89 @@
+"""What a process holds that a run must give back: threads, sockets, shared-memory segments.
+
+`look` is a plain function, so that a test can also send it to the workers: ``client.run(leaks.look)``.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cloudpickle
+
+# Workers cannot import the tests' folder: what is sent to them travels whole.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+# Pools that Dask and tornado grow whenever they like and keep until their process ends.
+DASK_THREADS = ("Dask-", "IO loop", "Profile", "TCP-Executor", "ThreadPoolExecutor", "AsyncProcess", "asyncio_")
+
+
+@dataclass(frozen=True)
+class Residue:
+    """What one process holds at one moment; `minus` leaves what came since an earlier one."""
+
+    threads: frozenset[str] = frozenset()
+    sockets: frozenset[str] = frozenset()
+    segments: frozenset[str] = frozenset()
+
+    def minus(self, before: "Residue") -> "Residue":
+        return Residue(self.threads - before.threads, self.sockets - before.sockets, self.segments - before.segments)
+
+    def __bool__(self) -> bool:
+        return bool(self.threads or self.sockets or self.segments)
+
+
+def look(sockets: bool = True) -> Residue:
+    """Return what this process holds now.
+
+    Segments are those of the whole host by name, and those this process still maps after they were unlinked.
+    """
+    threads = {f"{thread.name}#{thread.ident}" for thread in threading.enumerate() if thread.is_alive()}
+    return Residue(
+        frozenset(name for name in threads if not any(part in name for part in DASK_THREADS)),
+        frozenset(_sockets()) if sockets else frozenset(),
+        frozenset(_segments()),
+    )
+
+
+@contextlib.contextmanager
+def guard(*, sockets: bool = True, deadline: float = 5.0) -> Iterator[None]:
+    """Fail if the block leaves a thread, a socket or a segment behind for longer than `deadline` seconds.
+
+    With a Dask cluster in the block use ``sockets=False``: its connection pools open and close as they please.
+    """
+    before = look(sockets)
+    yield
+    left = settle(lambda: look(sockets).minus(before), deadline)
+    assert not left, f"left behind: {left}"
+
+
+def settle(left: Callable[[], Residue], deadline: float = 5.0) -> Residue:
+    """Ask `left` until it answers "nothing" or `deadline` seconds have passed; return its last answer."""
+    until = time.monotonic() + deadline
+    pause = threading.Event()
+    while (residue := left()) and time.monotonic() < until:
+        pause.wait(0.01)
+    return residue
+
+
+def _sockets() -> Iterator[str]:
+    for descriptor in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            target = os.readlink(descriptor)
+            if target.startswith("socket:"):
+                yield target
+
+
+def _segments() -> Iterator[str]:
+    shm = Path("/dev/shm")
+    if shm.is_dir():
+        yield from (path.name for path in shm.glob("scaleml-*"))
+    maps = Path("/proc/self/maps")
+    if maps.is_file():
+        for line in maps.read_text().splitlines():
+            if "/scaleml-" in line and "(deleted)" in line:
+                yield f"mapped {line.split()[0]} {line.split('/', 1)[1]}"

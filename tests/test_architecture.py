@@ -1,0 +1,216 @@
+"""Who may import whom: the design's section 3 as a table, and a walk over every import of the package."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "scaleml"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LINES = 320
+
+GROUND = frozenset({"arrays", "faults", "telemetry"})
+TOOLS = GROUND | {"models", "optim", "compression", "comm"}
+WORKS = TOOLS | {"strategies"}
+TRAINS = WORKS | {"data", "engine"}
+
+# A room is a top-level module or folder of the package. It may import itself and what stands beside it here.
+ROOMS: dict[str, frozenset[str]] = {
+    "arrays": frozenset(),
+    "faults": frozenset(),
+    "telemetry": frozenset(),
+    "models": GROUND,
+    "optim": GROUND,
+    "compression": GROUND,
+    "comm": GROUND,
+    "strategies": TOOLS,
+    "planner": WORKS,
+    "data": GROUND,
+    "engine": WORKS | {"data", "comparison"},  # `compare` hands its runs to the comparison
+    "comparison": frozenset({"telemetry"}),
+    "resume": TRAINS,
+    "spmd": TRAINS,
+    "linear_model": TRAINS | {"estimators"},
+    "neural_network": TRAINS | {"estimators"},
+    "estimators": TRAINS,
+    "lab": TRAINS | {"comparison", "planner"},
+    "demo": TRAINS | {"comparison", "planner", "lab"},
+    "__main__": TRAINS | {"comparison", "planner", "lab", "demo"},
+    "__init__": TRAINS | {"comparison", "planner", "lab", "linear_model", "neural_network", "spmd", "resume"},
+}
+
+# Third-party and standard modules that only some rooms may import...
+ONLY_IN: dict[str, frozenset[str]] = {
+    "distributed": frozenset({"engine"}),
+    "dask": frozenset({"engine", "data", "estimators", "linear_model", "neural_network"}),
+    "cupy": frozenset({"arrays"}),
+    "ipywidgets": frozenset({"lab"}),
+    "bqplot": frozenset({"lab"}),
+    "IPython": frozenset({"lab"}),
+    "rich": frozenset({"telemetry", "engine", "comparison", "demo", "__main__"}),
+    "matplotlib": frozenset({"telemetry", "comparison", "engine", "lab", "planner", "demo"}),
+    "torch": frozenset({"models", "spmd"}),
+    "keras": frozenset({"models"}),
+    "jax": frozenset({"models"}),
+}
+# ... and those that a room must do without, whatever else it may.
+WITHOUT: dict[str, frozenset[str]] = {
+    "strategies": frozenset(
+        {"threading", "time", "socket", "asyncio", "concurrent", "multiprocessing", "select", "subprocess", "datetime"}
+    ),
+    "models": frozenset({"threading", "time", "socket", "asyncio", "multiprocessing"}),
+    "optim": frozenset({"threading", "time", "socket", "asyncio", "multiprocessing"}),
+    "comm": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio"}),  # never unpickle
+}
+# What a rank must not load: sklearn alone takes longer than a whole recovery may.
+TOO_HEAVY = ("sklearn", "pandas", "dask.array", "dask.dataframe", "matplotlib", "rich", "ipywidgets", "bqplot")
+OF_A_RANK = ("engine.rank", "strategies", "models", "optim", "comm", "compression", "faults")
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """One import: of `target`, in `room`, at a line. Targets inside the package begin with ``scaleml.``."""
+
+    room: str
+    target: str
+    line: int
+
+
+def room_of(module: Path) -> str:
+    parts = module.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def arrows(source: str, module: Path) -> Iterator[Arrow]:
+    """Yield every import of a module, also those inside functions, under ``TYPE_CHECKING`` and by a constant name."""
+    room = room_of(module)
+    package = ("scaleml", *module.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                for name in names:
+                    yield Arrow(room, name.name, node.lineno)
+            case ast.ImportFrom(module=name, level=level, names=names):
+                base = package[: len(package) - level + 1] if level else ()
+                origin = ".".join((*base, *(name.split(".") if name else ())))
+                for alias in names if origin == "scaleml" else [None]:
+                    yield Arrow(room, f"scaleml.{alias.name}" if alias else origin, node.lineno)
+            case ast.Call(func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module")):
+                if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+                    called = node.args[0].value
+                    dots = len(called) - len(called.lstrip("."))
+                    base = package[: len(package) - dots + 1] if dots else ()
+                    yield Arrow(room, ".".join((*base, called.lstrip("."))), node.lineno)
+
+
+def complaint(arrow: Arrow) -> str | None:
+    """Say what is wrong with an import, or None."""
+    room, (top, *rest) = arrow.room, arrow.target.split(".")
+    if top != "scaleml":
+        if top in ONLY_IN and room not in ONLY_IN[top]:
+            return f"{room} imports {arrow.target}: only {', '.join(sorted(ONLY_IN[top]))} may"
+        if top in WITHOUT.get(room, ()):
+            return f"{room} imports {arrow.target}: it must do without"
+        if arrow.target.startswith("matplotlib.pyplot"):
+            return f"{room} imports pyplot, which is not safe on sub-shells: use matplotlib.figure.Figure"
+        return None
+    if room not in ROOMS:
+        return f"{room} is no room of the design: add it to the table, with what it may import"
+    target = rest[0] if rest else ""
+    if target in {room, "__version__"}:
+        return None
+    if target not in ROOMS:
+        return f"{room} imports {arrow.target or 'scaleml'} from the package's front door: import it from its room"
+    if target not in ROOMS[room]:
+        allowed = ", ".join(sorted(ROOMS[room])) or "nothing of scaleml"
+        return f"{room} imports scaleml.{target}: it may import {allowed}"
+    return None
+
+
+def complaints(source: str, module: Path) -> list[str]:
+    return [f"line {arrow.line}: {text}" for arrow in arrows(source, module) if (text := complaint(arrow))]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_imports_go_the_way_of_the_design(module: Path) -> None:
+    assert complaints(module.read_text(), module) == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_modules_are_short(module: Path) -> None:
+    lines = len(module.read_text().splitlines())
+    assert lines <= LINES
+
+
+def test_every_module_belongs_to_a_room() -> None:
+    assert {room_of(module) for module in MODULES} <= ROOMS.keys()
+
+
+def test_the_rooms_of_the_table_have_no_cycle() -> None:
+    def reach(room: str, path: tuple[str, ...]) -> None:
+        assert room not in path, " -> ".join((*path, room))
+        for target in ROOMS[room]:
+            reach(target, (*path, room))
+
+    for room in ROOMS:
+        reach(room, ())
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("strategies/x.py", "import time"),
+        ("strategies/x.py", "from threading import Thread"),
+        ("strategies/x.py", "from dask.distributed import Client"),
+        ("strategies/x.py", "from ..engine import rank"),
+        ("strategies/deep/x.py", "from ...engine import rank"),
+        ("comm/x.py", "import distributed.comm"),
+        ("comm/x.py", "from pickle import loads"),
+        ("comm/x.py", "from scaleml.models import MLP"),
+        ("models/x.py", "def f():\n    import cupy"),
+        ("models/x.py", "from .. import comm"),
+        ("telemetry/x.py", "from scaleml import arrays"),
+        ("telemetry/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..engine.run import Run"),
+        ("telemetry/x.py", "import importlib\nimportlib.import_module('..engine', __package__)"),
+        ("comparison.py", "from .engine import run"),
+        ("lab/x.py", "from matplotlib import pyplot\nimport distributed"),
+        ("lab/x.py", "import matplotlib.pyplot as plt"),
+        ("optim.py", "import scaleml"),
+        ("optim.py", "from scaleml import AllReduce"),
+        ("attic/x.py", "from ..arrays import rows"),
+    ],
+)
+def test_a_forbidden_arrow_is_found(room: str, source: str) -> None:
+    assert len(complaints(source, PACKAGE / room)) == 1
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("strategies/x.py", "import numpy\nfrom ..comm.group import Group\nfrom .base import Strategy"),
+        ("engine/x.py", "import time, distributed\nfrom scaleml import strategies\nfrom ..telemetry import history"),
+        ("engine/x.py", "from .. import __version__"),
+        ("arrays.py", "def f():\n    import cupy"),
+    ],
+)
+def test_an_allowed_arrow_is_let_through(room: str, source: str) -> None:
+    assert complaints(source, PACKAGE / room) == []
+
+
+def test_what_a_rank_imports_is_light() -> None:
+    wanted = [name for name in OF_A_RANK if _exists(name)]
+    lines = [f"import scaleml.{name}" for name in wanted]
+    lines += ["import sys", f"print(*[name for name in {TOO_HEAVY!r} if name in sys.modules])"]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def _exists(name: str) -> bool:
+    path = PACKAGE.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()

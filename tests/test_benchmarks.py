@@ -1,0 +1,80 @@
+"""The benchmarks are honest: both sides do the same, and what is missing is said."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import allreduce, bare, report
+from benchmarks.pairs import pair
+from benchmarks.problems import PROBLEMS
+from scaleml.models import Signature
+from scaleml.optim import SGD
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_the_bare_loop_does_the_same_mathematics_bit_for_bit(kind: str) -> None:
+    problem = replace(PROBLEMS[kind], features=20, hidden=16 if kind == "mlp" else 0, rows=512, batch=64, epochs=3)
+    order = np.random.default_rng(1).permutation(problem.rows)
+    x, y = (part[order] for part in problem.data())
+    task = "multiclass" if problem.classes else "binary"
+    network = problem.model().build(Signature(problem.features, problem.classes or 1, task))
+    y = y if problem.classes else y.astype(np.float32)
+    w, g, optimizer = network.init(0), np.empty(network.size, np.float32), SGD(problem.rate)
+    state = optimizer.init(network.size, w.dtype)
+    for t in range(problem.epochs * problem.rows // problem.batch):
+        rows = slice(t * problem.batch % problem.rows, t * problem.batch % problem.rows + problem.batch)
+        _, weight = network.loss_grad(w, x[rows], y[rows], None, g)
+        g *= 1.0 / weight
+        network.add_penalty_grad(w, g)
+        optimizer.apply(w, g, state, t + 1)
+    assert bare.train(problem, order, None)["digest"] == bare.digest(w)
+
+
+def test_two_bare_processes_pass_their_barrier(tmp_path: Path) -> None:
+    order = tmp_path / "order.npy"
+    np.save(order, np.arange(2 * PROBLEMS["mlp"].batch))
+    with pair("benchmarks.bare", "mlp") as both:
+        port, _ = both.ask({"do": "listen"})
+        both.ask({"do": "join", "port": port})
+        answers = both.ask({"do": "train", "order": str(order)})
+    assert answers[0]["digest"] == answers[1]["digest"]
+
+
+def test_a_process_that_dies_is_an_error_and_no_hang() -> None:
+    with pytest.raises(RuntimeError, match="ended with"), pair("benchmarks.bare", "no such problem"):
+        pass
+
+
+def test_missing_peers_are_rows_that_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allreduce, "find_spec", lambda name: None)
+    assert set(allreduce._pairs()) == {"shared memory", "TCP, sums on"}
+    medians = {(mine, size): 1e-3 for mine in ("shared memory", "TCP, sums on") for size in allreduce.SIZES}
+    rows = list(allreduce._rows(medians))
+    assert len(rows) == 9
+    assert all(row.ratio is None and row.met is None and "pip install" in row.note for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "target", "sense", "met"),
+    [
+        (2.0, 2, "at least", True),
+        (1.9, 2, "at least", False),
+        (1.02, 1.03, "at most", True),
+        (1.04, 1.03, "at most", False),
+        (1.0, None, "at most", None),
+        (None, 2, "at least", None),
+    ],
+)
+def test_a_target_is_met_in_its_own_sense(ratio, target, sense, met) -> None:
+    assert report.Row("x", "y", 1.0, 1.0, "us", ratio, target, sense).met is met
+
+
+def test_rows_are_saved_with_the_machine(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    report.show([report.Row("x", "y", 1.0, 2.0, "us", 2.0, 1.5)], path)
+    content = json.loads(path.read_text())
+    assert content["rows"][0]["met"] is True
+    assert content["machine"]["cores"] >= 1
