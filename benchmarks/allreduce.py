@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .pairs import Pair, pair
-from .report import Row, alone, missing
+from .report import Row, alone, compare, missing
 
 PEERS = "benchmarks.allreduce_peers"
 # items of float32, and calls in a round
@@ -45,20 +45,19 @@ def measure(rounds: int) -> list[Row]:
                 for kind in order[turn % len(order) :] + order[: turn % len(order)]:
                     answers = pairs[kind].ask({"do": "time", "items": items, "calls": calls})
                     times.setdefault((kind, size), []).append(statistics.median(itertools.chain(*answers)))
-    medians = {key: statistics.median(values) for key, values in times.items()}
-    return list(_rows(medians))
+    return list(_rows(times))
 
 
-def _rows(medians: dict[tuple[str, str], float]) -> Iterator[Row]:
+def _rows(times: dict[tuple[str, str], list[float]]) -> Iterator[Row]:
     for (mine, peer), targets in TARGETS.items():
         for size, target in targets.items():
             what = f"all-reduce of {size}, {mine}"
-            ours, theirs = medians[mine, size], medians.get((peer, size))
-            if theirs is None:
+            if (peer, size) not in times:
                 yield missing(what, peer, target, HINTS[peer])
                 continue
-            note = "" if target else "no target: MPI spins, and takes a core from the computation while it waits"
-            yield Row(what, peer, ours * 1e6, theirs * 1e6, "us", theirs / ours, target, note=note)
+            note = "" if target else "MPI spins: while it waits it takes a core"
+            a, b = ([1e6 * seconds for seconds in times[key, size]] for key in (mine, peer))
+            yield compare(what, peer, a, b, "us", target, inverse=True, note=note)
 
 
 def _pairs() -> dict[str, contextlib.AbstractContextManager[Pair]]:

@@ -56,14 +56,14 @@ class Scaleml(Peer):
 
     def listen(self, message: dict[str, Any]) -> Any:
         """Open this rank's listener and return its address."""
-        from scaleml.comm.rendezvous import Listener
+        from scaleml.comm import Listener
 
         self.listener = Listener("127.0.0.1", token=TOKEN, run=1, generation=0, rank=self.rank)
         return self.listener.address
 
     def connect(self, message: dict[str, Any]) -> Any:
         """Join the group of the book's ranks."""
-        from scaleml.comm.rendezvous import connect
+        from scaleml.comm import connect
 
         book = [(host, port) for host, port in message["book"]]
         self.group = connect(

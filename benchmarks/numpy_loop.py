@@ -4,7 +4,6 @@ Both train on the same rows with one BLAS thread and take turns, each bare loop 
 each is not timed. Where the two end with the same parameters, bit for bit, the row says so: then nothing was left out.
 """
 
-import statistics
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from . import bare, ours
 from .pairs import pair
 from .problems import PROBLEMS
-from .report import Row, alone
+from .report import Row, alone, compare
 
 WHAT = {
     "linear": ("a step of LinearModel, 200 columns, batch 1024", 1.15),
@@ -37,14 +36,13 @@ def _row(kind: str, rounds: int) -> Row:
         np.save(order, ours.orders(problem, 1)[0])
         for _ in range(rounds):
             run = ours.train(problem, Serial(threads=1), 1)
-            mine.append(ours.timed_seconds(run, problem) / steps)
+            mine.append(1e6 * ours.timed_seconds(run, problem) / steps)
             with pair("benchmarks.bare", kind, ranks=1) as process:
                 (answer,) = process.ask({"do": "train", "order": str(order)})
-            theirs.append(answer["seconds"] / steps)
+            theirs.append(1e6 * answer["seconds"] / steps)
             same &= bare.digest(np.asarray(run.params)) == answer["digest"]
-    a, b = statistics.median(mine), statistics.median(theirs)
     note = "same bits" if same else "not the same bits: is it the same mathematics?"
-    return Row(what, "bare NumPy loop", a * 1e6, b * 1e6, "us", a / b, target, "at most", note)
+    return compare(what, "bare NumPy loop", mine, theirs, "us", target, sense="at most", note=note)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -50,6 +51,8 @@ class Row:
     target: float | None = None
     sense: Literal["at least", "at most"] = "at least"
     note: str = ""
+    spread: tuple[float, float] | None = None
+    """The quartiles of the single rounds' ratios: how far to trust the ratio."""
 
     @property
     def met(self) -> bool | None:
@@ -57,6 +60,34 @@ class Row:
         if self.ratio is None or self.target is None:
             return None
         return self.ratio >= self.target if self.sense == "at least" else self.ratio <= self.target
+
+
+def compare(
+    what: str,
+    peer: str,
+    mine: Sequence[float],
+    theirs: Sequence[float],
+    unit: str,
+    target: float | None = None,
+    *,
+    sense: Literal["at least", "at most"] = "at least",
+    inverse: bool = False,
+    note: str = "",
+) -> Row:
+    """Return the row of two peers that took turns.
+
+    Parameters
+    ----------
+    mine, theirs : sequences of float
+        One figure a round each. The row has their medians and the ratio of these.
+    inverse : bool
+        False for ours over theirs, True for theirs over ours.
+    """
+    above, below = (theirs, mine) if inverse else (mine, theirs)
+    ratio = statistics.median(above) / statistics.median(below)
+    single = np.divide(above, below)
+    spread = (float(np.quantile(single, 0.25)), float(np.quantile(single, 0.75)))
+    return Row(what, peer, statistics.median(mine), statistics.median(theirs), unit, ratio, target, sense, note, spread)
 
 
 def missing(what: str, peer: str, target: float | None, hint: str) -> Row:
@@ -69,8 +100,9 @@ def table(rows: Sequence[Row], title: str = "") -> Any:
     from rich.table import Table
 
     drawn = Table(title=title or None, title_justify="left", show_lines=False)
-    for head in ("measured", "against", "scaleml", "the other", "ratio", "target", ""):
-        drawn.add_column(head, justify="right" if head in {"scaleml", "the other", "ratio", "target"} else "left")
+    for head in ("measured", "against", "scaleml", "the other", "ratio", "of the rounds", "target", ""):
+        words = head in {"measured", "against", ""}
+        drawn.add_column(head, justify="left" if words else "right", no_wrap=not words)
     for row in rows:
         mark = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
         sign = ">=" if row.sense == "at least" else "<="
@@ -80,6 +112,7 @@ def table(rows: Sequence[Row], title: str = "") -> Any:
             _figure(row.ours, row.unit),
             _figure(row.theirs, row.unit),
             "" if row.ratio is None else f"{row.ratio:.2f}",
+            "" if row.spread is None else f"{row.spread[0]:.2f} to {row.spread[1]:.2f}",
             "" if row.target is None else f"{sign} {row.target:g}",
             " ".join(part for part in (mark, row.note) if part),
         )
@@ -132,7 +165,7 @@ def show(rows: Sequence[Row], path: Path | None) -> None:
     """Print the table, and write the JSON where it is wanted."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 150).print(table(rows))
+    Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
     if path is not None:
         save(rows, path)
 

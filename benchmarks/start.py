@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .report import Row, alone
+from .report import Row, alone, compare
 
 ROWS, FEATURES = 4_096, 20
 DEADLINE_S = 60.0
@@ -33,14 +33,13 @@ def measure(rounds: int) -> list[Row]:
             trip = [_round_trip(client, (turn, i)) for i in range(50)]
             start, whole = _start(client, x, y)
             if turn:
-                trips.append(statistics.median(trip))
-                starts.append(start)
-                wholes.append(whole)
-    a, b, c = statistics.median(starts), statistics.median(trips), statistics.median(wholes)
+                trips.append(1e3 * statistics.median(trip))
+                starts.append(1e3 * start)
+                wholes.append(1e3 * whole)
     peer = "one Dask task round trip"
     return [
-        Row("start of a run on a warm cluster, two ranks", peer, a * 1e3, b * 1e3, "ms", a / b, 15, "at most"),
-        Row("a whole run of one epoch of 16 steps", peer, c * 1e3, b * 1e3, "ms", c / b, sense="at most"),
+        compare("start of a run on a warm cluster, two ranks", peer, starts, trips, "ms", 15, sense="at most"),
+        compare("a whole run of one epoch of 16 steps", peer, wholes, trips, "ms"),
     ]
 
 

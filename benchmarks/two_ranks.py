@@ -5,7 +5,6 @@ at most. One bare process beside it shows how far from twice that is. All take t
 timed.
 """
 
-import statistics
 import tempfile
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from . import ours
 from .pairs import pair
 from .problems import PROBLEMS
-from .report import Row, alone
+from .report import Row, alone, compare
 
 
 def measure(rounds: int) -> list[Row]:
@@ -33,11 +32,10 @@ def measure(rounds: int) -> list[Row]:
             mine.append(problem.timed_rows / ours.timed_seconds(run, problem))
             both.append(problem.timed_rows / _bare(orders))
             single.append(problem.timed_rows / 2 / _bare(orders[:1]))
-    a, b, c = (statistics.median(values) for values in (mine, both, single))
     what = "two ranks on MLP 784-256-10, 256 rows a rank"
     return [
-        Row(what, "two bare NumPy processes, a barrier a step", a, b, "samples/s", a / b, 0.95),
-        Row("the two bare processes", "one of them alone", b, c, "samples/s", b / c, note="two cores here"),
+        compare(what, "two bare NumPy processes, a barrier a step", mine, both, "samples/s", 0.95),
+        compare("the two bare processes", "one of them alone", both, single, "samples/s", note="two cores here"),
     ]
 
 

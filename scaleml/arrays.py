@@ -13,6 +13,8 @@ import numpy as np
 
 __all__ = ["Array", "concatenate_rows", "csr", "is_sparse", "namespace", "rows", "to_numpy"]
 
+INT32_MAX = 2**31 - 1
+
 Array = Any
 """A dense NumPy or CuPy array, or (where said so) a SciPy or cupyx CSR matrix."""
 
@@ -125,15 +127,14 @@ def concatenate_rows(parts: Sequence[Array]) -> Array:
     if not sparse[0]:
         return xp.concatenate(list(parts))
     ends = np.cumsum([part.indices.shape[0] for part in parts]).tolist()
-    wide = ends[-1] > np.iinfo(np.int32).max
-    pointer_type = xp.int64 if wide else parts[0].indptr.dtype
-    pointers = [parts[0].indptr.astype(pointer_type)]
-    pointers += [part.indptr[1:].astype(pointer_type) + end for part, end in zip(parts[1:], ends, strict=False)]
-    indices = xp.concatenate([part.indices for part in parts])
+    wide = ends[-1] > INT32_MAX or any(part.indptr.dtype.itemsize > 4 for part in parts)
+    index = xp.int64 if wide else xp.int32  # SciPy's products want one type of indices and pointers
+    pointers = [parts[0].indptr.astype(index)]
+    pointers += [part.indptr[1:].astype(index) + end for part, end in zip(parts[1:], ends, strict=False)]
     return _csr(
         parts[0],
         xp.concatenate([part.data for part in parts]),
-        indices.astype(pointer_type) if wide else indices,
+        xp.concatenate([part.indices for part in parts]).astype(index, copy=False),
         xp.concatenate(pointers),
         sum(part.shape[0] for part in parts),
     )

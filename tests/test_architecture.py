@@ -30,6 +30,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "strategies": TOOLS,
     "planner": WORKS,
     "data": GROUND,
+    "datasets": frozenset({"arrays"}),
     "engine": WORKS | {"data", "comparison"},  # `compare` hands its runs to the comparison
     "comparison": frozenset({"telemetry"}),
     "resume": TRAINS,
@@ -37,10 +38,11 @@ ROOMS: dict[str, frozenset[str]] = {
     "linear_model": TRAINS | {"estimators"},
     "neural_network": TRAINS | {"estimators"},
     "estimators": TRAINS,
-    "lab": TRAINS | {"comparison", "planner"},
-    "demo": TRAINS | {"comparison", "planner", "lab"},
-    "__main__": TRAINS | {"comparison", "planner", "lab", "demo"},
-    "__init__": TRAINS | {"comparison", "planner", "lab", "linear_model", "neural_network", "spmd", "resume"},
+    "lab": TRAINS | {"datasets", "comparison", "planner"},
+    "demo": TRAINS | {"datasets", "comparison", "planner", "lab"},
+    "__main__": TRAINS | {"datasets", "comparison", "planner", "lab", "demo"},
+    "__init__": TRAINS
+    | {"datasets", "comparison", "planner", "lab", "linear_model", "neural_network", "spmd", "resume"},
 }
 
 # Third-party and standard modules that only some rooms may import...

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from numpy.testing import assert_array_equal
 
+from scaleml import arrays
 from scaleml.arrays import concatenate_rows, is_sparse, namespace, rows, to_numpy
 
 DENSE = np.arange(20, dtype="f4").reshape(5, 4) * (np.arange(20).reshape(5, 4) % 3 == 0)
@@ -60,6 +61,19 @@ def test_concatenate_rows_undoes_cutting(kind, cuts):
     assert_array_equal(to_numpy(whole), DENSE)
     if is_sparse(whole):
         whole.check_format(full_check=True)
+
+
+@pytest.mark.parametrize("reason", ["a part has 64-bit indices", "there are too many values for 32 bits"])
+def test_concatenate_widens_the_indices(reason, monkeypatch):
+    parts = [scipy.sparse.csr_matrix(DENSE), scipy.sparse.csr_matrix(DENSE)]
+    if reason.startswith("a part"):
+        parts[1].indices, parts[1].indptr = parts[1].indices.astype("i8"), parts[1].indptr.astype("i8")
+    else:
+        monkeypatch.setattr(arrays, "INT32_MAX", 8)
+    whole = concatenate_rows(parts)
+    assert whole.indices.dtype == whole.indptr.dtype == np.int64
+    assert_array_equal(to_numpy(whole), np.vstack([DENSE, DENSE]))
+    assert_array_equal(whole @ np.arange(4.0), np.tile(DENSE @ np.arange(4.0), 2))
 
 
 def test_concatenate_one_part_copies_nothing():

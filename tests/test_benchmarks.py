@@ -51,8 +51,8 @@ def test_a_process_that_dies_is_an_error_and_no_hang() -> None:
 def test_missing_peers_are_rows_that_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allreduce, "find_spec", lambda name: None)
     assert set(allreduce._pairs()) == {"shared memory", "TCP, sums on"}
-    medians = {(mine, size): 1e-3 for mine in ("shared memory", "TCP, sums on") for size in allreduce.SIZES}
-    rows = list(allreduce._rows(medians))
+    times = {(mine, size): [1e-3] for mine in ("shared memory", "TCP, sums on") for size in allreduce.SIZES}
+    rows = list(allreduce._rows(times))
     assert len(rows) == 9
     assert all(row.ratio is None and row.met is None and "pip install" in row.note for row in rows)
 
@@ -70,6 +70,14 @@ def test_missing_peers_are_rows_that_say_what_to_install(monkeypatch: pytest.Mon
 )
 def test_a_target_is_met_in_its_own_sense(ratio, target, sense, met) -> None:
     assert report.Row("x", "y", 1.0, 1.0, "us", ratio, target, sense).met is met
+
+
+def test_a_comparison_is_of_medians_in_the_direction_asked_for() -> None:
+    mine, theirs = [1.0, 2.0, 90.0], [4.0, 8.0, 8.0]
+    row = report.compare("x", "y", mine, theirs, "us", 3, inverse=True)
+    assert (row.ours, row.theirs, row.ratio, row.met) == (2.0, 8.0, 4.0, True)
+    row = report.compare("x", "y", mine, theirs, "us", 1, sense="at most")
+    assert (row.ratio, row.met, row.spread) == (0.25, True, (0.25, 5.75))
 
 
 def test_rows_are_saved_with_the_machine(tmp_path: Path) -> None:

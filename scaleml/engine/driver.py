@@ -80,13 +80,12 @@ class Driver:
         self.state = "starting"
         self.error: str | None = None
         self.params: Any = None
-        self.applied: dict[int, Applied] = {}
         self._data = data
         self._on_notes = on_notes
         self._on_change = on_change
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: list[Future] = []
-        self._supervisor = Supervisor(placement.addresses, float("inf"))
+        self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
 
     def start(self) -> None:
@@ -102,6 +101,14 @@ class Driver:
         address = self.placement.addresses[0]
         answer = calls.on_workers(self.client, CALL, deliver, (self.run, 0, 0), command, workers=[address])
         return bool(answer[address])
+
+    def has_applied(self, number: int) -> bool:
+        """Whether command ``number`` has taken effect on all ranks."""
+        return self._supervisor.has_applied(number)
+
+    def applied_at(self, number: int) -> dict[int, int]:
+        """Return, by rank, the step after which command ``number`` took effect."""
+        return dict(self._supervisor.applied.get(number, {}))
 
     # What the event loop's thread calls: it only queues.
 
@@ -119,7 +126,7 @@ class Driver:
         elif kind == "stalled":
             self._events.put(Stalled(rank, message["peer"], message["step"], message["waiting_for"], message["seconds"]))
         elif kind == "applied":
-            self._events.put(Applied(message["number"], message["verb"], message["step"]))
+            self._events.put(Applied(rank, message["number"], message["verb"], message["step"]))
 
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
@@ -199,8 +206,6 @@ class Driver:
                 event: Event = self._events.get(timeout=TICK)
             except queue.Empty:
                 event = Tick()
-            if isinstance(event, Applied):
-                self.applied[event.number] = event
             self._handle(event)
             if self.client.status != "running":
                 self._handle(ClientLost(self._why_client_lost()))

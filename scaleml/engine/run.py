@@ -271,7 +271,7 @@ class Run:
         number = self._commands
         heard = self.over or self._driver.send(Command(number, verb, settings or {}))
         if heard:
-            done = (lambda: self.over) if until_over else (lambda: self.over or number in self._driver.applied)
+            done = (lambda: self.over) if until_over else (lambda: self.over or self._driver.has_applied(number))
             if not self._await(done, None if until_over else _ACKNOWLEDGE):
                 raise TimeoutError(
                     f"{verb} has not taken effect after {_ACKNOWLEDGE:g} s: the ranks have not come to a step boundary since; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from scaleml.faults import Fault
@@ -28,7 +29,7 @@ class Plan:
     """Rows of data between two held-out evaluations; 0 for none."""
     faults: tuple[Fault, ...] = ()
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows of training data."""
         return sum(self.shard_sizes)

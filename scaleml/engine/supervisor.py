@@ -73,8 +73,9 @@ class ClientLost:
 
 @dataclass(frozen=True)
 class Applied:
-    """A command took effect."""
+    """A command took effect on a rank."""
 
+    rank: int
     number: int
     verb: str
     step: int
@@ -123,14 +124,25 @@ class Supervisor:
         The Dask worker of each rank.
     start_by : float
         When all ranks must have entered, on the clock that ``handle`` is told.
+    workers : int
+        How many of the ranks train: those that confirm commands.
     busy : dict
         What else each worker is running, for the error when a rank is late.
+
+    Attributes
+    ----------
+    state : str
+        The run's state.
+    applied : dict
+        Command number -> rank -> the step after which that rank applied it.
     """
 
     addresses: Sequence[str]
     start_by: float
     busy: dict[str, list[str]] = field(default_factory=dict)
+    workers: int = 0
     state: str = "starting"
+    applied: dict[int, dict[int, int]] = field(default_factory=dict)
     entered: set[int] = field(default_factory=set)
     ended: dict[int, str] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
@@ -145,6 +157,10 @@ class Supervisor:
     def over(self) -> bool:
         """Whether the run has come to its end."""
         return self.state in ("finished", "stopped", "failed")
+
+    def has_applied(self, number: int) -> bool:
+        """Whether all ranks that train have applied command ``number``."""
+        return len(self.applied.get(number, ())) == self.workers
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take in an event at time ``now`` (seconds) and say what is to be done."""
@@ -176,7 +192,9 @@ class Supervisor:
             self._client_lost = event.reason
             return self._fail(now, event.reason)
         elif isinstance(event, Applied):
-            self.state = {"pause": "paused", "resume": "running"}.get(event.verb, self.state)
+            self.applied.setdefault(event.number, {})[event.rank] = event.step
+            if self.has_applied(event.number):
+                self.state = {"pause": "paused", "resume": "running"}.get(event.verb, self.state)
         elif isinstance(event, Tick) and self.state == "starting" and now > self.start_by:
             self._late = self._who_is_late()
             return self._fail(now, self._late)

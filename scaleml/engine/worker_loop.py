@@ -224,8 +224,7 @@ class WorkerLoop:
         self._confirm(command)
 
     def _confirm(self, command: Command) -> None:
-        if self.group.rank == 0:
-            self.report("applied", number=command.number, verb=command.verb, step=self.step)
+        self.report("applied", number=command.number, verb=command.verb, step=self.step)
 
     def _pause(self, command: Command) -> None:
         """Park at this boundary until a resume or a stop; a pause is no training time."""
