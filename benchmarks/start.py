@@ -26,7 +26,7 @@ def measure(rounds: int) -> list[Row]:
     y = (x[:, 0] > 0).astype(np.int32)
     starts, wholes, trips = [], [], []
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         for turn in range(rounds + 1):

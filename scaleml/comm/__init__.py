@@ -2,8 +2,9 @@
 
 from .channel import ANY
 from .errors import Aborted, CommError, CorruptFrame, HandshakeError, Mismatch, PeerLost, PeerTimeout
-from .group import Group, Message
+from .group import Group
 from .listener import Listener
+from .messages import Message
 from .meter import Meter
 from .progress import Handle
 from .rendezvous import connect

@@ -7,104 +7,109 @@ bits on every rank and every time.
 
 from __future__ import annotations
 
-import struct
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .channel import Channel, Key, Sink
-from .errors import CommError
+from .channel import Channel
+from .errors import Mismatch
 from .frame import DOORBELL, RESULT, Header
+from .key import Key
 from .link import INLINE
+from .pump import Pump, Sink
 
 if TYPE_CHECKING:
     from .group import Group
 
-CACHED = 128 * 1024
+CACHED = 256 * 1024
 """Bytes of one rank that are reduced at a time, so that the sum is still in cache when it is handed out."""
 
-BLOCK = 256 * 1024
+BLOCK = 512 * 1024
 """Bytes of a frame of a vector that goes through sockets."""
-
-_PLACE = struct.Struct("<QQQ")  # segment, byte offset, bytes; the path follows where the segment is new
 
 
 def bytes_of(x: np.ndarray) -> memoryview:
-    """The bytes of a contiguous vector."""
-    return memoryview(x).cast("B") if x.size else memoryview(b"")
+    """View the bytes of a contiguous array."""
+    return memoryview(x.data).cast("B") if x.size else memoryview(b"")
+
+
+def barrier(group: Group, channel: Channel, key: Key) -> None:
+    """Return when all ranks are here."""
+    channel.swap(group.peers, group.header(key, 0, 0), b"", key)
 
 
 def allreduce(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
     """Sum `x` over the ranks, in place."""
-    if x.nbytes <= INLINE:
-        parts = _swap_small(group, channel, x, key)
-        _sum_into(group, x, parts)
+    if group.size == 1:
         return
-    slots = _ring(group, channel, x, key) if group.one_host else None
+    if x.nbytes <= INLINE:
+        _sum_into(group, x, _swap_small(group, channel, x, key))
+        return
+    slots = _ring(group, channel, x, key)
     if slots is None:
         _through_sockets(group, channel, x, key, give_back=True)
         return
     start, stop = group.part(group.rank, x.size)
     mine = slots[group.rank]
-    others = [slot for rank, slot in enumerate(slots) if rank != group.rank]
+    others = [slot for slot in slots if slot is not mine]
     step = CACHED // x.itemsize
     for low in range(start, stop, step):
         high = min(low + step, stop)
-        block = mine[low:high]
-        _sum_into(group, block, [slot[low:high] for slot in slots])
+        total = mine[low:high]
+        _sum_into(group, total, [slot[low:high] for slot in slots])
         for slot in others:
-            slot[low:high] = block
-    _done(group, channel, key)
+            slot[low:high] = total
+    _leave(group, channel, key)
     if not np.may_share_memory(mine, x):  # it was staged
         x[:] = mine
     _count_shared(channel, x.nbytes, (stop - start) * x.itemsize, group.size)
 
 
-def reduce_scatter(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
-    """Sum this rank's part of `x` over the ranks, in place; the rest of `x` is undefined afterwards."""
+def reduce_scatter(group: Group, channel: Channel, x: np.ndarray, key: Key) -> np.ndarray:
+    """Sum this rank's part of `x` over the ranks, in place; return it. The rest of `x` is undefined afterwards."""
     start, stop = group.part(group.rank, x.size)
-    if x.nbytes <= INLINE:
+    if group.size == 1:
+        pass
+    elif x.nbytes <= INLINE:
         parts = _swap_small(group, channel, x, key)
         _sum_into(group, x[start:stop], [part[start:stop] for part in parts])
-        return
-    slots = _ring(group, channel, x, key) if group.one_host else None
-    if slots is None:
+    elif (slots := _ring(group, channel, x, key)) is None:
         _through_sockets(group, channel, x, key, give_back=False)
-        return
-    _sum_into(group, x[start:stop], [slot[start:stop] for slot in slots])
-    _done(group, channel, key)
-    _count_shared(channel, x.nbytes, 0, group.size)
+    else:
+        _sum_into(group, x[start:stop], [slot[start:stop] for slot in slots])
+        _leave(group, channel, key)
+        _count_shared(channel, x.nbytes, 0, group.size)
+    return x[start:stop]
 
 
 def allgather(group: Group, channel: Channel, x: np.ndarray, key: Key) -> np.ndarray:
     """Return every rank's `x` as rows."""
     out = np.empty((group.size, x.size), x.dtype)
     out[group.rank] = x
-    if x.nbytes <= INLINE:
+    if group.size == 1:
+        pass
+    elif x.nbytes <= INLINE:
         for rank, part in enumerate(_swap_small(group, channel, x, key)):
             out[rank] = part
-        return out
-    slots = _ring(group, channel, x, key) if group.one_host else None
-    if slots is not None:
+    elif (slots := _ring(group, channel, x, key)) is not None:
         for rank, slot in enumerate(slots):
-            if rank != group.rank:
-                out[rank] = slot
-        _done(group, channel, key)
-        _count_shared(channel, x.nbytes * (group.size - 1), 0, 2)
-        return out
-    rows = {peer: bytes_of(out[rank]) for rank, peer in enumerate(group.ranks)}
-    _swap_large(group, channel, x, key, group.peers, dict.fromkeys(group.peers, 1), lambda peer, header: rows[peer])
+            out[rank] = slot
+        _leave(group, channel, key)
+        _count_shared(channel, 0, x.nbytes, group.size)
+    else:
+        rows = {peer: bytes_of(row) for peer, row in zip(group.ranks, out, strict=True)}
+        _swap_large(group, channel, x, key, group.peers, group.peers, lambda peer, header: rows[peer])
     return out
 
 
-def broadcast(group: Group, channel: Channel, x: np.ndarray, root: int, key: Key) -> None:
+def broadcast(group: Group, channel: Channel, x: np.ndarray, key: Key, root: int) -> None:
     """Give `x` of rank `root` to all, in place."""
-    source = group.ranks[root]
     if group.rank == root:
-        _swap_large(group, channel, x, key, group.peers, {}, lambda peer, header: memoryview(b""))
+        _swap_large(group, channel, x, key, group.peers, (), lambda peer, header: memoryview(b""))
     else:
-        _swap_large(group, channel, x, key, (), {source: 1}, lambda peer, header: bytes_of(x))
+        _swap_large(group, channel, x, key, (), (group.ranks[root],), lambda peer, header: bytes_of(x))
 
 
 def allgather_bytes(group: Group, channel: Channel, payload: bytes, key: Key) -> list[bytes]:
@@ -114,10 +119,20 @@ def allgather_bytes(group: Group, channel: Channel, payload: bytes, key: Key) ->
     def place(peer: int, header: Header) -> memoryview:
         return memoryview(found.setdefault(peer, bytearray(header.length)))
 
-    if group.peers:
-        data = np.frombuffer(payload, np.uint8)
-        _swap_large(group, channel, data, key, group.peers, dict.fromkeys(group.peers, 1), place)
+    _swap_large(group, channel, np.frombuffer(payload, np.uint8), key, group.peers, group.peers, place)
     return [payload if rank == group.rank else bytes(found[peer]) for rank, peer in enumerate(group.ranks)]
+
+
+def _sum_into(group: Group, target: np.ndarray, parts: list[np.ndarray]) -> None:
+    """Sum `parts` in their order; `target` may be one of them."""
+    if len(parts) == 2:
+        np.add(parts[0], parts[1], out=target)
+        return
+    total = group.memory.scratch("sum", target.dtype, target.size)
+    np.add(parts[0], parts[1], out=total)
+    for part in parts[2:-1]:
+        np.add(total, part, out=total)
+    np.add(total, parts[-1], out=target)
 
 
 # --- small ------------------------------------------------------------------------------------------------------------
@@ -126,22 +141,9 @@ def allgather_bytes(group: Group, channel: Channel, payload: bytes, key: Key) ->
 def _swap_small(group: Group, channel: Channel, x: np.ndarray, key: Key) -> list[np.ndarray]:
     """Everybody's vector, in rank order; valid until the links are read again."""
     header = group.header(key, x.nbytes, channel.checksum(x))
-    views = channel.swap(group.peers, header, x, key, key)
-    parts = [np.frombuffer(view, x.dtype) for view in views]
+    parts = [np.frombuffer(view, x.dtype) for view in channel.swap(group.peers, header, x, key)]
     parts.insert(group.rank, x)
     return parts
-
-
-def _sum_into(group: Group, target: np.ndarray, parts: list[np.ndarray]) -> None:
-    """Sum `parts` in their order; `target` may be one of them."""
-    if len(parts) == 2:
-        np.add(parts[0], parts[1], out=target)
-        return
-    total = group.room("sum", target.dtype, target.size)
-    np.add(parts[0], parts[1], out=total)
-    for part in parts[2:-1]:
-        np.add(total, part, out=total)
-    np.add(total, parts[-1], out=target)
 
 
 # --- shared memory ----------------------------------------------------------------------------------------------------
@@ -149,37 +151,25 @@ def _sum_into(group: Group, target: np.ndarray, parts: list[np.ndarray]) -> None
 
 def _ring(group: Group, channel: Channel, x: np.ndarray, key: Key) -> list[np.ndarray] | None:
     """Ring everybody's doorbell; return all ranks' vectors in shared memory, None if somebody has no room there."""
-    place = group.place(x)
-    payload = b""
-    if place is not None:
-        segment, number, offset = place
-        payload = doorbell(number, offset, x.nbytes) + (segment.path.encode() if segment.named else b"")
+    if not group.one_host:
+        return None
+    place = group.memory.place(x)
+    payload = group.memory.doorbell(place, x.nbytes) if place else b""
     header = group.header(key, len(payload), channel.checksum(payload), DOORBELL)
-    replies = channel.swap(group.peers, header, payload, key, key)
-    slots = [doorbell_array(group, peer, bytes(reply), x.dtype) for peer, reply in zip(group.peers, replies, strict=True)]
-    if place is None or any(slot is None for slot in slots):
-        return None
-    slots.insert(group.rank, segment.array(x.dtype, x.size, offset))
-    return slots  # type: ignore[return-value]
+    replies = channel.swap(group.peers, header, payload, key)
+    slots = [group.memory.answer(peer, reply, x.dtype) for peer, reply in zip(group.peers, replies, strict=True)]
+    slots.insert(group.rank, place.segment.array(x.dtype, x.size, place.offset) if place else None)
+    found = [slot for slot in slots if slot is not None]
+    if len(found) == len(slots):
+        return found
+    _leave(group, channel, key)  # all have seen it, and those who have a stage have shown it
+    return None
 
 
-def _done(group: Group, channel: Channel, key: Key) -> None:
-    channel.finish(group.peers, group.header(key, 0, 0, RESULT), key, key)
-    group.forget_name()
-
-
-def doorbell(number: int, offset: int, nbytes: int) -> bytes:
-    """The payload that says where data lies."""
-    return _PLACE.pack(number, offset, nbytes)
-
-
-def doorbell_array(group: Group, peer: int, payload: bytes, dtype: Any) -> np.ndarray | None:
-    """What a doorbell from `peer` points to; None for an empty one."""
-    if not payload:
-        return None
-    number, offset, nbytes = _PLACE.unpack_from(payload)
-    segment = group.peer_segment(peer, number, payload[_PLACE.size :].decode())
-    return segment.array(dtype, nbytes // np.dtype(dtype).itemsize, offset)
+def _leave(group: Group, channel: Channel, key: Key) -> None:
+    """Wait until all ranks are done with the others' memory."""
+    channel.finish(group.peers, group.header(key, 0, 0, RESULT), key)
+    group.memory.opened()
 
 
 def _count_shared(channel: Channel, given: int, returned: int, size: int) -> None:
@@ -193,9 +183,15 @@ def _count_shared(channel: Channel, given: int, returned: int, size: int) -> Non
 
 
 def _swap_large(
-    group: Group, channel: Channel, x: np.ndarray, key: Key, writers: Any, awaiting: dict[int, int], place: Any
+    group: Group,
+    channel: Channel,
+    x: np.ndarray,
+    key: Key,
+    writers: Collection[int],
+    readers: Collection[int],
+    place: Any,
 ) -> None:
-    """Send `x` to the writers in one frame, receive one frame from each awaited peer."""
+    """Send `x` to the writers in one frame, receive one frame from each reader."""
     unsent = set(writers)
     frame = (group.header(key, x.nbytes, channel.checksum(x)), x) if unsent else None
 
@@ -205,18 +201,15 @@ def _swap_large(
         unsent.discard(peer)
         return frame
 
-    channel.pump(set(writers), supply, awaiting, key, Sink(lambda p, h: _fit(group, p, h, place(p, h)), _ignore), key)
-
-
-def _ignore(peer: int, header: Header) -> None:
-    pass
+    sink = Sink(key, lambda peer, header: _fit(group, peer, header, place(peer, header)), lambda peer, header: None)
+    Pump(channel, key, set(writers), supply, dict.fromkeys(readers, 1), sink).run()
 
 
 def _fit(group: Group, peer: int, header: Header, view: memoryview) -> memoryview:
     if len(view) != header.length:
-        raise CommError(
+        raise Mismatch(
             f"rank {group.mesh.rank} expected {len(view)} bytes from rank {peer} at step {group.mesh.step}, "
-            f"which sent {header.length}",
+            f"which sent {header.length}: all ranks must use the same version and settings",
             rank=group.mesh.rank, peer=peer, step=group.mesh.step,
         )  # fmt: skip
     return view
@@ -228,13 +221,16 @@ def _through_sockets(group: Group, channel: Channel, x: np.ndarray, key: Key, gi
     A block is summed, checked and sent on while it is in cache. Blocks of sums overtake those that wait to be sent.
     """
     step = BLOCK // x.itemsize
-    parts = {peer: group.part(rank, x.size) for rank, peer in enumerate(group.ranks)}
-    blocks = {peer: [(low, min(low + step, stop)) for low in range(start, stop, step)] for peer, (start, stop) in parts.items()}
+    blocks = {}
+    for rank, peer in enumerate(group.ranks):
+        start, stop = group.part(rank, x.size)
+        blocks[peer] = [(low, min(low + step, stop)) for low in range(start, stop, step)]
     mine = blocks[group.mesh.rank]
-    depth = 1 if group.size == 2 else len(mine)  # with one peer each block is summed before the next can come
-    room = group.room("blocks", x.dtype, (group.size - 1) * depth * step).reshape(group.size - 1, depth, step)
-    missing = [group.size - 1] * len(mine)
-    gifts: dict[int, deque[int]] = {peer: deque(range(len(blocks[peer]))) for peer in group.peers}
+    others = group.size - 1
+    depth = 1 if others == 1 else len(mine)  # with one peer, each block is summed before the next can come
+    room = group.memory.scratch("blocks", x.dtype, others * depth * step).reshape(others, depth, step)
+    missing = [others] * len(mine)
+    gifts = {peer: deque(range(len(blocks[peer]))) for peer in group.peers}
     sums: dict[int, deque[int]] = {peer: deque() for peer in group.peers}
     writers = {peer for peer in group.peers if gifts[peer]}
 
@@ -251,21 +247,21 @@ def _through_sockets(group: Group, channel: Channel, x: np.ndarray, key: Key, gi
         return group.header(key, payload.nbytes, channel.checksum(payload), flags, index), payload
 
     def place(peer: int, header: Header) -> memoryview:
-        low, high = (blocks[peer] if header.flags & RESULT else mine)[header.index]
         if header.flags & RESULT:
+            low, high = blocks[peer][header.block]
             return _fit(group, peer, header, bytes_of(x[low:high]))
-        slot = room[group.peers.index(peer), header.index % depth, : high - low]
-        return _fit(group, peer, header, bytes_of(slot))
+        low, high = mine[header.block]
+        return _fit(group, peer, header, bytes_of(room[group.peers.index(peer), header.block % depth, : high - low]))
 
     def arrived(peer: int, header: Header) -> None:
+        index = header.block
         if header.flags & RESULT:
             return
-        index = header.index
         missing[index] -= 1
         if missing[index]:
             return
         low, high = mine[index]
-        vectors = [room[position, index % depth, : high - low] for position in range(group.size - 1)]
+        vectors = [room[position, index % depth, : high - low] for position in range(others)]
         vectors.insert(group.rank, x[low:high])
         _sum_into(group, x[low:high], vectors)
         if give_back:
@@ -275,4 +271,4 @@ def _through_sockets(group: Group, channel: Channel, x: np.ndarray, key: Key, gi
 
     counts = {peer: len(mine) + (len(blocks[peer]) if give_back else 0) for peer in group.peers}
     awaiting = {peer: count for peer, count in counts.items() if count}
-    channel.pump(writers, supply, awaiting, key, Sink(place, arrived), key)
+    Pump(channel, key, writers, supply, awaiting, Sink(key, place, arrived)).run()

@@ -10,7 +10,7 @@ import numpy as np
 
 MAGIC = b"SML\x01"  # the last byte is the version of this layout
 
-# magic, kind, op, codec, dtype | flags, index, tag | run | generation, group | sequence | step | length | control
+# magic, kind, op, codec, dtype | flags, block, tag | run | generation, group | sequence | step | length | control
 # | compute seconds | payload sum; then the CRC-32 of all of it
 _BODY = struct.Struct("<4sBBBBIIIQIIQQQQdQ")
 _CRC = struct.Struct("<I")
@@ -46,7 +46,7 @@ class Header(NamedTuple):
     codec: int
     dtype: int
     flags: int
-    index: int
+    block: int
     tag: int
     run: int
     generation: int
@@ -66,7 +66,7 @@ def encode(
     codec: int,
     dtype: int,
     flags: int,
-    index: int,
+    block: int,
     tag: int,
     run: int,
     generation: int,
@@ -87,7 +87,7 @@ def encode(
     (7, 5)
     """
     body = _BODY.pack(
-        MAGIC, kind, op, codec, dtype, flags, index, tag, run, generation, group, sequence, step, length, control,
+        MAGIC, kind, op, codec, dtype, flags, block, tag, run, generation, group, sequence, step, length, control,
         compute_seconds, checksum,
     )  # fmt: skip
     return body + _CRC.pack(zlib.crc32(body))

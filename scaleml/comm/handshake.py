@@ -6,6 +6,7 @@ import hmac
 import secrets
 import socket
 import struct
+from time import monotonic
 from typing import NamedTuple
 
 MAGIC = b"SMLHELO\x01"
@@ -29,8 +30,8 @@ class Refused(Exception):
     """The other end is not who it should be."""
 
 
-def dial(sock: socket.socket, token: bytes, hello: Hello) -> None:
-    """Introduce ourselves on a connected socket, whose own timeout bounds every wait.
+def dial(sock: socket.socket, token: bytes, hello: Hello, deadline: float) -> None:
+    """Introduce ourselves on a connected socket, until `deadline` (of ``time.monotonic``).
 
     Raises
     ------
@@ -39,16 +40,16 @@ def dial(sock: socket.socket, token: bytes, hello: Hello) -> None:
     """
     raw = _HELLO.pack(MAGIC, *hello, secrets.token_bytes(NONCE))
     sock.sendall(raw)
-    answer = _read(sock, NONCE + _PROOF)
+    answer = _read(sock, NONCE + _PROOF, deadline)
     nonce, proof = answer[:NONCE], answer[NONCE:]
     if not hmac.compare_digest(proof, _prove(token, b"acceptor", raw + nonce)):
         raise Refused("it does not know this run's token")
     sock.sendall(_prove(token, b"dialler", raw + nonce))
-    if _read(sock, 1) != _WELCOME:
+    if _read(sock, 1, deadline) != _WELCOME:
         raise Refused("it did not welcome us")
 
 
-def accept(sock: socket.socket, token: bytes) -> Hello:
+def accept(sock: socket.socket, token: bytes, deadline: float) -> Hello:
     """Check who calls; the caller then has to `welcome`.
 
     Raises
@@ -56,13 +57,13 @@ def accept(sock: socket.socket, token: bytes) -> Hello:
     Refused
         If it is not one of us.
     """
-    raw = _read(sock, _HELLO.size)
+    raw = _read(sock, _HELLO.size, deadline)
     magic, *fields, _ = _HELLO.unpack(raw)
     if magic != MAGIC:
         raise Refused("it does not speak this protocol")
     nonce = secrets.token_bytes(NONCE)
     sock.sendall(nonce + _prove(token, b"acceptor", raw + nonce))
-    if not hmac.compare_digest(_read(sock, _PROOF), _prove(token, b"dialler", raw + nonce)):
+    if not hmac.compare_digest(_read(sock, _PROOF, deadline), _prove(token, b"dialler", raw + nonce)):
         raise Refused("it does not know this run's token")
     return Hello(*fields)
 
@@ -76,9 +77,10 @@ def _prove(token: bytes, role: bytes, transcript: bytes) -> bytes:
     return hmac.digest(token, role + transcript, "sha256")
 
 
-def _read(sock: socket.socket, size: int) -> bytes:
+def _read(sock: socket.socket, size: int, deadline: float) -> bytes:
     data = b""
     while len(data) < size:
+        sock.settimeout(max(deadline - monotonic(), 1e-3))  # all of it, so that nobody holds us up byte by byte
         more = sock.recv(size - len(data))
         if not more:
             raise Refused("it hung up")

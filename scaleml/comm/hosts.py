@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import secrets
 import socket
+import ssl
 from collections.abc import Sequence
 
 from .channel import Channel
+from .errors import PeerLost
 from .group import Group
-from .link import make_link
+from .link import Link, PlainLink
 from .mesh import Mesh, OnStall
 from .meter import Meter
 from .progress import Progress
 from .segment import Segment, boot_id
+from .tls import TLSLink
 
 _NONCE = 16
 
@@ -35,14 +38,21 @@ def build(
     sockets : two sequences of `size` sockets
         To every peer (None at `rank`): for the calling thread, and for the progress thread.
     """
-    mesh = Mesh(rank, size, run, generation, timeout, on_stall, scratch)
+    mesh = Mesh(rank, size, run, generation, timeout, scratch)
     channels = []
-    for meter, ends in zip((mesh.meter, Meter(size)), sockets, strict=True):
-        links = [sock and make_link(sock, rank, peer, run, generation, timeout) for peer, sock in enumerate(ends)]
-        channels.append(Channel(mesh, links, meter))
+    try:
+        for meter, ends in zip((mesh.meter, Meter(size)), sockets, strict=True):
+            links = [
+                _link(sock, rank, peer, run, generation, timeout) if sock else None for peer, sock in enumerate(ends)
+            ]
+            channels.append(Channel(mesh, links, meter))
+    except OSError as error:
+        for sock in (sock for ends in sockets for sock in ends if sock):
+            sock.close()
+        raise PeerLost(f"rank {rank} lost a peer while the group was made: {error}", rank=rank) from error
     mesh.channel = channels[0]
     mesh.progress = Progress(mesh, channels[1])
-    group = Group(mesh, range(size))
+    group = Group(mesh, range(size), 0)
     try:
         if size > 1:
             agree_on_hosts(group, shared_memory)
@@ -51,6 +61,7 @@ def build(
         group.close()
         raise
     mesh.meter.reset()
+    mesh.on_stall = on_stall  # not before: while the group is made, every wait has an end
     return group
 
 
@@ -67,7 +78,9 @@ def agree_on_hosts(group: Group, shared_memory: bool) -> None:
             own = segment.path
         boot = boot_id()
         offers = [tuple(offer.decode().split("\n")) for offer in group.allgather_bytes(f"{boot}\n{own}".encode())]
-        echo = b"".join(_read(path) if their_boot == boot and own and path else bytes(_NONCE) for their_boot, path in offers)
+        echo = b"".join(
+            _read(path) if their_boot == boot and own and path else bytes(_NONCE) for their_boot, path in offers
+        )
         echoes = group.allgather_bytes(echo)
     finally:
         if segment is not None:
@@ -85,3 +98,12 @@ def _read(path: str) -> bytes:
         return Segment.open(path).array("u1", _NONCE).tobytes()
     except (OSError, ValueError):
         return bytes(_NONCE)
+
+
+def _link(sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> Link:
+    """Wrap a connected socket, plain or TLS."""
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if isinstance(sock, ssl.SSLSocket):
+        return TLSLink(sock, rank, peer, run, generation, timeout)
+    return PlainLink(sock, rank, peer, run, generation, timeout)

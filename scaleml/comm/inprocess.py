@@ -46,15 +46,11 @@ def groups(
         for high in range(low + 1, n):
             for channel in range(2):
                 ends[low][channel][high], ends[high][channel][low] = _pair(tls)
-    made: list[Group | None] = [None] * n
-    _on_threads(
-        n,
-        lambda rank: made.__setitem__(
-            rank, build(ends[rank], rank, n, run, generation, timeout, on_stall, scratch, shared_memory)
-        ),
-        lambda rank: None,
-    )
-    return [group for group in made if group is not None]
+
+    def make(rank: int) -> Group:
+        return build(ends[rank], rank, n, run, generation, timeout, on_stall, scratch, shared_memory)
+
+    return _on_threads(n, make, lambda rank: None)
 
 
 def run(
@@ -79,11 +75,16 @@ def run(
         return _on_threads(
             n,
             lambda rank: function(made[rank], *args),
-            lambda rank: [group.abort(f"rank {rank} failed") for group in made],
+            lambda rank: _abort(made, f"rank {rank} failed"),
         )
     finally:
         for group in made:
             group.close()
+
+
+def _abort(made: Sequence[Group], reason: str) -> None:
+    for group in made:
+        group.abort(reason)
 
 
 def _on_threads(n: int, work: Callable[[int], Any], failed: Callable[[int], Any]) -> list[Any]:
@@ -93,7 +94,7 @@ def _on_threads(n: int, work: Callable[[int], Any], failed: Callable[[int], Any]
     def target(rank: int) -> None:
         try:
             results[rank] = work(rank)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
             failed(rank)
 
@@ -120,6 +121,8 @@ def _pair(tls: Contexts | None) -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
+    for sock in (client, server):
+        sock.settimeout(10.0)
     wrapped: list[ssl.SSLSocket] = []
     thread = threading.Thread(target=lambda: wrapped.append(tls[0].wrap_socket(server, server_side=True)))
     thread.start()

@@ -6,9 +6,7 @@ one system call brings a small frame's header and payload at once; large payload
 
 from __future__ import annotations
 
-import select
 import socket
-import ssl
 import struct
 import sys
 from abc import ABC, abstractmethod
@@ -19,12 +17,20 @@ from .errors import CorruptFrame
 from .frame import HEADER, SUMMED, Header, decode, word_sum
 from .meter import Meter
 
-INLINE = 32 * 1024
+INLINE = 64 * 1024
 """Bytes: a payload up to here always fits the reading buffer and travels in one piece with its header."""
 
 _BUFFER = 2 * (INLINE + HEADER)
 _SUM_BLOCK = 256 * 1024  # summed while in cache
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+def wake(sock: socket.socket) -> None:
+    """From any thread: make whatever blocks on this socket return."""
+    try:  # not SSLSocket.shutdown, which pulls the SSL object away from under the thread that uses it
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass
 
 
 class LinkClosed(Exception):
@@ -59,8 +65,12 @@ class Link(ABC):
         """Read some bytes into `view` (not empty); 0 if there are none (with `block`: for the whole timeout)."""
 
     @abstractmethod
-    def send(self, header: bytes, payload: Any) -> int:
+    def send(self, header: bytes | memoryview, payload: Any) -> int:
         """Send what goes without waiting; return how many bytes went."""
+
+    @abstractmethod
+    def pending(self) -> bool:
+        """Whether the socket itself holds bytes that were already taken from the kernel."""
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -89,7 +99,9 @@ class Link(ABC):
     @property
     def buffered(self) -> bool:
         """Whether bytes are here that `select.poll` cannot see."""
-        return self.aside is None and (self._header is not None or self._high - self._low >= HEADER)
+        if self.aside is None and (self._header is not None or self._high - self._low >= HEADER):
+            return True
+        return self.pending()
 
     def head(self, block: bool = False) -> Header | None:
         """Return the header of the frame in front, None if it is not here; it stays in front until its body is taken.
@@ -200,10 +212,7 @@ class Link(ABC):
 
     def wake(self) -> None:
         """From any thread: make whatever blocks on this link return."""
-        try:  # not SSLSocket.shutdown, which pulls the SSL object away from under the thread that uses it
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
-        except OSError:
-            pass
+        wake(self.sock)
 
     def close(self) -> None:
         """Close the socket."""
@@ -217,16 +226,18 @@ class PlainLink(Link):
 
     sums = True
 
-    def __init__(
-        self, sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float
-    ) -> None:
+    def __init__(self, sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> None:
         super().__init__(sock, rank, peer, run, generation)
         sock.settimeout(None)
         if sys.platform != "win32":  # there, a DWORD of milliseconds, and no MSG_DONTWAIT
-            seconds = max(int(timeout * 1e6), 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *divmod(seconds, 1_000_000)))
+            microseconds = max(int(timeout * 1e6), 1)
+            limit = struct.pack("ll", *divmod(microseconds, 1_000_000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._receive_into = sock.recv_into
         self._sendmsg = sock.sendmsg
+
+    def pending(self) -> bool:
+        return False
 
     def receive(self, view: memoryview, block: bool) -> int:
         try:
@@ -240,7 +251,7 @@ class PlainLink(Link):
         self.meter.bytes_received += got
         return got
 
-    def send(self, header: bytes, payload: Any) -> int:
+    def send(self, header: bytes | memoryview, payload: Any) -> int:
         try:
             sent = self._sendmsg((header, payload), (), _DONTWAIT)
         except BlockingIOError:
@@ -249,69 +260,3 @@ class PlainLink(Link):
             raise LinkClosed from error
         self.meter.bytes_sent += sent
         return sent
-
-
-@final
-class TLSLink(Link):
-    """A non-blocking SSL socket, used by one thread only; TLS authenticates every record, so payloads carry no sum."""
-
-    sums = False
-
-    def __init__(
-        self, sock: ssl.SSLSocket, rank: int, peer: int, run: int, generation: int, timeout: float
-    ) -> None:
-        super().__init__(sock, rank, peer, run, generation)
-        sock.setblocking(False)
-        self._ssl = sock
-        self._milliseconds = timeout * 1e3
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-
-    @property
-    def buffered(self) -> bool:
-        return super().buffered or self._ssl.pending() > 0
-
-    def receive(self, view: memoryview, block: bool) -> int:
-        while True:
-            try:
-                got = self._ssl.recv_into(view)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                if block and self._poll.poll(self._milliseconds):
-                    continue
-                return 0
-            except (OSError, ValueError) as error:
-                raise LinkClosed from error
-            if not got:
-                raise LinkClosed
-            self.meter.bytes_received += got
-            return got
-
-    def send(self, header: bytes, payload: Any) -> int:
-        small = len(payload) and memoryview(payload).nbytes <= INLINE
-        parts = (b"".join((header, payload)),) if small else (header, payload)
-        sent = 0
-        for part in parts:
-            view = memoryview(part).cast("B") if len(part) else memoryview(b"")
-            while len(view):
-                try:
-                    went = self._ssl.send(view)
-                except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                    went = 0
-                except (OSError, ValueError) as error:
-                    raise LinkClosed from error
-                if not went:
-                    self.meter.bytes_sent += sent
-                    return sent
-                sent += went
-                view = view[went:]
-        self.meter.bytes_sent += sent
-        return sent
-
-
-def make_link(sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> Link:
-    """Wrap a connected socket, plain or TLS."""
-    if sock.family != getattr(socket, "AF_UNIX", None):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if isinstance(sock, ssl.SSLSocket):
-        return TLSLink(sock, rank, peer, run, generation, timeout)
-    return PlainLink(sock, rank, peer, run, generation, timeout)

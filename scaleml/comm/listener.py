@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 import threading
@@ -11,6 +12,7 @@ from typing import final
 
 from .errors import Aborted, HandshakeError
 from .handshake import Hello, Refused, accept, welcome
+from .link import wake
 
 HANDSHAKE_SECONDS = 10.0
 """How long a connection may take to introduce itself; others are not held up by it."""
@@ -69,9 +71,15 @@ class Listener:
         self._closed = False
         self._changed = threading.Condition()
         self._links: dict[tuple[int, int], socket.socket] = {}
-        self._talking: set[socket.socket] = set()
+        self._talking: dict[socket.socket, None] = {}  # in order of age
         self._threads: set[threading.Thread] = set()
-        self._socket = _bind(host, port_range, rank)
+        self._bell = socket.socketpair()  # wakes the accepting thread
+        try:
+            self._socket = _bind(host, port_range, rank)
+        except BaseException:
+            for end in self._bell:
+                end.close()
+            raise
         self.address: tuple[str, int] = (host, self._socket.getsockname()[1])
         self._thread = threading.Thread(target=self._accept, name=f"scaleml-listener-{rank}", daemon=True)
         self._thread.start()
@@ -106,38 +114,43 @@ class Listener:
         with self._changed:
             self.reason = self.reason or reason
             self._changed.notify_all()
-            _wake(self._socket)
-            for sock in self._talking:
-                _wake(sock)
+            self._ring()
 
     def guard(self, sock: socket.socket) -> None:
         """Have `abort` and `close` wake whoever blocks on this socket too."""
         with self._changed:
             if self.reason is None and not self._closed:
-                self._talking.add(sock)
+                self._talking[sock] = None
                 return
-        _wake(sock)
+        wake(sock)
 
     def unguard(self, sock: socket.socket) -> None:
         """The end of `guard`."""
         with self._changed:
-            self._talking.discard(sock)
+            self._talking.pop(sock, None)
 
     def close(self) -> None:
         """Stop listening, close what was not handed over, end all threads; can be called again."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            _wake(self._socket)
-            for sock in self._talking:
-                _wake(sock)
+            self._ring()
             threads = list(self._threads)
         self._thread.join()
-        self._socket.close()
+        for own in (self._socket, *self._bell):
+            own.close()
         for thread in threads:
             thread.join()
         for sock in self.take().values():
             sock.close()
+
+    def _ring(self) -> None:
+        for sock in self._talking:
+            wake(sock)
+        try:
+            self._bell[0].send(b"\0")
+        except OSError:  # closed before
+            pass
 
     def __enter__(self) -> Listener:
         return self
@@ -148,55 +161,65 @@ class Listener:
     # --- its threads ----------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._bell[1], select.POLLIN)
         while True:
+            poll.poll()
+            with self._changed:
+                if self._closed or self.reason:
+                    return
             try:
                 sock, _ = self._socket.accept()
-            except OSError:
-                if self._closed or self.reason or self._socket.fileno() < 0:
-                    return
-                self.pause(0.01)  # out of descriptors, or the caller hung up first
+            except BlockingIOError:  # the caller hung up first
                 continue
-            with self._changed:
-                full = len(self._threads) >= _AT_ONCE
-                if self._closed or self.reason or full:
-                    self.rejected += full
-                    sock.close()
-                    continue
-                self._talking.add(sock)
-                thread = threading.Thread(target=self._introduce, args=(sock,), daemon=True)
-                self._threads.add(thread)
-                thread.start()
+            except OSError:  # out of descriptors: others may become free
+                self.pause(0.1)
+                continue
+            self._receive(sock)
+
+    def _receive(self, sock: socket.socket) -> None:
+        with self._changed:
+            if len(self._talking) >= _AT_ONCE:  # strangers who say nothing: the oldest has had its time
+                wake(next(iter(self._talking)))
+            self._talking[sock] = None
+            thread = threading.Thread(target=self._introduce, args=(sock,), daemon=True)
+            self._threads.add(thread)
+            thread.start()
 
     def _introduce(self, plain: socket.socket) -> None:
         sock = plain
+        deadline = monotonic() + HANDSHAKE_SECONDS
         try:
             plain.settimeout(HANDSHAKE_SECONDS)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                sock = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+                sock = secure = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
                 self.unguard(plain)
                 self.guard(sock)
-                sock.do_handshake()  # type: ignore[attr-defined]
-            hello = accept(sock, self.token)
+                secure.do_handshake()
+            hello = accept(sock, self.token, deadline)
             if not self._admit(hello, sock):
                 raise Refused("it is not of this generation")
         except (OSError, ValueError, Refused):
-            _wake(sock)
+            wake(sock)
             sock.close()
             with self._changed:
                 self.rejected += not self._closed and not self.reason
         finally:
+            self.unguard(plain)
+            self.unguard(sock)
             with self._changed:
-                self._talking -= {plain, sock}
                 self._threads.discard(threading.current_thread())
 
     def _admit(self, hello: Hello, sock: socket.socket) -> bool:
         expected = Hello(self.run, self.generation, hello.source, self.rank, hello.channel)
         if hello != expected or hello.source <= self.rank or hello.channel not in (0, 1):
             return False
-        welcome(sock)
         with self._changed:
             if self._closed or self.reason:
                 return False
+            welcome(sock)
             older = self._links.pop((hello.source, hello.channel), None)
             if older is not None:  # it dialled again
                 older.close()
@@ -219,6 +242,7 @@ def _bind(host: str, port_range: tuple[int, int] | None, rank: int) -> socket.so
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
             sock.listen(512)
+            sock.setblocking(False)
             return sock
         except OSError as error:
             problem = error
@@ -230,10 +254,3 @@ def _bind(host: str, port_range: tuple[int, int] | None, rank: int) -> socket.so
         "the other workers reach it; with a port range, one of its ports must be free",
         rank=rank,
     )
-
-
-def _wake(sock: socket.socket) -> None:
-    try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        pass

@@ -16,6 +16,7 @@ from .segment import Segment
 if TYPE_CHECKING:
     from .channel import Channel
     from .link import Link
+    from .memory import Memory
     from .progress import Progress
 
 OnStall = Callable[[int, int, str, float], bool]
@@ -49,7 +50,6 @@ class Mesh:
         run: int,
         generation: int,
         timeout: float,
-        on_stall: OnStall | None,
         scratch: str | None,
     ) -> None:
         self.rank = rank
@@ -57,7 +57,7 @@ class Mesh:
         self.run = run
         self.generation = generation
         self.timeout = timeout
-        self.on_stall = on_stall
+        self.on_stall: OnStall | None = None
         self.scratch = scratch
         self.step = 0
         self.compute_seconds = 0.0
@@ -68,6 +68,7 @@ class Mesh:
         self.segments: list[Shared] = []  # ours
         self.named: set[Segment] = set()  # ours that not all have opened yet
         self.theirs: dict[tuple[int, int], Segment] = {}  # by (peer, number)
+        self.memories: list[Memory] = []  # of all groups
         self.channel: Channel
         self.progress: Progress
         self.reason: str | None = None  # why we were aborted
@@ -87,14 +88,14 @@ class Mesh:
         tag: int = 0,
         dtype: int = 0,
         flags: int = 0,
-        index: int = 0,
+        block: int = 0,
         codec: int = 0,
         length: int = 0,
         checksum: int = 0,
     ) -> bytes:
         """Encode a header, stamped with this rank's step, control word and compute time."""
         return frame.encode(
-            kind, op, codec, dtype, flags, index, tag, self.run, self.generation, group, sequence, self.step, length,
+            kind, op, codec, dtype, flags, block, tag, self.run, self.generation, group, sequence, self.step, length,
             self.control, self.compute_seconds, checksum,
         )  # fmt: skip
 
@@ -186,4 +187,6 @@ class Mesh:
             segment.unlink()
         self.named.clear()
         self.segments.clear()
+        for memory in self.memories:
+            memory.clear()
         self.theirs.clear()

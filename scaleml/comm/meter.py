@@ -33,7 +33,7 @@ class Meter:
     [0.0, 0.3]
     """
 
-    __slots__ = ("wait", "comm", "bytes_sent", "bytes_received", "waited")
+    __slots__ = ("bytes_received", "bytes_sent", "comm", "wait", "waited")
 
     def __init__(self, size: int) -> None:
         self.waited = [0.0] * size

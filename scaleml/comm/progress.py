@@ -1,4 +1,4 @@
-"""Collectives in the background: one thread a rank, its own links, operations in the order in which they were started."""
+"""Collectives in the background: one thread a rank, its own links, operations in the order of their start."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Handle:
         stop = perf_counter()
         meter = self._mesh.meter
         # Only what this thread lost counts, so that a rank's times add up: first to the peer's delay, then to the wire.
-        meter.account(stop - start, min(max(self._waited_until - start, 0.0), self._blocked, stop - start), self._blocker)
+        blocked = min(max(self._waited_until - start, 0.0), self._blocked, stop - start)
+        meter.account(stop - start, blocked, self._blocker)
         meter.bytes_sent += self._sent
         meter.bytes_received += self._received
         self._blocked = self._sent = self._received = 0
@@ -64,7 +65,7 @@ class Handle:
                 raise earlier
             self._mesh.check()
             self._result = self._operation(channel)
-        except BaseException as error:  # handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
             self._error = error
         self._blocked, self._blocker = channel.blocked, channel.blocker
         self._waited_until = start + channel.blocked

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from time import monotonic
 
-from .errors import CommError, HandshakeError
+from .errors import HandshakeError
 from .group import Group
 from .handshake import Hello, Refused, dial
 from .hosts import build
@@ -57,39 +57,49 @@ def connect(
     deadline = monotonic() + deadline_s
     size = len(book)
     reasons: dict[int, str] = {}
-    dialled: dict[tuple[int, int], socket.socket] = {}
-    taken: dict[tuple[int, int], socket.socket] = {}
+    links: dict[tuple[int, int], socket.socket] = {}
 
     def reach(peer: int) -> None:
         for channel in range(_CHANNELS):
-            sock = _dial(listener, book[peer], Hello(listener.run, listener.generation, rank, peer, channel), tls, deadline, reasons)
+            hello = Hello(listener.run, listener.generation, rank, peer, channel)
+            sock = _dial(listener, book[peer], hello, tls, deadline, reasons)
             if sock is None:
                 return
-            dialled[peer, channel] = sock
+            links[peer, channel] = sock
 
-    threads = [threading.Thread(target=reach, args=(peer,), name=f"scaleml-dial-{peer}", daemon=True) for peer in range(rank)]
+    threads = [
+        threading.Thread(target=reach, args=(peer,), name=f"scaleml-dial-{peer}", daemon=True) for peer in range(rank)
+    ]
+    higher = {(peer, channel) for peer in range(rank + 1, size) for channel in range(_CHANNELS)}
+    group = None
     try:
         for thread in threads:
             thread.start()
-        missing = listener.wait({(peer, c) for peer in range(rank + 1, size) for c in range(_CHANNELS)}, deadline)
+        missing = {peer for peer, _ in listener.wait(higher, deadline)}
         for thread in threads:
             thread.join()
         listener.check()
-        absent = sorted({peer for peer, _ in missing} | {peer for peer in range(rank) if (peer, 1) not in dialled})
-        if absent:
-            raise _missing(rank, absent, book, deadline_s, reasons)
-        taken = listener.take()
+        missing |= {peer for peer in range(rank) if (peer, _CHANNELS - 1) not in links}
+        if missing:
+            raise _missing(rank, sorted(missing), book, deadline_s, reasons)
+        links.update(listener.take())
+        for sock in links.values():
+            listener.guard(sock)
+        sockets = [[links.get((peer, channel)) for peer in range(size)] for channel in range(_CHANNELS)]
+        group = build(sockets, rank, size, listener.run, listener.generation, timeout, on_stall, scratch, shared_memory)
+        for sock in links.values():
+            listener.unguard(sock)
+        listener.check()
+        return group
+    except BaseException:
+        if group is not None:
+            group.close()
+        for sock in links.values():
+            sock.close()
+        listener.check()  # the cause, if we were aborted
+        raise
     finally:
         listener.close()
-        if not taken and size > 1 and len(dialled) < (size - 1) * _CHANNELS:
-            for sock in dialled.values():
-                sock.close()
-    dialled.update(taken)
-    sockets = [[dialled.get((peer, channel)) for peer in range(size)] for channel in range(_CHANNELS)]
-    try:
-        return build(sockets, rank, size, listener.run, listener.generation, timeout, on_stall, scratch, shared_memory)
-    except CommError as error:
-        raise HandshakeError(f"rank {rank} lost a peer while the group was made: {error}", rank=rank, peer=error.peer) from error
 
 
 def _dial(
@@ -106,13 +116,12 @@ def _dial(
         try:
             sock = _connected(listener, address, min(left, HANDSHAKE_SECONDS))
             if tls is not None:
-                plain, sock = sock, tls.wrap_socket(
-                    sock, server_hostname=address[0] if tls.check_hostname else None, do_handshake_on_connect=False
-                )
+                plain, host = sock, address[0] if tls.check_hostname else None
+                sock = secure = tls.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
                 listener.unguard(plain)
                 listener.guard(sock)
-                sock.do_handshake()
-            dial(sock, listener.token, hello)
+                secure.do_handshake()
+            dial(sock, listener.token, hello, min(deadline, monotonic() + HANDSHAKE_SECONDS))
             return sock
         except (OSError, ValueError, Refused) as error:
             reasons[hello.target] = str(error)
@@ -132,6 +141,7 @@ def _connected(listener: Listener, address: Address, seconds: float) -> socket.s
     try:
         sock.settimeout(seconds)
         sock.connect(target)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
         listener.unguard(sock)
         sock.close()
@@ -139,7 +149,9 @@ def _connected(listener: Listener, address: Address, seconds: float) -> socket.s
     return sock
 
 
-def _missing(rank: int, absent: list[int], book: Sequence[Address], seconds: float, reasons: dict[int, str]) -> HandshakeError:
+def _missing(
+    rank: int, absent: list[int], book: Sequence[Address], seconds: float, reasons: dict[int, str]
+) -> HandshakeError:
     names = ", ".join(
         f"rank {peer} at {book[peer][0]}:{book[peer][1]} ({reasons.get(peer, 'it never called')})" for peer in absent
     )

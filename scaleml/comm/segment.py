@@ -46,7 +46,7 @@ class Segment:
         Where its first byte lies in this process.
     """
 
-    __slots__ = ("path", "nbytes", "address", "named", "_bytes")
+    __slots__ = ("_bytes", "address", "named", "nbytes", "path")
 
     def __init__(self, path: str, descriptor: int, nbytes: int, owned: bool) -> None:
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # the page faults now, not in the first step

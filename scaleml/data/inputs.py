@@ -156,7 +156,9 @@ def _encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
         )
     classes = np.unique(y) if known is None else known
     if len(classes) < 2:
-        raise ValueError(f"y holds one class only, {classes[0]!r}: a classifier needs at least two; check how y was made or split")
+        raise ValueError(
+            f"y holds one class only, {classes[0]!r}: a classifier needs at least two; check how y was made or split"
+        )
     codes = np.searchsorted(classes, y)
     outside = (codes == len(classes)) | (classes[np.minimum(codes, len(classes) - 1)] != y)
     if outside.any():
@@ -166,9 +168,17 @@ def _encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
 
 
 def _refuse_missing(y: Any) -> None:
-    missing = (y != y) if y.dtype.kind in "fc" else np.asarray([v is None or v != v for v in y]) if y.dtype == object else None
+    missing = (
+        (y != y)
+        if y.dtype.kind in "fc"
+        else np.asarray([v is None or v != v for v in y])
+        if y.dtype == object
+        else None
+    )
     if missing is not None and missing.any():
-        raise ValueError(f"y is missing at row {int(np.flatnonzero(missing)[0])} ({int(missing.sum())} in all): drop those rows")
+        raise ValueError(
+            f"y is missing at row {int(np.flatnonzero(missing)[0])} ({int(missing.sum())} in all): drop those rows"
+        )
 
 
 def _as_targets(y: Any) -> Any:

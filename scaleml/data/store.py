@@ -172,7 +172,7 @@ class Store:
         return region
 
     def _put(self, values: Any, offset: int) -> int:
-        view = memoryview(np.ascontiguousarray(values)).cast("B") if values.size else memoryview(b"")
+        view = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         done = 0
         while done < len(view):
             done += os.pwrite(self._fd, view[done:], offset + done)

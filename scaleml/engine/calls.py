@@ -18,7 +18,8 @@ def within(client: Client, seconds: float, coroutine: Coroutine[Any, Any, Any], 
     TimeoutError
         Naming ``what``, when it takes longer than ``seconds``.
     """
-    future = asyncio.run_coroutine_threadsafe(coroutine, client.loop.asyncio_loop)
+    loop: Any = client.loop
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop.asyncio_loop)
     try:
         return future.result(seconds)
     except concurrent.futures.TimeoutError:
@@ -27,7 +28,12 @@ def within(client: Client, seconds: float, coroutine: Coroutine[Any, Any, Any], 
 
 
 def on_workers(
-    client: Client, seconds: float, function: Callable[..., Any], *args: Any, workers: Sequence[str], on_error: str = "raise"
+    client: Client,
+    seconds: float,
+    function: Callable[..., Any],
+    *args: Any,
+    workers: Sequence[str],
+    on_error: str = "raise",
 ) -> dict[str, Any]:
     """Run a function out of band on some workers, each called by address, and wait for all.
 
@@ -41,5 +47,7 @@ def on_workers(
 def identity(client: Client, seconds: float) -> dict[str, Any]:
     """Return what the scheduler knows of its workers, fresh: address -> facts."""
     assert client.scheduler is not None
-    facts = within(client, seconds, client.scheduler.identity(n_workers=-1), "asking the Dask scheduler for its workers")
+    facts = within(
+        client, seconds, client.scheduler.identity(n_workers=-1), "asking the Dask scheduler for its workers"
+    )
     return dict(facts["workers"])

@@ -23,8 +23,6 @@ from scaleml.engine import watchdog
 from scaleml.engine.errors import StartFailed
 
 _START_TIMEOUT: Final = 60.0
-_lock: Final = threading.Lock()
-_embedded: _Embedded | None = None
 
 
 class _Process(Subprocess):
@@ -82,7 +80,7 @@ class _Embedded:
                 "host": "127.0.0.1",
                 "port": 0,
                 "dashboard": False,
-                "dashboard_address": None,
+                "dashboard_address": "127.0.0.1:0",
                 "preload": preload,
                 "scheduler_file": f"{name}/scheduler.json",
             },
@@ -129,6 +127,16 @@ class _Embedded:
         self.folder.cleanup()
 
 
+class _Own:
+    """The embedded cluster of this process, if it has one."""
+
+    lock: Final = threading.Lock()
+    cluster: _Embedded | None = None
+
+
+_own: Final = _Own()
+
+
 def find_client(client: Client | None, workers: Any = None) -> tuple[Client, bool]:
     """Return the client to use and whether it is that of the embedded cluster.
 
@@ -150,7 +158,7 @@ def find_client(client: Client | None, workers: Any = None) -> tuple[Client, boo
         try:
             client = get_client()
         except ValueError:
-            return _own(workers if isinstance(workers, int) else 0), True
+            return _own_client(workers if isinstance(workers, int) else 0), True
     if not isinstance(client, Client):
         raise TypeError(
             f"client={client!r}: must be a distributed.Client, or None for the current one or an embedded cluster; "
@@ -160,8 +168,7 @@ def find_client(client: Client | None, workers: Any = None) -> tuple[Client, boo
         raise ValueError(f"client={client!r} is asynchronous: pass a client made with asynchronous=False")
     if client.status != "running":
         raise ValueError(f"client={client!r} is {client.status}: make a new distributed.Client, or pass client=None")
-    own = _embedded is not None and client is _embedded.client
-    return client, own
+    return client, _own.cluster is not None and client is _own.cluster.client
 
 
 def embedded_size() -> int:
@@ -171,28 +178,26 @@ def embedded_size() -> int:
 
 def close_embedded() -> None:
     """Close the embedded cluster, if there is one; the next run starts another."""
-    global _embedded
-    with _lock:
-        cluster, _embedded = _embedded, None
+    with _own.lock:
+        cluster, _own.cluster = _own.cluster, None
     if cluster is not None:
         cluster.close()
 
 
-def _own(workers: int) -> Client:
-    global _embedded
+def _own_client(workers: int) -> Client:
     if multiprocessing.parent_process() is not None:
         raise StartFailed(
-            "no Dask cluster is started inside a child process (joblib, multiprocessing): start one in the main process and pass "
-            "its client, or train with n_jobs=1"
+            "no Dask cluster is started inside a child process (joblib, multiprocessing): start one in the main process "
+            "and pass its client, or train with n_jobs=1"
         )
     workers = max(workers, embedded_size())
-    with _lock:
-        if _embedded is not None and not _embedded.alive:
-            _embedded.close()
-            _embedded = None
-        if _embedded is None:
-            _embedded = _Embedded(workers)
+    with _own.lock:
+        if _own.cluster is not None and not _own.cluster.alive:
+            _own.cluster.close()
+            _own.cluster = None
+        if _own.cluster is None:
+            _own.cluster = _Embedded(workers)
             atexit.register(close_embedded)
         else:
-            _embedded.await_workers(workers)
-        return _embedded.client
+            _own.cluster.await_workers(workers)
+        return _own.cluster.client

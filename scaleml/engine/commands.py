@@ -67,6 +67,19 @@ def fault_from(description: dict[str, Any]) -> Fault:
     return _FAULTS[settings.pop("name")](**settings)
 
 
+def check_faults(faults: list[Fault], workers: int, own_cluster: bool) -> None:
+    """Raise for a fault that cannot be injected."""
+    for fault in faults:
+        if not isinstance(fault, Fault):
+            raise TypeError(f"{fault!r} is no fault: use one of scaleml.faults, such as Slow(rank=1, factor=4)")
+        if fault.rank >= workers:
+            raise ValueError(f"{fault!r}: there are {workers} training ranks, 0 to {workers - 1}")
+        if isinstance(fault, Kill) and not own_cluster:
+            raise ValueError(
+                f"{fault!r}: only workers that scaleml started may be killed; pass client=None to use its own cluster"
+            )
+
+
 class Mailbox:
     """Where commands for rank 0 arrive, from another thread; looking whether there is one costs one attribute."""
 

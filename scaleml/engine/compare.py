@@ -11,8 +11,8 @@ from distributed import Client
 from scaleml.engine import calls
 from scaleml.engine.cluster import find_client
 from scaleml.engine.errors import RunFailed
-from scaleml.engine.run import Run
 from scaleml.engine.hosts import facts_of
+from scaleml.engine.run import Run
 from scaleml.engine.train import Data, Settings, launch
 from scaleml.faults import Fault
 from scaleml.models import Model
@@ -50,12 +50,18 @@ class Trial:
 
     def __post_init__(self) -> None:
         if not isinstance(self.strategy, Strategy):
-            raise TypeError(f"{self.strategy!r} is no strategy: pass objects such as Serial(), AllReduce() or LocalSGD(8), or Trial(strategy, ...)")
+            raise TypeError(
+                f"{self.strategy!r} is no strategy: pass objects such as Serial(), AllReduce() or LocalSGD(8), or Trial(strategy, ...)"
+            )
 
     @property
     def label(self) -> str:
         """How the comparison calls it."""
-        own = [_short(getattr(self, field.name), field.name) for field in fields(self)[1:] if getattr(self, field.name) is not None]
+        own = [
+            _short(getattr(self, field.name), field.name)
+            for field in fields(self)[1:]
+            if getattr(self, field.name) is not None
+        ]
         return ", ".join([repr(self.strategy), *own])
 
 
@@ -115,10 +121,25 @@ def compare(
     >>> scaleml.compare(scaleml.LinearModel(), X / 16, y, [scaleml.Serial(), scaleml.AllReduce()]).verdict  # doctest: +SKIP
     """
     trials = _trials(strategies)
-    common = {"model": model, "seed": seed, "faults": tuple(faults or ()), "evaluations_an_epoch": max(1, -(-20 // max(1, epochs)))}
-    defaults = {"optimizer": SGD(0.1) if optimizer is None else optimizer, "epochs": epochs, "batch_size": batch_size}
+    common: dict[str, Any] = {
+        "model": model,
+        "seed": seed,
+        "faults": tuple(faults or ()),
+        "evaluations_an_epoch": max(1, -(-20 // max(1, epochs))),
+    }
+    defaults: dict[str, Any] = {
+        "optimizer": SGD(0.1) if optimizer is None else optimizer,
+        "epochs": epochs,
+        "batch_size": batch_size,
+    }
     # All settings are checked before the first run: nobody should wait for an error in the last.
-    plans = [(Settings(strategy=trial.strategy, label=trial.label, **common, **_own(trial, defaults)), trial.workers or workers) for trial in trials]
+    plans = [
+        (
+            Settings(strategy=trial.strategy, label=trial.label, **common, **_own(trial, defaults)),
+            trial.workers or workers,
+        )
+        for trial in trials
+    ]
     most = max((count for _, count in plans if isinstance(count, int)), default=None)
     found, own = find_client(client, workers if most is None else most)
     plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
@@ -149,7 +170,9 @@ def _trials(strategies: Sequence[Strategy | Trial]) -> list[Trial]:
 
 
 def _own(trial: Trial, defaults: dict[str, Any]) -> dict[str, Any]:
-    return {name: default if getattr(trial, name) is None else getattr(trial, name) for name, default in defaults.items()}
+    return {
+        name: default if getattr(trial, name) is None else getattr(trial, name) for name, default in defaults.items()
+    }
 
 
 def _with_baseline(settings: Settings, workers: Any, client: Client) -> list[tuple[Settings, Any]]:
@@ -162,4 +185,7 @@ def _with_baseline(settings: Settings, workers: Any, client: Client) -> list[tup
     if cores <= threads:
         return [(settings, workers)]
     whole = Serial(threads=cores)
-    return [(settings, workers), (replace(settings, strategy=whole, label=settings.label.replace(repr(Serial()), repr(whole))), workers)]
+    return [
+        (settings, workers),
+        (replace(settings, strategy=whole, label=settings.label.replace(repr(Serial()), repr(whole))), workers),
+    ]

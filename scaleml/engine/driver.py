@@ -12,14 +12,13 @@ from typing import Any, Final
 
 from distributed import Client, Future
 
-from scaleml.engine import calls, config, inbox
+from scaleml.engine import calls, config, inbox, starting
 from scaleml.engine.commands import Command
 from scaleml.engine.errors import StartFailed
-from scaleml.engine.lobby import Ticket, deliver, end_ranks, open_places
+from scaleml.engine.lobby import deliver, end_ranks
 from scaleml.engine.placement import Placement
 from scaleml.engine.placing import PlacedData
-from scaleml.engine.rank import rank_main, task_key
-from scaleml.engine.spec import Outcome, Plan, RankSpec
+from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.supervisor import (
     Abort,
     Applied,
@@ -58,10 +57,6 @@ class Driver:
         The ranks' workers.
     data : PlacedData
         The shards.
-    on_notes : callable
-        Called with the history's new rows and evaluations.
-    on_change : callable
-        Called after each change of the run's state.
     """
 
     def __init__(
@@ -70,8 +65,6 @@ class Driver:
         plan: Plan,
         placement: Placement,
         data: PlacedData,
-        on_notes: Callable[[bytes, list[Any]], None],
-        on_change: Callable[[], None],
     ) -> None:
         self.run = secrets.token_hex(16)
         self.client = client
@@ -81,15 +74,24 @@ class Driver:
         self.error: str | None = None
         self.params: Any = None
         self._data = data
-        self._on_notes = on_notes
-        self._on_change = on_change
+        self._on_notes: Callable[[bytes, list[Any]], None] | None = None
+        self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._futures: list[Future] = []
+        self._futures: list[Future[Any]] = []
         self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
 
-    def start(self) -> None:
-        """Begin; returns at once."""
+    def start(self, on_notes: Callable[[bytes, list[Any]], None], on_change: Callable[[], None]) -> None:
+        """Begin, and return at once.
+
+        Parameters
+        ----------
+        on_notes : callable
+            Called with the history's new rows and evaluations.
+        on_change : callable
+            Called after each change of the run's state.
+        """
+        self._on_notes, self._on_change = on_notes, on_change
         self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
@@ -116,6 +118,7 @@ class Driver:
         """A rank reports."""
         kind, rank = message["kind"], message["rank"]
         if kind == "rows":
+            assert self._on_notes is not None
             self._on_notes(message["rows"], message["evaluations"])
         elif kind == "entered":
             self._events.put(Entered(rank))
@@ -124,7 +127,9 @@ class Driver:
         elif kind == "failed":
             self._events.put(RankFailed(rank, message["error"], message["cause"], message["step"], message["peer"]))
         elif kind == "stalled":
-            self._events.put(Stalled(rank, message["peer"], message["step"], message["waiting_for"], message["seconds"]))
+            self._events.put(
+                Stalled(rank, message["peer"], message["step"], message["waiting_for"], message["seconds"])
+            )
         elif kind == "applied":
             self._events.put(Applied(rank, message["number"], message["verb"], message["step"]))
 
@@ -140,65 +145,22 @@ class Driver:
             inbox.listen(self.client, self.run, workers, self)
             self._place_ranks()
             self._follow()
-        except Exception as error:
-            self._conclude(Conclude("failed", str(error) if isinstance(error, StartFailed) else f"{type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001  whatever happens, the run must end and say why
+            self._conclude(
+                Conclude("failed", str(error) if isinstance(error, StartFailed) else f"{type(error).__name__}: {error}")
+            )
         finally:
             inbox.forget(self.run, workers, self)
             self._clean_up()
             self.state = self._supervisor.state
-            self._on_change()
+            self._changed()
 
     def _place_ranks(self) -> None:
-        """Rendezvous in two calls: open the places, then send the ranks with everyone's address."""
-        placement, run = self.placement, self.run
-        token, nonces = secrets.token_bytes(32), [secrets.token_hex(16) for _ in placement.addresses]
-        patience = config.seconds("start-timeout")
-        tickets: dict[str, list[Ticket]] = {}
-        for rank, address in enumerate(placement.addresses):
-            ticket = Ticket(run, 0, rank, nonces[rank], token, config.port_range(), 2 * patience)
-            tickets.setdefault(address, []).append(ticket)
-        answers = self._open(tickets)
-        book = {rank: place for answer in answers.values() for rank, place in answer["addresses"].items()}
+        run = starting.Start(self.client, self.run, self.plan, self.placement, config.seconds("start-timeout"))
+        answers = run.open_places()
         self._supervisor.busy = {address: answer["busy"] for address, answer in answers.items()}
-        self._supervisor.start_by = time.monotonic() + patience
-        owned = [self.plan.owned(rank) for rank in range(placement.layout.workers)]
-        parts = self._data.shards_for(placement.addresses[: placement.layout.workers], len(self.plan.shard_sizes), owned)
-        for rank, address in enumerate(placement.addresses):
-            spec = RankSpec(
-                run=run,
-                generation=0,
-                rank=rank,
-                nonce=nonces[rank],
-                token=token,
-                book=tuple(book[r] for r in range(placement.layout.size)),
-                threads=placement.threads,
-                comm_timeout=config.seconds("comm.timeout"),
-                start_timeout=patience,
-                shared_memory=config.shared_memory(),
-            )
-            shards, held_out = parts[rank] if rank < len(parts) else ([], [])
-            future = self.client.submit(
-                rank_main,
-                self.plan,
-                spec,
-                shards,
-                held_out,
-                key=task_key(run, 0, rank),
-                workers=[address],
-                allow_other_workers=False,
-                retries=0,
-                pure=False,
-                priority=1,
-            )
-            self._futures.append(future)
-
-    def _open(self, tickets: dict[str, list[Ticket]]) -> dict[str, Any]:
-        answers = calls.on_workers(self.client, CALL, open_places, tickets, workers=list(tickets), on_error="return")
-        for address in tickets:
-            answer = answers.get(address, "it left the cluster")
-            if not isinstance(answer, dict):
-                raise StartFailed(f"worker {address} could not open a place for its rank: {answer}")
-        return answers
+        self._supervisor.start_by = time.monotonic() + run.patience
+        run.send_ranks(answers, self._data, self._futures)
 
     def _follow(self) -> None:
         while not self._supervisor.over:
@@ -217,7 +179,11 @@ class Driver:
         if not self._supervisor.over:
             self.state = self._supervisor.state
         if self.state != before or isinstance(event, Applied):
-            self._on_change()
+            self._changed()
+
+    def _changed(self) -> None:
+        assert self._on_change is not None
+        self._on_change()
 
     def _perform(self, instruction: Instruction) -> None:
         if isinstance(instruction, Abort):
@@ -231,7 +197,9 @@ class Driver:
         living = [address for address in self.placement.workers if address not in self._supervisor.lost]
         if self.client.status == "running" and living:
             with contextlib.suppress(Exception):  # whoever does not hear it notices that its task is gone, or its links
-                calls.on_workers(self.client, ENDING / 2, end_ranks, self.run, reason, workers=living, on_error="ignore")
+                calls.on_workers(
+                    self.client, ENDING / 2, end_ranks, self.run, reason, workers=living, on_error="ignore"
+                )
 
     def _check_heartbeat(self, stall: Stalled) -> None:
         address = self.placement.addresses[stall.peer]
@@ -262,13 +230,19 @@ class Driver:
         deadline = time.monotonic() + ENDING / 2
         supervisor = self._supervisor
         supervisor.state = "failing"  # the last words of the ranks still count
-        while len(supervisor.ended) < len(self._futures) and time.monotonic() < deadline and self.client.status == "running":
+        while (
+            len(supervisor.ended) < len(self._futures)
+            and time.monotonic() < deadline
+            and self.client.status == "running"
+        ):
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=0.02)
                 if isinstance(event, Left):
                     supervisor.ended[event.rank] = event.status
                 elif isinstance(event, WorkerLost):
-                    supervisor.ended |= {rank: "lost" for rank, at in enumerate(supervisor.addresses) if at == event.address}
+                    supervisor.ended |= {
+                        rank: "lost" for rank, at in enumerate(supervisor.addresses) if at == event.address
+                    }
         supervisor.state = "failed"
 
     def _fetch_params(self) -> None:
@@ -287,9 +261,15 @@ class Driver:
         if self.client.status == "running":
             if self._supervisor.state == "failed":
                 with contextlib.suppress(Exception):
-                    calls.on_workers(self.client, ENDING / 2, end_ranks, self.run, "the run failed", workers=[
-                        address for address in self.placement.workers if address not in self._supervisor.lost
-                    ], on_error="ignore")
+                    calls.on_workers(
+                        self.client,
+                        ENDING / 2,
+                        end_ranks,
+                        self.run,
+                        "the run failed",
+                        workers=[address for address in self.placement.workers if address not in self._supervisor.lost],
+                        on_error="ignore",
+                    )
                 with contextlib.suppress(Exception):
                     calls.within(self.client, CALL, self.client._cancel(futures, force=True), "cancelling the ranks")
             for future in futures:

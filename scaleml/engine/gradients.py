@@ -13,6 +13,7 @@ import numpy as np
 from scaleml.engine.errors import NonFinite
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault, Slow
+from scaleml.optim import clip
 from scaleml.telemetry.recorder import Recorder
 
 TAIL: Final = 3
@@ -36,7 +37,9 @@ class Gradients:
         What is broken at this rank.
     """
 
-    def __init__(self, plan: Plan, batches: Any, buffer: Any, recorder: Recorder, rank: int, faults: Sequence[Fault]) -> None:
+    def __init__(
+        self, plan: Plan, batches: Any, buffer: Any, recorder: Recorder, rank: int, faults: Sequence[Fault]
+    ) -> None:
         self.rank = rank
         self.batches = batches
         self.recorder = recorder
@@ -104,7 +107,11 @@ class Update:
         begin = clock()
         mean = self.mean(w, g)
         if mean is not None:
+            if self.optimizer.clip_norm is not None:
+                clip(mean, self.optimizer.clip_norm)
             self.t = t = self.t + 1
+            if self.optimizer.clip_norm is not None:
+                clip(mean, self.optimizer.clip_norm)
             self.optimizer.apply(w, mean, state, t)
         self._recorder.apply += clock() - begin
 

@@ -34,11 +34,15 @@ def facts_of(client: Client, addresses: Sequence[str]) -> dict[str, dict[str, An
 
 def _checked(address: str, answer: Any) -> dict[str, Any]:
     if isinstance(answer, ModuleNotFoundError):
-        raise StartFailed(f"worker {address} cannot import {answer.name}: install scaleml there, in the same version as here")
+        raise StartFailed(
+            f"worker {address} cannot import {answer.name}: install scaleml there, in the same version as here"
+        )
     if not isinstance(answer, dict):
         raise StartFailed(f"worker {address} does not answer: {answer or 'it left the cluster'}")
     here = host_facts()
     for what in ("scaleml", "numpy"):
         if answer[what] != here[what]:
-            raise StartFailed(f"worker {address} has {what} {answer[what]}, this process {here[what]}: install the same version on both")
+            raise StartFailed(
+                f"worker {address} has {what} {answer[what]}, this process {here[what]}: install the same version on both"
+            )
     return answer

@@ -118,7 +118,9 @@ def open_places(tickets: dict[str, list[Ticket]], dask_worker: Any) -> dict[str,
             _places[ticket.key] = lobby
         dask_worker.loop.call_later(ticket.expires, close_place, ticket.key)
         addresses[ticket.rank] = lobby.listener.address
-    busy = [str(state.key) for state in dask_worker.state.tasks.values() if state.state in ("executing", "long-running")]
+    busy = [
+        str(state.key) for state in dask_worker.state.tasks.values() if state.state in ("executing", "long-running")
+    ]
     return {"addresses": addresses, "busy": busy}
 
 

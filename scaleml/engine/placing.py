@@ -70,13 +70,17 @@ class PlacedData:
         size = sum(Store.size(inputs, rows, self.dtype) for inputs, rows, _ in parts if inputs is not None)
         self._store = store = Store(size)
         try:
-            self._tables = [store.write(inputs, rows, self.dtype, name) for inputs, rows, name in parts if inputs is not None]
+            self._tables = [
+                store.write(inputs, rows, self.dtype, name) for inputs, rows, name in parts if inputs is not None
+            ]
             store.seal(self._nonce)
         except BaseException:
             self.close()
             raise
 
-    def shards_for(self, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]) -> list[tuple[list[Any], list[Any]]]:
+    def shards_for(
+        self, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]
+    ) -> list[tuple[list[Any], list[Any]]]:
         """Return, for each training rank, its shards and its part of the held-out data.
 
         Parameters
@@ -112,7 +116,9 @@ class PlacedData:
         unknown = [address for address in dict.fromkeys(addresses) if address not in self._sees_store]
         if unknown:
             assert self._store is not None
-            self._sees_store |= calls.on_workers(self.client, 30, _can_read, self._store.path, self._nonce, workers=unknown)
+            self._sees_store |= calls.on_workers(
+                self.client, 30, _can_read, self._store.path, self._nonce, workers=unknown
+            )
         return self._sees_store
 
     def _scatter(self, address: str, inputs: Inputs | None, rows: Any, shard: Any) -> Any:

@@ -44,7 +44,7 @@ def rank_main(plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Seq
         secede()
         with pinned(spec.threads):
             outcome = _train(plan, spec, lobby, beacon, worker, shards, held_out)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
         outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
         beacon.report("failed", error=outcome.error, cause=_cause(error), step=0, peer=_peer(error))
     finally:
@@ -56,7 +56,13 @@ def rank_main(plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Seq
 
 
 def _train(
-    plan: Plan, spec: RankSpec, lobby: lobbies.Lobby, beacon: Beacon, worker: Any, shards: Sequence[Shard], held_out: Sequence[Shard]
+    plan: Plan,
+    spec: RankSpec,
+    lobby: lobbies.Lobby,
+    beacon: Beacon,
+    worker: Any,
+    shards: Sequence[Shard],
+    held_out: Sequence[Shard],
 ) -> Outcome:
     with _connect(spec, lobby, beacon, worker) as group:
         lobby.attach(group)
@@ -71,7 +77,7 @@ def _train(
             loop = WorkerLoop(plan, group, batches, validation, lobby.mailbox, beacon.report, recorder)
         try:
             return loop.run()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
             step = loop.steps
             beacon.send_notes()
             # Told before the links close: then the cause is known before its consequences.

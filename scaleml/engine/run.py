@@ -10,11 +10,11 @@ from typing import Any, final
 import numpy as np
 
 from scaleml import strategies
-from scaleml.engine.commands import Command, describe
+from scaleml.engine.commands import Command, check_faults, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.trained import TrainedModel
-from scaleml.faults import Fault, Kill
+from scaleml.faults import Fault
 from scaleml.telemetry import History, Ledger
 
 _ACKNOWLEDGE = 30.0
@@ -91,7 +91,9 @@ class Run:
             While the run lives, or when it left no parameters.
         """
         if self.params is None:
-            raise RuntimeError(f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}")
+            raise RuntimeError(
+                f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}"
+            )
         return TrainedModel(self.plan.network, self.params, self._classes)
 
     @property
@@ -148,7 +150,11 @@ class Run:
             self._tell("stop", until_over=True)
 
     def update(
-        self, *, strategy: strategies.Strategy | None = None, learning_rate: float | None = None, batch_size: int | None = None
+        self,
+        *,
+        strategy: strategies.Strategy | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
     ) -> None:
         """Change settings in mid-run; all ranks apply them at the same step boundary.
 
@@ -173,7 +179,9 @@ class Run:
             settings["learning_rate"] = float(learning_rate)
         if batch_size is not None:
             if not (isinstance(batch_size, int) and batch_size >= 1):
-                raise ValueError(f"batch_size={batch_size!r}: must be a positive integer, the rows of one step over all ranks")
+                raise ValueError(
+                    f"batch_size={batch_size!r}: must be a positive integer, the rows of one step over all ranks"
+                )
             settings["batch_size"] = batch_size
         if strategy is not None:
             self._check_successor(strategy)
@@ -182,7 +190,9 @@ class Run:
             self._tell("update", settings)
             if strategy is not None:
                 self._strategy = strategy
-            changed = ", ".join(f"{name}={strategy if name == 'strategy' else value}" for name, value in settings.items())
+            changed = ", ".join(
+                f"{name}={strategy if name == 'strategy' else value}" for name, value in settings.items()
+            )
             self.history.mark(self.train_seconds, changed)
 
     def inject(self, fault: Fault) -> None:
@@ -286,15 +296,6 @@ class Run:
         servers = strategy.layout(self.workers).servers or self.plan.layout.servers
         ranks = strategy.layout(self.workers).workers
         if servers or ranks != self.workers:
-            raise ValueError(f"{strategy!r} needs other ranks than {self._strategy!r}, which this run was started with: start a new run")
-
-
-def check_faults(faults: list[Fault], workers: int, own_cluster: bool) -> None:
-    """Raise for a fault that cannot be injected."""
-    for fault in faults:
-        if not isinstance(fault, Fault):
-            raise TypeError(f"{fault!r} is no fault: use one of scaleml.faults, such as Slow(rank=1, factor=4)")
-        if fault.rank >= workers:
-            raise ValueError(f"{fault!r}: there are {workers} training ranks, 0 to {workers - 1}")
-        if isinstance(fault, Kill) and not own_cluster:
-            raise ValueError(f"{fault!r}: only workers that scaleml started may be killed; pass client=None to use its own cluster")
+            raise ValueError(
+                f"{strategy!r} needs other ranks than {self._strategy!r}, which this run was started with: start a new run"
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from time import perf_counter as clock
 from typing import Any
 
@@ -25,7 +24,6 @@ class ServerLoop:
         self.strategy = plan.strategy
         self.report = report
         self.recorder = recorder
-        size = plan.network.size
         # Making buffers is collective: as many calls here as in a worker.
         group.buffer(0, plan.dtype)
         group.buffer(0, plan.dtype)
@@ -61,7 +59,7 @@ class ServerLoop:
             self._applied = command.number
             if "learning_rate" in command.settings:
                 rate = command.settings["learning_rate"]
-                self.optimizer.optimizer = replace(self.optimizer.optimizer, learning_rate=rate)
+                self.optimizer.optimizer = self.optimizer.optimizer.with_rate(rate)
 
     @property
     def steps(self) -> int:

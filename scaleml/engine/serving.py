@@ -128,7 +128,9 @@ class Clients:
             self._group.send(np.array([self._due], np.int64), message.source, tag=BYE)
             return None
         gradient = message.payload
-        gradient.flags.writeable = True  # perhaps the worker's own memory: it has used this gradient up, and waits for the answer
+        gradient.flags.writeable = (
+            True  # perhaps the worker's own memory: it has used this gradient up, and waits for the answer
+        )
         if self._counts:
             self._count(gradient[-TAIL:].tolist())
             gradient = gradient[:-TAIL]

@@ -235,7 +235,9 @@ class Supervisor:
         own = [failure for failure in self._failures if failure.cause == "own"]
         if own:
             first = own[0]
-            return f"rank {first.rank} on worker {self.addresses[first.rank]} failed at step {first.step}: {first.error}"
+            return (
+                f"rank {first.rank} on worker {self.addresses[first.rank]} failed at step {first.step}: {first.error}"
+            )
         if self._silent is not None:
             stall = self._silent.stall
             return (
@@ -268,7 +270,11 @@ class Supervisor:
         rank = min(set(range(len(self.addresses))) - self.entered)
         address = self.addresses[rank]
         tasks = self.busy.get(address, [])
-        doing = f"the worker is running {', '.join(tasks[:3])}" if tasks else "its worker's threads are not free, or it cannot reach the others"
+        doing = (
+            f"the worker is running {', '.join(tasks[:3])}"
+            if tasks
+            else "its worker's threads are not free, or it cannot reach the others"
+        )
         return (
             f"rank {rank} on worker {address} did not enter in time: {doing}; wait for those tasks, pass workers= to use other "
             "workers, or raise dask.config 'scaleml.start-timeout'"

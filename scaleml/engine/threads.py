@@ -9,9 +9,16 @@ from typing import Any, Final
 
 from threadpoolctl import threadpool_limits
 
-_lock: Final = threading.Lock()
-_holders = 0
-_limits: Any = None
+
+class _Pin:
+    """What this process's ranks have set together."""
+
+    lock: Final = threading.Lock()
+    holders = 0
+    limits: Any = None
+
+
+_pin: Final = _Pin()
 
 
 @contextmanager
@@ -20,16 +27,15 @@ def pinned(threads: int) -> Iterator[None]:
 
     Ranks of one process share its pools: the first one sets them.
     """
-    global _holders, _limits
-    with _lock:
-        if _holders == 0:
-            _limits = threadpool_limits(limits=threads)
-        _holders += 1
+    with _pin.lock:
+        if _pin.holders == 0:
+            _pin.limits = threadpool_limits(limits=threads)
+        _pin.holders += 1
     try:
         yield
     finally:
-        with _lock:
-            _holders -= 1
-            if _holders == 0:
-                _limits.restore_original_limits()
-                _limits = None
+        with _pin.lock:
+            _pin.holders -= 1
+            if _pin.holders == 0:
+                _pin.limits.restore_original_limits()
+                _pin.limits = None

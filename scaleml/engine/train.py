@@ -14,11 +14,12 @@ from scaleml.data.inputs import Inputs, check_inputs
 from scaleml.data.split import hold_out
 from scaleml.engine import calls
 from scaleml.engine.cluster import find_client
+from scaleml.engine.commands import check_faults
 from scaleml.engine.driver import Driver
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.placement import candidates, place
 from scaleml.engine.placing import PlacedData, rows_of
-from scaleml.engine.run import Run, check_faults
+from scaleml.engine.run import Run
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault
 from scaleml.models import Model, Signature
@@ -42,24 +43,34 @@ class Settings:
     label: str = ""
 
     def __post_init__(self) -> None:
-        kinds = {"model": (Model, "LinearModel() or MLP()"), "strategy": (Strategy, "AllReduce() or LocalSGD(8)"), "optimizer": (Optimizer, "SGD(0.1) or Adam()")}
+        kinds = {
+            "model": (Model, "LinearModel() or MLP()"),
+            "strategy": (Strategy, "AllReduce() or LocalSGD(8)"),
+            "optimizer": (Optimizer, "SGD(0.1) or Adam()"),
+        }
         for name, (kind, example) in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
-                called = f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
+                called = (
+                    f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
+                )
                 raise TypeError(f"{name}={value!r}: must be a {name} object such as {example}{called}")
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
                 raise ValueError(f"{name}={value!r}: must be a positive integer")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run")
+            raise ValueError(
+                f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run"
+            )
 
 
 class Data:
     """X and y of several runs: checked once, brought to the workers once."""
 
-    def __init__(self, model: Model, X: Any, y: Any, sample_weight: Any, validation: Any, seed: int, client: Client) -> None:
+    def __init__(
+        self, model: Model, X: Any, y: Any, sample_weight: Any, validation: Any, seed: int, client: Client
+    ) -> None:
         inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
         held_out, rows, held_rows = _split(inputs, validation, seed, model.is_classifier)
         self.inputs = inputs
@@ -87,16 +98,24 @@ def _split(inputs: Inputs, validation: Any, seed: int, classifier: bool) -> tupl
         return None, hold_out(inputs.rows, 0.0, seed)[0], None
     if isinstance(validation, float):
         if not 0 < validation < 1:
-            raise ValueError(f"validation={validation}: as a number it is the fraction of the rows to hold out, between 0 and 1")
+            raise ValueError(
+                f"validation={validation}: as a number it is the fraction of the rows to hold out, between 0 and 1"
+            )
         rows, held = hold_out(inputs.rows, validation, seed)
         if not len(held) or not len(rows):
-            raise ValueError(f"validation={validation} of {inputs.rows} rows leaves none on one side: pass more data, or (X, y)")
+            raise ValueError(
+                f"validation={validation} of {inputs.rows} rows leaves none on one side: pass more data, or (X, y)"
+            )
         return inputs, rows, held
     if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
-        raise TypeError(f"validation={type(validation).__name__}: must be (X, y), (X, y, sample_weight), or the fraction of the rows to hold out")
+        raise TypeError(
+            f"validation={type(validation).__name__}: must be (X, y), (X, y, sample_weight), or the fraction of the rows to hold out"
+        )
     held_out = check_inputs(*validation, classifier=classifier, classes=inputs.classes, name="the validation X")
     if held_out.x.shape[1] != inputs.x.shape[1]:
-        raise ValueError(f"the validation X has {held_out.x.shape[1]} columns, X has {inputs.x.shape[1]}: they must be the same features")
+        raise ValueError(
+            f"the validation X has {held_out.x.shape[1]} columns, X has {inputs.x.shape[1]}: they must be the same features"
+        )
     return held_out, hold_out(inputs.rows, 0.0, seed)[0], rows_of(held_out.rows)
 
 
@@ -108,13 +127,21 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
     training = placement.layout.workers
     shards = settings.shards or training
     if shards < training:
-        raise ValueError(f"shards={shards} for {training} ranks: each rank needs at least one; give a multiple of the ranks")
+        raise ValueError(
+            f"shards={shards} for {training} ranks: each rank needs at least one; give a multiple of the ranks"
+        )
     if data.rows < shards:
-        raise ValueError(f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer workers")
+        raise ValueError(
+            f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer workers"
+        )
     if placement.layout.servers > data.network.size:
-        raise ValueError(f"{placement.layout.servers} servers for {data.network.size} parameters: use at most one server a parameter")
+        raise ValueError(
+            f"{placement.layout.servers} servers for {data.network.size} parameters: use at most one server a parameter"
+        )
     if placement.layout.servers and getattr(settings.optimizer, "schedule", "") == "adaptive":
-        raise ValueError("schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'")
+        raise ValueError(
+            "schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'"
+        )
     check_faults(list(settings.faults), training, own_cluster)
     plan = Plan(
         network=data.network,
@@ -135,10 +162,15 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
         "cores": sum(hosts.values()),
         "placing_seconds": data.placing_seconds + time.perf_counter() - began,
     }
-    run: Run
-    driver = Driver(client, plan, placement, data.placed, lambda *notes: run.on_notes(*notes), lambda: run.on_change())
-    run = Run(driver, label=settings.label or repr(settings.strategy), classes=data.inputs.classes, facts=facts, own_cluster=own_cluster)
-    driver.start()
+    driver = Driver(client, plan, placement, data.placed)
+    run = Run(
+        driver,
+        label=settings.label or repr(settings.strategy),
+        classes=data.inputs.classes,
+        facts=facts,
+        own_cluster=own_cluster,
+    )
+    driver.start(run.on_notes, run.on_change)
     return run
 
 
@@ -185,7 +217,9 @@ def start(
     if checkpoint is not None:
         raise ValueError(f"checkpoint={checkpoint!r}: this version writes no checkpoints; keep run.params instead")
     if on_worker_lost != "raise":
-        raise ValueError(f"on_worker_lost={on_worker_lost!r}: this version ends the run when a worker is lost; use 'raise'")
+        raise ValueError(
+            f"on_worker_lost={on_worker_lost!r}: this version ends the run when a worker is lost; use 'raise'"
+        )
     found, own = find_client(client, workers)
     data = Data(model, X, y, sample_weight, validation, settings.seed, found)
     try:

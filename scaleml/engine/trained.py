@@ -81,12 +81,17 @@ class TrainedModel:
 
     def _by_rows(self, X: Any, function: Any) -> Any:
         x = self._fitting(X if hasattr(X, "tocsr") else np.asarray(X))
-        parts = [function(self.params, arrays.rows(x, start, min(start + _CHUNK, x.shape[0]))) for start in range(0, x.shape[0], _CHUNK)]
+        parts = [
+            function(self.params, arrays.rows(x, start, min(start + _CHUNK, x.shape[0])))
+            for start in range(0, x.shape[0], _CHUNK)
+        ]
         return np.concatenate(parts) if parts else function(self.params, x)
 
     def _fitting(self, x: Any) -> Any:
         x = x.tocsr() if hasattr(x, "tocsr") else x
         expected = self.network.signature.n_features
         if x.ndim != 2 or x.shape[1] != expected:
-            raise ValueError(f"X has shape {tuple(x.shape)}, but this model was trained on {expected} features: pass (rows, {expected})")
+            raise ValueError(
+                f"X has shape {tuple(x.shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
+            )
         return x.astype(self.network.dtype, copy=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from time import perf_counter as clock
 from typing import Any
 
@@ -49,7 +48,14 @@ class WorkerLoop:
     clients = None
 
     def __init__(
-        self, plan: Plan, group: Any, batches: Batches, held_out: Any, mailbox: Mailbox, report: Report, recorder: Recorder
+        self,
+        plan: Plan,
+        group: Any,
+        batches: Batches,
+        held_out: Any,
+        mailbox: Mailbox,
+        report: Report,
+        recorder: Recorder,
     ) -> None:
         self.plan = plan
         self.group = group
@@ -81,6 +87,11 @@ class WorkerLoop:
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
+        # What overflows is found by its loss and ends in an error that says so: NumPy need not warn as well.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return self._run()
+
+    def _run(self) -> Outcome:
         self._warm_up()
         self.group.barrier()
         self.recorder.begin(clock())
@@ -250,7 +261,7 @@ class WorkerLoop:
 
     def _update(self, settings: dict[str, Any]) -> None:
         if "learning_rate" in settings:
-            self.optimizer.optimizer = replace(self.optimizer.optimizer, learning_rate=settings["learning_rate"])
+            self.optimizer.optimizer = self.optimizer.optimizer.with_rate(settings["learning_rate"])
         if "batch_size" in settings:
             self.batch_size = settings["batch_size"]
         if "strategy" in settings:
@@ -260,7 +271,7 @@ class WorkerLoop:
 
     def _replicate(self) -> None:
         # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
-        for array in self.state.values():
+        for array in (array for name, array in self.state.items() if name != "schedule"):
             self.group.allreduce(array)
             array /= self.group.size
 

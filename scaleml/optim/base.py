@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from typing import Any, final
+from dataclasses import replace
+from typing import Any, Self, final
 
 import numpy as np
 
@@ -99,6 +100,10 @@ class Optimizer(ABC):
         return scale * self.learning_rate / float(state["schedule"][0])
 
     @final
+    def with_rate(self, learning_rate: float) -> Self:
+        """Return the same optimizer with another learning rate; its state goes on."""
+        return replace(self, learning_rate=learning_rate)  # type: ignore[type-var]  # every subclass is a dataclass
+
     def apply(
         self, w: Array, g: Array, state: dict[str, Array], t: int, where: Where = None, rate: float | None = None
     ) -> None:

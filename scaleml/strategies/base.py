@@ -40,11 +40,14 @@ class Context(Protocol):
     """
 
     group: Any
-    optimizer: Updater
     servers: Any
     clients: Any
     step: int
     is_last_step: bool
+
+    @property
+    def optimizer(self) -> Updater:
+        """What applies gradients."""
 
     def gradient(self, w: Any) -> Any:
         """Return the gradient sum over this rank's part of the batch, with its tail."""

@@ -45,7 +45,9 @@ class LocalSGD(Strategy):
 
     def __post_init__(self) -> None:
         if not isinstance(self.period, int) or self.period < 1:
-            raise ValueError(f"period={self.period!r}: must be a positive integer, the number of steps between two averages")
+            raise ValueError(
+                f"period={self.period!r}: must be a positive integer, the number of steps between two averages"
+            )
 
     def commits(self, step: int) -> bool:
         """Whether step ``step`` ends with an average."""

@@ -58,7 +58,9 @@ class ParameterServer(Strategy):
                 f"consistency={self.consistency!r}: must be 'async'; for bulk synchronous training use AllReduce()"
             )
         if not isinstance(self.servers, int) or self.servers < 1:
-            raise ValueError(f"servers={self.servers!r}: must be a positive integer, the number of slices of the parameters")
+            raise ValueError(
+                f"servers={self.servers!r}: must be a positive integer, the number of slices of the parameters"
+            )
 
     def layout(self, workers: int) -> Layout:
         """Return ``workers`` ranks that train and ``servers`` that hold parameters."""

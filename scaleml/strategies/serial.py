@@ -37,7 +37,9 @@ class Serial(Strategy):
 
     def __post_init__(self) -> None:
         if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
-            raise ValueError(f"threads={self.threads!r}: must be a positive integer, or None for the worker's own number")
+            raise ValueError(
+                f"threads={self.threads!r}: must be a positive integer, or None for the worker's own number"
+            )
 
     def layout(self, workers: int) -> Layout:
         """One rank, however many workers there are."""

@@ -160,7 +160,7 @@ class Comparison:
             )
         if any(row.speedup_by == "samples/s" for row in rows):
             parts.append("* samples a second against the baseline's: no time to the target to compare.")
-        if any(row.crowded for row in rows):
+        if any(row.crowded and row.speedup_by for row in rows):
             parts.append("In brackets: more workers than cores, so these mean nothing.")
         parts.append("Cold: with placing the data and starting.")
         return " ".join(parts)
@@ -173,11 +173,9 @@ class Comparison:
 
     def to_html(self, path: str | Path) -> Path:
         """Write all of it to one HTML file that needs nothing else, and return its path."""
-        from scaleml.telemetry.report import page
+        from scaleml.telemetry.report import write
 
-        path = Path(path)
-        path.write_text(page(self), encoding="utf-8")
-        return path
+        return write({"": self}, path)
 
     def __str__(self) -> str:
         from scaleml.telemetry.tables import plain

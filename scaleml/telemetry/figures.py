@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from scaleml.telemetry.history import History
 
-MOST_BARS = 28
+MOST_BARS = 24
 
 
 def runs_figure(runs: Sequence[Any], target: float | None = None, dark: bool = False) -> Figure:
@@ -44,7 +44,7 @@ def runs_figure(runs: Sequence[Any], target: float | None = None, dark: bool = F
     theme = DARK if dark else LIGHT
     ledgers = [(title(run) if len(runs) > 1 else "", Ledger(run.history)) for run in runs]
     bars = _bars(ledgers)
-    below = max(2.6, 0.9 + 0.21 * len(bars))
+    below = max(2.6, 0.8 + 0.2 * len(bars) + 0.25 * len(runs))
     legend = 0.24 * ((len(runs) + 1) // 2) + 0.15 if len(runs) > 1 else 0.0
     figure = _figure(10.0, 3.4 + below + legend, theme)
     grid = figure.add_gridspec(2, 2, height_ratios=[3.4, below])
@@ -55,6 +55,7 @@ def runs_figure(runs: Sequence[Any], target: float | None = None, dark: bool = F
     _losses(by_time, by_samples, curves, drawn, target, theme)
     _ledger(figure.add_subplot(grid[1, 0]), bars, theme)
     _throughput(figure.add_subplot(grid[1, 1]), runs, drawn, theme)
+    _parts_legend(figure, theme)
     if len(runs) > 1:
         handles = by_time.get_lines()[: len(runs)]
         labels = [shorten(title(run), 58) for run in runs]
@@ -87,6 +88,7 @@ def ledger_figure(ledgers: Sequence[tuple[str, Ledger]], dark: bool = False) -> 
     bars = _bars(ledgers)
     figure = _figure(7.0, 1.2 + 0.24 * max(2, len(bars)), theme)
     _ledger(figure.subplots(), bars, theme)
+    _parts_legend(figure, theme)
     return figure
 
 
@@ -197,13 +199,9 @@ def _bars(ledgers: Sequence[tuple[str, Ledger]]) -> list[Bar]:
     bars: list[Bar] = []
     for label, ledger in ledgers:
         if many:
+            mean = {part: float(getattr(ledger, part).mean()) for part in PARTS} if len(ledger.ranks) else {}
             bars.append(
-                (
-                    label,
-                    f"mean of {len(ledger.ranks)}",
-                    {part: float(getattr(ledger, part).mean()) for part in PARTS} if len(ledger.ranks) else {},
-                    True,
-                )
+                (label, ledger.name(0) if len(ledger.ranks) == 1 else f"mean of {len(ledger.ranks)}", mean, True)
             )
             continue
         spent = [{part: float(getattr(ledger, part)[i]) for part in PARTS} for i in range(len(ledger.ranks))]
@@ -220,7 +218,7 @@ def _ledger(axes: Axes, bars: Sequence[Bar], theme: Theme) -> None:
         if first and heads:
             place += 0.45 if ticks else 0.0
             axes.text(0, place, shorten(group, 48), va="center", ha="left", fontsize=8.5, color=theme.ink)
-            place += 0.85
+            place += 0.95
         start = 0.0
         for part in PARTS:
             width = parts.get(part, 0.0)
@@ -243,20 +241,22 @@ def _ledger(axes: Axes, bars: Sequence[Bar], theme: Theme) -> None:
     axes.set_xlim(0, widest * 1.02)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
+
+
+def _parts_legend(figure: Figure, theme: Theme) -> None:
     from matplotlib.patches import Patch
 
     handles = [
         Patch(facecolor=PART_COLORS[part], hatch=HATCHES[part], edgecolor=theme.paper, label=part) for part in PARTS
     ]
-    axes.legend(
+    figure.legend(
         handles=handles,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.18 - 0.2 / max(1, len(bars))),
+        loc="outside lower left",
         ncols=len(PARTS),
         frameon=False,
         labelcolor=theme.ink,
         fontsize=8.5,
-        columnspacing=1.2,
+        columnspacing=1.4,
         handlelength=1.4,
     )
 

@@ -113,19 +113,16 @@ class Ledger:
         i = int(np.searchsorted(self.ranks, slow))
         others = (np.arange(len(self.ranks)) != i) & self.workers
         lost = seconds(float(self.waits[others, i].sum()))
-        who = (
-            "the other rank"
-            if others.sum() == 1 and self.workers[i]
-            else "the others"
-            if self.workers[i]
-            else "the workers"
-        )
-        text = f"{self.name(i)} held up {who}: they waited {lost} for it".replace("rank: they", "rank: it")
-        if not self.workers[i] or not self.updates[i]:
+        if not self.workers[i]:
+            return f"{self.name(i)} held up the workers: they waited {lost} for it"
+        alone = others.sum() == 1
+        who, they, their = ("the other rank", "it", "the other's") if alone else ("the others", "they", "their")
+        text = f"{self.name(i)} held up {who}: {they} waited {lost} for it"
+        if not self.updates[i]:
             return text
         typical = float(np.median(self.compute[others] / np.maximum(self.updates[others], 1)))
         ratio = float(self.compute[i] / self.updates[i]) / typical if typical > 0 else 1.0
-        return text + (f", its own steps took {ratio:.1f}x their computing time" if ratio >= 1.1 else "")
+        return text + (f", its own steps took {ratio:.1f}x {their} computing time" if ratio >= 1.1 else "")
 
     def blame(self, at_least: float = 0.01) -> list[str]:
         """Who waited for whom, the longest first.

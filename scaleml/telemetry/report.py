@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from functools import partial
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaleml.telemetry.bundle import data_uri
 from scaleml.telemetry.figures import runs_figure, title
 from scaleml.telemetry.formatting import count, percent, seconds
+from scaleml.telemetry.gauge import Gauge
 from scaleml.telemetry.ledger import Ledger
 from scaleml.telemetry.tables import html as table
+from scaleml.telemetry.terminal import plain_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from scaleml.telemetry.comparison import Comparison
 
@@ -29,7 +34,7 @@ body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 82rem; background:
 h1 { font-size: 1.5rem; margin: 0 0 1rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem }
 .verdict { background: var(--card); border-left: 4px solid var(--accent); border-radius: 6px; padding: 1rem 1.25rem }
 .verdict p { font-size: 1.1rem; font-weight: 600; margin: 0 } .verdict ul { margin: .6rem 0 0; padding-left: 1.2rem }
-table { border-collapse: collapse; font-size: .84rem } tbody tr { border-top: 1px solid var(--line) }
+tbody tr { border-top: 1px solid var(--line) }
 thead th { color: var(--soft); font-weight: 600 }
 .note, .facts { color: var(--soft); font-size: .9rem } img { max-width: 100%; display: block; margin: .8rem 0 }
 details { border: 1px solid var(--line); border-radius: 6px; padding: .5rem .9rem; margin: .6rem 0 }
@@ -49,11 +54,39 @@ def fragment(comparison: Comparison) -> str:
     return text + table(head, cells, verdict.best) + f'<p style="opacity:0.7;font-size:0.9em">{escape(note)}</p>'
 
 
-def page(comparison: Comparison) -> str:
-    """The whole report: verdict, table, figures, each run's ledger and who waited for whom, settings and hardware."""
+def page(comparisons: Mapping[str, Comparison]) -> str:
+    """The whole report: of each comparison the verdict, table, figures, each run's ledger and who waited for whom.
+
+    Parameters
+    ----------
+    comparisons : mapping of str to Comparison
+        What each was about, such as the data set's name; with a single one the name may be empty.
+    """
+    sections = [_section(name, comparison, "h2" if name else "") for name, comparison in comparisons.items()]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Scaling strategies compared</title><style>{_CSS}</style></head>\n"
+        f"<body><h1>Scaling strategies compared</h1>{''.join(sections)}</body></html>\n"
+    )
+
+
+def write(comparisons: Mapping[str, Comparison], path: str | Path) -> Path:
+    """Write a page whole or not at all, and return its path."""
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(page(comparisons), encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def _section(name: str, comparison: Comparison, heading: str) -> str:
     verdict = comparison.verdict
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
-    parts = ["<h1>Scaling strategies compared</h1>"]
+    parts = [f"<{heading}>{escape(name)}</{heading}>"] if heading else []
     parts.append(
         f'<section class="verdict"><p>{escape(verdict.headline)}</p>'
         + (f"<ul>{reasons}</ul>" if reasons else "")
@@ -61,27 +94,23 @@ def page(comparison: Comparison) -> str:
     )
     if comparison.runs:
         head, cells, note = comparison.lines()
+        draw = partial(_figure, comparison)
         parts += [
-            "<h2>Numbers</h2>",
+            "<h3>Numbers</h3>",
             table(head, cells, verdict.best),
             f'<p class="note">{escape(note)}</p>',
-            "<h2>Curves</h2>",
+            "<h3>Curves</h3>",
+            _picture(draw, "Loss against time and samples, ledger of every rank, throughput"),
+            "<h3>Runs</h3>",
+            *(_run(run, i == verdict.best) for i, run in enumerate(comparison.runs)),
+            "<h3>Where this was measured</h3>",
+            _hardware(comparison.runs),
         ]
-        parts.append(
-            _picture(
-                lambda dark: runs_figure(comparison.runs, comparison.target, dark),
-                "Loss against time and samples, ledger of every rank, throughput",
-            )
-        )
-        parts.append("<h2>Runs</h2>")
-        parts += [_run(run, i == verdict.best) for i, run in enumerate(comparison.runs)]
-        parts += ["<h2>Where this was measured</h2>", _hardware(comparison.runs)]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Scaling strategies compared</title><style>{_CSS}</style></head>\n"
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
+    return "".join(parts)
+
+
+def _figure(comparison: Comparison, dark: bool) -> Any:
+    return runs_figure(comparison.runs, comparison.target, dark)
 
 
 def _picture(draw: Any, alt: str) -> str:
@@ -94,7 +123,8 @@ def _picture(draw: Any, alt: str) -> str:
     return f'<picture>{source}<img alt="{escape(alt)}" src="{light}"></picture>'
 
 
-def _run(run: Any, recommended: bool) -> str:
+def run_fragment(run: Any) -> str:
+    """One run for a notebook's output or a report: where it ran, its ledger, who waited for whom, what changed."""
     ledger = Ledger(run.history)
     facts = [
         run.state,
@@ -120,10 +150,20 @@ def _run(run: Any, recommended: bool) -> str:
     if run.history.marks:
         changes = "".join(f"<li>after {seconds(time)}: {escape(text)}</li>" for time, text in run.history.marks)
         body += f'<p class="facts">What changed in mid-run:</p><ul>{changes}</ul>'
-    shares = ", ".join(f"{part} {percent(share)}" for part, share in ledger.shares().items() if share == share)
-    about = f"{title(run)}" + (f": {shares}" if shares else "")
+    return body
+
+
+def run_text(run: Any) -> str:
+    """One run for a terminal: how it stands, and its ledger."""
+    return f"{plain_line(run, Gauge(run).read())}\n\n{Ledger(run.history)}"
+
+
+def _details(run: Any, recommended: bool) -> str:
+    shares = Ledger(run.history).shares()
+    spent = ", ".join(f"{part} {percent(share)}" for part, share in shares.items() if share >= 0)
+    about = title(run) + (f": {spent}" if spent else "")
     is_open = " open" if recommended or run.error is not None else ""
-    return f"<details{is_open}><summary>{escape(about)}</summary>{body}</details>"
+    return f"<details{is_open}><summary>{escape(about)}</summary>{run_fragment(run)}</details>"
 
 
 def _hardware(runs: Sequence[Any]) -> str:

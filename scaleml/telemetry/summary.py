@@ -22,8 +22,8 @@ class Summary:
     """What one run reached and what it cost. Times in seconds on the training clock; unknown numbers are NaN.
 
     `speedup` is the ratio named by `speedup_by`: "time to target", or "samples/s" where no target was reached.
-    `compute`, `wait` and `comm` are shares of the training ranks' wall time. `bytes_per_step` is everything that all ranks
-    sent, over the steps of the training ranks. `first` is the loss before training.
+    `compute`, `wait` and `comm` are shares of the training ranks' wall time. `bytes_per_step` is everything that all
+    ranks sent, over the steps of the training ranks. `first` is the loss before training.
     """
 
     strategy: str
@@ -74,6 +74,13 @@ class Summary:
     @property
     def reached(self) -> bool:
         return not self.failed and bool(np.isfinite(self.time_to_target))
+
+    @property
+    def diverged(self) -> bool:
+        """Its loss is no longer finite, or well above where it started."""
+        if np.isnan(self.loss) or np.isinf(self.loss):
+            return bool(np.isfinite(self.first))
+        return self.loss > 1.5 * self.first > 0
 
     @property
     def crowded(self) -> bool:

@@ -26,19 +26,18 @@ def plain(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 def html(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None = None) -> str:
     """A table that reads on light and dark pages; row number `strong` is set in bold. Everything is escaped."""
-    sides = ["left"] + ["right"] * (len(head) - 1)
-    style = "padding:3px 8px;white-space:nowrap"
-    top = "".join(
-        f'<th style="text-align:{side};{style}">{escape(cell)}</th>' for side, cell in zip(sides, head, strict=True)
-    )
+    # The first column may hold long labels: they wrap.
+    least = min(13, max(len(row[0]) for row in (head, *cells)) // 2)
+    styles = [f"text-align:left;min-width:{least}em"] + ["text-align:right;white-space:nowrap"] * (len(head) - 1)
+    top = "".join(f'<th style="padding:3px 6px;{s}">{escape(cell)}</th>' for s, cell in zip(styles, head, strict=True))
     body = []
     for n, row in enumerate(cells):
         bold = ";font-weight:600" if n == strong else ""
         tds = (
-            f'<td style="text-align:{s};{style}{bold}">{escape(cell)}</td>' for s, cell in zip(sides, row, strict=True)
+            f'<td style="padding:3px 6px;{s}{bold}">{escape(cell)}</td>' for s, cell in zip(styles, row, strict=True)
         )
         body.append(f"<tr>{''.join(tds)}</tr>")
     return (
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-size:0.88em;font-variant-numeric:tabular-nums">'
         f"<thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )

@@ -90,17 +90,19 @@ class LiveRuns:
         from rich.table import Table
         from rich.text import Text
 
-        wide = self.console.width >= 120
-        grid = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="dim")
-        grid.add_column("run", no_wrap=True, min_width=NAME[wide])
-        if wide:
-            grid.add_column("", no_wrap=True, min_width=14)
-        for head, width in (("samples", 11), ("per s", 6), ("loss", 6), ("held-out", 8)):
-            grid.add_column(head, justify="right", no_wrap=True, min_width=width)
+        wide = self.console.width >= 132
         names = SPLIT if wide else tuple("cwm")
         split = Text("/").join(Text(name, COLORS[part]) for part, name in zip(SPLIT, names, strict=True))
-        grid.add_column(split, no_wrap=True, min_width=len(split) if wide else 8)
-        grid.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+        heads: list[str | Text] = ["run", *([""] if wide else []), "samples", "per s", "loss", "held-out", split, ""]
+        widths = [NAME[wide], *([14] if wide else []), 11, 6, 6, 8, len(split) if wide else 8]
+        gap = 2 if wide else 1
+        widths.append(max(8, self.console.width - sum(widths) - gap * len(widths)))
+        grid = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+        for head, width in zip(heads, widths, strict=True):
+            is_number = head in ("samples", "per s", "loss", "held-out")
+            grid.add_column(
+                head, justify="right" if is_number else "left", no_wrap=True, width=width, overflow="ellipsis"
+            )
         with self._lock:
             for gauge, total in self._lines:
                 grid.add_row(*_cells(gauge.run, gauge.read(), total, wide))

@@ -231,8 +231,10 @@ def _troubles(rows: Sequence[Summary]) -> list[str]:
             continue
         if row.state == "stopped":
             notes.append(f"{row.name} was stopped after {seconds(row.time)}.")
-        if np.isinf(row.loss) or (np.isnan(row.loss) and np.isfinite(row.first)):
-            notes.append(f"{row.name} diverged: its loss is no longer finite; try a smaller learning rate.")
+        if row.diverged:
+            best = f"after {number(row.best)} at best " if row.best < row.first else ""
+            end = f"its loss rose to {number(row.loss)}" if np.isfinite(row.loss) else "its loss is no longer finite"
+            notes.append(f"{row.name} diverged: {best}{end}; try a smaller learning rate.")
         elif row.state == "finished" and row.best >= row.first:
             notes.append(
                 f"{row.name} never got below its first loss of {number(row.first)}; try another learning rate."
@@ -253,7 +255,7 @@ def _target_notes(alive: list[Summary], target: float | None, computed: bool) ->
         notes.append(
             "The target was passed before the second evaluation, so these times are rough: set a harder target."
         )
-    missed = [row for row in alive if not row.reached and not row.running and np.isfinite(row.best)]
+    missed = [row for row in alive if not (row.reached or row.running or row.diverged) and np.isfinite(row.best)]
     if missed and reached:
         names = [f"{row.name} ({number(row.best)} at best)" for row in missed]
         notes.append(f"{listing(names)} did not reach it.")

@@ -353,6 +353,9 @@ def test_statistics_of_much_data_and_of_none():
     x = np.arange(2 * CHUNK + 5, dtype=float)[:, None]
     loss, score = net.summarise(net.statistics(np.array([1.0, 0]), x, x[:, 0] + 1))
     assert_allclose((loss, score), (0.5, 1 - 1 / np.var(x)))
+    weight = (x[:, 0] >= CHUNK + 2).astype(float)  # the first chunk and a little more weigh nothing
+    loss, score = net.summarise(net.statistics(np.array([1.0, 0]), x, x[:, 0] + 1, weight))
+    assert_allclose((loss, score), (0.5, 1 - 1 / np.var(x[CHUNK + 2 :])))
     assert np.isnan(net.summarise(net.statistics(np.array([1.0, 0]), x[:0], x[:0, 0]))).all()
     assert net.summarise(net.statistics(np.zeros(2), x[:3], np.zeros(3))) == (0, 1)
     assert net.summarise(net.statistics(np.ones(2), x[:3], np.zeros(3)))[1] == 0

@@ -1,0 +1,176 @@
+"""``python -m scaleml demo``: compare strategies on real data, in a terminal."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+
+import scaleml
+
+_SETTINGS = ("Serial", "AllReduce", "ParameterServer", "LocalSGD")
+_DEFAULT = "Serial(), AllReduce(), ParameterServer('async'), LocalSGD(8)"
+
+
+def read_strategies(text: str) -> list[Any]:
+    """Return the strategies that a text such as ``"Serial(), LocalSGD(8)"`` names; nothing else is evaluated.
+
+    Raises
+    ------
+    click.BadParameter
+        For anything but calls of strategies with plain values.
+    """
+    try:
+        body = ast.parse(f"[{text}]", mode="eval").body
+        assert isinstance(body, ast.List)
+        return [_strategy(node) for node in body.elts]
+    except (SyntaxError, TypeError, ValueError, AssertionError) as error:
+        raise click.BadParameter(f"{text!r}: {error}; write them as in {_DEFAULT!r}") from None
+
+
+def _strategy(node: ast.expr) -> Any:
+    arguments: list[Any] = []
+    settings: dict[str, Any] = {}
+    if isinstance(node, ast.Call):
+        arguments = [ast.literal_eval(argument) for argument in node.args]
+        settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+        node = node.func
+    if not isinstance(node, ast.Name) or node.id not in _SETTINGS:
+        raise ValueError(f"{ast.unparse(node)!r} is none of {', '.join(_SETTINGS)}")
+    return getattr(scaleml, node.id)(*arguments, **settings)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison of the demo."""
+
+    data: str
+    hidden: tuple[int, ...] = ()
+    learning_rate: float = 0.1
+    batch_size: int = 256
+    epochs: int = 5
+
+
+# What the demo shows when nothing is chosen: data too small to scale, and data that is worth it.
+_PARTS = (
+    Part("digits", (), 0.5, 64, 10),
+    Part("generated:100000x200", (256,), 0.2, 512, 3),
+)
+
+
+@click.group()
+@click.version_option(scaleml.__version__, prog_name="scaleml")
+def main() -> None:
+    """Train under any scaling strategy; see what each one costs."""
+
+
+@main.command()
+@click.option(
+    "--data",
+    help="digits, breast_cancer, wine, diabetes, generated[:ROWSxCOLUMNS], polarity, cifar10, or a .csv, .tsv, .parquet, .npz or .svmlight file",
+)
+@click.option("--target", "column", help="the column to predict, in a file")
+@click.option("--strategies", default=_DEFAULT, show_default=True, help="what to compare")
+@click.option("--hidden", default=None, help="hidden layers of an MLP, such as 256,64; none: a linear model")
+@click.option("--learning-rate", type=float, default=None, help="of SGD, for all strategies")
+@click.option("--batch-size", type=int, default=None, help="rows of one step over all ranks")
+@click.option("--epochs", type=int, default=None, help="passes over the data")
+@click.option("--workers", type=int, default=None, help="ranks; default one a core, at least two")
+@click.option("--loss", type=float, default=None, help="the held-out loss that counts; default what all reached")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=pathlib.Path), default="comparison.html", show_default=True
+)
+def demo(
+    data: str | None,
+    column: str | None,
+    strategies: str,
+    hidden: str | None,
+    learning_rate: float | None,
+    batch_size: int | None,
+    epochs: int | None,
+    workers: int | None,
+    loss: float | None,
+    seed: int,
+    output: pathlib.Path,
+) -> None:
+    """Compare strategies on data, with live progress, a table, a verdict and an HTML page."""
+    chosen = read_strategies(strategies)
+    parts = list(_PARTS) if data is None else [next((part for part in _PARTS if part.data == data), Part(data))]
+    given: dict[str, Any] = {"learning_rate": learning_rate, "batch_size": batch_size, "epochs": epochs}
+    if hidden is not None:
+        given["hidden"] = tuple(int(width) for width in hidden.split(",") if width.strip())
+    parts = [replace(part, **{name: value for name, value in given.items() if value is not None}) for part in parts]
+    try:
+        results = _compare_all(parts, column, chosen, workers, loss, seed)
+    except (ValueError, TypeError, OSError, scaleml.RunFailed) as error:
+        raise click.ClickException(str(error)) from error
+    _write(results, output)
+    if any(run.state == "stopped" for result in results.values() for run in result.runs):
+        sys.exit(130)  # as a shell says of what Ctrl-C ended
+    if all(run.state == "failed" for result in results.values() for run in result.runs):
+        sys.exit(1)
+
+
+def _compare_all(
+    parts: Sequence[Part], column: str | None, chosen: list[Any], workers: int | None, target: float | None, seed: int
+) -> dict[str, Any]:
+    from rich.console import Console
+
+    from scaleml.telemetry.terminal import view
+
+    console = Console()
+    results = {}
+    for part in parts:
+        results[part.data] = result = _compare(part, column, chosen, workers, target, seed, console)
+        console.print(view(result, console.width))
+        if any(run.state == "stopped" for run in result.runs):
+            break
+    return results
+
+
+def _compare(
+    part: Part,
+    column: str | None,
+    chosen: list[Any],
+    workers: int | None,
+    target: float | None,
+    seed: int,
+    console: Any,
+) -> Any:
+    from scaleml import datasets
+    from scaleml.engine.cluster import embedded_size
+    from scaleml.telemetry.terminal import LiveRuns
+
+    dataset = datasets.load(part.data, target=column, seed=seed)
+    classes = dataset.task == "classification"
+    loss: Any = "log_loss" if classes else "squared_error"
+    model = scaleml.MLP(part.hidden, loss=loss) if part.hidden else scaleml.LinearModel(loss=loss)
+    rate = part.learning_rate if classes else min(part.learning_rate, 0.05)
+    console.rule(f"[bold]{dataset.name}")
+    console.print(
+        f"{dataset.description}\n{model!r}, batch {part.batch_size}, SGD({rate:g}), {part.epochs} epochs",
+        highlight=False,
+    )
+    with LiveRuns(console=console) as live:
+        return scaleml.compare(
+            model, dataset.X, dataset.y, chosen,
+            target=target, optimizer=scaleml.SGD(rate), epochs=part.epochs, batch_size=part.batch_size,
+            workers=workers or max(2, embedded_size()), seed=seed, on_run=live.add,
+        )  # fmt: skip
+
+
+def _write(results: dict[str, Any], output: pathlib.Path) -> None:
+    from scaleml.telemetry import report
+
+    report.write(results, output)
+    click.echo(f"wrote {output.resolve()}")
+
+
+if __name__ == "__main__":
+    main()

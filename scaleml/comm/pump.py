@@ -1,0 +1,116 @@
+"""Sending and receiving on many links at once, in the calling thread: so all ranks may send first and none locks up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from .frame import Header
+from .link import LinkClosed
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .key import Key
+
+Supply = Callable[[int], "tuple[bytes, Any] | None"]
+"""The next frame for a peer, as header and payload; None if there is none for now."""
+
+
+class Sink(NamedTuple):
+    """What a collective does with the frames that come."""
+
+    key: Key
+    place: Callable[[int, Header], memoryview]
+    """Where the payload of the frame from this peer goes: always the same answer for one frame."""
+    arrived: Callable[[int, Header], None]
+    """It is there."""
+
+
+@final
+class Pump:
+    """One exchange.
+
+    Parameters
+    ----------
+    writers : set of int
+        Peers to send to; the sink may add to it.
+    awaiting : dict
+        How many frames each peer still sends to the sink.
+    sink : Sink, optional
+        None: all links are read meanwhile, and what comes is put aside for later.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        what: object,
+        writers: set[int],
+        supply: Supply,
+        awaiting: dict[int, int],
+        sink: Sink | None = None,
+    ) -> None:
+        self._channel = channel
+        self._what = what
+        self._writers = writers
+        self._supply = supply
+        self._awaiting = awaiting
+        self._sink = sink
+        self._unheard = set(awaiting)
+        self._bystanders = set() if sink else channel.alive()
+
+    def run(self) -> None:
+        """Work until all is sent and received."""
+        channel, meter = self._channel, self._channel.meter
+        while self._writers or self._awaiting:
+            before = meter.bytes_sent + meter.bytes_received
+            moved = False
+            for peer in tuple(self._writers):
+                self._write(peer)
+            for peer in tuple(self._awaiting):
+                moved |= self._feed(peer)
+            for peer in tuple(self._bystanders):
+                moved |= self._drain(peer)
+            if not moved and meter.bytes_sent + meter.bytes_received == before:
+                seconds, peer = channel.wait(self._bystanders or self._awaiting, self._writers, self._what)
+                if self._unheard:  # afterwards it is the wire that we wait for
+                    channel.blocked += seconds
+                    channel.blocker = peer
+
+    def _write(self, peer: int) -> None:
+        link = self._channel.link(peer)
+        try:
+            while link.flush():
+                frame = self._supply(peer)
+                if frame is None:
+                    self._writers.discard(peer)
+                    return
+                link.load(*frame)
+        except LinkClosed:
+            raise self._channel.lose(peer, self._what) from None
+
+    def _feed(self, peer: int) -> bool:
+        """Read on; True if a frame was completed."""
+        sink = self._sink
+        assert sink is not None
+        header = self._channel.front(peer, sink.key, self._what)
+        if header is None:
+            return False
+        self._unheard.discard(peer)
+        try:
+            if not self._channel.link(peer).into(sink.place(peer, header)):
+                return False
+        except LinkClosed:
+            raise self._channel.lose(peer, self._what) from None
+        self._awaiting[peer] -= 1
+        if not self._awaiting[peer]:
+            del self._awaiting[peer]
+        sink.arrived(peer, header)
+        return True
+
+    def _drain(self, peer: int) -> bool:
+        link = self._channel.link(peer)
+        try:
+            return link.head() is not None and self._channel.put_aside(link, False, self._what)
+        except LinkClosed:  # whoever waits for it will be told
+            self._bystanders.discard(peer)
+            return True

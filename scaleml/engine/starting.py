@@ -1,0 +1,117 @@
+"""Bringing ranks together in two calls: open their places, then send them with everyone's address."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+from distributed import Client, Future
+
+from scaleml.engine import calls, config
+from scaleml.engine.errors import StartFailed
+from scaleml.engine.lobby import Ticket, open_places
+from scaleml.engine.placement import Placement
+from scaleml.engine.placing import PlacedData
+from scaleml.engine.rank import rank_main, task_key
+from scaleml.engine.spec import Plan, RankSpec
+
+_CALL: Final = 10.0
+
+
+class Start:
+    """The start of one generation of a run's ranks.
+
+    Parameters
+    ----------
+    client : Client
+        The cluster.
+    run : str
+        The run's id.
+    plan : Plan
+        The mathematics.
+    placement : Placement
+        The ranks' workers.
+    patience : float
+        Seconds for all ranks to enter.
+    generation : int
+        Which start of the run this is.
+    """
+
+    def __init__(
+        self, client: Client, run: str, plan: Plan, placement: Placement, patience: float, generation: int = 0
+    ) -> None:
+        self.client = client
+        self.run = run
+        self.plan = plan
+        self.placement = placement
+        self.patience = patience
+        self.generation = generation
+        self._token = secrets.token_bytes(32)
+        self._nonces = [secrets.token_hex(16) for _ in placement.addresses]
+
+    def open_places(self) -> dict[str, Any]:
+        """Open a place for each rank in its worker's process.
+
+        Returns
+        -------
+        dict
+            Worker -> the addresses of its ranks' listeners, and what keeps it busy.
+
+        Raises
+        ------
+        StartFailed
+            When a worker is gone or cannot open one.
+        """
+        tickets: dict[str, list[Ticket]] = {}
+        for rank, address in enumerate(self.placement.addresses):
+            ticket = Ticket(
+                run=self.run,
+                generation=self.generation,
+                rank=rank,
+                nonce=self._nonces[rank],
+                token=self._token,
+                port_range=config.port_range(),
+                expires=2 * self.patience,
+            )
+            tickets.setdefault(address, []).append(ticket)
+        answers = calls.on_workers(self.client, _CALL, open_places, tickets, workers=list(tickets), on_error="return")
+        for address in tickets:
+            answer = answers.get(address, "it left the cluster")
+            if not isinstance(answer, dict):
+                raise StartFailed(f"worker {address} could not open a place for its rank: {answer}")
+        return answers
+
+    def send_ranks(self, answers: dict[str, Any], data: PlacedData, futures: list[Future[Any]]) -> None:
+        """Submit the ranks, each pinned to its worker, and append their futures to ``futures``."""
+        book = {rank: place for answer in answers.values() for rank, place in answer["addresses"].items()}
+        workers = self.placement.layout.workers
+        owned = [self.plan.owned(rank) for rank in range(workers)]
+        parts = data.shards_for(self.placement.addresses[:workers], len(self.plan.shard_sizes), owned)
+        for rank, address in enumerate(self.placement.addresses):
+            spec = RankSpec(
+                run=self.run,
+                generation=self.generation,
+                rank=rank,
+                nonce=self._nonces[rank],
+                token=self._token,
+                book=tuple(book[r] for r in range(len(book))),
+                threads=self.placement.threads,
+                comm_timeout=config.seconds("comm.timeout"),
+                start_timeout=self.patience,
+                shared_memory=config.shared_memory(),
+            )
+            shards, held_out = parts[rank] if rank < workers else ([], [])
+            future = self.client.submit(
+                rank_main,
+                self.plan,
+                spec,
+                shards,
+                held_out,
+                key=task_key(self.run, self.generation, rank),
+                workers=[address],
+                allow_other_workers=False,
+                retries=0,
+                pure=False,
+                priority=1,
+            )
+            futures.append(future)

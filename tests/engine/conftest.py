@@ -1,0 +1,54 @@
+"""Fixtures of the engine's tests: real worker processes, made once a module, one BLAS thread each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from distributed import Client
+from threadpoolctl import threadpool_limits
+
+from engine import harness
+from scaleml.engine.cluster import close_embedded, find_client
+
+WORKERS = 5
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """As ranks of a run have: then the same sums have the same bits."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Client]:
+    """The embedded cluster, as a run without a client makes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")
+        client, own = find_client(None, WORKERS)
+        assert own
+        yield client
+        close_embedded()
+
+
+@pytest.fixture(params=["threads", "threads-tcp", "workers"])
+def train(request: pytest.FixtureRequest) -> Callable[..., harness.Result]:
+    """Train on threads with shared memory, on threads without, on Dask workers."""
+    if request.param == "workers":
+        request.getfixturevalue("cluster")
+        return harness.on_workers
+    return partial(harness.on_threads, shared_memory=request.param == "threads")
+
+
+@pytest.fixture(params=["dense", "csr"])
+def storage(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Turn an array into what a user may pass."""
+    if request.param == "dense":
+        return lambda x: x
+    from scipy.sparse import csr_array
+
+    return csr_array

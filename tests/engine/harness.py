@@ -1,0 +1,173 @@
+"""One way to run a strategy on threads (no Dask, no processes) and on Dask workers: same arguments, same result."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import scaleml
+from scaleml.comm import inprocess
+from scaleml.data.inputs import check_inputs
+from scaleml.data.schedule import Schedule
+from scaleml.data.shards import Batches
+from scaleml.data.split import hold_out
+from scaleml.data.store import array_shard
+from scaleml.engine.commands import Command, Mailbox
+from scaleml.engine.server_loop import ServerLoop
+from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.worker_loop import WorkerLoop
+from scaleml.models import Signature
+from scaleml.optim import SGD
+from scaleml.telemetry import History
+from scaleml.telemetry.recorder import Recorder
+
+Hook = Callable[[int, int, Mailbox], None]
+"""``hook(rank, steps, mailbox)``: called by each rank that trains after each of its steps."""
+
+
+@dataclass
+class Result:
+    """What is compared: the parameters (of rank 0, and of all ranks where they can be seen), and what was recorded."""
+
+    params: Any
+    history: History
+    state: str
+    applied: dict[int, dict[int, int]]
+    """Command number -> rank -> steps before it took effect."""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+class _Hooked(Recorder):
+    def __init__(self, rank: int, meter: Any, mailbox: Mailbox, hook: Hook | None) -> None:
+        super().__init__(rank, meter)
+        self._mailbox, self._hook = mailbox, hook
+
+    def step(self, now: float, step: int, epoch: float) -> None:
+        super().step(now, step, epoch)
+        if self._hook is not None:
+            self._hook(self.rank, step, self._mailbox)
+
+
+def on_threads(
+    model: Any,
+    X: Any,
+    y: Any,
+    *,
+    strategy: Any,
+    workers: int = 2,
+    optimizer: Any = None,
+    epochs: int = 2,
+    batch_size: int = 32,
+    shards: int | None = None,
+    seed: int = 0,
+    sample_weight: Any = None,
+    validation: Any = None,
+    faults: Sequence[Any] = (),
+    shared_memory: bool = True,
+    hook: Hook | None = None,
+    commands: Sequence[tuple[int, Command]] = (),
+) -> Result:
+    """Run the loops of all ranks on threads of this process.
+
+    Parameters
+    ----------
+    commands : sequence of (steps, Command)
+        Arrives at rank 0 once that has taken so many steps.
+    """
+    inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
+    rows = hold_out(inputs.rows, 0.0, seed)[0]
+    signature = Signature(
+        inputs.x.shape[1], inputs.n_outputs, inputs.task, model.dtype, sparse=hasattr(inputs.x, "indptr")
+    )
+    layout = strategy.layout(workers)
+    count = shards or layout.workers
+    bounds = [len(rows) * s // count for s in range(count + 1)]
+    plan = Plan(
+        network=model.build(signature),
+        strategy=strategy,
+        optimizer=SGD(0.1) if optimizer is None else optimizer,
+        layout=layout,
+        shard_sizes=tuple(b - a for a, b in pairwise(bounds)),
+        epochs=epochs,
+        batch_size=min(batch_size, len(rows)),
+        seed=seed,
+        dtype=model.dtype,
+        evaluate_every=len(rows) if validation else 0,
+        faults=tuple(faults),
+    )
+    data = [array_shard(inputs, rows[a:b], model.dtype).open() for a, b in pairwise(bounds)]
+    held_out = None
+    if validation:
+        checked = check_inputs(*validation, classifier=model.is_classifier, classes=inputs.classes)
+        cuts = [checked.rows * r // layout.workers for r in range(layout.workers + 1)]
+        held_out = [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
+    mailbox = Mailbox()
+    history = History()
+    applied: dict[int, dict[int, int]] = {}
+    lock = threading.Lock()
+
+    def report(rank: int) -> Callable[..., None]:
+        def note(kind: str, **facts: Any) -> None:
+            if kind == "applied":
+                with lock:
+                    applied.setdefault(facts["number"], {})[rank] = facts["step"]
+
+        return note
+
+    def after_step(rank: int, steps: int, box: Mailbox) -> None:
+        if rank == 0:
+            for at, command in commands:
+                if at == steps:
+                    box.put(command)
+        if hook is not None:
+            hook(rank, steps, box)
+
+    def rank_main(group: Any) -> Outcome:
+        own = dataclasses.replace(plan, network=copy.copy(plan.network))  # networks keep scratch arrays: one a thread
+        loop: WorkerLoop | ServerLoop
+        if layout.is_server(group.rank):
+            recorder: Recorder = Recorder(group.rank, group.meter)
+            loop = ServerLoop(own, group, report(group.rank), recorder)
+        else:
+            recorder = _Hooked(group.rank, group.meter, mailbox, after_step)
+            batches = Batches(Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)])
+            held = held_out[group.rank] if held_out else None
+            loop = WorkerLoop(own, group, batches, held, mailbox, report(group.rank), recorder)
+        try:
+            return loop.run()
+        finally:
+            packed, evaluations = recorder.drain()
+            with lock:
+                history.append_bytes(packed)
+                for evaluation in evaluations:
+                    history.add_evaluation(*evaluation)
+
+    outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
+    return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
+
+
+def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:
+    """Run on the workers of the embedded cluster."""
+    run = scaleml.train(model, X, y, **{"epochs": 2, "batch_size": 32, "workers": 2, **settings})
+    return result(run)
+
+
+def result(run: Any) -> Result:
+    """Return what a run left."""
+    numbers = range(1, run._commands + 1)
+    return Result(run.params, run.history, run.state, {n: run._driver.applied_at(n) for n in numbers})
+
+
+def await_condition(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
+    """Wait until `condition` holds, or for so many seconds; return whether it does."""
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return True
+        pause.wait(0.01)
+    return bool(condition())

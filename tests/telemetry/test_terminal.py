@@ -1,0 +1,169 @@
+"""Runs in a terminal and without one, driven by a fake run that grows as it is watched."""
+
+import io
+import re
+import threading
+
+import pytest
+from rich.console import Console
+
+from scaleml.telemetry import Comparison
+from scaleml.telemetry.gauge import Gauge
+from scaleml.telemetry.terminal import LiveRuns, view
+from telemetry_fakes import FakeRun, made, row
+
+
+class Screen(io.StringIO):
+    """A file that tells when a slow rank was named."""
+
+    def __init__(self):
+        super().__init__()
+        self.named = threading.Event()
+
+    def write(self, text):
+        if "rank 1" in text:
+            self.named.set()
+        return super().write(text)
+
+
+def console(terminal, width=140):
+    return Console(file=Screen(), force_terminal=terminal, width=width, color_system="truecolor" if terminal else None)
+
+
+def text_of(shown):
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.file.getvalue())
+
+
+def steps(run, first, last, slow=1):
+    """Two ranks at 100 rows/s each; rank 0 waits for rank 1."""
+    for step in range(first, last):
+        common = {"step": step, "time": step / 10, "samples": 10 * step, "loss": 1 / step}
+        run.history.append_rows(
+            [row(0, compute=0.05, wait=0.05, waited_for=slow, **common), row(1, compute=0.1, **common)]
+        )
+
+
+@pytest.fixture
+def run():
+    return FakeRun("AllReduce()", workers=2, state="running", train_seconds=0.0)
+
+
+def test_a_gauge_reads_what_is_new(run):
+    gauge = Gauge(run, window=1.0)
+    nothing = gauge.read()
+    assert (nothing.samples, nothing.slow, nothing.over) == (0, None, False)
+    steps(run, 1, 11)
+    first = gauge.read()
+    assert first.samples == 200
+    assert first.samples_per_s == pytest.approx(200)
+    assert first.shares["wait"] == pytest.approx(0.25)
+    assert first.slow == 1
+    for step in range(11, 41):  # twice the rate
+        run.history.append_rows(
+            [row(r, step=step, time=step / 10, samples=100 + 20 * (step - 10), compute=0.1, loss=0.5) for r in (0, 1)]
+        )
+        gauge.read()
+    now = gauge.read()
+    assert now.samples == 1400
+    assert now.samples_per_s == pytest.approx(400)
+    assert now.slow is None  # of the last second
+    assert now.loss == pytest.approx(0.5)
+
+
+def test_without_a_terminal_plain_lines_are_printed_when_something_changed(run):
+    shown = console(False)
+    live = LiveRuns([run], console=shown)
+    assert not live.live
+    live.refresh()
+    steps(run, 1, 6)
+    live.refresh()
+    live.refresh()
+    run.history.add_evaluation(0.5, 100, 5, 0.25, 0.9)
+    run.state, run.train_seconds = "finished", 0.5
+    live.refresh()
+    found = "loss 0.4567, compute/wait/comm 75%/25%/0%, rank 1 holds up the others"
+    assert text_of(shown).splitlines() == [
+        "AllReduce() on 2 workers: running",
+        f"AllReduce() on 2 workers: running, 100 samples, 200 samples/s, {found}",
+        "AllReduce() on 2 workers: finished after 500 ms, 100 samples, 200 samples/s, "
+        + found.replace("0.4567", "0.4567, held-out loss 0.25"),
+    ]
+    assert "\x1b" not in shown.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_it_follows_a_run_and_leaves_no_thread(run, terminal, no_leaks):
+    shown = console(terminal)
+    before = threading.active_count()
+    with LiveRuns(console=shown, every=0.001) as live:
+        live.add(run, total=200)
+        steps(run, 1, 6)
+        assert shown.file.named.wait(30)  # its own thread looks
+        steps(run, 6, 11)
+        run.state, run.train_seconds = "finished", 1.0
+    assert threading.active_count() == before
+    last = text_of(shown).strip().splitlines()[-1]
+    assert "finished" in last
+    assert "200" in last
+
+
+def test_one_line_a_run_at_any_width(run):
+    steps(run, 1, 6)
+    long = made(
+        "ParameterServer(consistency='ssp', staleness=4, servers=2, compression=TopK(0.01))",
+        4,
+        straggler=1,
+        staleness=2.0,
+    )
+    lost = made("Gossip()", 3, state="failed", error="rank 2 was lost\nat step 7 [bold]while waiting for rank 1")
+    for width in (80, 100, 132, 200):
+        shown = console(True, width)
+        live = LiveRuns([run, long, lost], console=shown)
+        shown.print(live.render())
+        lines = text_of(shown).splitlines()
+        assert len(lines) == 4
+        assert max(map(len, lines)) <= width
+        assert "AllReduce() x2" in lines[1]
+        assert "75/25/0" in lines[1]
+        assert "rank 1" in lines[1]
+        assert "failed: rank" in lines[3]
+        for head in ("samples", "per s", "loss", "held-out"):
+            assert head in lines[0]
+
+
+def test_the_split_says_what_it_is(run):
+    wide, narrow = console(True, 140), console(True, 80)
+    for shown in (wide, narrow):
+        shown.print(LiveRuns([run], console=shown).render())
+    assert "compute/wait/comm" in text_of(wide)
+    assert "c/w/m" in text_of(narrow)
+
+
+def test_an_error_is_not_taken_for_markup(run):
+    run.state, run.error = "failed", "shape [/bold] [3]"
+    shown = console(False)
+    LiveRuns([run], console=shown).refresh()
+    assert text_of(shown) == "AllReduce() on 2 workers: failed: shape [/bold] [3]\n"
+
+
+def test_every_must_be_positive():
+    with pytest.raises(ValueError, match="every is 0"):
+        LiveRuns(console=console(False), every=0)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_verdict_and_table_fit(width):
+    comparison = Comparison(
+        [made("Serial()"), made("AllReduce()", 4, rate=3000, straggler=2), made("LocalSGD(period=8)", 4)], target=0.25
+    )
+    shown = console(True, width)
+    shown.print(view(comparison, width))
+    text = text_of(shown)
+    assert "Scale with AllReduce() on 4 workers" in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    for wanted in ("strategy", "workers", "to target", "speed-up", "LocalSGD"):
+        assert wanted in text
+    assert ("staleness" in text) == (width == 200)
+    again = console(True, width)
+    again.print(comparison)
+    assert text_of(again) == text
