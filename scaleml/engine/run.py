@@ -16,6 +16,8 @@ from scaleml.engine.errors import RunFailed
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
 from scaleml.telemetry import History, Ledger
+from scaleml.telemetry.bundle import bundle
+from scaleml.telemetry.report import run_fragment, run_text
 
 _ACKNOWLEDGE = 30.0
 
@@ -34,6 +36,10 @@ class Run:
         Ranks that train, BLAS threads of each, cores of the hosts.
     placing_seconds : float
         What stands beside a cold start: bringing the data to the workers, placing the ranks.
+    total_samples : int
+        Rows that all ranks together will have consumed at the end.
+    settings : str
+        Optimizer, batch, epochs, in words.
     """
 
     def __init__(self, driver: Driver, *, label: str, classes: Any, facts: dict[str, Any], own_cluster: bool) -> None:
@@ -44,6 +50,11 @@ class Run:
         self.hosts = int(facts["hosts"])
         self.cores = int(facts["cores"])
         self.is_serial = isinstance(driver.plan.strategy, strategies.Serial)
+        self.total_samples = driver.plan.epochs * driver.plan.rows
+        self.settings = (
+            f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
+            f"{driver.plan.rows} rows, {driver.plan.dtype}"
+        )
         self.n_params = driver.plan.network.size
         self.placing_seconds = float(facts["placing_seconds"])
         self.plan = driver.plan
@@ -215,31 +226,17 @@ class Run:
     # What it shows.
 
     def summary(self) -> str:
-        """Return a few lines: how it ended, loss and score, samples a second, where the time went."""
-        evaluations, ledger = self.history.evaluations, self.ledger
-        lines = [repr(self)[1:-1]]
-        if len(evaluations["loss"]):
-            lines.append(f"held-out loss {evaluations['loss'][-1]:.4f}, score {evaluations['score'][-1]:.4f}")
-        seconds = self.train_seconds
-        if seconds and len(ledger.ranks):
-            shares = ", ".join(f"{name} {share:.0%}" for name, share in ledger.shares().items())
-            lines.append(f"{ledger.samples.sum() / seconds:,.0f} samples a second; {shares}")
-        lines += ledger.blame()
-        if self.error:
-            lines.append(self.error)
-        return "\n".join(lines)
+        """Return a few lines: how it stands, samples a second, losses, and the ledger of every rank."""
+        return run_text(self) + (f"\n\n{self.error}" if self.error else "")
 
     def plot(self) -> Any:
         """Return a matplotlib figure: losses against time and samples, and the ledger."""
-        from scaleml.telemetry import Comparison
+        from scaleml.telemetry.figures import runs_figure
 
-        return Comparison([self]).plot()
+        return runs_figure([self])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from scaleml.telemetry import Comparison
-
-        bundle = Comparison([self])._repr_mimebundle_(include, exclude)
-        return {**bundle, "text/plain": self.summary()}
+        return bundle(self.summary(), run_fragment(self), self.plot)
 
     # How it works.
 

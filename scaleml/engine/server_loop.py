@@ -28,7 +28,7 @@ class ServerLoop:
         group.buffer(0, plan.dtype)
         group.buffer(0, plan.dtype)
         self.clients = Clients(plan, group, recorder)
-        group.split(1, group.rank)
+        self._servers = group.split(1, group.rank)
         part = slice(self.clients.start, self.clients.stop)
         self.w = np.ascontiguousarray(plan.network.init(plan.seed)[part])
         self.optimizer = SliceUpdate(plan.optimizer, recorder)
@@ -47,9 +47,12 @@ class ServerLoop:
             self.strategy.serve(self.w, self.state, self)  # type: ignore[arg-type]
             if self.group.control != self._applied:
                 self._obey()
-            recorder.step(clock(), clients.version, clients.rows * self._epochs_a_row)
+            if clients.version != self.group.step:  # a worker that leaves is no update
+                recorder.step(clock(), clients.version, clients.rows * self._epochs_a_row)
         recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
         clients.hand_over(self.w)
+        # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
+        self._servers.barrier()
         return Outcome("finished", clients.version)
 
     def _obey(self) -> None:

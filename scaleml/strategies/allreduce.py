@@ -8,7 +8,7 @@ from typing import Any
 from scaleml.strategies.base import Context, Strategy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AllReduce(Strategy):
     """Synchronous data parallelism: every rank sums its part of the gradient with all others each step.
 

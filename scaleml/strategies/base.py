@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 
@@ -69,6 +69,15 @@ class Strategy(ABC):
 
     replicated: ClassVar[bool] = True
     synchronous: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        """Return the call that makes it: the first setting, and those that are not at their default."""
+        shown = []
+        for place, setting in enumerate(fields(self)):  # type: ignore[arg-type]  # every strategy is a dataclass
+            value = getattr(self, setting.name)
+            if value != setting.default or (place == 0 and value is not None):
+                shown.append(repr(value) if place == 0 and isinstance(value, str) else f"{setting.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def layout(self, workers: int) -> Layout:
         """Return the roles this strategy needs for ``workers`` ranks that train."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from scaleml.strategies.base import Context, Strategy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LocalSGD(Strategy):
     """Local SGD with periodic averaging: ``period`` steps alone, then the mean of all ranks' parameters.
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from scaleml.strategies.base import Context, Layout, Strategy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParameterServer(Strategy):
     """Asynchronous SGD through servers that each hold a slice of the parameters.
 

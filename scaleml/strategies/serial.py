@@ -8,7 +8,7 @@ from typing import Any
 from scaleml.strategies.base import Context, Layout, Strategy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Serial(Strategy):
     """Minibatch SGD on one worker: the baseline.
 
@@ -25,8 +25,8 @@ class Serial(Strategy):
     Examples
     --------
     >>> from scaleml import Serial
-    >>> Serial()
-    Serial(threads=None)
+    >>> Serial(), Serial(threads=2)
+    (Serial(), Serial(threads=2))
 
     References
     ----------

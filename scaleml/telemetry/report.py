@@ -102,7 +102,7 @@ def _section(name: str, comparison: Comparison, heading: str) -> str:
             "<h3>Curves</h3>",
             _picture(draw, "Loss against time and samples, ledger of every rank, throughput"),
             "<h3>Runs</h3>",
-            *(_run(run, i == verdict.best) for i, run in enumerate(comparison.runs)),
+            *(_details(run, i == verdict.best) for i, run in enumerate(comparison.runs)),
             "<h3>Where this was measured</h3>",
             _hardware(comparison.runs),
         ]
@@ -131,6 +131,7 @@ def run_fragment(run: Any) -> str:
         f"{run.workers} worker{'s' * (run.workers != 1)} with {run.threads} thread{'s' * (run.threads != 1)} each",
         f"{run.hosts} host{'s' * (run.hosts != 1)}",
         f"{count(run.n_params)} parameters",
+        *([run.settings] if getattr(run, "settings", None) else []),
         f"trained for {seconds(float(run.train_seconds or 0))}",
     ]
     if run.placing_seconds is not None:

@@ -36,10 +36,6 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame(X, columns=list("abcd")).assign(colour="red", size=3.0)
 
 
-class Nothing:
-    """What a value is when the argument is to be left out."""
-
-
 @dataclass(frozen=True)
 class Mistake:
     """Arguments that differ from a correct call, and what the error must say: its type, the value, the remedy."""
@@ -215,7 +211,7 @@ def untouched(
     def no_cluster(workers: int) -> Client:
         raise AssertionError(f"an embedded cluster of {workers} was about to be started")
 
-    monkeypatch.setattr("scaleml.engine.cluster._own", no_cluster)
+    monkeypatch.setattr("scaleml.engine.cluster._own_client", no_cluster)
     scheduler = client.cluster.scheduler
     before = scheduler.transition_counter, len(scheduler.get_events("scaleml"))
     with leaks(sockets=False):
@@ -224,8 +220,8 @@ def untouched(
     assert not [key for key in scheduler.tasks if str(key).startswith("scaleml")]
 
 
-def arguments(client: Client, **changed: Any) -> dict[str, Any]:
-    right = {"model": LinearModel(), "X": X, "y": LABELS, "client": client, "workers": 2, "epochs": 1}
+def arguments(found: Client | None, **changed: Any) -> dict[str, Any]:
+    right = {"model": LinearModel(), "X": X, "y": LABELS, "client": found, "workers": 2, "epochs": 1}
     return {**right, **changed}
 
 
@@ -289,7 +285,7 @@ NEEDS_A_CLUSTER |= {name for name, mistake in MISTAKES.items() if "faults" in mi
 def test_no_cluster_is_started_for_a_mistake(client: Client, name: str) -> None:
     mistake = MISTAKES[name]
     with pytest.raises(mistake.kind, match=mistake.value):
-        scaleml.start(**{**arguments(client, client=None), **mistake.arguments})
+        scaleml.start(**arguments(None, **mistake.arguments))
 
 
 # What is no mistake.
