@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import traceback
 from types import ModuleType
 
 from .report import ONE_THREAD, Row, parser, show
@@ -29,6 +30,7 @@ def main() -> int:
             rows += module.measure(chosen.rounds)
         except Exception as error:  # noqa: BLE001 - the other benchmarks still say something
             failed = True
+            traceback.print_exc()
             rows.append(Row(name, "", None, None, "", None, note=f"failed: {type(error).__name__}: {error}"))
     show(rows, chosen.json)
     return int(failed or (chosen.strict and any(row.met is False for row in rows)))

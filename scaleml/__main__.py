@@ -72,7 +72,8 @@ def main() -> None:
 @main.command()
 @click.option(
     "--data",
-    help="digits, breast_cancer, wine, diabetes, generated[:ROWSxCOLUMNS], polarity, cifar10, or a .csv, .tsv, .parquet, .npz or .svmlight file",
+    help="digits, breast_cancer, wine, diabetes, generated[:ROWSxCOLUMNS], polarity, cifar10, or a file: "
+    ".csv, .tsv, .parquet, .npz, .svmlight",
 )
 @click.option("--target", "column", help="the column to predict, in a file")
 @click.option("--strategies", default=_DEFAULT, show_default=True, help="what to compare")

@@ -1,7 +1,6 @@
 """One link to every peer, and the ways of waiting for several of them. One thread at a time uses a channel.
 
-There are two channels between each two ranks: the calling thread's, and the progress thread's. So no socket is ever
-shared by threads, and collectives in the background never meet the frames of those in front.
+Each two ranks have two: the calling thread's, and the progress thread's. So no socket is ever shared by threads.
 """
 
 from __future__ import annotations
@@ -308,16 +307,14 @@ class Channel:
         start = perf_counter()
         found = poll.poll(self.mesh.timeout * 1e3)
         seconds = perf_counter() - start
-        if not found:
-            self.mesh.stalled(next(iter(events)), what, seconds)
-        return seconds, self._peers[found[-1][0]] if found else next(iter(events))
+        if found:
+            return seconds, self._peers[found[-1][0]]
+        self.mesh.stalled(peer := next(iter(events)), what, seconds)
+        return seconds, peer
 
     def lose(self, peer: int, what: object) -> CommError:
         """Note that the link to `peer` is closed; return the error to raise."""
-        if peer not in self.lost:
+        if peer not in self.lost and (descriptor := self.link(peer).sock.fileno()) >= 0:
             self.lost.add(peer)
-            try:
-                self._readable.unregister(self.link(peer).sock)
-            except (KeyError, ValueError, OSError):  # closed by ourselves
-                pass
+            self._readable.unregister(descriptor)
         return self.mesh.lost(peer, what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,11 @@ class Inputs:
 
     def encode(self, dtype: str) -> Any:
         """Return y as the ranks want it: floats of ``dtype``, or int32 codes for three classes and more."""
-        return self.y.astype(np.int32 if self.task == "multiclass" else dtype)
+        return self.y.astype(np.int32) if self.task == "multiclass" else _cast(self.y, dtype, "y")
+
+    def encode_weights(self, dtype: str) -> Any:
+        """Return the weights as floats of ``dtype``, or None."""
+        return None if self.weights is None else _cast(self.weights, dtype, "sample_weight")
 
 
 def check_inputs(
@@ -99,14 +104,22 @@ def check_inputs(
 def _as_matrix(x: Any, name: str) -> Any:
     if type(x).__module__.split(".")[0] == "dask":
         raise TypeError(f"{name} is a Dask collection: pass {name}.compute() if it fits into this process's memory")
+    if x is None or isinstance(x, str | bytes | os.PathLike):
+        raise TypeError(
+            f"{name} is {x!r}: pass the rows themselves, as an array, a DataFrame or a CSR matrix; if it is a file, load it"
+        )
     if hasattr(x, "tocsr"):
         x = x.tocsr()
-        kind = x.dtype
+    elif hasattr(x, "iloc"):  # a pandas frame
+        x = _frame_values(x, name)
     else:
-        if hasattr(x, "iloc"):  # a pandas frame
-            x = _frame_values(x, name)
-        x = np.asarray(x)
-        kind = x.dtype
+        try:
+            x = np.asarray(x)
+        except ValueError:
+            raise ValueError(
+                f"the rows of {name} have different lengths: each needs the same number of columns"
+            ) from None
+    kind = x.dtype
     if kind.kind not in "biuf":
         raise TypeError(
             f"{name} has dtype {kind}, but a model needs real numbers: convert it with {name}.astype('float32'), and encode "
@@ -128,7 +141,10 @@ def _frame_values(frame: Any, name: str) -> Any:
                 f"{name} has columns that are not numbers: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}; "
                 "encode or drop them first (pandas.get_dummies, sklearn.preprocessing.OneHotEncoder)"
             )
-    return frame.to_numpy()
+    values = frame.to_numpy()
+    if values.dtype == object and frame.ndim == 2:  # numbers of several kinds, or pandas' own with gaps
+        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return values
 
 
 def _as_column(values: Any, what: str, n: int, name: str) -> Any:
@@ -154,12 +170,19 @@ def _encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
             f"y holds the real number {y[row]} (row {row}), but this model's loss is for classes: "
             "use loss='squared_error' for regression, or make classes of y"
         )
-    classes = np.unique(y) if known is None else known
+    try:
+        classes = np.unique(y) if known is None else known
+        codes = np.searchsorted(classes, y)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for labels in (y, () if known is None else known) for label in labels})
+        raise TypeError(
+            f"the labels are of types {' and '.join(kinds)}, which have no common order: make them one type, such as "
+            "y.astype(str)"
+        ) from None
     if len(classes) < 2:
         raise ValueError(
             f"y holds one class only, {classes[0]!r}: a classifier needs at least two; check how y was made or split"
         )
-    codes = np.searchsorted(classes, y)
     outside = (codes == len(classes)) | (classes[np.minimum(codes, len(classes) - 1)] != y)
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
@@ -204,6 +227,17 @@ def _refuse_non_finite(values: Any, what: str) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
         raise ValueError(f"{what} is {values[row]} at row {row}: must be finite; drop or impute such rows")
+
+
+def _cast(values: Any, dtype: str, what: str) -> Any:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused by its place
+        cast = values.astype(dtype)
+    if not np.isfinite(cast).all():
+        row = int(np.flatnonzero(~np.isfinite(cast).reshape(len(cast), -1).all(axis=1))[0])
+        raise ValueError(
+            f"{what} is {values[row]} at row {row}, too large for {dtype}: scale it, or use dtype='float64' in the model"
+        )
+    return cast
 
 
 def finite_block(block: Any, row_numbers: Any, name: str = "X") -> None:

@@ -73,7 +73,8 @@ def row_blocks(inputs: Inputs, rows: Any, dtype: str, name: str) -> Iterator[Any
 def array_shard(inputs: Inputs, rows: Any, dtype: str, name: str = "X") -> ArrayShard:
     """Return a shard as arrays in memory, for a worker that shares no host with this process."""
     blocks = list(row_blocks(inputs, rows, dtype, name)) or [inputs.x[rows].astype(dtype)]
-    weights = None if inputs.weights is None else np.ascontiguousarray(inputs.weights[rows], dtype)
+    weights = inputs.encode_weights(dtype)
+    weights = None if weights is None else weights[rows]
     return ArrayShard(arrays.concatenate_rows(blocks), inputs.encode(dtype)[rows], weights)
 
 
@@ -145,8 +146,9 @@ class Store:
             position = x.offset
             for block in row_blocks(inputs, rows, dtype, name):
                 position += self._put(block, position)
-        weights = None if inputs.weights is None else self._append(inputs.weights[rows].astype(dtype))
-        return Table(self.path, len(rows), features, x, self._append(inputs.encode(dtype)[rows]), weights)
+        y, weights = inputs.encode(dtype)[rows], inputs.encode_weights(dtype)
+        region = None if weights is None else self._append(weights[rows])
+        return Table(self.path, len(rows), features, x, self._append(y), region)
 
     def _write_csr(self, inputs: Inputs, rows: Any, dtype: str, name: str) -> tuple[Region, Region, Region]:
         counts = np.diff(inputs.x.indptr)[rows]

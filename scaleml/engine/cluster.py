@@ -12,6 +12,7 @@ import pathlib
 import sys
 import tempfile
 import threading
+from numbers import Integral
 from typing import Any, Final
 
 from dask.system import CPU_COUNT
@@ -154,11 +155,20 @@ def find_client(client: Client | None, workers: Any = None) -> tuple[Client, boo
     StartFailed
         When the embedded cluster does not come up.
     """
+    check_client(client)
     if client is None:
         try:
             client = get_client()
         except ValueError:
-            return _own_client(workers if isinstance(workers, int) else 0), True
+            return _own_client(int(workers) if isinstance(workers, Integral) else 0), True
+        check_client(client)
+    return client, _own.cluster is not None and client is _own.cluster.client
+
+
+def check_client(client: Any) -> None:
+    """Raise TypeError or ValueError for anything but a connected client or None."""
+    if client is None:
+        return
     if not isinstance(client, Client):
         raise TypeError(
             f"client={client!r}: must be a distributed.Client, or None for the current one or an embedded cluster; "
@@ -168,7 +178,6 @@ def find_client(client: Client | None, workers: Any = None) -> tuple[Client, boo
         raise ValueError(f"client={client!r} is asynchronous: pass a client made with asynchronous=False")
     if client.status != "running":
         raise ValueError(f"client={client!r} is {client.status}: make a new distributed.Client, or pass client=None")
-    return client, _own.cluster is not None and client is _own.cluster.client
 
 
 def embedded_size() -> int:

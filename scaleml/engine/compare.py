@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, final
+from math import isfinite
+from numbers import Real
+from typing import Any, Final, final
 
 from distributed import Client
 
 from scaleml.engine import calls
-from scaleml.engine.cluster import find_client
+from scaleml.engine.cluster import check_client, find_client
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.hosts import facts_of
+from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
-from scaleml.engine.train import Data, Settings, launch
+from scaleml.engine.train import Data, Settings, launch, prepare
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import Serial, Strategy
 from scaleml.telemetry import Comparison
+
+
+_REPLACEMENT: Final = 30.0
+"""Seconds to wait for a lost worker's replacement."""
 
 
 @final
@@ -121,12 +129,8 @@ def compare(
     >>> scaleml.compare(scaleml.LinearModel(), X / 16, y, [scaleml.Serial(), scaleml.AllReduce()]).verdict  # doctest: +SKIP
     """
     trials = _trials(strategies)
-    common: dict[str, Any] = {
-        "model": model,
-        "seed": seed,
-        "faults": tuple(faults or ()),
-        "evaluations_an_epoch": max(1, -(-20 // max(1, epochs))),
-    }
+    _check_target(target)
+    common: dict[str, Any] = {"model": model, "seed": seed, "faults": () if faults is None else faults}
     defaults: dict[str, Any] = {
         "optimizer": SGD(0.1) if optimizer is None else optimizer,
         "epochs": epochs,
@@ -135,30 +139,66 @@ def compare(
     # All settings are checked before the first run: nobody should wait for an error in the last.
     plans = [
         (
-            Settings(strategy=trial.strategy, label=trial.label, **common, **_own(trial, defaults)),
-            trial.workers or workers,
+            _evaluated_often(Settings(strategy=trial.strategy, label=trial.label, **common, **_own(trial, defaults))),
+            workers if trial.workers is None else trial.workers,
         )
         for trial in trials
     ]
-    most = max((count for _, count in plans if isinstance(count, int)), default=None)
-    found, own = find_client(client, workers if most is None else most)
-    plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
-    data = Data(model, X, y, sample_weight, validation, seed, found)
+    check_client(client)
+    for _, count in plans:
+        check_workers(count)
+    data = Data(model, X, y, sample_weight, validation, seed)
     runs: list[Run] = []
     try:
+        most = max((count for _, count in plans if isinstance(count, int)), default=None)
+        found, own = find_client(client, workers if most is None else most)
+        plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
         for settings, count in plans:
-            run = launch(settings, data, found, own, count)
-            runs.append(run)
-            if on_run is not None:
-                on_run(run, settings.epochs * data.rows)
-            try:
-                if run.wait().state == "stopped":
-                    break
-            except RunFailed:
-                continue  # it stands in the comparison with its error
+            prepare(settings, data, found, own, count)
+        _run_all(plans, data, found, own, on_run, runs)
+    except KeyboardInterrupt:
+        if not runs:
+            raise
     finally:
+        # Whatever ended the comparison also ends the run that was under way.
+        if runs and not runs[-1].over:
+            runs[-1].stop()
         data.close()
     return Comparison(runs, target)
+
+
+def _run_all(
+    plans: list[tuple[Settings, Any]],
+    data: Data,
+    client: Client,
+    own_cluster: bool,
+    on_run: Callable[[Run, int], None] | None,
+    runs: list[Run],
+) -> None:
+    """Run one after another, each noted in ``runs`` as it starts; return early when one was stopped."""
+    enough = len(calls.identity(client, 10.0))
+    for settings, workers in plans:
+        run = launch(settings, data, client, own_cluster, workers)
+        runs.append(run)
+        if on_run is not None:
+            on_run(run, settings.epochs * data.rows)
+        try:
+            if run.wait().state == "stopped":
+                return
+        except RunFailed:
+            # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
+            with contextlib.suppress(TimeoutError):
+                client.wait_for_workers(enough, timeout=_REPLACEMENT)
+
+
+def _check_target(target: Any) -> None:
+    if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or not isfinite(target)):
+        raise ValueError(f"target={target!r}: must be the held-out loss to be reached, a finite number, or None")
+
+
+def _evaluated_often(settings: Settings) -> Settings:
+    """Evaluate about twenty times a run: a time to the target needs that."""
+    return replace(settings, evaluations_an_epoch=-(-20 // settings.epochs))
 
 
 def _trials(strategies: Sequence[Strategy | Trial]) -> list[Trial]:

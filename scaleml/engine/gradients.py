@@ -110,8 +110,6 @@ class Update:
             if self.optimizer.clip_norm is not None:
                 clip(mean, self.optimizer.clip_norm)
             self.t = t = self.t + 1
-            if self.optimizer.clip_norm is not None:
-                clip(mean, self.optimizer.clip_norm)
             self.optimizer.apply(w, mean, state, t)
         self._recorder.apply += clock() - begin
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from scaleml.engine.cluster import embedded_size
@@ -49,25 +50,20 @@ def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
     ValueError, TypeError
         For a number below 1 or above what there is, and for a worker that is not there.
     """
+    check_workers(workers)
     by_name = {str(facts.get("name")): address for address, facts in info.items()}
     everyone = sorted(info, key=lambda address: (str(info[address].get("name")).zfill(12), address))
     if workers is None:
         if not everyone:
             raise ValueError("the Dask cluster has no workers: add some (cluster.scale(2)), then start again")
         return everyone[: embedded_size()] if embedded else everyone
-    if isinstance(workers, bool) or not isinstance(workers, int | list | tuple):
-        raise TypeError(f"workers={workers!r}: must be a number, a list of worker addresses or names, or None for all")
-    if isinstance(workers, int):
-        if workers < 1:
-            raise ValueError(f"workers={workers}: at least one worker is needed; None takes all there are")
+    if isinstance(workers, Integral):
         if workers > len(everyone):
             raise ValueError(
                 f"workers={workers}, but the Dask cluster has {len(everyone)}: each rank needs a worker of its own; "
                 f"add some (cluster.scale({workers})) or ask for fewer"
             )
         return everyone[:workers]
-    if not workers:
-        raise ValueError("workers=[]: at least one worker is needed; None takes all there are")
     chosen = [by_name.get(str(worker), str(worker)) for worker in workers]
     missing = [worker for worker in chosen if worker not in info]
     if missing:
@@ -75,6 +71,16 @@ def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"workers={list(workers)} names one twice: each rank needs a worker of its own")
     return chosen
+
+
+def check_workers(workers: Any) -> None:
+    """Raise TypeError or ValueError for what can be no choice of workers on any cluster."""
+    if workers is None:
+        return
+    if isinstance(workers, bool) or not isinstance(workers, Integral | list | tuple):
+        raise TypeError(f"workers={workers!r}: must be a number, a list of worker addresses or names, or None for all")
+    if workers < 1 if isinstance(workers, Integral) else not workers:
+        raise ValueError(f"workers={workers!r}: at least one worker is needed; None takes all there are")
 
 
 def place(strategy: Strategy, chosen: Sequence[str], info: dict[str, Any]) -> Placement:

@@ -35,8 +35,6 @@ class PlacedData:
 
     Parameters
     ----------
-    client : Client
-        Where the workers are.
     train, held_out : Inputs
         The data; ``held_out`` may be None.
     rows, held_out_rows : int arrays
@@ -45,7 +43,6 @@ class PlacedData:
         The model's dtype.
     """
 
-    client: Client
     train: Inputs
     held_out: Inputs | None
     rows: Any
@@ -79,12 +76,14 @@ class PlacedData:
             raise
 
     def shards_for(
-        self, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]
+        self, client: Client, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]
     ) -> list[tuple[list[Any], list[Any]]]:
         """Return, for each training rank, its shards and its part of the held-out data.
 
         Parameters
         ----------
+        client : Client
+            Where the workers are.
         addresses : sequence of str
             The worker of each training rank.
         shards : int
@@ -98,7 +97,7 @@ class PlacedData:
             Shards of a mapped file, or futures of shards that Dask brings.
         """
         assert self._store is not None
-        near = self._nearby(addresses)
+        near = self._nearby(client, addresses)
         cuts = [self._tables[0].cut(shards), *(table.cut(len(addresses)) for table in self._tables[1:])]
         result = []
         for rank, address in enumerate(addresses):
@@ -106,25 +105,25 @@ class PlacedData:
                 mine: list[Any] = [cuts[0][s] for s in owned[rank]]
                 held: list[Any] = [cut[rank] for cut in cuts[1:]]
             else:
-                mine = [self._scatter(address, self.train, self.rows, cuts[0][s]) for s in owned[rank]]
+                mine = [self._scatter(client, address, self.train, self.rows, cuts[0][s]) for s in owned[rank]]
                 assert len(cuts) == 1 or self.held_out is not None
-                held = [self._scatter(address, self.held_out, self.held_out_rows, cut[rank]) for cut in cuts[1:]]
+                held = [
+                    self._scatter(client, address, self.held_out, self.held_out_rows, cut[rank]) for cut in cuts[1:]
+                ]
             result.append((mine, held))
         return result
 
-    def _nearby(self, addresses: Sequence[str]) -> dict[str, bool]:
+    def _nearby(self, client: Client, addresses: Sequence[str]) -> dict[str, bool]:
         unknown = [address for address in dict.fromkeys(addresses) if address not in self._sees_store]
         if unknown:
             assert self._store is not None
-            self._sees_store |= calls.on_workers(
-                self.client, 30, _can_read, self._store.path, self._nonce, workers=unknown
-            )
+            self._sees_store |= calls.on_workers(client, 30, _can_read, self._store.path, self._nonce, workers=unknown)
         return self._sees_store
 
-    def _scatter(self, address: str, inputs: Inputs | None, rows: Any, shard: Any) -> Any:
+    def _scatter(self, client: Client, address: str, inputs: Inputs | None, rows: Any, shard: Any) -> Any:
         assert inputs is not None
         part: Shard = array_shard(inputs, rows[shard.start : shard.stop], self.dtype)
-        return self.client.scatter(part, workers=[address], hash=False)
+        return client.scatter(part, workers=[address], hash=False)
 
     def close(self) -> None:
         """Remove the file."""

@@ -86,7 +86,7 @@ class Start:
         book = {rank: place for answer in answers.values() for rank, place in answer["addresses"].items()}
         workers = self.placement.layout.workers
         owned = [self.plan.owned(rank) for rank in range(workers)]
-        parts = data.shards_for(self.placement.addresses[:workers], len(self.plan.shard_sizes), owned)
+        parts = data.shards_for(self.client, self.placement.addresses[:workers], len(self.plan.shard_sizes), owned)
         for rank, address in enumerate(self.placement.addresses):
             spec = RankSpec(
                 run=self.run,

@@ -13,11 +13,11 @@ from distributed import Client
 from scaleml.data.inputs import Inputs, check_inputs
 from scaleml.data.split import hold_out
 from scaleml.engine import calls
-from scaleml.engine.cluster import find_client
+from scaleml.engine.cluster import check_client, find_client
 from scaleml.engine.commands import check_faults
 from scaleml.engine.driver import Driver
 from scaleml.engine.hosts import facts_of
-from scaleml.engine.placement import candidates, place
+from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.placing import PlacedData, rows_of
 from scaleml.engine.run import Run
 from scaleml.engine.spec import Plan
@@ -55,6 +55,8 @@ class Settings:
                     f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
                 )
                 raise TypeError(f"{name}={value!r}: must be a {name} object such as {example}{called}")
+        if not isinstance(self.faults, list | tuple):
+            raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
@@ -68,9 +70,7 @@ class Settings:
 class Data:
     """X and y of several runs: checked once, brought to the workers once."""
 
-    def __init__(
-        self, model: Model, X: Any, y: Any, sample_weight: Any, validation: Any, seed: int, client: Client
-    ) -> None:
+    def __init__(self, model: Model, X: Any, y: Any, sample_weight: Any, validation: Any, seed: int) -> None:
         inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
         held_out, rows, held_rows = _split(inputs, validation, seed, model.is_classifier)
         self.inputs = inputs
@@ -84,7 +84,7 @@ class Data:
         self.network = model.build(self.signature)
         self.rows = len(rows)
         began = time.perf_counter()
-        self.placed = PlacedData(client, inputs, held_out, rows, held_rows, self.signature.dtype)
+        self.placed = PlacedData(inputs, held_out, rows, held_rows, self.signature.dtype)
         self.placed.prepare()
         self.placing_seconds = time.perf_counter() - began
 
@@ -108,13 +108,21 @@ def _split(inputs: Inputs, validation: Any, seed: int, classifier: bool) -> tupl
             )
         return inputs, rows, held
     if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
+        if isinstance(validation, tuple | list):
+            what = f"a {type(validation).__name__} of {len(validation)}"
+        else:
+            what = repr(validation) if np.isscalar(validation) else type(validation).__name__
         raise TypeError(
-            f"validation={type(validation).__name__}: must be (X, y), (X, y, sample_weight), or the fraction of the rows to hold out"
+            f"validation={what}: must be (X, y), (X, y, sample_weight), or the fraction of the rows to hold out, such as 0.2"
         )
     held_out = check_inputs(*validation, classifier=classifier, classes=inputs.classes, name="the validation X")
     if held_out.x.shape[1] != inputs.x.shape[1]:
         raise ValueError(
             f"the validation X has {held_out.x.shape[1]} columns, X has {inputs.x.shape[1]}: they must be the same features"
+        )
+    if held_out.n_outputs != inputs.n_outputs:
+        raise ValueError(
+            f"the validation y has {held_out.n_outputs} columns, y has {inputs.n_outputs}: they must be the same targets"
         )
     return held_out, hold_out(inputs.rows, 0.0, seed)[0], rows_of(held_out.rows)
 
@@ -122,6 +130,27 @@ def _split(inputs: Inputs, validation: Any, seed: int, classifier: bool) -> tupl
 def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> Run:
     """Start a run on data that is already placed."""
     began = time.perf_counter()
+    plan, placement = prepare(settings, data, client, own_cluster, workers)
+    hosts = {facts["boot"]: facts["cores"] for facts in facts_of(client, placement.workers).values()}
+    facts = {
+        "hosts": len(hosts),
+        "cores": sum(hosts.values()),
+        "placing_seconds": data.placing_seconds + time.perf_counter() - began,
+    }
+    driver = Driver(client, plan, placement, data.placed)
+    run = Run(
+        driver,
+        label=settings.label or repr(settings.strategy),
+        classes=data.inputs.classes,
+        facts=facts,
+        own_cluster=own_cluster,
+    )
+    driver.start(run.on_notes, run.on_change)
+    return run
+
+
+def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> tuple[Plan, Placement]:
+    """Return what a run would be on the cluster as it is now; raises ValueError or TypeError for what does not fit it."""
     info = calls.identity(client, 10.0)
     placement = place(settings.strategy, candidates(info, workers, own_cluster), info)
     training = placement.layout.workers
@@ -154,24 +183,9 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
         seed=int(settings.seed),
         dtype=data.signature.dtype,
         evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if data.placed.held_out is not None else 0,
-        faults=settings.faults,
+        faults=tuple(settings.faults),
     )
-    hosts = {facts["boot"]: facts["cores"] for facts in facts_of(client, placement.workers).values()}
-    facts = {
-        "hosts": len(hosts),
-        "cores": sum(hosts.values()),
-        "placing_seconds": data.placing_seconds + time.perf_counter() - began,
-    }
-    driver = Driver(client, plan, placement, data.placed)
-    run = Run(
-        driver,
-        label=settings.label or repr(settings.strategy),
-        classes=data.inputs.classes,
-        facts=facts,
-        own_cluster=own_cluster,
-    )
-    driver.start(run.on_notes, run.on_change)
-    return run
+    return plan, placement
 
 
 def start(
@@ -212,7 +226,7 @@ def start(
         batch_size=batch_size,
         shards=shards,
         seed=seed,
-        faults=tuple(faults or ()),
+        faults=() if faults is None else faults,  # type: ignore[arg-type]  # checked there
     )
     if checkpoint is not None:
         raise ValueError(f"checkpoint={checkpoint!r}: this version writes no checkpoints; keep run.params instead")
@@ -220,9 +234,12 @@ def start(
         raise ValueError(
             f"on_worker_lost={on_worker_lost!r}: this version ends the run when a worker is lost; use 'raise'"
         )
-    found, own = find_client(client, workers)
-    data = Data(model, X, y, sample_weight, validation, settings.seed, found)
+    check_client(client)
+    check_workers(workers)
+    # The data before the cluster: an error in it should not have to wait for processes to start.
+    data = Data(model, X, y, sample_weight, validation, settings.seed)
     try:
+        found, own = find_client(client, workers)
         run = launch(settings, data, found, own, workers)
     except BaseException:
         data.close()

@@ -76,8 +76,8 @@ class TrainedModel:
         inputs = check_inputs(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
         x = self._fitting(inputs.x)
         dtype = self.network.dtype.name
-        weights = None if inputs.weights is None else inputs.weights.astype(dtype)
-        return self.network.summarise(self.network.statistics(self.params, x, inputs.encode(dtype), weights))
+        y, weights = inputs.encode(dtype), inputs.encode_weights(dtype)
+        return self.network.summarise(self.network.statistics(self.params, x, y, weights))
 
     def _by_rows(self, X: Any, function: Any) -> Any:
         x = self._fitting(X if hasattr(X, "tocsr") else np.asarray(X))

@@ -9,7 +9,6 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -294,8 +293,7 @@ def test_a_failed_preparation_leaves_no_file() -> None:
 
     x = dense(1000)
     x[999, 0] = np.inf
-    client: Any = SimpleNamespace()
-    placed = PlacedData(client, inputs(x, np.arange(1000.0)), None, np.arange(1000), None, "float32")
+    placed = PlacedData(inputs(x, np.arange(1000.0)), None, np.arange(1000), None, "float32")
     with pytest.raises(ValueError, match="row 999"):
         placed.prepare()
     assert files() == []
@@ -388,7 +386,7 @@ with open("/proc/self/clear_refs", "w") as refs:
 before = peak("VmRSS")
 data = check_inputs(x, y, classifier=False)
 rows, _ = hold_out(n, 0.0, 0)
-placed = PlacedData(SimpleNamespace(), data, None, rows, None, "float32")
+placed = PlacedData(data, None, rows, None, "float32")
 placed.prepare()
 print(size, peak("VmHWM") - before, placed.nbytes)
 placed.close()
