@@ -26,6 +26,11 @@ class Sink(NamedTuple):
     """It is there."""
 
 
+import os
+
+IDLE = int(os.environ.get("IDLE", "0"))
+
+
 @final
 class Pump:
     """One exchange.

@@ -24,6 +24,7 @@ from scaleml.engine import watchdog
 from scaleml.engine.errors import StartFailed
 
 _START_TIMEOUT: Final = 60.0
+_END_TIMEOUT: Final = 3.0
 
 
 class _Process(Subprocess):
@@ -52,6 +53,22 @@ class _Process(Subprocess):
             )
         if self.scheduler is None:
             await self._await_address()
+
+    async def close(self) -> None:
+        """End the process, gently if it lets itself: killed with its children it would leave semaphores in /dev/shm."""
+        process = self.process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _END_TIMEOUT)
+            except TimeoutError:
+                # Only itself: its worker follows by a pipe, and its resource tracker cleans up after both.
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        self.process = None
+        await super().close()
 
     async def _await_address(self) -> None:
         file = self.folder / "scheduler.json"

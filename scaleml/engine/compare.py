@@ -24,7 +24,6 @@ from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import Serial, Strategy
 from scaleml.telemetry import Comparison
 
-
 _REPLACEMENT: Final = 30.0
 """Seconds to wait for a lost worker's replacement."""
 

@@ -42,6 +42,7 @@ def rank_main(plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Seq
     beacon = Beacon(worker, task_key(*spec.key), lobby)
     try:
         secede()
+        beacon.report("arrived")
         with pinned(spec.threads):
             outcome = _train(plan, spec, lobby, beacon, worker, shards, held_out)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
