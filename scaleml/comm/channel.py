@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any, final
 
 from .errors import CommError
-from .frame import COLLECTIVE, CONTROL, MESSAGE, Header, word_sum
+from .frame import CONTROL, MESSAGE, Header, word_sum
 from .key import Key
 from .link import Link, LinkClosed
 from .mesh import Mesh
@@ -83,6 +83,8 @@ class Channel:
         unsent = set()
         for peer in peers:
             link = self.link(peer)
+            if link.outbox:  # of an earlier send, ended by another peer's loss
+                Pump(self, what, {peer}, lambda peer: None, {}).run()
             try:
                 sent = link.send(header, payload)
             except LinkClosed:
@@ -130,8 +132,8 @@ class Channel:
         link = self.link(peer)
         try:
             while True:
-                if link.inbox:
-                    self._restore(link, key.group)
+                if link.inbox and link.restore(key.group):
+                    self._stashed -= 1
                 header = link.head()
                 if header is None or (link.aside is None and self._fits(header, key, peer)):
                     return header
@@ -155,8 +157,8 @@ class Channel:
         link = self.link(peer)
         try:
             while True:
-                if link.inbox:
-                    self._restore(link, key.group)
+                if link.inbox and link.restore(key.group):
+                    self._stashed -= 1
                 header = self._await_head(link, key)
                 if link.aside is None and self._fits(header, key, peer):
                     return
@@ -280,17 +282,6 @@ class Channel:
             link.inbox.append((header, payload))
             self._stashed += 1
         return True
-
-    def _restore(self, link: Link, group: int) -> None:
-        """Put the group's next collective frame from the inbox in front again."""
-        if link.aside is not None or link.replaying:
-            return
-        for position, (header, payload) in enumerate(link.inbox):
-            if header.kind == COLLECTIVE and header.group == group:
-                del link.inbox[position]
-                self._stashed -= 1
-                link.replay(header, payload)
-                return
 
     # --- polling --------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class _Process(Subprocess):
         arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
         environment = dict(os.environ)
         environment[watchdog.PARENT] = str(os.getpid())
+        environment[watchdog.FOLDER] = str(self.folder)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with open(self.folder / f"{'scheduler' if self.scheduler is None else f'worker-{self.name}'}.log", "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -89,7 +90,7 @@ class _Embedded:
 
     def __init__(self, workers: int) -> None:
         self.pid = os.getpid()
-        self.folder = tempfile.TemporaryDirectory(prefix="scaleml-cluster-", ignore_cleanup_errors=True)
+        self.folder = tempfile.TemporaryDirectory(prefix=watchdog.PREFIX, ignore_cleanup_errors=True)
         name = self.folder.name
         preload = [watchdog.__name__]
         scheduler = {

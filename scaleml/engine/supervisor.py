@@ -184,15 +184,8 @@ class Supervisor:
             self.entered.add(event.rank)
             if len(self.entered) == len(self.addresses) and self.state == "starting":
                 self.state = "running"
-        elif isinstance(event, Left):
-            self.ended[event.rank] = event.status
-            self.steps[event.rank] = event.step
-            if event.status == "failed" and all(failure.rank != event.rank for failure in self._failures):
-                return self._note(RankFailed(event.rank, "it did not say why", "peer", event.step), now)
-        elif isinstance(event, RankFailed):
-            self._failures.append(event)
-            self.steps[event.rank] = event.step
-            return self._fail(now, event.error)
+        elif isinstance(event, Left | RankFailed):
+            return self._end(event, now)
         elif isinstance(event, Stalled):
             return [CheckHeartbeat(event)]
         elif isinstance(event, Silent):
@@ -211,6 +204,16 @@ class Supervisor:
             self._late = self._who_is_late()
             return self._fail(now, self._late)
         return []
+
+    def _end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
+        self.steps[event.rank] = event.step
+        if isinstance(event, Left):
+            self.ended[event.rank] = event.status
+            if event.status != "failed" or any(failure.rank == event.rank for failure in self._failures):
+                return []
+            event = RankFailed(event.rank, "it did not say why", "peer", event.step)
+        self._failures.append(event)
+        return self._fail(now, event.error)
 
     def _lose(self, address: str, now: float) -> list[Instruction]:
         alive = [rank for rank, at in enumerate(self.addresses) if at == address and rank not in self.ended]
@@ -235,7 +238,7 @@ class Supervisor:
         known = self._root() is not None or self._client_lost is not None
         waited = now - self._failing_since
         # A lost peer is a consequence: Dask may need a moment to say whose worker died.
-        if (all_ended and known) or waited > SETTLE:
+        if (all_ended and known) or self._client_lost is not None or waited > SETTLE:
             self.state = "failed"
             return [Conclude("failed", self._error())]
         return []

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import dask
 import pytest
 from distributed import Client, Event, LocalCluster
@@ -25,6 +26,7 @@ from scaleml.engine import cluster as clusters
 from scaleml.engine.errors import StartFailed
 from scaleml.engine.starting import Start
 
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
 LOCAL: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "threads_per_worker": 1}
 
 
@@ -60,9 +62,21 @@ def nothing_left(client: Client) -> Iterator[None]:
         now = client.run(leaks.look, False)
         return [f"{address}: {r}" for address, now_r in now.items() if (r := now_r.minus(before[address]))]
 
-    assert not poll(lambda: not left(), 5) or not left()
-    assert not left()
+    assert poll(lambda: not left(), 5), left()
     assert poll(lambda: not scaleml_tasks(client), 5), scaleml_tasks(client)
+
+
+@contextlib.contextmanager
+def running(**arguments: Any) -> Iterator[scaleml.Run]:
+    """A run that runs, and is stopped at the end of the block whatever happens in it."""
+    run = scaleml.start(**arguments)
+    try:
+        assert poll(lambda: run.state != "starting")
+        assert run.state == "running", run.error
+        yield run
+    finally:
+        if not run.over:
+            run.stop()
 
 
 def scaleml_tasks(client: Client) -> list[str]:
@@ -123,10 +137,8 @@ def test_workers_are_chosen_by_number_name_or_address(client: Client, problem: P
         "addresses": ([by_name[1]], [by_name[1]]),
         "tuple": ((by_name[1], 0), [by_name[1], by_name[0]]),
     }[by]
-    run = scaleml.start(**problem.endless(client=client, workers=wanted, batch_size=200))
-    assert poll(lambda: run.state == "running")
-    processing = {key: address for address, keys in client.processing().items() for key in keys}
-    run.stop()
+    with running(**problem.endless(client=client, workers=wanted)) as run:
+        processing = {key: address for address, keys in client.processing().items() for key in keys}
     assert [processing[key] for key in sorted(processing)] == ranks
     assert run.workers == len(ranks)
 
@@ -156,16 +168,14 @@ def sockets_of_links() -> list[str]:
     """The types of the sockets that ranks in this process hold to each other."""
     import gc
 
-    links = [o for o in gc.get_objects() if type(o).__module__.startswith("scaleml.comm") and hasattr(o, "sock")]
+    links = [o for o in gc.get_objects() if type(o).__name__ in ("PlainLink", "TLSLink")]
     return [f"{type(link.sock).__name__} {getattr(link.sock, 'version', lambda: '')()}" for link in links]
 
 
 def test_a_tls_cluster_has_tls_links(client: Client, problem: Problem) -> None:
     # Proof that the look below sees links: on the plain cluster they are plain sockets.
-    run = scaleml.start(**problem.endless(client=client))
-    assert poll(lambda: run.state == "running")
-    plain = client.run(sockets_of_links)
-    run.stop()
+    with running(**problem.endless(client=client)):
+        plain = client.run(sockets_of_links)
     assert all(kinds and {kind.split()[0] for kind in kinds} == {"socket"} for kinds in plain.values())
 
     security = Security.temporary()
@@ -175,10 +185,8 @@ def test_a_tls_cluster_has_tls_links(client: Client, problem: Problem) -> None:
     ):
         assert client.scheduler.address.startswith("tls://")
         with nothing_left(client):
-            run = scaleml.start(**problem.endless(client=client))
-            assert poll(lambda: run.state == "running")
-            kinds = client.run(sockets_of_links)
-            run.stop()
+            with running(**problem.endless(client=client)):
+                kinds = client.run(sockets_of_links)
             assert len(kinds) == 2
             for of_a_worker in kinds.values():
                 assert of_a_worker
@@ -226,11 +234,10 @@ def test_a_cluster_from_the_command_line_and_how_its_end_is_told(
             run = scaleml.train(**problem.settings(client=client, workers=["bob", "ann"]))
         problem.check(run.params, shards=2)
         segments = leaks.look(sockets=False).segments
-        run = scaleml.start(**problem.endless(client=client))
-        assert poll(lambda: run.state == "running")
-        scheduler.kill()  # the cluster vanishes: workers without a scheduler end by themselves
-        with pytest.raises(RunFailed, match=r"Dask client|Dask worker|scheduler"):
-            run.wait(30)
+        with running(**problem.endless(client=client)) as run:
+            scheduler.kill()  # the cluster vanishes: workers without a scheduler end by themselves
+            with pytest.raises(RunFailed, match=r"Dask client|Dask worker|scheduler"):
+                run.wait(30)
         assert poll(lambda: leaks.look(sockets=False).segments <= segments)
 
 
@@ -261,16 +268,12 @@ def test_from_inside_a_task_of_one_thread_workers(client: Client, problem: Probl
 
 def test_two_runs_at_once_on_workers_of_one_thread(client: Client, problem: Problem) -> None:
     with nothing_left(client):
-        first = scaleml.start(**problem.endless(client=client))
-        assert poll(lambda: first.state == "running")
-        second = scaleml.train(**problem.settings(client=client))
-        third = scaleml.start(**problem.endless(client=client, strategy=ParameterServer("async")))
-        assert poll(lambda: third.state == "running")
-        assert first.state == "running"
-        assert client.submit(int, 3, pure=False).result(10) == 3  # and other people's tasks get through
+        with running(**problem.endless(client=client)) as first:
+            second = scaleml.train(**problem.settings(client=client))
+            with running(**problem.endless(client=client, strategy=ParameterServer("async"))) as third:
+                assert first.state == "running"
+                assert client.submit(int, 3, pure=False).result(10) == 3  # and other people's tasks get through
         problem.check(second.params, shards=2)
-        first.stop()
-        third.stop()
     assert (first.state, third.state) == ("stopped", "stopped")
 
 
@@ -337,10 +340,8 @@ def test_blas_threads_are_pinned_while_it_runs_and_come_back(
         Client(cluster, set_as_default=False) as client,
     ):
         client.run(limit_blas, before)
-        run = scaleml.start(**problem.endless(client=client, strategy=strategy))
-        assert poll(lambda: run.state == "running")
-        (during,) = client.run(blas_threads).values()
-        run.stop()
+        with running(**problem.endless(client=client, strategy=strategy)) as run:
+            (during,) = client.run(blas_threads).values()
         (after,) = client.run(blas_threads).values()
     assert set(during) == {pinned}
     assert set(after) == {before}
@@ -400,9 +401,9 @@ def test_a_wrong_port_range_is_refused(client: Client, problem: Problem, value: 
 
 
 def set_numpy_version(version: str) -> str:
-    import numpy
+    import numpy as np
 
-    old, numpy.__version__ = numpy.__version__, version
+    old, np.__version__ = np.__version__, version
     return old
 
 
@@ -451,20 +452,18 @@ def test_a_client_that_closes_ends_the_run_and_its_ranks(
 ) -> None:
     with nothing_left(client):
         own = Client(cluster, set_as_default=False)
-        run = scaleml.start(**problem.endless(client=own))
-        assert poll(lambda: run.state == "running")
-        own.close()
-        with pytest.raises(RunFailed, match=r"Dask client is clos.*it was closed"):
-            run.wait(20)
+        with running(**problem.endless(client=own)) as run:
+            own.close()
+            with pytest.raises(RunFailed, match=r"Dask client is clos.*it was closed"):
+                run.wait(20)
 
 
 def test_a_cluster_that_closes_ends_the_run(problem: Problem) -> None:
     with (
         LocalCluster(n_workers=2, processes=False, **LOCAL) as cluster,
         Client(cluster, set_as_default=False) as client,
+        running(**problem.endless(client=client)) as run,
     ):
-        run = scaleml.start(**problem.endless(client=client))
-        assert poll(lambda: run.state == "running")
         cluster.close()
         with pytest.raises(RunFailed, match=r"Dask (client|worker)"):
             run.wait(20)
