@@ -41,7 +41,7 @@ class _Process(Subprocess):
         arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
         environment = dict(os.environ)
         environment[watchdog.PARENT] = str(os.getpid())
-        environment[watchdog.FOLDER] = str(self.folder)
+        environment[watchdog.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with open(self.folder / f"{'scheduler' if self.scheduler is None else f'worker-{self.name}'}.log", "ab") as log:
             self.process = await asyncio.create_subprocess_exec(

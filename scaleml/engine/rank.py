@@ -15,6 +15,7 @@ from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Batches, Shard
 from scaleml.engine import lobby as lobbies
 from scaleml.engine.beacon import Beacon
+from scaleml.engine.errors import NonFinite
 from scaleml.engine.server_loop import ServerLoop
 from scaleml.engine.spec import Outcome, Plan, RankSpec
 from scaleml.engine.threads import pinned
@@ -117,7 +118,7 @@ def _joined(shards: Sequence[Shard]) -> Any:
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, CommError | ArithmeticError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, CommError | NonFinite) else f"{type(error).__name__}: {error}"
 
 
 def _cause(error: Exception) -> str:

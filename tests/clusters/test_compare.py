@@ -89,7 +89,7 @@ def by_label(comparison: Any, start: str) -> Any:
 
 
 def test_every_strategy_stands_in_the_table_under_its_label(comparison: Any) -> None:
-    labels = ["Serial(threads=None)"]
+    labels = [repr(Serial())]
     if (os.cpu_count() or 1) > 1:
         labels.append(f"Serial(threads={comparison.runs[1].threads})")
         assert comparison.runs[1].threads == comparison.runs[0].cores
@@ -107,7 +107,7 @@ def test_every_strategy_stands_in_the_table_under_its_label(comparison: Any) -> 
 
 
 def test_all_had_the_same_data_and_their_own_settings(comparison: Any, problem: Problem) -> None:
-    for label, shards in (("Serial(threads=None)", 1), ("AllReduce", 2)):
+    for label, shards in ((repr(Serial()), 1), ("AllReduce", 2)):
         problem.check(by_label(comparison, label).params, shards)
     expected = reference.local(
         reference.Problem(problem.X, problem.y, (6, 1), "binary", shards=2),
@@ -139,8 +139,9 @@ def test_loss_and_score_are_those_of_the_held_out_data(comparison: Any, held_out
 def test_it_is_evaluated_often_enough_for_a_time_to_the_target(comparison: Any, problem: Problem) -> None:
     for run in comparison.runs:
         evaluations = run.history.evaluations
+        # Twenty a run, but only where all ranks hold the same parameters: after each step, or each fourth.
         steps = EPOCHS * -(-len(problem.y) // BATCH)
-        assert len(evaluations["loss"]) >= min(20, steps) * 0.9
+        assert len(evaluations["loss"]) > min(20, steps // 4 if "LocalSGD" in run.label else steps) * 0.9
         assert (np.diff(evaluations["samples"]) >= 0).all()
         assert (np.diff(evaluations["time"]) >= 0).all()
 
@@ -212,12 +213,12 @@ def test_the_rows_of_every_rank_add_up_to_its_clock(comparison: Any) -> None:
 @pytest.mark.parametrize(
     ("cores", "strategy", "labels"),
     [
-        (1, Serial(), ["Serial(threads=None)"]),
-        (3, Serial(), ["Serial(threads=None)", "Serial(threads=3)"]),
+        (1, Serial(), [repr(Serial())]),
+        (3, Serial(), [repr(Serial()), "Serial(threads=3)"]),
         (
             3,
             Trial(Serial(), batch_size=50),
-            ["Serial(threads=None), batch_size=50", "Serial(threads=3), batch_size=50"],
+            [f"{Serial()!r}, batch_size=50", "Serial(threads=3), batch_size=50"],
         ),
         (3, Serial(threads=2), ["Serial(threads=2)"]),
         (3, AllReduce(), ["AllReduce()"]),
@@ -347,6 +348,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
 def test_a_mistake_is_told_before_the_first_run(threads: Client, problem: Problem, name: str) -> None:
     strategies, changed, kind, words = MISTAKES[name]
     scheduler = threads.cluster.scheduler
+    assert poll(lambda: not scheduler.tasks)  # an earlier run's, on their way out
     before = scheduler.transition_counter
     started: list[Any] = []
     with leaks.guard(sockets=False), pytest.raises(kind, match=words):
@@ -479,7 +481,9 @@ def test_a_regression_predicts_as_scikit_learns_does(threads: Client, problem: P
     )
     np.testing.assert_allclose(model.predict(X), peer.predict(X), rtol=1e-9, atol=1e-12)
     assert model.predict(X).shape == y.shape
-    np.testing.assert_allclose(model.score(X, y), peer.score(X, y), rtol=1e-6)
+    # For several targets as documented, over all together; scikit-learn takes the mean of the targets' own.
+    together = 1 - np.sum((y - peer.predict(X)) ** 2) / np.sum((y - y.mean()) ** 2)
+    np.testing.assert_allclose(model.score(X, y), peer.score(X, y) if targets == 1 else together, rtol=1e-6)
     assert model.classes is None
 
 

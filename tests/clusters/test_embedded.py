@@ -46,8 +46,8 @@ def alive(pids: list[int]) -> list[int]:
 
 
 def temporary(folder: Path) -> list[Path]:
-    """What is left of the temporary files of a script, but for the folder that Dask leaves to all its processes."""
-    return [path for path in (folder / "tmp").rglob("*") if path.name != "dask-scratch-space"]
+    """What is left of the temporary files of a script."""
+    return list((folder / "tmp").rglob("*"))
 
 
 @contextlib.contextmanager
@@ -182,6 +182,15 @@ def embedded() -> Iterator[None]:
     close_embedded()
 
 
+def dask_processes() -> Iterator[psutil.Process]:
+    """The embedded cluster's processes; other tests' clusters may have left Python's resource tracker."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "spec" in child.cmdline():
+                yield child
+                yield from child.children(recursive=True)
+
+
 def worker_pids(client: Client) -> dict[Any, int]:
     return {facts["name"]: facts["pid"] for facts in pids(client).values()}
 
@@ -211,7 +220,8 @@ def test_it_is_made_once_grows_when_asked_and_comes_back_after_its_end(problem: 
     assert scaleml.train(**problem.settings()).workers == embedded_size()
 
     assert poll(lambda: not client.processing() or not any(client.processing().values()))
-    processes = [*worker_pids(client).values(), *(p.pid for p in psutil.Process().children(recursive=True))]
+    processes = [process.pid for process in dask_processes()]
+    assert set(processes) >= set(worker_pids(client).values())
     close_embedded()
     assert poll(lambda: not alive(processes), 10), alive(processes)
     problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
@@ -251,7 +261,7 @@ def test_it_listens_to_this_machine_only() -> None:
     find_client(None, 2)
     listening = {
         connection.laddr.ip
-        for process in psutil.Process().children(recursive=True)
+        for process in dask_processes()
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN
     }
@@ -271,7 +281,7 @@ def test_a_killed_worker_ends_the_run_and_the_next_one_has_its_replacement(probl
 @pytest.mark.usefixtures("embedded")
 def test_an_interrupt_of_the_terminal_does_not_reach_its_processes() -> None:
     find_client(None, 2)
-    groups = {os.getpgid(process.pid) for process in psutil.Process().children(recursive=True)}
+    groups = {os.getpgid(process.pid) for process in dask_processes()}
     assert os.getpgid(0) not in groups
     assert len(groups) >= 3  # one each for the scheduler and the nannies; a worker is in its nanny's
 

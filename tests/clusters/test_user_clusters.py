@@ -108,6 +108,13 @@ def test_the_current_client_is_found_and_stays_open(cluster: LocalCluster, probl
         assert client.status == "running"
 
 
+def test_what_is_to_be_closed_at_the_end_is_closed_also_when_that_has_come(client: Client, problem: Problem) -> None:
+    run = scaleml.train(**problem.settings(client=client))
+    closed: list[int] = []
+    run.when_over(lambda: closed.append(1))
+    assert closed == [1]
+
+
 def test_a_failed_run_leaves_the_client_open_and_the_workers_free(client: Client, problem: Problem) -> None:
     with nothing_left(client):
         with pytest.raises(RunFailed, match=r"rank 1 on worker tcp://.* failed at step 3: .*Crash"):
