@@ -200,10 +200,9 @@ class Driver:
     def _abort(self, reason: str) -> None:
         living = [address for address in self.placement.workers if address not in self._supervisor.lost]
         if self.client.status == "running" and living:
-            with contextlib.suppress(Exception):  # whoever does not hear it notices that its task is gone, or its links
-                calls.on_workers(
-                    self.client, ENDING / 2, end_ranks, self.run, reason, workers=living, on_error="ignore"
-                )
+            # Whoever does not hear it notices that its task is gone, or its links. The answers are not waited for: a
+            # worker that just died would hold up the very event that says so.
+            calls.tell_workers(self.client, CALL, end_ranks, self.run, reason, workers=living)
 
     def _check_heartbeat(self, stall: Stalled) -> None:
         addresses, ended = self.placement.addresses, self._supervisor.ended

@@ -16,6 +16,8 @@ from scaleml.engine.rank import rank_main, task_key
 from scaleml.engine.spec import Plan, RankSpec
 
 _CALL: Final = 10.0
+GRACE: Final = 5.0
+"""Seconds that a rank waits for the others beyond the supervisor's patience: which knows better whom to name."""
 
 
 class Start:
@@ -102,7 +104,7 @@ class Start:
                 book=tuple(book[r] for r in range(len(book))),
                 threads=self.placement.threads,
                 comm_timeout=config.seconds("comm.timeout"),
-                start_timeout=self.patience,
+                start_timeout=self.patience + GRACE,
                 shared_memory=config.shared_memory(),
             )
             shards, held_out = parts[rank] if rank < len(parts) else ([], [])

@@ -247,6 +247,8 @@ class Supervisor:
         lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]
         if lost:
             return self._lost_words(lost)
+        if self._late is not None:
+            return self._late
         own = [failure for failure in self._failures if failure.cause == "own"]
         if own:
             first = own[0]
@@ -260,7 +262,7 @@ class Supervisor:
                 f"as well, while rank {stall.rank} waited for it at step {stall.step} ({stall.waiting_for}): its process is "
                 "stopped or its host is out of reach"
             )
-        return self._late
+        return None
 
     def _error(self) -> str:
         root = self._root()

@@ -306,6 +306,13 @@ def test_a_strategy_that_fails_stands_with_its_error_and_the_others_go_on(client
         found.runs[1].wait()
 
 
+def test_a_slow_rank_leaves_the_baseline_alone(client: Client, problem: Problem) -> None:
+    found = compare(problem, [Serial(), AllReduce()], client=client, faults=[scaleml.faults.Slow(rank=1, factor=2)])
+    assert {run.state for run in found.runs} == {"finished"}
+    assert [len(run.plan.faults) for run in found.runs][0] == 0
+    assert len(found.runs[-1].plan.faults) == 1
+
+
 def test_after_a_killed_worker_the_others_wait_for_its_replacement(problem: Problem) -> None:
     close_embedded()
     before = leaks.look(sockets=False).segments
@@ -335,7 +342,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "too many workers": ([AllReduce(), Trial(LocalSGD(2), workers=9)], {}, ValueError, "workers=9, but .* has 2"),
     "an unknown worker": ([AllReduce(), Trial(LocalSGD(2), workers=["x"])], {}, ValueError, r"\['x'\] are not in"),
     "too many servers": ([AllReduce(), ParameterServer(servers=8)], {}, ValueError, "8 servers for 7 parameters"),
-    "a fault elsewhere": ([AllReduce(), Serial()], {"faults": [scaleml.faults.Slow(1, 2)]}, ValueError, "there are 1"),
+    "a fault elsewhere": ([AllReduce(), Serial()], {"faults": [scaleml.faults.Slow(2, 2)]}, ValueError, "there are 2"),
     "a fault, no list": ([AllReduce()], {"faults": scaleml.faults.Slow(1, 2)}, TypeError, "faults=Slow.*a list"),
     "a target of text": ([AllReduce()], {"target": "0.3"}, ValueError, "target='0.3': must be .* a finite number"),
     "no target": ([AllReduce()], {"target": float("nan")}, ValueError, "target=nan: must be .* a finite number"),

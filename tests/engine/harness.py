@@ -72,7 +72,11 @@ def on_threads(
     inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
     rows = hold_out(inputs.rows, 0.0, seed)[0]
     signature = Signature(
-        inputs.x.shape[1], inputs.n_outputs, inputs.task, model.dtype, sparse=hasattr(inputs.x, "indptr")
+        n_features=inputs.x.shape[1],
+        n_outputs=inputs.n_outputs,
+        task=inputs.task,  # type: ignore[arg-type]
+        dtype=model.dtype,
+        sparse=hasattr(inputs.x, "indptr"),
     )
     layout = strategy.layout(workers)
     cuts_of_data = shards or layout.workers
@@ -91,11 +95,7 @@ def on_threads(
         faults=tuple(faults),
     )
     data = [array_shard(inputs, rows[a:b], model.dtype).open() for a, b in pairwise(bounds)]
-    held_out = None
-    if validation:
-        checked = check_inputs(*validation, classifier=model.is_classifier, classes=inputs.classes)
-        cuts = [checked.rows * r // layout.workers for r in range(layout.workers + 1)]
-        held_out = [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
+    held_out = _held_out(model, validation, inputs.classes, layout.workers)
     mailbox = Mailbox()
     history = History()
     applied: dict[int, dict[int, int]] = {}
@@ -126,8 +126,10 @@ def on_threads(
         if layout.is_server(group.rank):
             loop = ServerLoop(own, group, report(group.rank), recorder)
         else:
-            batches = Batches(Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)])
-            held = held_out[group.rank] if held_out else None
+            batches = Batches(
+                Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)]
+            )
+            held = held_out[group.rank]
             loop = WorkerLoop(own, group, batches, held, mailbox, report(group.rank), recorder)
         try:
             return loop.run()
@@ -140,6 +142,14 @@ def on_threads(
 
     outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
     return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
+
+
+def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[Any]:
+    if not validation:
+        return [None] * workers
+    checked = check_inputs(*validation, classifier=model.is_classifier, classes=classes)
+    cuts = [checked.rows * r // workers for r in range(workers + 1)]
+    return [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
 
 
 def _hooked(loss_grad: Callable[..., Any], told: Callable[[int], None]) -> Callable[..., Any]:

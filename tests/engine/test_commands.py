@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engine import harness, reference
-from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem
 from numpy.testing import assert_array_equal
 
 import scaleml
+from engine import harness, reference
+from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem
 from scaleml.engine.commands import Command, describe
 from scaleml.faults import Crash, InjectedCrash, Kill, Slow
 from scaleml.optim import SGD

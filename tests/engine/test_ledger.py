@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
-from engine import harness
-from engine.test_strategies import linear
 
 import scaleml
+from engine import harness
+from engine.test_strategies import linear
+from scaleml.engine.commands import Command
 from scaleml.faults import Slow
-from scaleml.models import MLP
+from scaleml.models import MLP, Network
 from scaleml.optim import SGD
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
 from scaleml.telemetry import Ledger
@@ -88,6 +91,43 @@ def test_with_a_server_the_others_do_not_wait_for_the_slow_rank(train):
     ledger = Ledger(train(MLP((30,)), x, y, faults=[Slow(rank=1, factor=40)], **settings).history)
     assert ledger.updates[1] < 0.5 * min(ledger.updates[0], ledger.updates[2]), "the fault did not happen"
     assert ledger.waits[[0, 2], 1].sum() < 0.1 * ledger.wall[[0, 2]].sum()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_evaluations_are_no_training_time(monkeypatch, strategy):
+    x, y = digits()
+    spent, real = 0.3, Network.statistics
+
+    def slow(*arguments):
+        threading.Event().wait(spent)
+        return real(*arguments)
+
+    monkeypatch.setattr(Network, "statistics", slow)
+    result = harness.on_threads(
+        MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=300, validation=(x, y)
+    )
+    evaluations = len(result.history.evaluations["time"])
+    assert evaluations >= 3
+    workers = result.history["rank"] < strategy.layout(2).workers
+    assert result.history["time"][workers].max() < 0.5 * spent * evaluations
+    assert Ledger(result.history.rows[workers]).wall.max() < 0.5 * spent * evaluations
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_the_time_of_a_pause_is_no_training_time(strategy):
+    x, y = digits()
+    pause = 1.0
+
+    def hook(rank, step, mailbox):
+        if rank == 0 and step == 5:
+            mailbox.put(Command(1, "pause"))
+            threading.Timer(pause, mailbox.put, [Command(2, "resume")]).start()
+
+    result = harness.on_threads(MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=60, hook=hook)
+    assert len(result.applied[2]) == strategy.layout(2).workers, "it was not paused"
+    workers = result.history["rank"] < strategy.layout(2).workers
+    assert result.history["time"][workers].max() < 0.5 * pause
+    assert Ledger(result.history.rows[workers]).wall.max() < 0.5 * pause
 
 
 def test_a_pause_is_no_training_time(cluster):

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from distributed import Client
-from engine import harness
-from engine.aftermath import of_this_client, strangers, threads_of_runs
-from engine.test_strategies import linear, made
 
 import leaks
 import scaleml
+from engine import harness
+from engine.aftermath import of_this_client, strangers, threads_of_runs
+from engine.test_strategies import linear, made
 from scaleml import RunFailed
 from scaleml.strategies import AllReduce, ParameterServer
 

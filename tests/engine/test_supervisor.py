@@ -147,7 +147,7 @@ def test_a_worker_lost_while_starting_ends_the_start():
 
 def test_a_lost_client_is_told_unless_something_deeper_is_known():
     assert conclusion(running(), ClientLost("the client closed")).error == "the client closed"
-    assert "no such thing" in conclusion(running(), ClientLost("the client closed"), OWN).error
+    assert "no such thing" in conclusion(running(), OWN, ClientLost("the client closed")).error
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,9 @@ OTHERS = st.one_of(
 
 
 @settings(max_examples=400, deadline=None)
-@given(events=st.lists(st.one_of(FAILURES, OTHERS), max_size=25), gaps=st.lists(st.floats(0, 5), min_size=25, max_size=25))
+@given(
+    events=st.lists(st.one_of(FAILURES, OTHERS), max_size=25), gaps=st.lists(st.floats(0, 5), min_size=25, max_size=25)
+)
 def test_any_sequence_of_events_has_one_end(events, gaps):
     machine, now, instructions = supervisor(), 0.0, []
     failed = False
