@@ -99,6 +99,7 @@ class Start:
                 comm_timeout=config.seconds("comm.timeout"),
                 start_timeout=self.patience,
                 shared_memory=config.shared_memory(),
+                memory_share=config.memory_share(),
             )
             shards, held_out = parts[rank] if rank < workers else ([], [])
             future = self.client.submit(

@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from scaleml.data.inputs import Inputs, check_inputs
-from scaleml.data.split import hold_out
-from scaleml.engine import calls
+from scaleml.engine import calls, config
 from scaleml.engine.cluster import check_client, find_client
 from scaleml.engine.commands import check_faults
+from scaleml.engine.dataplane import Data, Find
 from scaleml.engine.driver import Driver
 from scaleml.engine.hosts import facts_of
+from scaleml.engine.memory import check_memory
 from scaleml.engine.placement import Placement, candidates, check_workers, place
-from scaleml.engine.placing import PlacedData, rows_of
 from scaleml.engine.run import Run
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault
-from scaleml.models import Model, Signature
+from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import AllReduce, Strategy
 
@@ -67,66 +66,6 @@ class Settings:
             )
 
 
-class Data:
-    """X and y of several runs: checked once, brought to the workers once."""
-
-    def __init__(self, model: Model, X: Any, y: Any, sample_weight: Any, validation: Any, seed: int) -> None:
-        inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
-        held_out, rows, held_rows = _split(inputs, validation, seed, model.is_classifier)
-        self.inputs = inputs
-        self.signature = Signature(
-            n_features=int(inputs.x.shape[1]),
-            n_outputs=inputs.n_outputs,
-            task=inputs.task,  # type: ignore[arg-type]
-            dtype=model.dtype,  # type: ignore[attr-defined]
-            sparse=hasattr(inputs.x, "indptr"),
-        )
-        self.network = model.build(self.signature)
-        self.rows = len(rows)
-        began = time.perf_counter()
-        self.placed = PlacedData(inputs, held_out, rows, held_rows, self.signature.dtype)
-        self.placed.prepare()
-        self.placing_seconds = time.perf_counter() - began
-
-    def close(self) -> None:
-        """Remove what was brought to the workers."""
-        self.placed.close()
-
-
-def _split(inputs: Inputs, validation: Any, seed: int, classifier: bool) -> tuple[Inputs | None, Any, Any]:
-    if validation is None:
-        return None, hold_out(inputs.rows, 0.0, seed)[0], None
-    if isinstance(validation, float):
-        if not 0 < validation < 1:
-            raise ValueError(
-                f"validation={validation}: as a number it is the fraction of the rows to hold out, between 0 and 1"
-            )
-        rows, held = hold_out(inputs.rows, validation, seed)
-        if not len(held) or not len(rows):
-            raise ValueError(
-                f"validation={validation} of {inputs.rows} rows leaves none on one side: pass more data, or (X, y)"
-            )
-        return inputs, rows, held
-    if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
-        if isinstance(validation, tuple | list):
-            what = f"a {type(validation).__name__} of {len(validation)}"
-        else:
-            what = repr(validation) if np.isscalar(validation) else type(validation).__name__
-        raise TypeError(
-            f"validation={what}: must be (X, y), (X, y, sample_weight), or the fraction of the rows to hold out, such as 0.2"
-        )
-    held_out = check_inputs(*validation, classifier=classifier, classes=inputs.classes, name="the validation X")
-    if held_out.x.shape[1] != inputs.x.shape[1]:
-        raise ValueError(
-            f"the validation X has {held_out.x.shape[1]} columns, X has {inputs.x.shape[1]}: they must be the same features"
-        )
-    if held_out.n_outputs != inputs.n_outputs:
-        raise ValueError(
-            f"the validation y has {held_out.n_outputs} columns, y has {inputs.n_outputs}: they must be the same targets"
-        )
-    return held_out, hold_out(inputs.rows, 0.0, seed)[0], rows_of(held_out.rows)
-
-
 def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> Run:
     """Start a run on data that is already placed."""
     began = time.perf_counter()
@@ -141,7 +80,7 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
     run = Run(
         driver,
         label=settings.label or repr(settings.strategy),
-        classes=data.inputs.classes,
+        classes=data.classes,
         facts=facts,
         own_cluster=own_cluster,
     )
@@ -185,7 +124,20 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if data.placed.held_out is not None else 0,
         faults=tuple(settings.faults),
     )
+    check_memory(info, placement, plan, data.placed, config.memory_share())
     return plan, placement
+
+
+def finder(client: Client | None, workers: Any) -> Find:
+    """Return a function that finds the cluster, and the workers on it that data may lie on."""
+
+    def find() -> tuple[Client, Sequence[str] | None]:
+        found, own = find_client(client, workers)
+        info = calls.identity(found, 10.0)
+        chosen = candidates(info, workers, own)
+        return found, None if len(chosen) == len(info) else chosen
+
+    return find
 
 
 def start(
@@ -236,8 +188,8 @@ def start(
         )
     check_client(client)
     check_workers(workers)
-    # The data before the cluster: an error in it should not have to wait for processes to start.
-    data = Data(model, X, y, sample_weight, validation, settings.seed)
+    # The data before the cluster, unless it lies there: an error in it should not have to wait for processes to start.
+    data = Data(model, X, y, sample_weight, validation, settings.seed, finder(client, workers))
     try:
         found, own = find_client(client, workers)
         run = launch(settings, data, found, own, workers)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from dask import delayed
 from distributed import Client, LocalCluster
 
 import scaleml
@@ -243,10 +244,9 @@ def test_the_same_call_without_a_mistake_trains(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_dask_array_is_refused(client: Client) -> None:
-    array = pytest.importorskip("dask.array")
-    with pytest.raises(TypeError, match=r"X is a Dask collection.*X\.compute\(\)"):
-        scaleml.start(**arguments(client, X=array.from_array(X, chunks=20)))
+def test_a_delayed_value_is_refused(client: Client) -> None:
+    with pytest.raises(TypeError, match=r"X is a dask.delayed.Delayed.*from_delayed"):
+        scaleml.start(**arguments(client, X=delayed(X)))
 
 
 @pytest.mark.usefixtures("untouched")
