@@ -80,12 +80,17 @@ def partitions_of(X: Any, y: Any, sample_weight: Any, name: str = "X") -> Partit
 
 def is_frame(value: Any) -> bool:
     """Return whether this is a Dask dataframe or series."""
-    return is_dask_collection(value) and hasattr(value, "map_partitions") and hasattr(value, "divisions")
+    return _comes_from(value, "dask.dataframe")
 
 
 def is_array(value: Any) -> bool:
     """Return whether this is a Dask array."""
-    return is_dask_collection(value) and hasattr(value, "chunks")
+    return _comes_from(value, "dask.array")
+
+
+def _comes_from(value: Any, module: str) -> bool:
+    # By name: neither needs to be imported to say no, and a Delayed has every attribute.
+    return is_dask_collection(value) and any(kind.__module__.startswith(module) for kind in type(value).__mro__)
 
 
 def _checked_frame(X: Any, name: str) -> Any:
