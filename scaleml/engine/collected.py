@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dask.base import annotate
@@ -15,7 +15,7 @@ from scaleml.data.pieces import Piece, Recipe, cut_pieces
 from scaleml.engine import calls
 from scaleml.engine.errors import StartFailed
 from scaleml.engine.parts import Part
-from scaleml.engine.staging import Refused, land, pack, present, remove, stage
+from scaleml.engine.staging import Refused, land, lease, lease_key, pack, present, remove, stage
 
 _CALL = 30.0
 
@@ -49,6 +49,7 @@ class Staged:
         self._workers = None if workers is None else list(workers)
         self._attempts = 0
         self._copies: dict[tuple[int, str], Piece] = {}
+        self._leases: dict[str, Future[Any]] = {}
         self.pieces: list[Piece] = []
         try:
             found = self._stage(client, range(len(partitions.x)))
@@ -97,10 +98,12 @@ class Staged:
     def keep_copies(self, copies: dict[tuple[int, str], Piece]) -> None:
         """Remember pieces that were brought to other workers."""
         self._copies |= copies
+        self._hold(self._client, copies.values())
 
     def close(self) -> None:
         """Remove all files."""
         client = self._client
+        self._leases.clear()
         if client.status != "running":
             return  # Dask removes the folders of its workers when they close
         with contextlib.suppress(Exception):
@@ -116,6 +119,7 @@ class Staged:
                 if isinstance(piece, Refused):
                     raise piece.error()
                 found[futures[future]] = piece
+            self._hold(client, found.values())
         except KilledWorker as error:
             raise StartFailed(
                 f"{error}: the workers' memory is too small for the partitions of {self.recipe.name}, which Dask computes one at a "
@@ -128,6 +132,14 @@ class Staged:
             for future in futures:
                 future.release()
         return found
+
+    def _hold(self, client: Client, pieces: Iterable[Piece]) -> None:
+        """Say on each worker that its pieces are wanted."""
+        for worker in {piece.worker for piece in pieces if piece.table is not None} - self._leases.keys():
+            token = self.recipe.token
+            self._leases[worker] = client.submit(
+                lease, token, key=lease_key(token, worker), workers=[worker], allow_other_workers=True
+            )
 
     def _submit(self, client: Client, indices: Sequence[int]) -> dict[Future[Any], int]:
         partitions, self._attempts = self._partitions, self._attempts + 1

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import dask
 import numpy as np
-from dask.base import tokenize
+from dask.base import compute, tokenize
 from dask.delayed import delayed
 
 from scaleml.data.collections import is_frame, partitions_of
@@ -58,7 +57,7 @@ def statistics(model: Any, X: Any, y: Any, sample_weight: Any) -> Any:
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
     sent, function = _sent(model), delayed(_statistics, pure=True)
     sums = [function(sent, *part) for part in zip(parts.x, parts.y, weights, strict=True)]
-    return np.sum(dask.compute(*sums), axis=0)
+    return np.sum(compute(*sums), axis=0)
 
 
 def check_width(shape: Any, model: Any) -> None:

@@ -17,6 +17,8 @@ from scaleml.data.pieces import Piece, Recipe, write_piece
 
 _PREFIX: Final = "scaleml-data-"
 _closed: Final[set[str]] = set()
+WATCH: Final = 5.0
+"""Seconds between looks whether anybody still wants the pieces of this worker."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,29 @@ def remove(token: str, dask_worker: Any) -> None:
     shutil.rmtree(_place(dask_worker, token), ignore_errors=True)
 
 
+def lease(token: str) -> None:
+    """Do nothing: as long as a client holds this task's result, it wants the pieces of the worker where that is."""
+
+
+def lease_key(token: str, worker: str) -> str:
+    """Return the name of a lease."""
+    return f"scaleml-lease-{token}-{worker}"
+
+
 def _folder(worker: Any, token: str) -> pathlib.Path:
     folder = _place(worker, token)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        worker.loop.add_callback(worker.loop.call_later, WATCH, _watch, worker, token)
     return folder
+
+
+def _watch(worker: Any, token: str) -> None:
+    """Remove the pieces when their client has vanished: then Dask forgets all that it held."""
+    if any(token in str(key) for key in list(worker.state.tasks)):
+        worker.loop.call_later(WATCH, _watch, worker, token)
+    else:
+        shutil.rmtree(_place(worker, token), ignore_errors=True)
 
 
 def _place(worker: Any, token: str) -> pathlib.Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, final
 
-import dask
 import numpy as np
+from dask.base import compute
 
 from scaleml import arrays
 from scaleml.data.collections import is_collection
@@ -92,7 +92,7 @@ class TrainedModel:
         if is_collection(X):
             self._check(X)
             return self.network.summarise(lazy.statistics(self, X, y, sample_weight))
-        y, sample_weight = dask.compute(y, sample_weight, traverse=False)
+        y, sample_weight = compute(y, sample_weight, traverse=False)
         return self.network.summarise(self.statistics(X, y, sample_weight))
 
     def _by_rows(self, method: str, X: Any, function: Any) -> Any:

@@ -7,6 +7,8 @@ import pytest
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_limits
 
+from engine import harness
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_blas_thread() -> Iterator[None]:
@@ -31,8 +33,15 @@ def nothing_left(client: Client) -> Iterator[None]:
     yield
     left = client.run(files_of)
     assert not any(left.values()), left
-    tasks = client.run_on_scheduler(lambda dask_scheduler: [str(key) for key in dask_scheduler.tasks])
-    assert not [key for key in tasks if "scaleml" in key]
+    # Dask forgets a task a moment after its last future.
+    assert harness.await_condition(lambda: not client.run_on_scheduler(tasks_of), 5.0), client.run_on_scheduler(
+        tasks_of
+    )
+
+
+def tasks_of(dask_scheduler) -> list[str]:
+    """Our tasks; runs on the scheduler."""
+    return [str(key) for key in dask_scheduler.tasks if "scaleml" in str(key)]
 
 
 def files_of(dask_worker) -> list[str]:
