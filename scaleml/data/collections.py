@@ -69,13 +69,12 @@ def partitions_of(X: Any, y: Any, sample_weight: Any, name: str = "X") -> Partit
     count = X.npartitions if is_frame(X) else len(X.chunks[0])
     if y is None:
         raise ValueError(f"y is None, but {name} needs one label or target a row")
-    return Partitions(
-        _delayed(X),
-        _paired(y, "y", rows, count, X, name),
-        None if sample_weight is None else _paired(sample_weight, "sample_weight", rows, count, X, name),
-        rows,
-        row_nbytes,
-    )
+    y = _paired(y, "y", rows, count, X, name)
+    if sample_weight is not None:
+        sample_weight = _paired(sample_weight, "sample_weight", rows, count, X, name)
+    every = [X, y, sample_weight]
+    weights = None if sample_weight is None else _delayed(sample_weight, every)
+    return Partitions(_delayed(X, every), _delayed(y, every), weights, rows, row_nbytes)
 
 
 def is_frame(value: Any) -> bool:
@@ -116,12 +115,12 @@ def _checked_array(X: Any, name: str) -> Any:
     return X if len(X.chunks[1]) == 1 else X.rechunk({1: -1})
 
 
-def _paired(values: Any, what: str, rows: tuple[int, ...] | None, count: int, X: Any, name: str) -> list[Any]:
+def _paired(values: Any, what: str, rows: tuple[int, ...] | None, count: int, X: Any, name: str) -> Any:
     if is_frame(values):
         values = _one_column(values, what)
         if values.npartitions != count:
             raise _not_aligned(what, f"{values.npartitions} partitions", count, name)
-        return _delayed(values)
+        return values
     if is_array(values):
         return _paired_array(values, what, rows, count, name)
     if is_dask_collection(values):
@@ -141,7 +140,7 @@ def _one_column(values: Any, what: str) -> Any:
     return values
 
 
-def _paired_array(values: Any, what: str, rows: tuple[int, ...] | None, count: int, name: str) -> list[Any]:
+def _paired_array(values: Any, what: str, rows: tuple[int, ...] | None, count: int, name: str) -> Any:
     if values.ndim == 0:
         raise ValueError(f"{what} has shape (): must be one value a row of {name}")
     if values.ndim > 1 and any(len(chunks) > 1 for chunks in values.chunks[1:]):
@@ -156,7 +155,7 @@ def _paired_array(values: Any, what: str, rows: tuple[int, ...] | None, count: i
             values = values.rechunk({0: rows})
     elif len(values.chunks[0]) != count:
         raise _not_aligned(what, f"{len(values.chunks[0])} chunks", count, name)
-    return _delayed(values)
+    return values
 
 
 def _slices(values: Any, what: str, rows: tuple[int, ...], name: str) -> list[Any]:
@@ -167,8 +166,13 @@ def _slices(values: Any, what: str, rows: tuple[int, ...], name: str) -> list[An
     return [values[end - size : end] for end, size in zip(ends, rows, strict=True)]
 
 
-def _delayed(collection: Any) -> list[Any]:
-    delayed = collection.to_delayed()
+def _delayed(collection: Any, others: list[Any]) -> list[Any]:
+    """Return the partitions, in an optimized graph unless that would compute twice what others are made of, too."""
+    if isinstance(collection, list):
+        return collection
+    layers = set(collection.dask.layers) if is_array(collection) else set()
+    shared = any(is_array(other) and layers & set(other.dask.layers) for other in others if other is not collection)
+    delayed = collection.to_delayed(optimize_graph=not shared)
     return list(delayed.ravel()) if isinstance(delayed, np.ndarray) else list(delayed)
 
 

@@ -1,6 +1,7 @@
 """Training on Dask collections gives, bit for bit, what the same rows give as NumPy arrays without Dask."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -249,3 +250,16 @@ def test_some_workers_only(client: Client) -> None:
     run = scaleml.train(LinearModel(), dense(), column(LETTERS), epochs=1, workers=[first], client=client)
     assert run.state == "finished"
     assert run.workers == 1
+
+
+def test_what_x_and_y_are_both_made_of_is_computed_once(client: Client, tmp_path: Path) -> None:
+    def read(block: Any, block_info: Any = None) -> Any:
+        (index, _) = block_info[0]["chunk-location"]
+        with open(tmp_path / f"{index}", "a") as file:
+            file.write("read ")
+        return block
+
+    table = dense().map_blocks(read, dtype=float, meta=np.empty((0, 0)))
+    run = scaleml.train(LinearModel(), table[:, 1:], table[:, 0] > 0, epochs=1, client=client)
+    assert run.plan.network.signature.n_features == 5
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["read "] * len(CHUNKS)
