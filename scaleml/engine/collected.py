@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from dask.base import annotate
 from dask.delayed import delayed
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client, Future, KilledWorker, as_completed, futures_of
 
 from scaleml.data.collections import Partitions, is_collection
 from scaleml.data.pieces import Piece, Recipe, cut_pieces
@@ -18,6 +19,18 @@ from scaleml.engine.parts import Part
 from scaleml.engine.staging import Refused, land, lease, lease_key, pack, present, remove, stage
 
 _CALL = 30.0
+
+
+def homes_of(X: Any, partitions: Partitions, info: dict[str, Any], workers: Sequence[str]) -> list[str] | None:
+    """Return where to stage each partition so that each worker has one run of equal weight; None to leave it to Dask.
+
+    Workers of one host read each other's files, and what is persisted is best staged where it is: both need no plan.
+    """
+    if len({info[address]["host"] for address in workers}) < 2 or futures_of(X):
+        return None
+    sizes = np.array(partitions.rows or [1] * len(partitions.x))
+    middles = np.cumsum(sizes) - sizes / 2
+    return [workers[int(middle * len(workers) // max(1, sizes.sum()))] for middle in middles]
 
 
 class Staged:
@@ -35,6 +48,8 @@ class Staged:
         How.
     workers : sequence of str or None
         Where, if not anywhere.
+    homes : sequence of str or None
+        On which of them each partition is staged, if they live; None leaves that to Dask, which goes where the data is.
 
     Raises
     ------
@@ -42,8 +57,16 @@ class Staged:
         For values that cannot be trained on, by row and column.
     """
 
-    def __init__(self, client: Client, partitions: Partitions, recipe: Recipe, workers: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        partitions: Partitions,
+        recipe: Recipe,
+        workers: Sequence[str] | None,
+        homes: Sequence[str] | None = None,
+    ) -> None:
         self.recipe = recipe
+        self._homes = homes
         self._partitions = partitions
         self._client = client
         self._workers = None if workers is None else list(workers)
@@ -149,23 +172,19 @@ class Staged:
             if partitions.weights is None
             else self._on_workers(client, [partitions.weights[index] for index in indices])
         )
-        place = {} if self._workers is None else {"workers": self._workers, "allow_other_workers": True}
         make = delayed(stage, pure=False)
         firsts = partitions.firsts
-        with annotate(**place):
-            tasks = [
-                make(
-                    self.recipe,
-                    index,
-                    firsts[index],
-                    partitions.x[index],
-                    y[i],
-                    w[i],
-                    dask_key_name=f"scaleml-stage-{self.recipe.token}-{self._attempts}-{index}",
-                )
-                for i, index in enumerate(indices)
-            ]
+        tasks = []
+        for i, index in enumerate(indices):
+            with annotate(**self._place(index)):
+                arguments = (self.recipe, index, firsts[index], partitions.x[index], y[i], w[i])
+                key = f"scaleml-stage-{self.recipe.token}-{self._attempts}-{index}"
+                tasks.append(make(*arguments, dask_key_name=key))
         return dict(zip(client.compute(tasks), indices, strict=True))
+
+    def _place(self, index: int) -> dict[str, Any]:
+        chosen = self._workers if self._homes is None else [self._homes[index]]
+        return {} if chosen is None else {"workers": chosen, "allow_other_workers": True}
 
     def _on_workers(self, client: Client, values: list[Any]) -> list[Any]:
         """Send what this process holds straight to the workers: not as part of the tasks, for these go by the scheduler."""
@@ -233,6 +252,16 @@ class StagedPart(Part):
             for piece in self._staged.pieces
             if piece.table is not None
         }
+
+    def homes(self, ranks: int) -> list[dict[str, int]]:
+        """Return how many rows of each run were staged by which worker."""
+        workers = {piece.table.path: piece.worker for piece in self._staged.pieces if piece.table is not None}
+        homes: list[dict[str, int]] = [{} for _ in range(ranks)]
+        for home, shard in zip(homes, self._cut(self._staged.pieces, ranks), strict=True):
+            for segment in shard.segments:
+                worker = workers[segment.table.path]
+                home[worker] = home.get(worker, 0) + segment.rows
+        return homes
 
     def shards(
         self,

@@ -16,7 +16,8 @@ from scaleml.data.inputs import Inputs, check_inputs
 from scaleml.data.labels import merge_classes, places_of
 from scaleml.data.pieces import Recipe
 from scaleml.data.split import hold_out
-from scaleml.engine.collected import Staged, StagedPart
+from scaleml.engine import calls
+from scaleml.engine.collected import Staged, StagedPart, homes_of
 from scaleml.engine.memory import check_partitions
 from scaleml.engine.parts import Part, StoredPart
 from scaleml.engine.placing import PlacedData, rows_of
@@ -169,7 +170,9 @@ class Data:
         client, workers = self._cluster()
         check_partitions(client, workers, partitions, name)
         recipe = Recipe(secrets.token_hex(8), self._dtype, self._model.is_classifier, self._seed, fraction, name)
-        return Staged(client, partitions, recipe, workers)
+        info = calls.identity(client, 10.0)
+        homes = homes_of(X, partitions, info, list(info) if workers is None else workers)
+        return Staged(client, partitions, recipe, workers, homes)
 
     def _codes(self, staged: Staged, name: str) -> list[Any]:
         if self.classes is None:

@@ -37,6 +37,10 @@ class Part(ABC):
         """Return files that stand for all others, by a name for where they lie: path, and what they end with."""
 
     @abstractmethod
+    def homes(self, ranks: int) -> list[dict[str, int]]:
+        """Return, for each of so many equal runs of the rows, how many of them lie on which worker."""
+
+    @abstractmethod
     def shards(
         self,
         client: Client,
@@ -111,6 +115,10 @@ class StoredPart(Part):
     def files(self) -> dict[str, tuple[str, bytes]]:
         """Return the file."""
         return {self._store.path: (self._store.path, self._nonce)}
+
+    def homes(self, ranks: int) -> list[dict[str, int]]:
+        """Return nothing: the file is the client's."""
+        return [{} for _ in range(ranks)]
 
     def shards(
         self,

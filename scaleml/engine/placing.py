@@ -35,6 +35,17 @@ class PlacedData:
         """About how many bytes all X are."""
         return self.train.nbytes + (self.held_out.nbytes if self.held_out is not None else 0)
 
+    def nearest(self, workers: Sequence[str], ranks: int) -> list[str]:
+        """Return the workers in another order: the first ``ranks`` of them each near the rows of that rank."""
+        homes = self.train.homes(ranks)
+        wishes = [(-rows, rank, worker) for rank, home in enumerate(homes) for worker, rows in home.items()]
+        chosen: dict[int, str] = {}
+        for _, rank, worker in sorted(wishes):
+            if rank not in chosen and worker in workers and worker not in chosen.values():
+                chosen[rank] = worker
+        others = iter([worker for worker in workers if worker not in chosen.values()])
+        return [*(chosen.get(rank) or next(others) for rank in range(ranks)), *others]
+
     def shards_for(
         self, client: Client, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]
     ) -> list[tuple[list[Any], list[Any]]]:

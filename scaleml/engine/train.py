@@ -91,7 +91,9 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
 def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> tuple[Plan, Placement]:
     """Return what a run would be on the cluster as it is now; raises ValueError or TypeError for what does not fit it."""
     info = calls.identity(client, 10.0)
-    placement = place(settings.strategy, candidates(info, workers, own_cluster), info)
+    chosen = candidates(info, workers, own_cluster)
+    chosen = data.placed.nearest(chosen, settings.strategy.layout(len(chosen)).workers)
+    placement = place(settings.strategy, chosen, info)
     training = placement.layout.workers
     shards = settings.shards or training
     if shards < training:

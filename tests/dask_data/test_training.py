@@ -14,6 +14,10 @@ from distributed import Client, wait
 import scaleml
 from dask_data import oracle
 from scaleml import MLP, AllReduce, LinearModel, Serial
+from scaleml.data.collections import partitions_of
+from scaleml.data.pieces import Recipe
+from scaleml.engine.collected import Staged, homes_of
+from scaleml.engine.placing import PlacedData
 
 RNG = np.random.default_rng(5)
 ROWS = 500
@@ -263,3 +267,33 @@ def test_what_x_and_y_are_both_made_of_is_computed_once(client: Client, tmp_path
     run = scaleml.train(LinearModel(), table[:, 1:], table[:, 0] > 0, epochs=1, client=client)
     assert run.plan.network.signature.n_features == 5
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["read "] * len(CHUNKS)
+
+
+def test_ranks_go_where_their_rows_are() -> None:
+    class Homes:
+        def homes(self, ranks: int) -> list[dict[str, int]]:
+            return [{"a": 5, "b": 20}, {"b": 19, "c": 1}, {}][:ranks]
+
+    placed = PlacedData(Homes(), None)  # type: ignore[arg-type]
+    assert placed.nearest(["a", "b", "c", "d"], 3) == ["b", "c", "a", "d"]
+    assert placed.nearest(["a", "c"], 2) == ["a", "c"]
+    assert placed.nearest(["a", "b"], 1) == ["b", "a"]
+
+
+def test_on_several_hosts_each_worker_stages_one_run_of_partitions(client: Client) -> None:
+    info = client.scheduler_info()["workers"]
+    first, second = sorted(info)
+    partitions = partitions_of(dense(), LETTERS, None)
+    assert homes_of(dense(), partitions, info, [first, second]) is None
+    apart = {first: {"host": "alpha"}, second: {"host": "beta"}}
+    homes = homes_of(dense(), partitions, apart, [first, second])
+    assert homes == [first, second, second, second]  # 200 rows, and 300
+    X = unknown(dense())
+    even = homes_of(X, partitions_of(X, unknown(column(LETTERS)), None), apart, [first, second])
+    assert even == [first, first, second, second]
+    assert homes_of(client.persist(dense()), partitions, apart, [first, second]) is None
+    staged = Staged(client, partitions, Recipe("0" * 16, "float32", True, 0, 0.0, "X"), None, homes)
+    try:
+        assert [piece.worker for piece in staged.pieces] == homes
+    finally:
+        staged.close()
