@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,8 @@ class Staged:
         futures = self._submit(client, indices)
         found: dict[int, Piece] = {}
         try:
-            for future, piece in as_completed(list(futures), loop=client.loop, with_results=True):
+            done = as_completed(list(futures), loop=client.loop, with_results=True)
+            for future, piece in chain.from_iterable(done.batches()):
                 if isinstance(piece, Refused):
                     raise piece.error()
                 found[futures[future]] = piece

@@ -209,10 +209,10 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     ----------
     model : Model
         ``LinearModel(...)`` or ``MLP(...)``.
-    X : array-like or CSR matrix of shape (rows, features)
-        Real numbers, finite.
-    y : array-like of shape (rows,) or (rows, targets)
-        Labels of any kind, or real targets.
+    X : array-like, CSR matrix, pandas or Dask dataframe, or Dask array of shape (rows, features)
+        Real numbers, finite. The blocks of a Dask array may be dense or CSR; its chunks of rows need not be known.
+    y : array-like, pandas or Dask collection of shape (rows,) or (rows, targets)
+        Labels of any kind, or real targets. Any mix with X.
     strategy : Strategy
         How ranks work together. Default ``AllReduce()``.
     optimizer : Optimizer
@@ -226,9 +226,10 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
         One rank a worker; None for all.
     client : distributed.Client, optional
         Default: the current one, else an embedded cluster that is made once and closed at exit.
-    validation : (X, y), float or None
-        Held-out data, or the fraction of the rows to hold out; evaluated each epoch, outside the training clock.
-    sample_weight : array-like of shape (rows,), optional
+    validation : (X, y), (X, y, sample_weight), float or None
+        Held-out data of any kind, or the fraction of the rows to hold out (of a Dask collection, within each partition);
+        evaluated each epoch, outside the training clock.
+    sample_weight : array-like or Dask collection of shape (rows,), optional
         Weights of the rows.
     shards : int, optional
         Into how many pieces the data is cut; default the number of ranks. The result depends on the shards, not on which rank
@@ -251,8 +252,23 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     ------
     ValueError, TypeError
         For data or settings that break a rule, at once.
+    StartFailed
+        When a worker's memory limit is too small, with the figures, or a rank does not come up.
     RunFailed
         When a rank fails, a worker is lost or the client closes; names rank, worker, step and cause.
+
+    Notes
+    -----
+    **Dask collections** stay where they are. One task a partition checks it, converts it to the model's dtype, shuffles its rows
+    and writes them to a file in its worker's folder, while Dask lets go of the partition itself; classes and columns are found
+    on the way. Shards are equal runs of all rows, so the number and the sizes of the partitions do not matter, and neither
+    does where they were: the same collection, seed, shards and ranks give the same bits. The files go when the run is over, or
+    when its client has vanished.
+
+    **Memory.** While it stages, a worker holds one partition for each of its threads, and 16 MB. While it trains, it holds its part of
+    the data if that is at most a quarter of the worker's memory limit (``scaleml.memory-share`` in Dask's configuration), else three
+    blocks of 8 MB for each of its shards, the next one read from disk while one is in use; and its part of a batch, and
+    eight arrays of the size of the parameters. Its process as such takes 80 to 150 MB.
 
     Examples
     --------

@@ -297,3 +297,12 @@ def test_on_several_hosts_each_worker_stages_one_run_of_partitions(client: Clien
         assert [piece.worker for piece in staged.pieces] == homes
     finally:
         staged.close()
+
+
+def test_what_this_process_holds_goes_straight_to_the_workers(client: Client) -> None:
+    """Not with the tasks through the scheduler, which Dask would warn of: warnings are errors here."""
+    rows = 2_000_000
+    X = da.random.default_rng(0).standard_normal((rows, 2), dtype="f4", chunks=(rows // 4, 2))
+    labels = np.arange(rows) % 2  # 16 MB
+    run = scaleml.train(LinearModel(), X, labels, epochs=1, batch_size=10_000, client=client)
+    assert run.plan.rows == rows
