@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from scaleml import arrays
+from scaleml.data.frames import array_of_column, matrix_of_frame
+from scaleml.data.labels import encode_labels
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,11 @@ class Inputs:
 
     def encode(self, dtype: str) -> Any:
         """Return y as the ranks want it: floats of ``dtype``, or int32 codes for three classes and more."""
-        return self.y.astype(np.int32) if self.task == "multiclass" else _cast(self.y, dtype, "y")
+        return self.y.astype(np.int32) if self.task == "multiclass" else cast_finite(self.y, dtype, "y")
 
     def encode_weights(self, dtype: str) -> Any:
         """Return the weights as floats of ``dtype``, or None."""
-        return None if self.weights is None else _cast(self.weights, dtype, "sample_weight")
+        return None if self.weights is None else cast_finite(self.weights, dtype, "sample_weight")
 
 
 def check_inputs(
@@ -86,22 +88,24 @@ def check_inputs(
     ValueError, TypeError
         With the value, the rule and the remedy.
     """
-    x = _as_matrix(x, name)
+    x = as_matrix(x, name)
     n = int(x.shape[0])
     if y is None:
         raise ValueError(f"y is None, but {name} has {n} rows: pass one label or target a row")
-    y = _as_column(y, "y", n, name)
+    y = as_column(y, "y", n, name)
     if classifier:
-        codes, classes = _encode_labels(y, classes)
+        codes, classes = encode_labels(y, classes)
     else:
-        codes, classes = _as_targets(y), None
+        codes, classes = as_targets(y), None
     weights = None
     if sample_weight is not None:
-        weights = _as_weights(_as_column(sample_weight, "sample_weight", n, name))
+        weights = as_weights(as_column(sample_weight, "sample_weight", n, name))
+        refuse_no_weight(bool(weights.any()))
     return Inputs(x, codes, weights, classes)
 
 
-def _as_matrix(x: Any, name: str) -> Any:
+def as_matrix(x: Any, name: str) -> Any:
+    """Return X as a 2-d array or a CSR matrix of real numbers; raise ValueError or TypeError if it is none."""
     if type(x).__module__.split(".")[0] == "dask":
         raise TypeError(f"{name} is a Dask collection: pass {name}.compute() if it fits into this process's memory")
     if x is None or isinstance(x, str | bytes | os.PathLike):
@@ -111,7 +115,7 @@ def _as_matrix(x: Any, name: str) -> Any:
     if hasattr(x, "tocsr"):
         x = x.tocsr()
     elif hasattr(x, "iloc"):  # a pandas frame
-        x = _frame_values(x, name)
+        x = matrix_of_frame(x, name)
     else:
         try:
             x = np.asarray(x)
@@ -133,22 +137,9 @@ def _as_matrix(x: Any, name: str) -> Any:
     return x
 
 
-def _frame_values(frame: Any, name: str) -> Any:
-    if frame.ndim == 2:
-        bad = [str(column) for column, kind in frame.dtypes.items() if getattr(kind, "kind", "O") not in "biuf"]
-        if bad:
-            raise TypeError(
-                f"{name} has columns that are not numbers: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}; "
-                "encode or drop them first (pandas.get_dummies, sklearn.preprocessing.OneHotEncoder)"
-            )
-    values = frame.to_numpy()
-    if values.dtype == object and frame.ndim == 2:  # numbers of several kinds, or pandas' own with gaps
-        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    return values
-
-
-def _as_column(values: Any, what: str, n: int, name: str) -> Any:
-    values = np.asarray(values)
+def as_column(values: Any, what: str, n: int, name: str) -> Any:
+    """Return y or the weights as an array of ``n`` rows; raise ValueError for another shape."""
+    values = array_of_column(values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim not in (1, 2) or (what == "sample_weight" and values.ndim != 1):
@@ -160,87 +151,52 @@ def _as_column(values: Any, what: str, n: int, name: str) -> Any:
     return values
 
 
-def _encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
-    if y.ndim != 1:
-        raise ValueError(f"y has shape {y.shape}: labels must be one a row; for one-hot labels pass y.argmax(axis=1)")
-    _refuse_missing(y)
-    if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
-        row = int(np.flatnonzero(y != np.floor(y))[0])
-        raise ValueError(
-            f"y holds the real number {y[row]} (row {row}), but this model's loss is for classes: "
-            "use loss='squared_error' for regression, or make classes of y"
-        )
-    try:
-        classes = np.unique(y) if known is None else known
-        codes = np.searchsorted(classes, y)
-    except TypeError:
-        kinds = sorted({type(label).__name__ for labels in (y, () if known is None else known) for label in labels})
-        raise TypeError(
-            f"the labels are of types {' and '.join(kinds)}, which have no common order: make them one type, such as "
-            "y.astype(str)"
-        ) from None
-    if len(classes) < 2:
-        raise ValueError(
-            f"y holds one class only, {classes[0]!r}: a classifier needs at least two; check how y was made or split"
-        )
-    outside = (codes == len(classes)) | (classes[np.minimum(codes, len(classes) - 1)] != y)
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        raise ValueError(f"y holds {y[row]!r} (row {row}), which is none of the training classes {list(classes[:10])}")
-    return codes, classes
-
-
-def _refuse_missing(y: Any) -> None:
-    missing = (
-        (y != y)
-        if y.dtype.kind in "fc"
-        else np.asarray([v is None or v != v for v in y])
-        if y.dtype == object
-        else None
-    )
-    if missing is not None and missing.any():
-        raise ValueError(
-            f"y is missing at row {int(np.flatnonzero(missing)[0])} ({int(missing.sum())} in all): drop those rows"
-        )
-
-
-def _as_targets(y: Any) -> Any:
+def as_targets(y: Any, name: str = "y", first: int = 0) -> Any:
+    """Return real targets; raise for others, naming the row, counted from ``first``."""
     if y.dtype.kind not in "biuf":
-        raise TypeError(f"y has dtype {y.dtype}, but regression needs real numbers: for labels use loss='log_loss'")
-    _refuse_non_finite(y, "y")
+        raise TypeError(
+            f"{name} has dtype {y.dtype}, but regression needs real numbers: for labels use loss='log_loss'"
+        )
+    _refuse_non_finite(y, name, first)
     return y
 
 
-def _as_weights(weights: Any) -> Any:
+def as_weights(weights: Any, name: str = "sample_weight", first: int = 0) -> Any:
+    """Return weights; raise for what is no weight, naming the row, counted from ``first``."""
     if weights.dtype.kind not in "biuf":
-        raise TypeError(f"sample_weight has dtype {weights.dtype}: must be real numbers")
-    _refuse_non_finite(weights, "sample_weight")
+        raise TypeError(f"{name} has dtype {weights.dtype}: must be real numbers")
+    _refuse_non_finite(weights, name, first)
     if (weights < 0).any():
         row = int(np.flatnonzero(weights < 0)[0])
-        raise ValueError(f"sample_weight is {weights[row]} at row {row}: must not be negative")
-    if not weights.any():
-        raise ValueError("sample_weight is 0 everywhere: at least one row must count")
+        raise ValueError(f"{name} is {weights[row]} at row {first + row}: must not be negative")
     return weights
 
 
-def _refuse_non_finite(values: Any, what: str) -> None:
+def refuse_no_weight(any_weight: bool) -> None:
+    """Raise ValueError unless some row counts."""
+    if not any_weight:
+        raise ValueError("sample_weight is 0 everywhere: at least one row must count")
+
+
+def _refuse_non_finite(values: Any, what: str, first: int) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
-        raise ValueError(f"{what} is {values[row]} at row {row}: must be finite; drop or impute such rows")
+        raise ValueError(f"{what} is {values[row]} at row {first + row}: must be finite; drop or impute such rows")
 
 
-def _cast(values: Any, dtype: str, what: str) -> Any:
+def cast_finite(values: Any, dtype: str, what: str, first: int = 0) -> Any:
+    """Return the values in ``dtype``; raise ValueError for one that is too large, naming the row."""
     with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused by its place
         cast = values.astype(dtype)
     if not np.isfinite(cast).all():
         row = int(np.flatnonzero(~np.isfinite(cast).reshape(len(cast), -1).all(axis=1))[0])
         raise ValueError(
-            f"{what} is {values[row]} at row {row}, too large for {dtype}: scale it, or use dtype='float64' in the model"
+            f"{what} is {values[row]} at row {first + row}, too large for {dtype}: scale it, or use dtype='float64' in the model"
         )
     return cast
 
 
-def finite_block(block: Any, row_numbers: Any, name: str = "X") -> None:
+def finite_block(block: Any, row_numbers: Any, name: str = "X", first: int = 0) -> None:
     """Raise for a non-finite value in a block of rows, naming its row and column.
 
     Parameters
@@ -248,7 +204,7 @@ def finite_block(block: Any, row_numbers: Any, name: str = "X") -> None:
     block : (m, features) array or CSR matrix
         Rows about to be copied to the workers, in their final dtype.
     row_numbers : (m,) int array
-        Their row numbers in the user's data.
+        Their row numbers in the user's data, counted from ``first``.
     """
     values = block.data if arrays.is_sparse(block) else block
     # A sum is finite if all is, and is ten times faster than looking at each value; only overflow needs the slow look.
@@ -262,6 +218,6 @@ def finite_block(block: Any, row_numbers: Any, name: str = "X") -> None:
         bad = np.flatnonzero(~np.isfinite(dense(block[row : row + 1])[0]))
         if len(bad):
             raise ValueError(
-                f"{name} is not finite at row {int(number)}, column {int(bad[0])} (NaN, infinite, or too large for "
+                f"{name} is not finite at row {first + int(number)}, column {int(bad[0])} (NaN, infinite, or too large for "
                 f"{values.dtype}): drop or impute such rows first (sklearn.impute.SimpleImputer)"
             )

@@ -2,111 +2,108 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from scaleml import arrays
+from scaleml.data.reading import BLOCK, Blocks, Prefetch, Segment, Stream
 from scaleml.data.schedule import Schedule
+from scaleml.data.tables import Arrays, ArrayShard, MappedShard, Region, Shard, Table
 
-Arrays = tuple[Any, Any, Any]
-"""``X`` (n, features) dense or CSR, ``y`` (n,) or (n, targets), sample weights (n,) or None."""
-
-
-class Shard(ABC):
-    """Some rows of the data, somewhere; ``open`` brings them into this process."""
-
-    rows: int
-
-    @abstractmethod
-    def open(self) -> Arrays:
-        """Return ``X``, ``y`` and the sample weights of the shard."""
+__all__ = ["ArrayShard", "Arrays", "Batches", "MappedShard", "Region", "SegmentedShard", "Shard", "Table", "opened"]
 
 
 @dataclass(frozen=True)
-class Region:
-    """An array inside a file."""
+class SegmentedShard(Shard):
+    """A shard made of runs of rows of several files, shuffled together block by block.
 
-    offset: int
-    shape: tuple[int, ...]
-    dtype: str
+    Parameters
+    ----------
+    segments : tuple of Segment
+        The runs.
+    block_rows : int
+        Rows of a block: a part of the order, so no matter of memory.
+    entropy : tuple of int or None
+        Decides the shuffle; None for none.
+    """
+
+    segments: tuple[Segment, ...]
+    block_rows: int
+    entropy: tuple[int, ...] | None
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        """Number of rows."""
+        return sum(segment.rows for segment in self.segments)
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-    def map(self, path: str) -> Any:
-        """Map the region read-only."""
-        if self.nbytes == 0:
-            return np.empty(self.shape, self.dtype)
-        return np.memmap(path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape).view(np.ndarray)
-
-
-@dataclass(frozen=True)
-class Table:
-    """X, y and weights of many rows in a file: shards are runs of its rows, so any number of them costs nothing."""
-
-    path: str
-    rows: int
-    features: int
-    x: Region | tuple[Region, Region, Region]
-    y: Region
-    weights: Region | None
-
-    def cut(self, shards: int) -> list[MappedShard]:
-        """Cut the rows into ``shards`` nearly equal runs."""
-        bounds = [self.rows * s // shards for s in range(shards + 1)]
-        return [MappedShard(self, bounds[s], bounds[s + 1]) for s in range(shards)]
-
-
-@dataclass(frozen=True)
-class MappedShard(Shard):
-    """A run of rows of a table in a file that this host shares; nothing is copied."""
-
-    table: Table
-    start: int
-    stop: int
-
-    @property
-    def rows(self) -> int:  # type: ignore[override]
-        """Number of rows."""
-        return self.stop - self.start
+        """About how many bytes of X it has."""
+        return sum(segment.nbytes for segment in self.segments)
 
     def open(self) -> Arrays:
-        """Map the shard's arrays read-only."""
-        table = self.table
-        if isinstance(table.x, Region):
-            x = table.x.map(table.path)[self.start : self.stop]
-        else:
-            data, indices, indptr = (region.map(table.path) for region in table.x)
-            first, last = int(indptr[self.start]), int(indptr[self.stop])
-            mine = np.array(indptr[self.start : self.stop + 1]) - indptr[self.start]
-            x = arrays.csr(data[first:last], indices[first:last], mine, (self.rows, table.features))
-        y = table.y.map(table.path)[self.start : self.stop]
-        weights = table.weights.map(table.path)[self.start : self.stop] if table.weights else None
-        return x, y, weights
+        """Read the shard into memory."""
+        return self.blocks().all()
+
+    def blocks(self) -> Blocks:
+        """Return the blocks in which the shard can be read."""
+        return Blocks(self.segments, self.block_rows, self.entropy)
 
 
-@dataclass(frozen=True)
-class ArrayShard(Shard):
-    """A shard that lies in this process's memory, as Dask brought it."""
+Source = Arrays | Stream
 
-    x: Any
-    y: Any
-    weights: Any
 
-    @property
-    def rows(self) -> int:  # type: ignore[override]
-        """Number of rows."""
-        return int(self.y.shape[0])
+@contextlib.contextmanager
+def opened(
+    shards: Sequence[Shard], held_out: Sequence[Shard], budget: float
+) -> Iterator[tuple[list[Source], Arrays | Stream | None]]:
+    """Bring a rank's shards, and its part of the held-out data, into reach.
 
-    def open(self) -> Arrays:
-        """Return the arrays."""
-        return self.x, self.y, self.weights
+    Parameters
+    ----------
+    shards, held_out : sequences of Shard
+        What the rank was given.
+    budget : float
+        Bytes that may be kept in memory. When all is larger, what lies in files is read block by block as it is needed.
+
+    Yields
+    ------
+    sources : list of Arrays or Stream
+        The shards, for ``Batches``.
+    validation : Arrays, Stream or None
+        The held-out rows, all together.
+    """
+    everything = [*shards, *held_out]
+    if sum(shard.nbytes for shard in everything) <= budget:
+        yield [shard.open() for shard in shards], joined([shard.open() for shard in held_out])
+        return
+    prefetch = Prefetch()
+    try:
+        yield (
+            [_streamed(shard, prefetch) for shard in shards],
+            _streamed(held_out[0], prefetch) if len(held_out) == 1 else joined([shard.open() for shard in held_out]),
+        )
+    finally:
+        prefetch.close()
+
+
+def _streamed(shard: Shard, prefetch: Prefetch) -> Source:
+    if isinstance(shard, MappedShard):
+        segment = Segment(shard.table, shard.start, shard.stop)
+        shard = SegmentedShard((segment,), max(1, BLOCK // shard.table.row_nbytes), None)
+    if isinstance(shard, SegmentedShard) and shard.rows:
+        return Stream(shard.blocks(), prefetch)
+    return shard.open()
+
+
+def joined(shards: Sequence[Arrays]) -> Arrays | None:
+    """Return the rows of some shards one below the other; None for no shards."""
+    if not shards:
+        return None
+    schedule = Schedule([int(y.shape[0]) for _, y, _ in shards])
+    return Batches(schedule, range(len(shards)), shards).take(0, schedule.rows)[:3]
 
 
 class Batches:
@@ -118,16 +115,19 @@ class Batches:
         How all shards take turns.
     owned : sequence of int
         Which shards this rank owns.
-    shards : sequence of Arrays
+    shards : sequence of Arrays or Stream
         Their contents, in the same order.
     """
 
-    def __init__(self, schedule: Schedule, owned: Sequence[int], shards: Sequence[Arrays]) -> None:
+    def __init__(self, schedule: Schedule, owned: Sequence[int], shards: Sequence[Source]) -> None:
         assert len(owned) == len(shards)
         self.schedule: Final = schedule
         self.owned: Final = tuple(owned)
         self._shards = list(shards)
-        self._only = (self.owned[0], *shards[0], not arrays.is_sparse(shards[0][0])) if len(owned) == 1 else None
+        first = shards[0]
+        self._only = None
+        if len(owned) == 1 and isinstance(first, tuple):
+            self._only = (self.owned[0], *first, not arrays.is_sparse(first[0]))
 
     def take(self, consumed: int, count: int) -> tuple[Any, Any, Any, int]:
         """Return this rank's rows of the batch ``[consumed, consumed + count)`` of an epoch.
@@ -150,18 +150,16 @@ class Batches:
                 stop - start,
             )
         parts = []
-        for index, (x, y, weights) in zip(self.owned, self._shards, strict=True):
+        for index, shard in zip(self.owned, self._shards, strict=True):
             start, stop = taken(index, consumed), taken(index, consumed + count)
             if stop > start:
-                part_weights = None if weights is None else weights[start:stop]
-                parts.append((arrays.rows(x, start, stop), y[start:stop], part_weights))
+                parts.append(_slice(shard, start, stop))
         return self._joined(parts)
 
     def _joined(self, parts: list[Arrays]) -> tuple[Any, Any, Any, int]:
         # One product over joined rows is far cheaper than one a slice; the copy is the price of many shards.
         if not parts:
-            x, y, weights = self._shards[0]
-            return arrays.rows(x, 0, 0), y[:0], None if weights is None else weights[:0], 0
+            return *_slice(self._shards[0], 0, 0), 0
         if len(parts) == 1:
             x, y, weights = parts[0]
         else:
@@ -180,3 +178,10 @@ class Batches:
                 return index, start + row
             row -= size
         raise AssertionError("the row lies outside the batch")
+
+
+def _slice(shard: Source, start: int, stop: int) -> Arrays:
+    if isinstance(shard, Stream):
+        return shard.take(start, stop)
+    x, y, weights = shard
+    return arrays.rows(x, start, stop), y[start:stop], None if weights is None else weights[start:stop]

@@ -15,7 +15,7 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.data.inputs import Inputs, finite_block
-from scaleml.data.shards import ArrayShard, Region, Table
+from scaleml.data.tables import ArrayShard, Region, Table
 
 PREFIX: Final = "scaleml-data-"
 _BLOCK: Final = 8 << 20  # bytes in flight while copying: what the client holds beside the user's own data
@@ -57,22 +57,32 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def row_blocks(inputs: Inputs, rows: Any, dtype: str, name: str) -> Iterator[Any]:
-    """Yield rows of X in blocks of a few MB, checked, in ``dtype``; CSR with int32 column numbers where they fit."""
-    x = inputs.x
+def row_blocks(x: Any, rows: Any, dtype: str, name: str, first: int = 0) -> Iterator[Any]:
+    """Yield rows of X in blocks of a few MB, checked, in ``dtype``; errors count rows from ``first``."""
     per_row = x.shape[1] * 8 if not arrays.is_sparse(x) else max(1, 12 * x.nnz // max(1, x.shape[0]))
     step = max(1, _BLOCK // max(1, per_row))
     for start in range(0, len(rows), step):
         picked = rows[start : start + step]
         with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused by its place below
             block = x[picked].astype(dtype, copy=False)
-        finite_block(block, picked, name)
+        finite_block(block, picked, name, first)
         yield block
+
+
+def size_of(x: Any, y: Any, weighted: bool, rows: Any, dtype: str) -> int:
+    """Return the bytes that ``rows`` of this data take in a store, or a little less."""
+    n, width = len(rows), np.dtype(dtype).itemsize
+    if arrays.is_sparse(x):
+        nnz = int(np.diff(x.indptr)[rows].sum())
+        body = nnz * (width + _index_dtype(x).itemsize) + (n + 1) * 8
+    else:
+        body = n * x.shape[1] * width
+    return body + n * 8 * (1 if y.ndim == 1 else y.shape[1]) + (n * width if weighted else 0) + 6 * _ALIGN
 
 
 def array_shard(inputs: Inputs, rows: Any, dtype: str, name: str = "X") -> ArrayShard:
     """Return a shard as arrays in memory, for a worker that shares no host with this process."""
-    blocks = list(row_blocks(inputs, rows, dtype, name)) or [inputs.x[rows].astype(dtype)]
+    blocks = list(row_blocks(inputs.x, rows, dtype, name)) or [inputs.x[rows].astype(dtype)]
     weights = inputs.encode_weights(dtype)
     weights = None if weights is None else weights[rows]
     return ArrayShard(arrays.concatenate_rows(blocks), inputs.encode(dtype)[rows], weights)
@@ -85,6 +95,8 @@ class Store:
     ----------
     nbytes : int
         Size to reserve; a folder without that much room is passed over, for writing past a small ``/dev/shm`` kills.
+    folder : path, optional
+        Where to make the file; default: in memory, else on the disk for temporary files.
 
     Raises
     ------
@@ -92,13 +104,14 @@ class Store:
         When no folder has room.
     """
 
-    def __init__(self, nbytes: int) -> None:
-        sweep()
+    def __init__(self, nbytes: int, folder: pathlib.Path | None = None) -> None:
+        if folder is None:
+            sweep()
         self.path = ""
         self._offset = 0
         reasons = []
-        for folder in folders():
-            path = folder / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}"
+        for place in folders() if folder is None else [folder]:
+            path = place / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}"
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
                 if hasattr(os, "posix_fallocate"):
@@ -106,28 +119,21 @@ class Store:
             except OSError as error:
                 os.close(fd)
                 path.unlink()
-                reasons.append(f"{folder}: {error.strerror}")
+                reasons.append(f"{place}: {error.strerror}")
                 continue
             self.path, self._fd = str(path), fd
             break
         else:
             raise OSError(
-                f"no room for {nbytes / 1e9:.2f} GB of training data ({'; '.join(reasons)}): free some, or set TMPDIR to a larger disk"
+                f"no room for {nbytes / 1e9:.2f} GB of training data ({'; '.join(reasons)}): free some, or set "
+                f"{'TMPDIR' if folder is None else 'temporary-directory in the configuration of Dask'} to a larger disk"
             )
         self._finalizer = weakref.finalize(self, _remove, self._fd, self.path)
 
     @staticmethod
     def size(inputs: Inputs, rows: Any, dtype: str) -> int:
         """Return the bytes that ``rows`` of ``inputs`` take in a store."""
-        n, width = len(rows), np.dtype(dtype).itemsize
-        x = inputs.x
-        if arrays.is_sparse(x):
-            nnz = int(np.diff(x.indptr)[rows].sum())
-            body = nnz * (width + _index_dtype(x).itemsize) + (n + 1) * 8
-        else:
-            body = n * x.shape[1] * width
-        targets = n * 8 * (1 if inputs.y.ndim == 1 else inputs.y.shape[1])
-        return body + targets + (n * width if inputs.weights is not None else 0) + 6 * _ALIGN
+        return size_of(inputs.x, inputs.y, inputs.weights is not None, rows, dtype)
 
     def write(self, inputs: Inputs, rows: Any, dtype: str, name: str = "X") -> Table:
         """Copy ``rows`` of the data into the store, in that order, a few MB at a time.
@@ -137,26 +143,29 @@ class Store:
         ValueError
             For a value that is not finite, naming its row and column.
         """
-        features = int(inputs.x.shape[1])
+        return self.write_rows(inputs.x, inputs.encode(dtype), inputs.encode_weights(dtype), rows, dtype, name)
+
+    def write_rows(self, matrix: Any, y: Any, weights: Any, rows: Any, dtype: str, name: str, first: int = 0) -> Table:
+        """Copy ``rows`` of X, and of a target and weights that are encoded already; rows are counted from ``first``."""
+        features = int(matrix.shape[1])
         x: Region | tuple[Region, Region, Region]
-        if arrays.is_sparse(inputs.x):
-            x = self._write_csr(inputs, rows, dtype, name)
+        if arrays.is_sparse(matrix):
+            x = self._write_csr(matrix, rows, dtype, name, first)
         else:
             x = self._reserve((len(rows), features), dtype)
             position = x.offset
-            for block in row_blocks(inputs, rows, dtype, name):
+            for block in row_blocks(matrix, rows, dtype, name, first):
                 position += self._put(block, position)
-        y, weights = inputs.encode(dtype)[rows], inputs.encode_weights(dtype)
         region = None if weights is None else self._append(weights[rows])
-        return Table(self.path, len(rows), features, x, self._append(y), region)
+        return Table(self.path, len(rows), features, x, self._append(y[rows]), region)
 
-    def _write_csr(self, inputs: Inputs, rows: Any, dtype: str, name: str) -> tuple[Region, Region, Region]:
-        counts = np.diff(inputs.x.indptr)[rows]
-        index_dtype = _index_dtype(inputs.x)
+    def _write_csr(self, x: Any, rows: Any, dtype: str, name: str, first: int) -> tuple[Region, Region, Region]:
+        counts = np.diff(x.indptr)[rows]
+        index_dtype = _index_dtype(x)
         data = self._reserve((int(counts.sum()),), dtype)
         indices = self._reserve(data.shape, index_dtype.str)
         at_data, at_indices = data.offset, indices.offset
-        for block in row_blocks(inputs, rows, dtype, name):
+        for block in row_blocks(x, rows, dtype, name, first):
             at_data += self._put(block.data, at_data)
             at_indices += self._put(block.indices.astype(index_dtype, copy=False), at_indices)
         indptr = np.zeros(len(rows) + 1, index_dtype)
@@ -184,6 +193,11 @@ class Store:
         """End the file with a nonce, by which other processes know it for this one."""
         os.ftruncate(self._fd, self._offset)
         os.pwrite(self._fd, nonce, self._offset)
+
+    def detach(self) -> None:
+        """Close the file and leave it where it is: whoever asked for it removes it with its folder."""
+        self._finalizer.detach()
+        os.close(self._fd)
 
     def close(self) -> None:
         """Remove the file; processes that have mapped it keep what they see."""

@@ -14,11 +14,12 @@ from distributed import Client
 
 from scaleml.engine import calls
 from scaleml.engine.cluster import check_client, find_client
+from scaleml.engine.dataplane import Data
 from scaleml.engine.errors import RunFailed, StartFailed
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
-from scaleml.engine.train import Data, Settings, launch, prepare
+from scaleml.engine.train import Settings, finder, launch, prepare
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
@@ -155,10 +156,10 @@ def compare(
     check_client(client)
     for _, count in plans:
         check_workers(count)
-    data = Data(model, X, y, sample_weight, validation, seed)
+    most = max((count for _, count in plans if isinstance(count, int)), default=None)
+    data = Data(model, X, y, sample_weight, validation, seed, finder(client, workers if most is None else most))
     runs: list[Run] = []
     try:
-        most = max((count for _, count in plans if isinstance(count, int)), default=None)
         found, own = find_client(client, workers if most is None else most)
         plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
         for settings, count in plans:

@@ -11,6 +11,8 @@ DEFAULTS: Final[dict[str, Any]] = {
     "scaleml": {
         # Seconds for all ranks to enter a run.
         "start-timeout": "60s",
+        # Share of its worker's memory limit that a rank's data may take; what is larger is read from disk as it is needed.
+        "memory-share": 0.25,
         "comm": {
             # How long a rank waits for another before it asks whether that one is alive.
             "timeout": "30s",
@@ -25,9 +27,14 @@ DEFAULTS: Final[dict[str, Any]] = {
 dask.config.update_defaults(DEFAULTS)
 
 
+def _get(key: str) -> Any:
+    # The end of a ``dask.config.set`` that was entered before the defaults were known takes them away again.
+    return dask.config.get(f"scaleml.{key}", default=dask.config.get(f"scaleml.{key}", config=DEFAULTS))
+
+
 def seconds(key: str) -> float:
     """Return a duration in seconds."""
-    return float(parse_timedelta(dask.config.get(f"scaleml.{key}"), default="s"))
+    return float(parse_timedelta(_get(key), default="s"))
 
 
 def port_range() -> tuple[int, int] | None:
@@ -38,7 +45,7 @@ def port_range() -> tuple[int, int] | None:
     ValueError
         When the setting is not two ports, "first:last".
     """
-    value = dask.config.get("scaleml.comm.port-range")
+    value = _get("comm.port-range")
     if value is None:
         return None
     first, _, last = str(value).partition(":")
@@ -49,4 +56,18 @@ def port_range() -> tuple[int, int] | None:
 
 def shared_memory() -> bool:
     """Return whether ranks may share memory."""
-    return bool(dask.config.get("scaleml.comm.shared-memory"))
+    return bool(_get("comm.shared-memory"))
+
+
+def memory_share() -> float:
+    """Return the share of a worker's memory limit that a rank's data may take.
+
+    Raises
+    ------
+    ValueError
+        When the setting is no number from 0 to 1.
+    """
+    value = _get("memory-share")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"scaleml.memory-share={value!r}: must be a number from 0 (always read from disk) to 1")
+    return float(value)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scaleml.data.reading import Stream
 from scaleml.engine.spec import Plan
 from scaleml.telemetry.recorder import Recorder
 
@@ -20,7 +21,7 @@ class Evaluation:
 
     Parameters
     ----------
-    held_out : tuple or None
+    held_out : tuple, Stream or None
         This rank's part: X, y, weights.
     group : Group
         The ranks that take part.
@@ -69,7 +70,7 @@ class Evaluation:
             recorder = self._recorder
             mine = np.array([recorder.clock(begin), recorder.samples], np.float64)
             clocks = self._group.allgather(mine)
-            totals = self._network.statistics(w, *self._held_out)
+            totals = self._statistics(w)
             self._group.allreduce(totals)
             if self._group.rank == 0:
                 loss, score = self._network.summarise(totals)
@@ -77,6 +78,11 @@ class Evaluation:
                 recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
             _restore(meter, saved)
         self._recorder.exclude(clock() - begin)
+
+    def _statistics(self, w: Any) -> Any:
+        if isinstance(self._held_out, Stream):
+            return sum(self._network.statistics(w, *block) for block in self._held_out.blocks())
+        return self._network.statistics(w, *self._held_out)
 
 
 def _state(meter: Any) -> tuple[float, float, int, int, list[float]]:

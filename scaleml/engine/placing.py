@@ -1,8 +1,7 @@
-"""Bringing the data to the workers: once, through a file that local workers map, or through Dask to remote ones."""
+"""Bringing the data to the workers: once, whatever it comes from, for any number of runs."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,70 +9,42 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from scaleml.data.inputs import Inputs
-from scaleml.data.shards import Shard, Table
-from scaleml.data.store import Store, array_shard
 from scaleml.engine import calls
-
-
-def _can_read(path: str, nonce: bytes) -> bool:
-    """Whether this process sees the client's file, by its content; runs on a worker."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(-len(nonce), os.SEEK_END)
-            return file.read() == nonce
-    except OSError:
-        return False
+from scaleml.engine.parts import Part
+from scaleml.engine.staging import readable
 
 
 @dataclass
 class PlacedData:
-    """The data of one or several runs, on its way to the workers.
-
-    The client copies it once, shuffled, to a file of this host. Workers that can read that file map it; only if some
-    cannot, shards are scattered through Dask.
+    """The data of one or several runs.
 
     Parameters
     ----------
-    train, held_out : Inputs
-        The data; ``held_out`` may be None.
-    rows, held_out_rows : int arrays
-        Which rows, in which order.
-    dtype : str
-        The model's dtype.
+    train : Part
+        What is trained on.
+    held_out : Part or None
+        What is not.
     """
 
-    train: Inputs
-    held_out: Inputs | None
-    rows: Any
-    held_out_rows: Any
-    dtype: str
-    _store: Store | None = None
-    _tables: list[Table] = field(default_factory=list)
-    _sees_store: dict[str, bool] = field(default_factory=dict)
-    _nonce: bytes = b""
+    train: Part
+    held_out: Part | None
+    _sees: dict[str, dict[str, bool]] = field(default_factory=dict)
 
-    def prepare(self) -> None:
-        """Check every value and write the file.
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes all X are."""
+        return self.train.nbytes + (self.held_out.nbytes if self.held_out is not None else 0)
 
-        Raises
-        ------
-        ValueError
-            For a value that is not finite, by row and column.
-        """
-        parts = [(self.train, self.rows, "X"), (self.held_out, self.held_out_rows, "the validation X")]
-        parts = [part for part in parts if part[0] is not None]
-        self._nonce = os.urandom(16)
-        size = sum(Store.size(inputs, rows, self.dtype) for inputs, rows, _ in parts if inputs is not None)
-        self._store = store = Store(size)
-        try:
-            self._tables = [
-                store.write(inputs, rows, self.dtype, name) for inputs, rows, name in parts if inputs is not None
-            ]
-            store.seal(self._nonce)
-        except BaseException:
-            self.close()
-            raise
+    def nearest(self, workers: Sequence[str], ranks: int) -> list[str]:
+        """Return the workers in another order: the first ``ranks`` of them each near the rows of that rank."""
+        homes = self.train.homes(ranks)
+        wishes = [(-rows, rank, worker) for rank, home in enumerate(homes) for worker, rows in home.items()]
+        chosen: dict[int, str] = {}
+        for _, rank, worker in sorted(wishes):
+            if rank not in chosen and worker in workers and worker not in chosen.values():
+                chosen[rank] = worker
+        others = iter([worker for worker in workers if worker not in chosen.values()])
+        return [*(chosen.get(rank) or next(others) for rank in range(ranks)), *others]
 
     def shards_for(
         self, client: Client, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]
@@ -94,46 +65,38 @@ class PlacedData:
         Returns
         -------
         list of (shards, held-out shards)
-            Shards of a mapped file, or futures of shards that Dask brings.
+            Shards of files that the rank's worker can read, or futures of shards that Dask brings.
         """
-        assert self._store is not None
-        near = self._nearby(client, addresses)
-        cuts = [self._tables[0].cut(shards), *(table.cut(len(addresses)) for table in self._tables[1:])]
-        result = []
-        for rank, address in enumerate(addresses):
-            if near[address]:
-                mine: list[Any] = [cuts[0][s] for s in owned[rank]]
-                held: list[Any] = [cut[rank] for cut in cuts[1:]]
-            else:
-                mine = [self._scatter(client, address, self.train, self.rows, cuts[0][s]) for s in owned[rank]]
-                assert len(cuts) == 1 or self.held_out is not None
-                held = [
-                    self._scatter(client, address, self.held_out, self.held_out_rows, cut[rank]) for cut in cuts[1:]
-                ]
-            result.append((mine, held))
-        return result
+        parts = [self.train, *([self.held_out] if self.held_out is not None else [])]
+        for part in parts:
+            part.refresh(client)
+        sees = self._seen(client, addresses, parts)
+        mine = self.train.shards(client, sees, addresses, shards, owned)
+        if self.held_out is None:
+            return [(own, []) for own in mine]
+        ranks = len(addresses)
+        held = self.held_out.shards(client, sees, addresses, ranks, [[rank] for rank in range(ranks)])
+        return list(zip(mine, held, strict=True))
 
-    def _nearby(self, client: Client, addresses: Sequence[str]) -> dict[str, bool]:
-        unknown = [address for address in dict.fromkeys(addresses) if address not in self._sees_store]
+    def _seen(self, client: Client, addresses: Sequence[str], parts: Sequence[Part]) -> list[set[str]]:
+        """Return, for each rank, whose files its worker can read; each worker is asked once about each."""
+        files = {place: file for part in parts for place, file in part.files().items()}
+        unknown = [
+            address
+            for address in dict.fromkeys(addresses)
+            if not files.keys() <= self._sees.setdefault(address, {}).keys()
+        ]
         if unknown:
-            assert self._store is not None
-            self._sees_store |= calls.on_workers(client, 30, _can_read, self._store.path, self._nonce, workers=unknown)
-        return self._sees_store
-
-    def _scatter(self, client: Client, address: str, inputs: Inputs | None, rows: Any, shard: Any) -> Any:
-        assert inputs is not None
-        part: Shard = array_shard(inputs, rows[shard.start : shard.stop], self.dtype)
-        return client.scatter(part, workers=[address], hash=False)
+            answers = calls.on_workers(client, 30, readable, list(files.values()), workers=unknown)
+            for address in unknown:
+                self._sees[address] |= dict(zip(files, answers[address], strict=True))
+        return [{place for place, seen in self._sees[address].items() if seen} for address in addresses]
 
     def close(self) -> None:
-        """Remove the file."""
-        if self._store is not None:
-            self._store.close()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the file."""
-        return os.path.getsize(self._store.path) if self._store is not None else 0
+        """Remove what was brought to the workers."""
+        self.train.close()
+        if self.held_out is not None:
+            self.held_out.close()
 
 
 def rows_of(count: int) -> Any:

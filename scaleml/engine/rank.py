@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from distributed import get_worker
+from distributed.system import MEMORY_LIMIT
 from distributed.worker import secede
 
 from scaleml import comm
 from scaleml.comm import CommError
 from scaleml.data.schedule import Schedule
-from scaleml.data.shards import Batches, Shard
+from scaleml.data.shards import Batches, MappedShard, Shard, opened
 from scaleml.engine import lobby as lobbies
 from scaleml.engine.beacon import Beacon
 from scaleml.engine.errors import NonFinite
@@ -66,7 +67,10 @@ def _train(
     shards: Sequence[Shard],
     held_out: Sequence[Shard],
 ) -> Outcome:
-    with _connect(spec, lobby, beacon, worker) as group:
+    with (
+        _connect(spec, lobby, beacon, worker) as group,
+        opened(shards, held_out, _budget(spec, worker, shards)) as data,
+    ):
         lobby.attach(group)
         recorder = Recorder(spec.rank, group.meter)
         beacon.listen_to(recorder)
@@ -74,8 +78,8 @@ def _train(
         if plan.layout.is_server(spec.rank):
             loop = ServerLoop(plan, group, beacon.report, recorder)
         else:
-            batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), [shard.open() for shard in shards])
-            validation = _joined(held_out)
+            sources, validation = data
+            batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), sources)
             loop = WorkerLoop(plan, group, batches, validation, lobby.mailbox, beacon.report, recorder)
         try:
             return loop.run()
@@ -109,12 +113,12 @@ def _connect(spec: RankSpec, lobby: lobbies.Lobby, beacon: Beacon, worker: Any) 
     )
 
 
-def _joined(shards: Sequence[Shard]) -> Any:
-    if not shards:
-        return None
-    schedule = Schedule([shard.rows for shard in shards])
-    everything = Batches(schedule, range(len(shards)), [shard.open() for shard in shards])
-    return everything.take(0, schedule.rows)[:3]
+def _budget(spec: RankSpec, worker: Any, shards: Sequence[Shard]) -> float:
+    """Return the bytes of data that may be kept in memory."""
+    limit = worker.memory_manager.memory_limit
+    if not limit and all(isinstance(shard, MappedShard) for shard in shards):
+        return float("inf")  # mapped files are the system's cache: it takes them back when it must
+    return float(spec.memory_share * (limit or MEMORY_LIMIT))
 
 
 def _words(error: Exception) -> str:

@@ -56,6 +56,8 @@ class RankSpec:
     comm_timeout: float
     start_timeout: float
     shared_memory: bool
+    memory_share: float = 0.25
+    """Share of the worker's memory limit that the rank's data may take."""
 
     @property
     def key(self) -> tuple[str, int, int]:

@@ -106,6 +106,7 @@ class Start:
                 comm_timeout=config.seconds("comm.timeout"),
                 start_timeout=self.patience + GRACE,
                 shared_memory=config.shared_memory(),
+                memory_share=config.memory_share(),
             )
             shards, held_out = parts[rank] if rank < len(parts) else ([], [])
             future = self.client.submit(

@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from scaleml.data.inputs import Inputs, check_inputs
-from scaleml.data.split import hold_out
-from scaleml.engine import calls
+from scaleml.engine import calls, config
 from scaleml.engine.cluster import check_client, find_client
 from scaleml.engine.commands import check_faults
+from scaleml.engine.dataplane import Data, Find
 from scaleml.engine.driver import Driver
 from scaleml.engine.hosts import facts_of
+from scaleml.engine.memory import check_memory
 from scaleml.engine.placement import Placement, candidates, check_workers, place
-from scaleml.engine.placing import PlacedData, rows_of
 from scaleml.engine.run import Run
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault
-from scaleml.models import Model, Signature
+from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import AllReduce, Strategy
 
@@ -67,66 +66,6 @@ class Settings:
             )
 
 
-class Data:
-    """X and y of several runs: checked once, brought to the workers once."""
-
-    def __init__(self, model: Model, X: Any, y: Any, sample_weight: Any, validation: Any, seed: int) -> None:
-        inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
-        held_out, rows, held_rows = _split(inputs, validation, seed, model.is_classifier)
-        self.inputs = inputs
-        self.signature = Signature(
-            n_features=int(inputs.x.shape[1]),
-            n_outputs=inputs.n_outputs,
-            task=inputs.task,  # type: ignore[arg-type]
-            dtype=model.dtype,  # type: ignore[attr-defined]
-            sparse=hasattr(inputs.x, "indptr"),
-        )
-        self.network = model.build(self.signature)
-        self.rows = len(rows)
-        began = time.perf_counter()
-        self.placed = PlacedData(inputs, held_out, rows, held_rows, self.signature.dtype)
-        self.placed.prepare()
-        self.placing_seconds = time.perf_counter() - began
-
-    def close(self) -> None:
-        """Remove what was brought to the workers."""
-        self.placed.close()
-
-
-def _split(inputs: Inputs, validation: Any, seed: int, classifier: bool) -> tuple[Inputs | None, Any, Any]:
-    if validation is None:
-        return None, hold_out(inputs.rows, 0.0, seed)[0], None
-    if isinstance(validation, float):
-        if not 0 < validation < 1:
-            raise ValueError(
-                f"validation={validation}: as a number it is the fraction of the rows to hold out, between 0 and 1"
-            )
-        rows, held = hold_out(inputs.rows, validation, seed)
-        if not len(held) or not len(rows):
-            raise ValueError(
-                f"validation={validation} of {inputs.rows} rows leaves none on one side: pass more data, or (X, y)"
-            )
-        return inputs, rows, held
-    if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
-        if isinstance(validation, tuple | list):
-            what = f"a {type(validation).__name__} of {len(validation)}"
-        else:
-            what = repr(validation) if np.isscalar(validation) else type(validation).__name__
-        raise TypeError(
-            f"validation={what}: must be (X, y), (X, y, sample_weight), or the fraction of the rows to hold out, such as 0.2"
-        )
-    held_out = check_inputs(*validation, classifier=classifier, classes=inputs.classes, name="the validation X")
-    if held_out.x.shape[1] != inputs.x.shape[1]:
-        raise ValueError(
-            f"the validation X has {held_out.x.shape[1]} columns, X has {inputs.x.shape[1]}: they must be the same features"
-        )
-    if held_out.n_outputs != inputs.n_outputs:
-        raise ValueError(
-            f"the validation y has {held_out.n_outputs} columns, y has {inputs.n_outputs}: they must be the same targets"
-        )
-    return held_out, hold_out(inputs.rows, 0.0, seed)[0], rows_of(held_out.rows)
-
-
 def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> Run:
     """Start a run on data that is already placed."""
     began = time.perf_counter()
@@ -141,7 +80,7 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
     run = Run(
         driver,
         label=settings.label or repr(settings.strategy),
-        classes=data.inputs.classes,
+        classes=data.classes,
         facts=facts,
         own_cluster=own_cluster,
     )
@@ -152,7 +91,9 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
 def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> tuple[Plan, Placement]:
     """Return what a run would be on the cluster as it is now; raises ValueError or TypeError for what does not fit it."""
     info = calls.identity(client, 10.0)
-    placement = place(settings.strategy, candidates(info, workers, own_cluster), info)
+    chosen = candidates(info, workers, own_cluster)
+    chosen = data.placed.nearest(chosen, settings.strategy.layout(len(chosen)).workers)
+    placement = place(settings.strategy, chosen, info)
     training = placement.layout.workers
     shards = settings.shards or training
     if shards < training:
@@ -185,7 +126,20 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if data.placed.held_out is not None else 0,
         faults=tuple(settings.faults),
     )
+    check_memory(info, placement, plan, data.placed, config.memory_share())
     return plan, placement
+
+
+def finder(client: Client | None, workers: Any) -> Find:
+    """Return a function that finds the cluster, and the workers on it that data may lie on."""
+
+    def find() -> tuple[Client, Sequence[str] | None]:
+        found, own = find_client(client, workers)
+        info = calls.identity(found, 10.0)
+        chosen = candidates(info, workers, own)
+        return found, None if len(chosen) == len(info) else chosen
+
+    return find
 
 
 def start(
@@ -236,8 +190,8 @@ def start(
         )
     check_client(client)
     check_workers(workers)
-    # The data before the cluster: an error in it should not have to wait for processes to start.
-    data = Data(model, X, y, sample_weight, validation, settings.seed)
+    # The data before the cluster, unless it lies there: an error in it should not have to wait for processes to start.
+    data = Data(model, X, y, sample_weight, validation, settings.seed, finder(client, workers))
     try:
         found, own = find_client(client, workers)
         run = launch(settings, data, found, own, workers)
@@ -255,10 +209,10 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     ----------
     model : Model
         ``LinearModel(...)`` or ``MLP(...)``.
-    X : array-like or CSR matrix of shape (rows, features)
-        Real numbers, finite.
-    y : array-like of shape (rows,) or (rows, targets)
-        Labels of any kind, or real targets.
+    X : array-like, CSR matrix, pandas or Dask dataframe, or Dask array of shape (rows, features)
+        Real numbers, finite. The blocks of a Dask array may be dense or CSR; its chunks of rows need not be known.
+    y : array-like, pandas or Dask collection of shape (rows,) or (rows, targets)
+        Labels of any kind, or real targets. Any mix with X.
     strategy : Strategy
         How ranks work together. Default ``AllReduce()``.
     optimizer : Optimizer
@@ -272,9 +226,10 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
         One rank a worker; None for all.
     client : distributed.Client, optional
         Default: the current one, else an embedded cluster that is made once and closed at exit.
-    validation : (X, y), float or None
-        Held-out data, or the fraction of the rows to hold out; evaluated each epoch, outside the training clock.
-    sample_weight : array-like of shape (rows,), optional
+    validation : (X, y), (X, y, sample_weight), float or None
+        Held-out data of any kind, or the fraction of the rows to hold out (of a Dask collection, within each partition);
+        evaluated each epoch, outside the training clock.
+    sample_weight : array-like or Dask collection of shape (rows,), optional
         Weights of the rows.
     shards : int, optional
         Into how many pieces the data is cut; default the number of ranks. The result depends on the shards, not on which rank
@@ -297,8 +252,23 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     ------
     ValueError, TypeError
         For data or settings that break a rule, at once.
+    StartFailed
+        When a worker's memory limit is too small, with the figures, or a rank does not come up.
     RunFailed
         When a rank fails, a worker is lost or the client closes; names rank, worker, step and cause.
+
+    Notes
+    -----
+    **Dask collections** stay where they are. One task a partition checks it, converts it to the model's dtype, shuffles its rows
+    and writes them to a file in its worker's folder, while Dask lets go of the partition itself; classes and columns are found
+    on the way. Shards are equal runs of all rows, so the number and the sizes of the partitions do not matter, and neither
+    does where they were: the same collection, seed, shards and ranks give the same bits. The files go when the run is over, or
+    when its client has vanished.
+
+    **Memory.** While it stages, a worker holds one partition for each of its threads, and 16 MB. While it trains, it holds its part of
+    the data if that is at most a quarter of the worker's memory limit (``scaleml.memory-share`` in Dask's configuration), else three
+    blocks of 8 MB for each of its shards, the next one read from disk while one is in use; and its part of a batch, and
+    eight arrays of the size of the parameters. Its process as such takes 80 to 150 MB.
 
     Examples
     --------

@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import Any, final
 
 import numpy as np
+from dask.base import compute
 
 from scaleml import arrays
+from scaleml.data.collections import is_collection
+from scaleml.data.frames import matrix_of_frame
 from scaleml.data.inputs import check_inputs
+from scaleml.engine import lazy
 from scaleml.models import Network
 
-_CHUNK = 65536
+_ROWS, _BYTES = 256, 1 << 20
 
 
 @final
 class TrainedModel:
     """Predicts with the parameters of a run; it can be pickled and needs no workers.
+
+    For a Dask array or dataframe, ``predict``, ``predict_proba`` and ``decision_function`` return a Dask array, lazily: one task
+    a block of rows, wherever the block is, with the model sent once.
 
     Parameters
     ----------
@@ -47,12 +54,13 @@ class TrainedModel:
 
     def decision_function(self, X: Any) -> Any:
         """Return the scores of the rows of X: (n,), or (n, outputs) for several classes or targets."""
-        return self._by_rows(X, self.network.scores)
+        return self._by_rows("decision_function", X, self.network.scores)
 
     def predict(self, X: Any) -> Any:
         """Return the class labels, or the values, of the rows of X."""
-        found = self._by_rows(X, self.network.predict)
-        return found if self.classes is None else self.classes[found]
+        if is_collection(X) or self.classes is None:
+            return self._by_rows("predict", X, self.network.predict)
+        return self.classes[self._by_rows("predict", X, self.network.predict)]
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probabilities of the classes, (n, classes), in the order of ``classes``.
@@ -62,36 +70,57 @@ class TrainedModel:
         ValueError
             When the loss gives no probabilities.
         """
-        return self._by_rows(X, self.network.predict_proba)
+        return self._by_rows("predict_proba", X, self.network.predict_proba)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy, or R squared."""
+        """Return the accuracy, or R squared; of Dask collections it is computed where they are, at once."""
         return self._evaluate(X, y, sample_weight)[1]
 
     def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the mean loss, without penalty."""
+        """Return the mean loss, without penalty; of Dask collections it is computed where they are, at once."""
         return self._evaluate(X, y, sample_weight)[0]
 
-    def _evaluate(self, X: Any, y: Any, sample_weight: Any) -> tuple[float, float]:
+    def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Return sums from which ``Network.summarise`` makes loss and score: (5,), to be added over parts of the data."""
         inputs = check_inputs(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
-        x = self._fitting(inputs.x)
+        self._check(inputs.x)
         dtype = self.network.dtype.name
-        y, weights = inputs.encode(dtype), inputs.encode_weights(dtype)
-        return self.network.summarise(self.network.statistics(self.params, x, y, weights))
+        x = inputs.x.astype(self.network.dtype, copy=False)
+        return self.network.statistics(self.params, x, inputs.encode(dtype), inputs.encode_weights(dtype))
 
-    def _by_rows(self, X: Any, function: Any) -> Any:
-        x = self._fitting(X if hasattr(X, "tocsr") else np.asarray(X))
+    def _evaluate(self, X: Any, y: Any, sample_weight: Any) -> tuple[float, float]:
+        if is_collection(X):
+            self._check(X)
+            return self.network.summarise(lazy.statistics(self, X, y, sample_weight))
+        y, sample_weight = compute(y, sample_weight, traverse=False)
+        return self.network.summarise(self.statistics(X, y, sample_weight))
+
+    def _by_rows(self, method: str, X: Any, function: Any) -> Any:
+        if is_collection(X):
+            return lazy.by_blocks(self, method, X, *self._kind(method))
+        x = X.tocsr() if hasattr(X, "tocsr") else matrix_of_frame(X, "X") if hasattr(X, "iloc") else np.asarray(X)
+        self._check(x)
+        # A few rows at a time: the copy in the model's dtype stays in the processor's cache.
+        step = max(_ROWS, _BYTES // (x.shape[1] * self.network.dtype.itemsize))
         parts = [
-            function(self.params, arrays.rows(x, start, min(start + _CHUNK, x.shape[0])))
-            for start in range(0, x.shape[0], _CHUNK)
-        ]
-        return np.concatenate(parts) if parts else function(self.params, x)
-
-    def _fitting(self, x: Any) -> Any:
-        x = x.tocsr() if hasattr(x, "tocsr") else x
-        expected = self.network.signature.n_features
-        if x.ndim != 2 or x.shape[1] != expected:
-            raise ValueError(
-                f"X has shape {tuple(x.shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
+            function(
+                self.params, arrays.rows(x, start, min(start + step, x.shape[0])).astype(self.network.dtype, copy=False)
             )
-        return x.astype(self.network.dtype, copy=False)
+            for start in range(0, x.shape[0], step)
+        ]
+        return np.concatenate(parts) if parts else function(self.params, x.astype(self.network.dtype))
+
+    def _kind(self, method: str) -> tuple[Any, int | None]:
+        """Return the dtype of a method's result, and its columns or None."""
+        signature = self.network.signature
+        several = signature.n_outputs if signature.n_outputs > 1 else None
+        if method == "predict" and self.classes is not None:
+            return self.classes.dtype, None
+        if method == "predict_proba":
+            function = self.network.predict_proba  # refuses at once what has no probabilities
+            function(self.params, np.zeros((0, signature.n_features), self.network.dtype))
+            return self.network.dtype, len(self.classes)
+        return self.network.dtype, several
+
+    def _check(self, x: Any) -> None:
+        lazy.check_width(x.shape, self)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from dask import delayed
 from distributed import Client, LocalCluster
 
 import scaleml
@@ -56,6 +57,7 @@ MISTAKES = {
     "X of dates": Mistake({"X": np.zeros((ROWS, 4), "M8[D]")}, TypeError, r"X has dtype datetime64\[D\]", "astype"),
     "X is None": Mistake({"X": None}, TypeError, "X is None", "pass .*rows"),
     "X is a file's name": Mistake({"X": "train.csv"}, TypeError, "'train.csv'", "load it"),
+    "X delayed": Mistake({"X": delayed(X)}, TypeError, r"X is a dask\.delayed\.Delayed", "from_delayed"),
     "X ragged": Mistake({"X": [[1.0, 2.0], [3.0]]}, ValueError, "rows of X .* different lengths", "same number"),
     "NaN in X": Mistake({"X": spoilt(X, (17, 2), np.nan)}, ValueError, "X .*row 17, column 2", "SimpleImputer"),
     "infinity in X": Mistake({"X": spoilt(X, (59, 3), np.inf)}, ValueError, "X .*row 59, column 3", "drop or impute"),
@@ -245,13 +247,6 @@ def test_a_mistake_is_refused_with_value_and_remedy(client: Client, name: str) -
 def test_the_same_call_without_a_mistake_trains(client: Client) -> None:
     run = scaleml.train(**arguments(client, validation=0.25, sample_weight=np.ones(ROWS)))
     assert run.state == "finished"
-
-
-@pytest.mark.usefixtures("untouched")
-def test_a_dask_array_is_refused(client: Client) -> None:
-    array = pytest.importorskip("dask.array")
-    with pytest.raises(TypeError, match=r"X is a Dask collection.*X\.compute\(\)"):
-        scaleml.start(**arguments(client, X=array.from_array(X, chunks=20)))
 
 
 @pytest.mark.usefixtures("untouched")

@@ -289,13 +289,12 @@ def test_the_file_goes_when_it_is_closed_or_collected(end: str) -> None:
 
 
 def test_a_failed_preparation_leaves_no_file() -> None:
-    from scaleml.engine.placing import PlacedData
+    from scaleml.engine.parts import StoredPart
 
     x = dense(1000)
     x[999, 0] = np.inf
-    placed = PlacedData(inputs(x, np.arange(1000.0)), None, np.arange(1000), None, "float32")
     with pytest.raises(ValueError, match="row 999"):
-        placed.prepare()
+        StoredPart(inputs(x, np.arange(1000.0)), np.arange(1000), "float32", "X", b"nonce")
     assert files() == []
 
 
@@ -364,7 +363,7 @@ import numpy as np
 from types import SimpleNamespace
 from scaleml.data.inputs import check_inputs
 from scaleml.data.split import hold_out
-from scaleml.engine.placing import PlacedData
+from scaleml.engine.parts import StoredPart
 import scipy.sparse
 
 def peak(what):
@@ -386,8 +385,7 @@ with open("/proc/self/clear_refs", "w") as refs:
 before = peak("VmRSS")
 data = check_inputs(x, y, classifier=False)
 rows, _ = hold_out(n, 0.0, 0)
-placed = PlacedData(data, None, rows, None, "float32")
-placed.prepare()
+placed = StoredPart(data, rows, "float32", "X", b"nonce")
 print(size, peak("VmHWM") - before, placed.nbytes)
 placed.close()
 """

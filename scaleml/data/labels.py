@@ -1,0 +1,128 @@
+"""Labels of any sortable kind as codes: in one go, or partition by partition with the classes merged afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def check_labels(y: Any, name: str = "y", first: int = 0) -> None:
+    """Raise for labels that cannot be classes: missing, real numbers, several a row.
+
+    Parameters
+    ----------
+    y : (n,) array
+        Labels.
+    name : str
+        How the errors call them.
+    first : int
+        Number of the first row.
+    """
+    if y.ndim != 1:
+        raise ValueError(
+            f"{name} has shape {y.shape}: labels must be one a row; for one-hot labels pass y.argmax(axis=1)"
+        )
+    _refuse_missing(y, name, first)
+    if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
+        row = int(np.flatnonzero(y != np.floor(y))[0])
+        raise ValueError(
+            f"{name} holds the real number {y[row]} (row {first + row}), but this model's loss is for classes: "
+            "use loss='squared_error' for regression, or make classes of y"
+        )
+
+
+def encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
+    """Return the labels' codes and their sorted classes, at least two; ``known`` gives the classes, if they are."""
+    check_labels(y)
+    try:
+        classes = np.unique(y) if known is None else known
+        codes = np.searchsorted(classes, y)
+    except TypeError:
+        raise _no_order([y, () if known is None else known]) from None
+    refuse_one_class(classes)
+    outside = (codes == len(classes)) | (classes[np.minimum(codes, len(classes) - 1)] != y)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise ValueError(f"y holds {y[row]!r} (row {row}), which is none of the training classes {list(classes[:10])}")
+    return codes, classes
+
+
+def local_codes(y: Any, name: str, first: int) -> tuple[Any, Any]:
+    """Return a partition's labels as int32 codes into its own sorted classes, and these."""
+    check_labels(y, name, first)
+    try:
+        classes, codes = np.unique(y, return_inverse=True)
+    except TypeError:
+        raise _no_order([y]) from None
+    return codes.astype(np.int32), classes
+
+
+def merge_classes(parts: Sequence[Any]) -> Any:
+    """Return the sorted classes of all partitions.
+
+    Raises
+    ------
+    TypeError
+        When they have no common order.
+    ValueError
+        When there is one only.
+    """
+    texts = [part.dtype.kind in "USO" for part in parts]
+    if any(texts) and not all(texts):
+        raise _no_order(parts)
+    try:
+        classes = np.unique(np.concatenate(list(parts)))
+    except TypeError:
+        raise _no_order(parts) from None
+    refuse_one_class(classes)
+    return classes
+
+
+def places_of(labels: Any, classes: Any, name: str) -> Any:
+    """Return where a partition's ``labels`` stand among ``classes``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a label that is none of them.
+    """
+    try:
+        places = np.searchsorted(classes, labels)
+    except TypeError:
+        raise _no_order([labels, classes]) from None
+    outside = (places == len(classes)) | (classes[np.minimum(places, len(classes) - 1)] != labels)
+    if np.any(outside):
+        label = labels[int(np.flatnonzero(outside)[0])]
+        raise ValueError(f"{name} holds {label!r}, which is none of the training classes {list(classes[:10])}")
+    return places
+
+
+def refuse_one_class(classes: Any) -> None:
+    """Raise ValueError unless there are at least two classes."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds one class only, {classes[0]!r}: a classifier needs at least two; check how y was made or split"
+        )
+
+
+def _no_order(parts: Sequence[Any]) -> TypeError:
+    kinds = sorted({type(label).__name__ for labels in parts for label in labels})
+    return TypeError(
+        f"the labels are of types {' and '.join(kinds)}, which have no common order: make them one type, such as y.astype(str)"
+    )
+
+
+def _refuse_missing(y: Any, name: str, first: int) -> None:
+    missing = (
+        (y != y)
+        if y.dtype.kind in "fc"
+        else np.asarray([v is None or v != v for v in y])
+        if y.dtype == object
+        else None
+    )
+    if missing is not None and missing.any():
+        raise ValueError(
+            f"{name} is missing at row {first + int(np.flatnonzero(missing)[0])} ({int(missing.sum())} in all): drop those rows"
+        )

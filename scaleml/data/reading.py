@@ -1,0 +1,287 @@
+"""Rows of files block by block: in one order whether they stream past or are all kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from scaleml import arrays
+from scaleml.data.tables import Arrays, Region, Table
+
+BLOCK: Final = 8 << 20
+"""Bytes of a block at most, unless one row is larger."""
+_OPEN_FILES: Final = 64
+_SALT: Final = 0xB10C
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of rows of a table.
+
+    Parameters
+    ----------
+    table : Table
+        Where they lie.
+    start, stop : int
+        Which rows.
+    codes : (k,) array or None
+        What each label of the table's own stands for in the run, in the dtype that ranks want.
+    """
+
+    table: Table
+    start: int
+    stop: int
+    codes: Any = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes of X they are."""
+        return self.rows * self.table.row_nbytes
+
+
+class Files:
+    """Open files by path, a limited number of them; for one thread."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+
+    def read(self, region: Region, start: int, stop: int, path: str, out: Any = None) -> Any:
+        """Return items ``start:stop`` of a region's first axis, in ``out`` if that is given."""
+        shape = (stop - start, *region.shape[1:])
+        if out is None:
+            out = np.empty(shape, region.dtype)
+        if out.nbytes == 0:
+            return out
+        view = memoryview(out.reshape(-1).view(np.uint8))
+        at = region.offset + start * (region.nbytes // region.shape[0])
+        done = 0
+        while done < len(view):
+            count = os.preadv(self._descriptor(path), [view[done:]], at + done)
+            if count == 0:
+                raise EOFError(f"{path} ends before byte {at + len(view)}: it was cut short after it was written")
+            done += count
+        return out
+
+    def _descriptor(self, path: str) -> int:
+        if path not in self._open:
+            if len(self._open) >= _OPEN_FILES:
+                self.close()
+            self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._open[path]
+
+    def close(self) -> None:
+        """Close all."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+class Blocks:
+    """The rows of some segments in the order of a shard.
+
+    With ``n`` rows in ``J`` blocks, block ``j`` takes rows ``j * m // J`` to ``(j + 1) * m // J`` of each segment of ``m``
+    rows, and shuffles them: so every block is a fair sample of all segments, and reads each of them onwards.
+
+    Parameters
+    ----------
+    segments : sequence of Segment
+        Where the rows lie; all dense or all CSR.
+    block_rows : int
+        About how many rows make a block.
+    entropy : sequence of int or None
+        Decides the shuffle; None leaves the rows in the order of the segments.
+    """
+
+    def __init__(self, segments: Sequence[Segment], block_rows: int, entropy: Sequence[int] | None) -> None:
+        self.segments = list(segments)
+        self.entropy = None if entropy is None else [*entropy, _SALT]
+        sizes = np.array([segment.rows for segment in segments], np.int64)
+        self.rows = int(sizes.sum())
+        self.count = max(1, -(-self.rows // block_rows))
+        if entropy is None:  # one after another
+            bounds = np.arange(self.count + 1)[:, None] * self.rows // self.count
+            ends = np.cumsum(sizes)
+            self._cuts = np.clip(bounds, ends - sizes, ends) - (ends - sizes)
+        else:
+            self._cuts = np.arange(self.count + 1)[:, None] * sizes // self.count
+        self.starts = self._cuts.sum(axis=1)
+        self.block_rows = int(np.diff(self.starts).max())
+
+    def at(self, row: int) -> int:
+        """Return the block that holds ``row``."""
+        return min(int(np.searchsorted(self.starts, row, "right")) - 1, self.count - 1)
+
+    def read(self, block: int, files: Files, out: Any = None, scratch: Any = None) -> Arrays:
+        """Read a block; dense X goes into ``out`` by way of ``scratch`` where these are given."""
+        rows = int(self.starts[block + 1] - self.starts[block])
+        parts = [
+            (segment, segment.start + int(low), segment.start + int(high))
+            for segment, low, high in zip(self.segments, self._cuts[block], self._cuts[block + 1], strict=True)
+            if high > low
+        ]
+        order = None if self.entropy is None else np.random.default_rng([*self.entropy, block]).permutation(rows)
+        y = _ordered(np.concatenate([_targets(*part, files) for part in parts]), order)
+        weights = None
+        if parts[0][0].table.weights is not None:
+            weights = _ordered(np.concatenate([_weights(*part, files) for part in parts]), order)
+        if isinstance(parts[0][0].table.x, tuple):
+            x = arrays.concatenate_rows([_csr(*part, files) for part in parts])
+            return (x if order is None else x[order]), y, weights
+        out = self.buffer() if out is None else out
+        raw = out if order is None else self.buffer() if scratch is None else scratch
+        position = 0
+        for segment, low, high in parts:
+            region = segment.table.x
+            assert isinstance(region, Region)
+            files.read(region, low, high, segment.table.path, raw[position : position + high - low])
+            position += high - low
+        if order is not None:
+            np.take(raw[:rows], order, axis=0, out=out[:rows], mode="clip")  # "raise" would copy
+        return out[:rows], y, weights
+
+    def buffer(self) -> Any:
+        """Return memory for the largest block of dense X; None for CSR."""
+        region = self.segments[0].table.x
+        return np.empty((self.block_rows, region.shape[1]), region.dtype) if isinstance(region, Region) else None
+
+    def all(self) -> Arrays:
+        """Read all blocks into memory."""
+        files = Files()
+        try:
+            region = self.segments[0].table.x
+            if not isinstance(region, Region):
+                return _joined([self.read(block, files) for block in range(self.count)])
+            x = np.empty((self.rows, region.shape[1]), region.dtype)
+            scratch = self.buffer()
+            parts = [
+                self.read(block, files, x[self.starts[block] : self.starts[block + 1]], scratch)
+                for block in range(self.count)
+            ]
+            weights = None if parts[0][2] is None else np.concatenate([part[2] for part in parts])
+            return x, np.concatenate([part[1] for part in parts]), weights
+        finally:
+            files.close()
+
+
+class Prefetch:
+    """One thread that reads ahead for all streams of a rank, with one scratch buffer for them all."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "scaleml-prefetch")
+        self._files = Files()
+        self._scratch: Any = None
+
+    def read(self, blocks: Blocks, block: int, out: Any) -> Future[Arrays]:
+        """Have a block read."""
+        return self._executor.submit(self._read, blocks, block, out)
+
+    def _read(self, blocks: Blocks, block: int, out: Any) -> Arrays:
+        if out is not None and (self._scratch is None or len(self._scratch) < len(out)):
+            self._scratch = blocks.buffer()
+        return blocks.read(block, self._files, out, self._scratch)
+
+    def close(self) -> None:
+        """End the thread and close its files."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._files.close()
+
+
+class Stream:
+    """The rows of a shard as they are wanted, round and round: one block in use, the next on its way.
+
+    What ``take`` returns is valid until it is called again.
+    """
+
+    def __init__(self, blocks: Blocks, prefetch: Prefetch) -> None:
+        self.rows = blocks.rows
+        self._blocks = blocks
+        self._prefetch = prefetch
+        self._buffers = [blocks.buffer(), blocks.buffer()]
+        self._next, self._coming = 0, prefetch.read(blocks, 0, self._buffers[0])
+        self._low = self._high = 0
+        self._block: Arrays = (None, None, None)
+        self._turn(0)
+
+    def take(self, start: int, stop: int) -> Arrays:
+        """Return rows ``start:stop``: X, y and weights."""
+        if not self._low <= start < self._high:
+            self._turn(self._blocks.at(start))
+        if stop <= self._high:
+            return self._slice(start, stop)
+        parts = []
+        while start < stop:
+            if start >= self._high or start < self._low:
+                self._turn(self._blocks.at(start))
+            end = min(stop, self._high)
+            x, y, weights = self._slice(start, end)
+            # The memory of a dense block is used again.
+            parts.append((x if arrays.is_sparse(x) else np.array(x), y, weights))
+            start = end
+        return _joined(parts)
+
+    def blocks(self) -> Iterator[Arrays]:
+        """Yield all rows once."""
+        for low, high in zip(self._blocks.starts[:-1].tolist(), self._blocks.starts[1:].tolist(), strict=True):
+            yield self.take(low, high)
+
+    def _slice(self, start: int, stop: int) -> Arrays:
+        x, y, weights = self._block
+        a, b = start - self._low, stop - self._low
+        return arrays.rows(x, a, b), y[a:b], None if weights is None else weights[a:b]
+
+    def _turn(self, block: int) -> None:
+        """Make a block the current one and have the next one read."""
+        if block != self._next:
+            self._coming.result()  # its memory is needed
+            self._coming = self._prefetch.read(self._blocks, block, self._buffers[0])
+        self._block = self._coming.result()
+        self._low, self._high = (int(row) for row in self._blocks.starts[block : block + 2])
+        self._buffers.reverse()
+        self._next = (block + 1) % self._blocks.count
+        self._coming = self._prefetch.read(self._blocks, self._next, self._buffers[0])
+
+
+def _targets(segment: Segment, low: int, high: int, files: Files) -> Any:
+    y = files.read(segment.table.y, low, high, segment.table.path)
+    return y if segment.codes is None else segment.codes[y]
+
+
+def _weights(segment: Segment, low: int, high: int, files: Files) -> Any:
+    assert segment.table.weights is not None
+    return files.read(segment.table.weights, low, high, segment.table.path)
+
+
+def _csr(segment: Segment, low: int, high: int, files: Files) -> Any:
+    table = segment.table
+    assert isinstance(table.x, tuple)
+    data, indices, indptr = table.x
+    pointers = files.read(indptr, low, high + 1, table.path)
+    first, last = int(pointers[0]), int(pointers[-1])
+    return arrays.csr(
+        files.read(data, first, last, table.path),
+        files.read(indices, first, last, table.path),
+        pointers - pointers[0],
+        (high - low, table.features),
+    )
+
+
+def _ordered(values: Any, order: Any) -> Any:
+    return values if order is None else values[order]
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    weights = None if parts[0][2] is None else np.concatenate([part[2] for part in parts])
+    return (
+        arrays.concatenate_rows([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        weights,
+    )

@@ -1,0 +1,84 @@
+"""Predictions for Dask collections: lazy, a task a block, the model sent once as a task of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from dask.base import compute, tokenize
+from dask.delayed import delayed
+
+from scaleml.data.collections import is_frame, partitions_of
+from scaleml.data.frames import refuse_columns
+
+
+def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) -> Any:
+    """Return a Dask array of ``method`` of the blocks of X.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        What predicts.
+    method : str
+        ``"predict"``, ``"predict_proba"`` or ``"decision_function"``.
+    X : Dask array or dataframe
+        Its chunks of rows become those of the result.
+    dtype : dtype
+        Of the result.
+    outputs : int or None
+        Columns of the result; None for one dimension.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For columns other than those of the training data, as far as they are known.
+    """
+    meta = np.empty((0,) if outputs is None else (0, outputs), dtype)
+    if is_frame(X):
+        if X.ndim != 2:
+            raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
+        refuse_columns(X.dtypes.items(), "X")
+        check_width((float("nan"), len(X.columns)), model)
+        found = X.map_partitions(_apply, method, _sent(model), meta=meta)
+        if outputs is not None:  # its columns are known, whatever a dataframe's partitions say
+            found._chunks = (found.chunks[0], (outputs,))
+        return found
+    check_width(X.shape, model)
+    if len(X.chunks[1]) > 1:
+        X = X.rechunk({1: -1})
+    if outputs is None:
+        return X.map_blocks(_apply, method, _sent(model), drop_axis=1, dtype=dtype, meta=meta)
+    return X.map_blocks(_apply, method, _sent(model), chunks=(X.chunks[0], (outputs,)), dtype=dtype, meta=meta)
+
+
+def statistics(model: Any, X: Any, y: Any, sample_weight: Any) -> Any:
+    """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
+    parts = partitions_of(X, y, sample_weight)
+    weights = [None] * len(parts.x) if parts.weights is None else parts.weights
+    sent, function = _sent(model), delayed(_statistics, pure=True)
+    sums = [function(sent, *part) for part in zip(parts.x, parts.y, weights, strict=True)]
+    return np.sum(compute(*sums), axis=0)
+
+
+def check_width(shape: Any, model: Any) -> None:
+    """Raise ValueError unless X has the columns the model was trained on."""
+    expected = model.network.signature.n_features
+    if len(shape) != 2 or not (shape[1] == expected or shape[1] != shape[1]):
+        raise ValueError(
+            f"X has shape {tuple(shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
+        )
+
+
+def _sent(model: Any) -> Any:
+    token = tokenize(model.params, model.classes, repr(model.network))
+    return delayed(model, name=f"scaleml-model-{token}", traverse=False)
+
+
+def _apply(block: Any, method: str, model: Any) -> Any:
+    return getattr(model, method)(block)
+
+
+def _statistics(model: Any, x: Any, y: Any, weights: Any) -> Any:
+    if x.shape[0] == 0:
+        return np.zeros(5)
+    return model.statistics(x, y, weights)
