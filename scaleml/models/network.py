@@ -12,6 +12,7 @@ from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
 from scaleml.models.blocks import Block, Workspace
 from scaleml.models.losses import BinaryLog, Loss, Softmax
+from scaleml.models.margins import LogMargin
 
 __all__ = ["Network"]
 
@@ -190,6 +191,11 @@ class Network:
             xp.exp(scores, out=scores)
             scores /= scores.sum(axis=1, keepdims=True)
             return scores
+        if isinstance(self.loss, LogMargin):
+            scores *= 0.5
+            each = 0.5 * xp.tanh(scores) + 0.5
+            each /= each.sum(axis=1, keepdims=True)
+            return each
         name = type(self.loss).__name__
         raise ValueError(f"the loss {name} gives scores, not probabilities: only 'log_loss' does; train with it.")
 
