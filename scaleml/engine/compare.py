@@ -17,13 +17,13 @@ from scaleml.engine.errors import RunFailed
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
-from scaleml.engine.train import Data, Settings, launch, prepare
+from scaleml.engine.settings import Settings
+from scaleml.engine.train import Data, launch, prepare
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import Serial, Strategy
 from scaleml.telemetry import Comparison
-
 
 _REPLACEMENT: Final = 30.0
 """Seconds to wait for a lost worker's replacement."""

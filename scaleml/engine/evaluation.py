@@ -34,6 +34,8 @@ class Evaluation:
         self._next = self._every
         self.done = -1
         self.kept: Any = None
+        self.last: tuple[float, float] | None = None
+        """Loss and score of the last evaluation, on all ranks; None without held-out data."""
 
     def is_due(self, rows: int) -> bool:
         """Whether the run, with ``rows`` rows consumed, has reached its next evaluation."""
@@ -66,8 +68,8 @@ class Evaluation:
             clocks = self._group.allgather(mine)
             totals = self._network.statistics(w, *self._held_out)
             self._group.allreduce(totals)
+            loss, score = self.last = self._network.summarise(totals)
             if self._group.rank == 0:
-                loss, score = self._network.summarise(totals)
                 # Where ranks keep their own pace, the slowest clock tells the time: never too early.
                 recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
             _restore(meter, saved)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from scaleml.engine.hosts import facts_of
 from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.placing import PlacedData, rows_of
 from scaleml.engine.run import Run
+from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault
 from scaleml.models import Model, Signature
@@ -27,51 +27,11 @@ from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import AllReduce, Strategy
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train, checked: everything but the data and the cluster."""
-
-    model: Model
-    strategy: Strategy
-    optimizer: Optimizer
-    epochs: int = 5
-    batch_size: int = 256
-    shards: int | None = None
-    seed: int = 0
-    evaluations_an_epoch: int = 1
-    faults: tuple[Fault, ...] = ()
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        kinds = {
-            "model": (Model, "LinearModel() or MLP()"),
-            "strategy": (Strategy, "AllReduce() or LocalSGD(8)"),
-            "optimizer": (Optimizer, "SGD(0.1) or Adam()"),
-        }
-        for name, (kind, example) in kinds.items():
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                called = (
-                    f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
-                )
-                raise TypeError(f"{name}={value!r}: must be a {name} object such as {example}{called}")
-        if not isinstance(self.faults, list | tuple):
-            raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
-        for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-                raise ValueError(f"{name}={value!r}: must be a positive integer")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or not 0 <= self.seed < 2**32:
-            raise ValueError(
-                f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run"
-            )
-
-
 class Data:
     """X and y of several runs: checked once, brought to the workers once."""
 
     def __init__(self, model: Model, X: Any, y: Any, sample_weight: Any, validation: Any, seed: int) -> None:
-        inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
+        inputs = X if isinstance(X, Inputs) else check_inputs(X, y, sample_weight, classifier=model.is_classifier)
         held_out, rows, held_rows = _split(inputs, validation, seed, model.is_classifier)
         self.inputs = inputs
         self.signature = Signature(
@@ -96,6 +56,8 @@ class Data:
 def _split(inputs: Inputs, validation: Any, seed: int, classifier: bool) -> tuple[Inputs | None, Any, Any]:
     if validation is None:
         return None, hold_out(inputs.rows, 0.0, seed)[0], None
+    if isinstance(validation, Inputs):
+        return validation, hold_out(inputs.rows, 0.0, seed)[0], rows_of(validation.rows)
     if isinstance(validation, float):
         if not 0 < validation < 1:
             raise ValueError(
@@ -172,6 +134,9 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
             "schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'"
         )
     check_faults(list(settings.faults), training, own_cluster)
+    batch_size = min(int(settings.batch_size), data.rows)
+    rows = batch_size if settings.strategy.replicated else max(1, batch_size // training)
+    watched = data.placed.held_out is not None or settings.stop is not None
     plan = Plan(
         network=data.network,
         strategy=settings.strategy,
@@ -179,11 +144,16 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         layout=placement.layout,
         shard_sizes=tuple(data.rows * (s + 1) // shards - data.rows * s // shards for s in range(shards)),
         epochs=int(settings.epochs),
-        batch_size=min(int(settings.batch_size), data.rows),
+        batch_size=batch_size,
         seed=int(settings.seed),
         dtype=data.signature.dtype,
-        evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if data.placed.held_out is not None else 0,
+        evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if watched else 0,
         faults=tuple(settings.faults),
+        stop=settings.stop,
+        start=settings.begin,
+        steps=None if settings.steps is None else settings.steps(rows),
+        keep_end=settings.keep_end,
+        by_rows=settings.by_rows,
     )
     return plan, placement
 

@@ -15,8 +15,10 @@ from scaleml.data.shards import Batches
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
 from scaleml.engine.evaluation import Evaluation
 from scaleml.engine.gradients import TAIL, Gradients, Update
+from scaleml.engine.outcome import outcome_of
 from scaleml.engine.serving import Servers
 from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.stopping import Stopping
 from scaleml.faults import Crash, Fault, InjectedCrash, Kill, Slow
 from scaleml.telemetry.recorder import Recorder
 
@@ -72,18 +74,21 @@ class WorkerLoop:
         self._faults = [fault for fault in plan.faults if fault.rank == group.rank]
         size = plan.network.size
         self.w = group.buffer(size, plan.dtype)
-        self.w[:] = plan.network.init(plan.seed)
+        self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
         buffer = group.buffer(size + TAIL, plan.dtype)
         self._gradients = Gradients(plan, batches, buffer, recorder, group.rank, self._faults)
         self.gradient = self._gradients.gradient
         self.optimizer = Update(plan, recorder, group.rank)
         self.state = plan.optimizer.init(size, plan.dtype)
+        if plan.start is not None:
+            self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
         layout = plan.layout
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
         self._workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
         self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
+        self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -102,8 +107,11 @@ class WorkerLoop:
         else:
             self._train_together()
         self.recorder.flush(clock(), self.step, self._progress())
-        self._evaluation.at(self.w, self.step)
-        return Outcome("stopped" if self.stopping else "finished", self.step, params=np.array(self.w))
+        if not self.progress.converged or self.servers is not None:
+            self._evaluation.at(self.w, self.step)
+            if self.servers is None and self.progress.is_due:
+                self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+        return outcome_of(self)
 
     @property
     def steps(self) -> int:
@@ -136,11 +144,18 @@ class WorkerLoop:
             if committed and evaluation.is_due(self._rows_done()) and not self.is_last_step:
                 self.recorder.flush(clock(), self.step, self._progress())
                 evaluation.at(self.w, self.step)
+            if (
+                committed
+                and self.progress.is_due
+                and not self.is_last_step
+                and self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+            ):
+                break
 
     def _train_with_servers(self) -> None:
         servers = self.servers
         assert servers is not None
-        while not servers.done:
+        while not servers.done and not self.progress.converged:
             if self.mailbox.pending or self.group.control != self._applied:
                 self._obey()
                 if self.stopping:
@@ -169,6 +184,8 @@ class WorkerLoop:
         while self._evaluation.done < self.servers.evaluations_due:
             self.recorder.flush(clock(), self.step, self._progress())
             self._evaluation.of_rank_0(self.w, self.step)
+            if self.plan.stop is not None and not self.progress.converged:
+                self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
 
     def _set_count(self) -> None:
         self._gradients.count = min(self.batch_size, self.plan.rows - self._gradients.consumed)
@@ -181,7 +198,7 @@ class WorkerLoop:
         if gradients.consumed >= self.plan.rows:
             gradients.consumed = 0
             self.epoch += 1
-            self.optimizer.end_epoch(self.state)
+            self.progress.epoch_over(self.state)
 
     def _progress(self) -> float:
         return self.epoch + self._gradients.consumed / self.plan.rows

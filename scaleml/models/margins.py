@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import final
 
 from scaleml.arrays import Array
@@ -105,7 +106,7 @@ class Perceptron(Margin):
 
 def make_margin(name: str) -> Margin:
     """Return the loss of this name; ``"log_loss"`` is logistic, one class against the rest."""
-    kinds = {
+    kinds: dict[str, Callable[[], Margin]] = {
         "log_loss": LogMargin,
         "squared_hinge": SquaredHinge,
         "modified_huber": ModifiedHuber,

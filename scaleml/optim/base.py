@@ -99,7 +99,6 @@ class Optimizer(ABC):
             return scale / (self.alpha * (self.alpha**-0.75 + t - 1))
         return scale * self.learning_rate / float(state["schedule"][0])
 
-    @final
     def with_rate(self, learning_rate: float) -> Self:
         """Return the same optimizer with another learning rate; its state goes on."""
         return replace(self, learning_rate=learning_rate)  # type: ignore[type-var]  # every subclass is a dataclass
@@ -154,6 +153,18 @@ class Optimizer(ABC):
         if stale >= self.n_iter_no_change and self.learning_rate / divisor > SMALLEST_RATE:
             divisor, stale = divisor * 5, 0
         state["schedule"][:] = divisor, min(best, loss), stale
+
+    @final
+    def slow_down(self, state: dict[str, Array]) -> bool:
+        """Divide the rate of the schedule ``"adaptive"`` by 5; False for others, and when it is as small as it gets."""
+        if self.schedule != "adaptive" or self.learning_rate / float(state["schedule"][0]) <= SMALLEST_RATE:
+            return False
+        state["schedule"][0] *= 5
+        return True
+
+    def result(self, w: Array, state: dict[str, Array], t: int) -> Array:
+        """Return the parameters to give out after update `t`: `w` itself, unless the rule averages."""
+        return w
 
     @final
     def _update_chunks(self, w: Array, g: Array, slots: tuple[Array, ...], t: int, rate: float) -> None:

@@ -37,7 +37,9 @@ def test_one_worker_is_serial_to_the_bit(train, storage, servers, dtype):
 
 def test_one_worker_is_the_reference():
     x, y, _ = made("binary")
-    expected = reference.serial(problem("binary", shards=1), np.zeros(COLUMNS + 1), reference.Sgd(0.3, 0.9), EPOCHS, BATCH)
+    expected = reference.serial(
+        problem("binary", shards=1), np.zeros(COLUMNS + 1), reference.Sgd(0.3, 0.9), EPOCHS, BATCH
+    )
     result = harness.on_threads(
         linear("binary"), x, y, strategy=ParameterServer(servers=2), optimizer=SGD(0.3, momentum=0.9), workers=1,
         epochs=EPOCHS, batch_size=BATCH,
