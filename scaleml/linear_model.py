@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from sklearn import linear_model as sk
@@ -85,7 +85,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):  # type: ignore[misc]
     True
     """
 
-    _parameter_constraints = {**sk.SGDClassifier._parameter_constraints, **EXTRAS}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {**sk.SGDClassifier._parameter_constraints, **EXTRAS}
 
     def __init__(
         self,
@@ -271,7 +271,7 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
     True
     """
 
-    _parameter_constraints = {**sk.SGDRegressor._parameter_constraints, **EXTRAS}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {**sk.SGDRegressor._parameter_constraints, **EXTRAS}
 
     def __init__(
         self,

@@ -31,38 +31,39 @@ class Shuffled(Batches):
     ----------
     data : Arrays
         X, y, weights.
-    seed : int
-        Decides the orders.
+    random : RandomState
+        Decides the orders, as ``sklearn.utils.shuffle`` would.
     """
 
-    def __init__(self, data: Arrays, seed: int) -> None:
+    def __init__(self, data: Arrays, random: np.random.RandomState) -> None:
         self._rows = int(data[1].shape[0])
         super().__init__(Schedule([self._rows]), [0], [data])
         self._data = data
-        self._random = np.random.default_rng([seed, 0xEB0C])
+        self._random = random
         self._order: Any = np.arange(self._rows)
         self._dealt = 1
 
     def take(self, consumed: int, count: int) -> tuple[Any, Any, Any, int]:
         """Return the batch ``[consumed, consumed + count)`` of the epoch's order; see `Batches.take`."""
         if consumed == 0 and self._dealt:
-            self._order = self._random.permutation(self._rows)
-            self._dealt = 0
+            shuffled = np.arange(self._rows)
+            self._random.shuffle(shuffled)
+            self._order = self._order[shuffled]
         self._dealt = consumed
         picked = self._order[consumed : consumed + count]
         x, y, weights = self._data
         return x[picked], y[picked], None if weights is None else weights[picked], len(picked)
 
 
-def batches_of(data: Arrays, seed: int, shuffle: bool) -> Batches:
+def batches_of(data: Arrays, random: np.random.RandomState, shuffle: bool) -> Batches:
     """Return the batches of data in memory: reshuffled each epoch while it is small, else shuffled once, or in order."""
     x, y, weights = data
     rows = int(y.shape[0])
     if not shuffle:
         return Batches(Schedule([rows]), [0], [data])
     if arrays.is_sparse(x) or x.nbytes <= _IN_ORDER:
-        return Shuffled(data, seed)
-    order = np.random.default_rng([seed, 0xEB0C]).permutation(rows)
+        return Shuffled(data, random)
+    order = random.permutation(rows)
     copied = x[order], y[order], None if weights is None else weights[order]
     return Batches(Schedule([rows]), [0], [copied])
 

@@ -11,6 +11,7 @@ import numpy as np
 from scaleml.engine.evaluation import Evaluation
 from scaleml.engine.gradients import Update
 from scaleml.engine.spec import Plan
+from scaleml.optim.base import SLOWER
 
 
 class Stopping:
@@ -106,10 +107,19 @@ class Stopping:
         self._stale = 0 if rule.tol is None or not value > self._best - rule.tol else self._stale + epochs
         self._best = min(self._best, value)
         if rule.power_t is not None:
-            state["schedule"][0] = (self._update.rows + 1) ** rule.power_t
+            self._divide(state, (self._update.rows + 1) ** rule.power_t / float(state["schedule"][0]))
         if self._stale >= rule.n_iter_no_change:
             self._stale = 0
-            self.converged = rule.power_t is not None or not self._update.optimizer.slow_down(state)
+            self.converged = rule.power_t is not None or not self._update.optimizer.may_slow_down(state)
+            if not self.converged:
+                self._divide(state, SLOWER)
         if self.on_epoch is not None:
             self.on_epoch()
         return self.converged
+
+    @staticmethod
+    def _divide(state: dict[str, Any], factor: float) -> None:
+        """Divide the learning rate; what has gathered in the velocity keeps the rate it came with, as in scikit-learn."""
+        state["schedule"][0] *= factor
+        if "velocity" in state:
+            state["velocity"] *= factor

@@ -20,7 +20,7 @@ from scaleml.optim import Optimizer, RowSteps
 from scaleml.strategies import AllReduce, Layout, Serial, Strategy
 
 HERE: Final = 500_000_000
-"""Multiplications an epoch up to which data is trained in this process: about 0.1 s of one core. Measured on two cores, 
+"""Multiplications an epoch up to which data is trained in this process: about 0.1 s of one core. Measured on two cores,
 400,000 rows of 200 columns: one epoch is 8e7 multiplications and takes 35 ms, starting a cluster 2 s, bringing it the data
 0.4 s. Twenty such epochs are over before the cluster stands."""
 
@@ -45,6 +45,8 @@ class Job:
     shuffle : bool
     by_rows : bool
         Whether gradients are divided by rows, the weights having mean 1.
+    random : RandomState, optional
+        Decides the order of the rows in this process, instead of ``seed``.
     """
 
     model: Model
@@ -59,18 +61,12 @@ class Job:
     steps: Callable[[int], RowSteps] | None = None
     shuffle: bool = True
     by_rows: bool = False
+    random: Any = None
 
     @property
     def signature(self) -> Signature:
         """What the network is built for."""
-        inputs = self.inputs
-        return Signature(
-            n_features=int(inputs.x.shape[1]),
-            n_outputs=inputs.n_outputs,
-            task=inputs.task,  # type: ignore[arg-type]
-            dtype=self.model.dtype,  # type: ignore[attr-defined]
-            sparse=arrays.is_sparse(inputs.x),
-        )
+        return signature_of(self.inputs, self.model.dtype)  # type: ignore[attr-defined]
 
     @property
     def multiplications(self) -> float:
@@ -78,8 +74,18 @@ class Job:
         x, size = self.inputs.x, self.model.build(self.signature).size
         if not arrays.is_sparse(x):
             return float(x.shape[0]) * size
-        first = float(x.nnz) * max(1, round(size / x.shape[1]))
-        return first
+        return float(x.nnz) * max(1, round(size / x.shape[1]))
+
+
+def signature_of(inputs: Inputs, dtype: str) -> Signature:
+    """Return what a network for these data is built for."""
+    return Signature(
+        n_features=int(inputs.x.shape[1]),
+        n_outputs=inputs.n_outputs,
+        task=inputs.task,  # type: ignore[arg-type]
+        dtype=dtype,
+        sparse=arrays.is_sparse(inputs.x),
+    )
 
 
 def choose(job: Job, strategy: Any, client: Any) -> Strategy | None:
@@ -164,7 +170,8 @@ def _here(job: Job, on_epoch: Sequence[OnEpoch]) -> Outcome:
         keep_end=True,
     )
     held_out = None if job.held_out is None else _arrays(job.held_out, dtype)
-    batches = batches_of(_arrays(job.inputs, dtype), job.seed, job.shuffle)
+    random = np.random.RandomState(job.seed) if job.random is None else job.random
+    batches = batches_of(_arrays(job.inputs, dtype), random, job.shuffle)
     try:
         return train_here(plan, batches, held_out, on_epoch)
     except NonFinite as error:

@@ -79,17 +79,18 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_work": {}}
 
-    def init(self, seed: int) -> np.ndarray:
+    def init(self, seed: int | np.random.RandomState) -> np.ndarray:
         """Return the parameters (P,) at the start: zeros for a linear model, Glorot's uniform for an MLP.
 
         Parameters
         ----------
-        seed : int
-            0 to 2**32 - 1.
+        seed : int or RandomState
+            0 to 2**32 - 1; or what to draw from.
         """
         out = np.zeros(self.size, self.dtype)
         if self._init_factor:
-            random = np.random.RandomState(seed)  # not Generator: its stream is frozen for ever, and scikit-learn's
+            # Not Generator: RandomState's stream is frozen for ever, and scikit-learn's.
+            random = seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
             for block in self.blocks:
                 bound = math.sqrt(self._init_factor / (block.in_features + block.out_features))
                 out[block.start : block.stop] = random.uniform(-bound, bound, block.stop - block.start)

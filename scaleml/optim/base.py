@@ -19,6 +19,7 @@ SCHEDULES = ("constant", "optimal", "invscaling", "adaptive")
 CHUNK = 131072
 # "adaptive" stops dividing here, as scikit-learn's SGD does.
 SMALLEST_RATE = 1e-6
+SLOWER = 5
 
 Where = slice | Array | None
 
@@ -151,16 +152,13 @@ class Optimizer(ABC):
         divisor, best, stale = (float(value) for value in state["schedule"])
         stale = stale + 1 if loss > best - self.tol else 0
         if stale >= self.n_iter_no_change and self.learning_rate / divisor > SMALLEST_RATE:
-            divisor, stale = divisor * 5, 0
+            divisor, stale = divisor * SLOWER, 0
         state["schedule"][:] = divisor, min(best, loss), stale
 
     @final
-    def slow_down(self, state: dict[str, Array]) -> bool:
-        """Divide the rate of the schedule ``"adaptive"`` by 5; False for others, and when it is as small as it gets."""
-        if self.schedule != "adaptive" or self.learning_rate / float(state["schedule"][0]) <= SMALLEST_RATE:
-            return False
-        state["schedule"][0] *= 5
-        return True
+    def may_slow_down(self, state: dict[str, Array]) -> bool:
+        """Whether the schedule is ``"adaptive"`` and the rate is not yet as small as it gets."""
+        return self.schedule == "adaptive" and self.learning_rate / float(state["schedule"][0]) > SMALLEST_RATE
 
     def result(self, w: Array, state: dict[str, Array], t: int) -> Array:
         """Return the parameters to give out after update `t`: `w` itself, unless the rule averages."""
