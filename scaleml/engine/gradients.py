@@ -142,7 +142,7 @@ class Update:
         self._seen = self.rows
         self.rows += rows * self._parts
         if self._steps is not None:
-            self._steps.apply(mean, self._seen)
+            self._steps.apply(mean, self._seen, rows)
         return mean
 
     def _refuse(self, mean: Any) -> None:

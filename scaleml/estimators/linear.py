@@ -182,7 +182,7 @@ class Linear(Trained):
                 inputs.rows,
                 seed=seed,
                 intercept=bool(self.fit_intercept),
-                curvature=CURVATURE.get(self.loss, 1.0),
+                curvature=curvature(self.loss, self.epsilon, inputs),
                 outputs=inputs.n_outputs,
                 l1=0.0 if plain else l1,
                 l2=l2,
@@ -226,6 +226,15 @@ class Linear(Trained):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+
+def curvature(loss: str, epsilon: float, inputs: Inputs) -> float:
+    """Return the largest second derivative of a loss; where it has none in the usual sense, at the scale of the targets."""
+    if loss in ("huber", "epsilon_insensitive"):
+        y = inputs.y
+        spread = float(np.abs(y - np.median(y, axis=0)).mean()) or 1.0
+        return min(1.0, epsilon / spread) if loss == "huber" else 1.0 / spread
+    return CURVATURE.get(loss, 1.0)
 
 
 def _only(inputs: Inputs, used: Any) -> Inputs:

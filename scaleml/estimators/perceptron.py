@@ -78,11 +78,12 @@ class Perceptron(Trained):
                 warnings.warn(
                     f"batch_size={batch} is larger than the {rows} rows: it is going to be clipped", stacklevel=4
                 )
+        mean_weight = 1.0 if train.weights is None else float(train.weights.mean()) or 1.0
         rule = self._rule()
         sgd = self.optimizer is None and self.solver == "sgd"
         job = Job(
-            # scikit-learn divides the penalty by the rows of a batch.
-            model=self._model(train, self.alpha / min(batch, rows)),
+            # scikit-learn divides the penalty by the weight of a batch.
+            model=self._model(train, self.alpha / (min(batch, rows) * mean_weight)),
             inputs=train,
             held_out=held,
             optimizer=rule,

@@ -227,8 +227,13 @@ class RowSteps:
             self._scale = scale
         return self._scale
 
-    def apply(self, g: Array, seen: float) -> None:
-        """Turn the mean gradient ``g`` (P,) into steps, in place, after ``seen`` rows."""
+    def apply(self, g: Array, seen: float, rows: float | None = None) -> None:
+        """Turn the mean gradient ``g`` (P,) of ``rows`` rows into steps, in place, after ``seen`` rows.
+
+        The last batch of an epoch is smaller, and so is its step: else its noise would outweigh all others'.
+        """
+        if rows is not None and rows != self.batch:
+            g *= rows / self.batch
         scale = self.steps(seen)
         xp, f, k = namespace(g), self._features, self._outputs
         if xp is not np:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engine import harness, reference
-from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, close, linear, made, problem
 from numpy.testing import assert_array_equal
 
+from engine import harness, reference
+from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, close, linear, made, problem
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
 from scaleml.strategies import ParameterServer, Serial
