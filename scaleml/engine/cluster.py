@@ -183,6 +183,15 @@ def find_client(client: Client | None, workers: Any = None) -> tuple[Client, boo
     return client, _own.cluster is not None and client is _own.cluster.client
 
 
+def has_client() -> bool:
+    """Whether there is a current Dask client: one of the user's, or that of the task this is called from."""
+    try:
+        get_client()
+    except ValueError:
+        return False
+    return True
+
+
 def check_client(client: Any) -> None:
     """Raise TypeError or ValueError for anything but a connected client or None."""
     if client is None:

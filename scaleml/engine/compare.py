@@ -19,7 +19,8 @@ from scaleml.engine.errors import RunFailed, StartFailed
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
-from scaleml.engine.train import Settings, finder, launch, prepare
+from scaleml.engine.settings import Settings
+from scaleml.engine.train import finder, launch, prepare
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer

@@ -35,7 +35,7 @@ class Data:
     model : Model
         What is to be trained.
     X, y, sample_weight, validation
-        As ``train`` takes them.
+        As ``train`` takes them; or ``Inputs`` that were checked already.
     seed : int
         Decides the order of the rows.
     find : callable
@@ -98,7 +98,7 @@ class Data:
     # NumPy, SciPy, pandas.
 
     def _place_arrays(self, X: Any, y: Any, sample_weight: Any, validation: Any) -> None:
-        inputs = check_inputs(X, y, sample_weight, classifier=self._model.is_classifier)
+        inputs = X if isinstance(X, Inputs) else check_inputs(X, y, sample_weight, classifier=self._model.is_classifier)
         self.classes = inputs.classes
         self._sign(int(inputs.x.shape[1]), hasattr(inputs.x, "indptr"), 0 if inputs.y.ndim == 1 else inputs.y.shape[1])
         held_out: Any = None
@@ -107,6 +107,8 @@ class Data:
             rows, held = hold_out(inputs.rows, validation, self._seed)
             _refuse_empty_side(validation, len(rows), len(held))
             held_out = inputs
+        elif isinstance(validation, Inputs):
+            held_out, held = validation, rows_of(validation.rows)
         elif validation is not None and not is_collection(validation[0]):
             held_out = self._checked(*validation)
             held = rows_of(held_out.rows)
@@ -211,7 +213,7 @@ def _refuse_empty_side(fraction: float, rows: int, held: int) -> None:
 
 
 def _check_validation(validation: Any) -> None:
-    if validation is None:
+    if validation is None or isinstance(validation, Inputs):
         return
     if isinstance(validation, float):
         if not 0 < validation < 1:

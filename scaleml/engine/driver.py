@@ -74,6 +74,7 @@ class Driver:
         self.state = "starting"
         self.error: str | None = None
         self.params: Any = None
+        self.outcome: Outcome | None = None
         self._data = data
         self._on_notes: Callable[[bytes, list[Any]], None] | None = None
         self._on_change: Callable[[], None] | None = None
@@ -261,7 +262,7 @@ class Driver:
             with contextlib.suppress(Exception):
                 outcome = future.result(timeout=CALL)
                 if isinstance(outcome, Outcome) and outcome.params is not None:
-                    self.params = outcome.params
+                    self.params, self.outcome = outcome.params, outcome
                     return
 
     def _clean_up(self) -> None:

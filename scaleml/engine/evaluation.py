@@ -43,6 +43,8 @@ class Evaluation:
         self.due_at: float = self._every or inf
         self.done = -1
         self.kept: Any = None
+        self.last: tuple[float, float] | None = None
+        """Loss and score of the last evaluation, on all ranks; None without held-out data."""
 
     def passed(self, rows: int) -> None:
         """Note that the run, with ``rows`` rows consumed, has been evaluated."""
@@ -72,8 +74,8 @@ class Evaluation:
             clocks = self._group.allgather(mine)
             totals = self._statistics(w)
             self._group.allreduce(totals)
+            loss, score = self.last = self._network.summarise(totals)
             if self._group.rank == 0:
-                loss, score = self._network.summarise(totals)
                 # Where ranks keep their own pace, the slowest clock tells the time: never too early.
                 recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
             _restore(meter, saved)

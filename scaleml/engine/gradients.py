@@ -95,9 +95,14 @@ class Update:
     def __init__(self, plan: Plan, group: Any, recorder: Recorder) -> None:
         self.optimizer = plan.optimizer
         self._group = group
-        self.t = 0
+        self.t = 0 if plan.start is None else plan.start.updates
+        self.rows = 0.0 if plan.start is None else plan.start.rows
+        """Rows of all ranks that have gone into updates: those counted here, times the ranks where they are not summed."""
         self.epoch_loss = self.epoch_weight = 0.0
         self._network = plan.network
+        self._steps = plan.steps
+        self._by_rows = plan.by_rows
+        self._parts = 1 if plan.strategy.replicated else plan.layout.workers
         self._recorder = recorder
         self._buffer: Any = None
         self._mean: Any = None
@@ -111,6 +116,8 @@ class Update:
                 clip(mean, self.optimizer.clip_norm)
             self.t = t = self.t + 1
             self.optimizer.apply(w, mean, state, t)
+            if self._steps is not None and self._steps.l1:
+                self._steps.shrink(w, self._seen, self.optimizer.rate(t, state))
         self._recorder.apply += clock() - begin
 
     def mean(self, w: Any, g: Any) -> Any:
@@ -120,7 +127,7 @@ class Update:
         """
         if g is not self._buffer:  # the same buffer each step: its views are made once
             self._buffer, self._mean, self._tail = g, g[:-TAIL], g[-TAIL:]
-        loss, weight, _ = self._tail.tolist()
+        loss, weight, rows = self._tail.tolist()
         self._recorder.loss_sum += loss
         self._recorder.weight += weight
         self.epoch_loss += loss
@@ -128,10 +135,14 @@ class Update:
         if weight == 0:
             return None
         mean = self._mean
-        mean *= 1.0 / weight
+        mean *= 1.0 / (rows if self._by_rows else weight)
         self._network.add_penalty_grad(w, mean)
         if not isfinite(mean.dot(mean)):
             self._refuse(mean)
+        self._seen = self.rows
+        self.rows += rows * self._parts
+        if self._steps is not None:
+            self._steps.apply(mean, self._seen, rows)
         return mean
 
     def _refuse(self, mean: Any) -> None:
@@ -144,6 +155,12 @@ class Update:
 
     def end_epoch(self, state: dict[str, Any]) -> None:
         """Tell the schedule the epoch's mean loss."""
-        if self.epoch_weight:
-            self.optimizer.observe_epoch(self.epoch_loss / self.epoch_weight, state)
+        loss, weight = self.epoch_sums()
+        if weight:
+            self.optimizer.observe_epoch(loss / weight, state)
+
+    def epoch_sums(self) -> tuple[float, float]:
+        """Return the losses and the weights summed since the last call."""
+        sums = self.epoch_loss, self.epoch_weight
         self.epoch_loss = self.epoch_weight = 0.0
+        return sums

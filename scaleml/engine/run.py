@@ -14,6 +14,7 @@ from scaleml import strategies
 from scaleml.engine.commands import Command, check_faults, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
+from scaleml.engine.spec import Outcome
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
 from scaleml.telemetry import History, Ledger
@@ -92,6 +93,11 @@ class Run:
     def params(self) -> Any:
         """The parameters, (P,), once the run is over; of a failed run those of its last good step, if a rank still had them."""
         return self._driver.params
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the rank ended whose parameters these are: its epochs and their losses; None while the run lives."""
+        return self._driver.outcome
 
     @property
     def model(self) -> TrainedModel:

@@ -30,7 +30,8 @@ class ServerLoop:
         self.clients = Clients(plan, group, recorder)
         self._servers = group.split(1, group.rank)
         part = slice(self.clients.start, self.clients.stop)
-        self.w = np.ascontiguousarray(plan.network.init(plan.seed)[part])
+        start = plan.network.init(plan.seed) if plan.start is None else plan.start.params
+        self.w = np.array(start[part], plan.dtype)
         self.optimizer = SliceUpdate(plan.optimizer, recorder)
         self.state = plan.optimizer.init(part.stop - part.start, plan.dtype)
         self._applied = 0
@@ -53,7 +54,7 @@ class ServerLoop:
             if now >= recorder.due:
                 recorder.flush(now, clients.version, clients.rows * self._epochs_a_row)
         recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
-        clients.hand_over(self.w)
+        clients.hand_over(self.optimizer.optimizer.result(self.w, self.state, self.optimizer.t))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
         return Outcome("finished", clients.version)

@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from scaleml.faults import Fault
 from scaleml.models import Network
-from scaleml.optim import Optimizer
+from scaleml.optim import Optimizer, RowSteps
 from scaleml.strategies import Layout, Strategy
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """When to end before the last epoch, in scikit-learn's terms; all ranks come to the same decision.
+
+    Parameters
+    ----------
+    tol : float or None
+        An epoch that is not better than the best one by this much counts as one without improvement. None: all epochs
+        are trained, and only noted.
+    n_iter_no_change : int
+        So many of them in a row end the run; with the schedule ``"adaptive"`` they divide the learning rate by 5 first,
+        until it is as small as it gets.
+    monitor : {"loss", "score"}
+        The mean training objective of the epoch, or the held-out score after it.
+    keep_best : bool
+        Whether the run gives the parameters of the best held-out score rather than the last ones.
+    """
+
+    tol: float | None = 1e-3
+    n_iter_no_change: int = 5
+    monitor: Literal["loss", "score"] = "loss"
+    keep_best: bool = False
+    power_t: float | None = None
+    """With the schedule ``"adaptive"``: instead, the learning rate is divided by ``(rows so far + 1) ** power_t`` after each
+    epoch, as ``"invscaling"`` of scikit-learn's perceptrons does."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training goes on from, or came to: parameters (P,), the optimizer's arrays, updates and rows so far."""
+
+    params: Any
+    state: dict[str, Any] = field(default_factory=dict)
+    updates: int = 0
+    rows: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +65,14 @@ class Plan:
     evaluate_every: int
     """Rows of data between two held-out evaluations; 0 for none."""
     faults: tuple[Fault, ...] = ()
+    stop: StopRule | None = None
+    start: Start | None = None
+    steps: RowSteps | None = None
+    """What turns mean gradients into steps of scikit-learn's size, before the optimizer; None for nothing."""
+    by_rows: bool = False
+    """Whether gradients are divided by a batch's rows, not by its weight: no bias where weights differ, mean weight 1."""
+    keep_end: bool = False
+    """Whether the outcome says where training could go on from."""
 
     @cached_property
     def rows(self) -> int:
@@ -74,3 +119,9 @@ class Outcome:
     params: Any = None
     error: str = ""
     trace: str = ""
+    epochs: int = 0
+    losses: tuple[float, ...] = ()
+    """The mean training objective of each epoch, where a stop rule looks at it."""
+    scores: tuple[float, ...] = ()
+    end: Start | None = None
+    """Where training could go on from; ``params`` may be averaged or the best instead."""

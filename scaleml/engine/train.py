@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from distributed import Client
 
 from scaleml.engine import calls, config
@@ -19,51 +17,12 @@ from scaleml.engine.hosts import facts_of
 from scaleml.engine.memory import check_memory
 from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
+from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import AllReduce, Strategy
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train, checked: everything but the data and the cluster."""
-
-    model: Model
-    strategy: Strategy
-    optimizer: Optimizer
-    epochs: int = 5
-    batch_size: int = 256
-    shards: int | None = None
-    seed: int = 0
-    evaluations_an_epoch: int = 1
-    faults: tuple[Fault, ...] = ()
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        kinds = {
-            "model": (Model, "LinearModel() or MLP()"),
-            "strategy": (Strategy, "AllReduce() or LocalSGD(8)"),
-            "optimizer": (Optimizer, "SGD(0.1) or Adam()"),
-        }
-        for name, (kind, example) in kinds.items():
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                called = (
-                    f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
-                )
-                raise TypeError(f"{name}={value!r}: must be a {name} object such as {example}{called}")
-        if not isinstance(self.faults, list | tuple):
-            raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
-        for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-                raise ValueError(f"{name}={value!r}: must be a positive integer")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or not 0 <= self.seed < 2**32:
-            raise ValueError(
-                f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run"
-            )
 
 
 def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> Run:
@@ -113,6 +72,9 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
             "schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'"
         )
     check_faults(list(settings.faults), training, own_cluster)
+    batch_size = min(int(settings.batch_size), data.rows)
+    rows = batch_size if settings.strategy.replicated else max(1, batch_size // training)
+    watched = data.placed.held_out is not None or settings.stop is not None
     plan = Plan(
         network=data.network,
         strategy=settings.strategy,
@@ -120,11 +82,16 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         layout=placement.layout,
         shard_sizes=tuple(data.rows * (s + 1) // shards - data.rows * s // shards for s in range(shards)),
         epochs=int(settings.epochs),
-        batch_size=min(int(settings.batch_size), data.rows),
+        batch_size=batch_size,
         seed=int(settings.seed),
         dtype=data.signature.dtype,
-        evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if data.placed.held_out is not None else 0,
+        evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if watched else 0,
         faults=tuple(settings.faults),
+        stop=settings.stop,
+        start=settings.begin,
+        steps=None if settings.steps is None else settings.steps(rows),
+        keep_end=settings.keep_end,
+        by_rows=settings.by_rows,
     )
     check_memory(info, placement, plan, data.placed, config.memory_share())
     return plan, placement

@@ -16,8 +16,10 @@ from scaleml.data.shards import Batches
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
 from scaleml.engine.evaluation import Evaluation
 from scaleml.engine.gradients import TAIL, Gradients, Update
+from scaleml.engine.outcome import outcome_of
 from scaleml.engine.serving import Servers
 from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.stopping import Stopping
 from scaleml.faults import Crash, Fault, InjectedCrash, Kill, Slow
 from scaleml.telemetry.recorder import Recorder
 
@@ -74,18 +76,21 @@ class WorkerLoop:
         self._faults = [fault for fault in plan.faults if fault.rank == group.rank]
         size = plan.network.size
         self.w = group.buffer(size, plan.dtype)
-        self.w[:] = plan.network.init(plan.seed)
+        self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
         buffer = group.buffer(size + TAIL, plan.dtype)
         self._gradients = Gradients(plan, group, batches, buffer, recorder, self._faults)
         self.gradient = self._gradients.gradient
         self.optimizer = Update(plan, group, recorder)
         self.state = plan.optimizer.init(size, plan.dtype)
+        if plan.start is not None:
+            self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
         layout = plan.layout
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
         self._workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
         self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
+        self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -103,9 +108,12 @@ class WorkerLoop:
             self._train_with_servers()
         else:
             self._train_together()
-        self.recorder.flush(clock(), self.step, self._progress())
-        self._evaluation.at(self.w, self.step)
-        return Outcome("stopped" if self.stopping else "finished", self.step, params=np.array(self.w))
+        self.recorder.flush(clock(), self.step, self._epochs_done())
+        if not self.progress.converged or self.servers is not None:
+            self._evaluation.at(self.w, self.step)
+            if self.servers is None and self.progress.is_due:
+                self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+        return outcome_of(self)
 
     @property
     def steps(self) -> int:
@@ -132,16 +140,18 @@ class WorkerLoop:
                     if self.stopping:
                         break
                 if self._rows_done >= evaluation.due_at:
-                    self.recorder.flush(clock(), self.step, self._progress())
+                    self.recorder.flush(clock(), self.step, self._epochs_done())
                     evaluation.at(self.w, self.step)
                     evaluation.passed(self._rows_done)
+                if self.progress.is_due and self.progress.decide(self.w, self.state, shared=self.strategy.replicated):
+                    break
             self._take_step()
             committed = self.strategy.commits(self.step - 1)
 
     def _train_with_servers(self) -> None:
         servers = self.servers
         assert servers is not None
-        while not servers.done:
+        while not servers.done and not self.progress.converged:
             if self.mailbox.pending or self.group.control != self._applied:
                 self._obey()
                 if self.stopping:
@@ -177,19 +187,21 @@ class WorkerLoop:
         else:
             gradients.consumed = 0
             self.epoch += 1
-            self.optimizer.end_epoch(self.state)
+            self.progress.epoch_over(self.state)
         now = clock()
         if now >= recorder.due:
-            recorder.flush(now, self.step, self._progress())
+            recorder.flush(now, self.step, self._epochs_done())
 
     def _catch_up(self) -> None:
         """Take part in the evaluations that the servers say are due: all workers do, on rank 0's parameters."""
         assert self.servers is not None
         while self._evaluation.done < self.servers.evaluations_due:
-            self.recorder.flush(clock(), self.step, self._progress())
+            self.recorder.flush(clock(), self.step, self._epochs_done())
             self._evaluation.of_rank_0(self.w, self.step)
+            if self.plan.stop is not None and not self.progress.converged:
+                self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
 
-    def _progress(self) -> float:
+    def _epochs_done(self) -> float:
         return self._rows_done / self._rows
 
     def _suffer(self) -> None:
@@ -242,7 +254,7 @@ class WorkerLoop:
 
     def _pause(self, command: Command) -> None:
         """Park at this boundary until a resume or a stop; a pause is no training time."""
-        self.recorder.flush(clock(), self.step, self._progress())
+        self.recorder.flush(clock(), self.step, self._epochs_done())
         began = clock()
         self._confirm(command)
         while True:

@@ -12,7 +12,7 @@ from scaleml.arrays import Array, is_sparse, namespace
 
 __all__ = ["ACTIVATIONS", "Block", "Dense", "Score", "Workspace"]
 
-ACTIVATIONS = ("relu", "tanh", "logistic")
+ACTIVATIONS = ("relu", "tanh", "logistic", "identity")
 
 
 @final

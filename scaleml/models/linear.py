@@ -8,7 +8,7 @@ from typing import Literal, final
 from scaleml.models.base import DTYPES, Model, Signature, check_task
 from scaleml.models.blocks import Block, Dense, Score
 from scaleml.models.checks import check_number, check_option
-from scaleml.models.losses import LOSSES, make_loss
+from scaleml.models.losses import CLASSES, LOSSES, make_loss
 from scaleml.models.network import Network
 
 __all__ = ["LinearModel"]
@@ -25,9 +25,11 @@ class LinearModel(Model):
 
     Parameters
     ----------
-    loss : {"log_loss", "hinge", "squared_error", "huber", "epsilon_insensitive"}
-        The first two are for classes. With more than two, ``"log_loss"`` is softmax and ``"hinge"`` one class against
-        the rest. ``"squared_error"`` is ``(score - y)^2 / 2``.
+    loss : str
+        For classes: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"``, ``"modified_huber"``, ``"perceptron"``. With more
+        than two classes, ``"log_loss"`` is softmax (see `multiclass`) and the others one class against the rest. For
+        numbers: ``"squared_error"``, which is ``(score - y)^2 / 2``, ``"huber"``, ``"epsilon_insensitive"``,
+        ``"squared_epsilon_insensitive"``.
     penalty : {"l2", "l1", "elasticnet", None}
     alpha : float
         Strength of the penalty, at least 0.
@@ -36,6 +38,9 @@ class LinearModel(Model):
     fit_intercept : bool
     epsilon : float
         Where ``"huber"`` turns linear, and the half width of the dead zone of ``"epsilon_insensitive"``; in y's units.
+    multiclass : {"softmax", "ovr"}
+        Of ``"log_loss"`` with three classes and more: one distribution over all, or one logistic loss a class, against
+        the rest, as scikit-learn's ``SGDClassifier`` has it.
     dtype : {"float32", "float64"}
         Of the parameters and of all arithmetic.
 
@@ -59,13 +64,24 @@ class LinearModel(Model):
     [6.0, 7.0]
     """
 
-    loss: Literal["log_loss", "hinge", "squared_error", "huber", "epsilon_insensitive"] = "log_loss"
+    loss: Literal[
+        "log_loss",
+        "hinge",
+        "squared_hinge",
+        "modified_huber",
+        "perceptron",
+        "squared_error",
+        "huber",
+        "epsilon_insensitive",
+        "squared_epsilon_insensitive",
+    ] = "log_loss"
     penalty: Literal["l2", "l1", "elasticnet"] | None = "l2"
     alpha: float = 1e-4
     l1_ratio: float = 0.15
     fit_intercept: bool = True
     epsilon: float = 0.1
     dtype: str = "float32"
+    multiclass: Literal["softmax", "ovr"] = "softmax"
 
     def __post_init__(self) -> None:
         check_option("loss", self.loss, LOSSES)
@@ -75,11 +91,12 @@ class LinearModel(Model):
         object.__setattr__(self, "fit_intercept", bool(self.fit_intercept))
         object.__setattr__(self, "epsilon", check_number("epsilon", self.epsilon, 0, open_low=self.loss == "huber"))
         check_option("dtype", self.dtype, DTYPES)
+        check_option("multiclass", self.multiclass, ("softmax", "ovr"))
 
     @property
     def is_classifier(self) -> bool:
         """Whether y holds classes."""
-        return self.loss in ("log_loss", "hinge")
+        return self.loss in CLASSES
 
     def build(self, signature: Signature) -> Network:
         """Return the network for data of this signature; see `Model.build`."""
@@ -91,5 +108,5 @@ class LinearModel(Model):
             block = Dense(0, 0, signature.n_features, signature.n_outputs, "identity", self.fit_intercept)
         ratio = {"l2": 0.0, "l1": 1.0, "elasticnet": self.l1_ratio, None: 0.0}[self.penalty]
         alpha = 0.0 if self.penalty is None else self.alpha
-        loss = make_loss(self.loss, signature.task, self.epsilon)
+        loss = make_loss(self.loss, signature.task, self.epsilon, self.multiclass)
         return Network((block,), loss, signature, self.dtype, alpha * ratio, alpha * (1 - ratio), init_factor=0.0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import final
 
 from scaleml.arrays import Array
 from scaleml.models.blocks import Workspace
 
-__all__ = ["LOSSES", "Loss", "make_loss"]
+__all__ = ["CLASSES", "LOSSES", "Loss", "make_loss"]
 
-LOSSES = ("log_loss", "hinge", "squared_error", "huber", "epsilon_insensitive")
+CLASSES = ("log_loss", "hinge", "squared_hinge", "modified_huber", "perceptron")
+LOSSES = (*CLASSES, "squared_error", "huber", "epsilon_insensitive", "squared_epsilon_insensitive")
 
 
 class Loss(ABC):
@@ -186,13 +188,43 @@ class EpsilonInsensitive(Loss):
         return losses, scores
 
 
-def make_loss(name: str, task: str, epsilon: float = 0.1) -> Loss:
+@final
+class SquaredEpsilonInsensitive(Loss):
+    """``max(0, |score - y| - epsilon)^2``."""
+
+    def __init__(self, epsilon: float) -> None:
+        self.epsilon = epsilon
+
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
+        xp = work.xp
+        scores -= y
+        beyond = work.rows("slopes", *scores.shape)
+        xp.minimum(scores, self.epsilon, out=beyond)
+        xp.maximum(beyond, -self.epsilon, out=beyond)
+        scores -= beyond
+        losses = xp.multiply(scores, scores, out=work.rows("losses", *scores.shape))
+        scores *= 2
+        return losses, scores
+
+
+def make_loss(name: str, task: str, epsilon: float = 0.1, multiclass: str = "softmax") -> Loss:
     """Return the loss of this name for this task."""
-    if name == "log_loss":
-        return BinaryLog() if task == "binary" else Softmax()
+    if name == "log_loss" and task == "binary":
+        return BinaryLog()
+    if name == "log_loss" and multiclass == "softmax":
+        return Softmax()
     if name == "hinge":
         return Hinge()
+    if name in CLASSES:
+        from scaleml.models.margins import make_margin
+
+        return make_margin(name)
     if name == "squared_error":
         return Squared()
-    assert name in ("huber", "epsilon_insensitive"), name
-    return Huber(epsilon) if name == "huber" else EpsilonInsensitive(epsilon)
+    kinds: dict[str, Callable[[float], Loss]] = {
+        "huber": Huber,
+        "epsilon_insensitive": EpsilonInsensitive,
+        "squared_epsilon_insensitive": SquaredEpsilonInsensitive,
+    }
+    return kinds[name](epsilon)

@@ -27,7 +27,7 @@ class MLP(Model):
     ----------
     hidden_layer_sizes : tuple of int, or int
         Units of each hidden layer; ``()`` for none.
-    activation : {"relu", "tanh", "logistic"}
+    activation : {"relu", "tanh", "logistic", "identity"}
         Of the hidden layers.
     loss : {"log_loss", "squared_error"}
         The first for classes, the second, ``(score - y)^2 / 2`` summed over the targets, for numbers.
@@ -57,7 +57,7 @@ class MLP(Model):
     """
 
     hidden_layer_sizes: tuple[int, ...] = (100,)
-    activation: Literal["relu", "tanh", "logistic"] = "relu"
+    activation: Literal["relu", "tanh", "logistic", "identity"] = "relu"
     loss: Literal["log_loss", "squared_error"] = "log_loss"
     alpha: float = 1e-4
     dtype: str = "float32"

@@ -12,6 +12,7 @@ from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
 from scaleml.models.blocks import Block, Workspace
 from scaleml.models.losses import BinaryLog, Loss, Softmax
+from scaleml.models.margins import LogMargin
 
 __all__ = ["Network"]
 
@@ -78,17 +79,18 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_work": {}}
 
-    def init(self, seed: int) -> np.ndarray:
+    def init(self, seed: int | np.random.RandomState) -> np.ndarray:
         """Return the parameters (P,) at the start: zeros for a linear model, Glorot's uniform for an MLP.
 
         Parameters
         ----------
-        seed : int
-            0 to 2**32 - 1.
+        seed : int or RandomState
+            0 to 2**32 - 1; or what to draw from.
         """
         out = np.zeros(self.size, self.dtype)
         if self._init_factor:
-            random = np.random.RandomState(seed)  # not Generator: its stream is frozen for ever, and scikit-learn's
+            # Not Generator: RandomState's stream is frozen for ever, and scikit-learn's.
+            random = seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
             for block in self.blocks:
                 bound = math.sqrt(self._init_factor / (block.in_features + block.out_features))
                 out[block.start : block.stop] = random.uniform(-bound, bound, block.stop - block.start)
@@ -200,6 +202,11 @@ class Network:
             xp.exp(scores, out=scores)
             scores /= scores.sum(axis=1, keepdims=True)
             return scores
+        if isinstance(self.loss, LogMargin):
+            scores *= 0.5
+            each = 0.5 * xp.tanh(scores) + 0.5
+            each /= each.sum(axis=1, keepdims=True)
+            return each
         name = type(self.loss).__name__
         raise ValueError(f"the loss {name} gives scores, not probabilities: only 'log_loss' does; train with it.")
 

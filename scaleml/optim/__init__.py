@@ -2,7 +2,9 @@
 
 from scaleml.optim.adagrad import AdaGrad
 from scaleml.optim.adam import Adam
+from scaleml.optim.averaged import Averaged
 from scaleml.optim.base import Optimizer, clip
+from scaleml.optim.rows import Columns, RowRate, RowSteps
 from scaleml.optim.sgd import SGD
 
-__all__ = ["SGD", "AdaGrad", "Adam", "Optimizer", "clip"]
+__all__ = ["SGD", "AdaGrad", "Adam", "Averaged", "Columns", "Optimizer", "RowRate", "RowSteps", "clip"]

@@ -19,6 +19,7 @@ SCHEDULES = ("constant", "optimal", "invscaling", "adaptive")
 CHUNK = 131072
 # "adaptive" stops dividing here, as scikit-learn's SGD does.
 SMALLEST_RATE = 1e-6
+SLOWER = 5
 
 Where = slice | Array | None
 
@@ -99,7 +100,6 @@ class Optimizer(ABC):
             return scale / (self.alpha * (self.alpha**-0.75 + t - 1))
         return scale * self.learning_rate / float(state["schedule"][0])
 
-    @final
     def with_rate(self, learning_rate: float) -> Self:
         """Return the same optimizer with another learning rate; its state goes on."""
         return replace(self, learning_rate=learning_rate)  # type: ignore[type-var]  # every subclass is a dataclass
@@ -153,8 +153,17 @@ class Optimizer(ABC):
         divisor, best, stale = (float(value) for value in state["schedule"])
         stale = stale + 1 if loss > best - self.tol else 0
         if stale >= self.n_iter_no_change and self.learning_rate / divisor > SMALLEST_RATE:
-            divisor, stale = divisor * 5, 0
+            divisor, stale = divisor * SLOWER, 0
         state["schedule"][:] = divisor, min(best, loss), stale
+
+    @final
+    def may_slow_down(self, state: dict[str, Array]) -> bool:
+        """Whether the schedule is ``"adaptive"`` and the rate is not yet as small as it gets."""
+        return self.schedule == "adaptive" and self.learning_rate / float(state["schedule"][0]) > SMALLEST_RATE
+
+    def result(self, w: Array, state: dict[str, Array], t: int) -> Array:
+        """Return the parameters to give out after update `t`: `w` itself, unless the rule averages."""
+        return w
 
     @final
     def _update_chunks(self, w: Array, g: Array, slots: tuple[Array, ...], t: int, rate: float) -> None:

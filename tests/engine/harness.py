@@ -129,7 +129,7 @@ def on_threads(
             batches = Batches(
                 Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)]
             )
-            held = held_out[group.rank]
+            held = held_out[group.rank] if held_out else None
             loop = WorkerLoop(own, group, batches, held, mailbox, report(group.rank), recorder)
         try:
             return loop.run()

@@ -11,8 +11,13 @@ from scaleml.models import MLP, LinearModel, Signature
 
 N, F, K = 13, 5, 3
 LINEAR = [
-    *itertools.product(["log_loss", "hinge"], ["binary", "multiclass"]),
-    *itertools.product(["squared_error", "huber", "epsilon_insensitive"], ["regression", "targets"]),
+    *itertools.product(
+        ["log_loss", "hinge", "squared_hinge", "modified_huber", "perceptron"], ["binary", "multiclass"]
+    ),
+    ("ovr", "multiclass"),
+    *itertools.product(
+        ["squared_error", "huber", "epsilon_insensitive", "squared_epsilon_insensitive"], ["regression", "targets"]
+    ),
 ]
 PENALTIES = ["l2", "l1", "elasticnet", None]
 
@@ -33,6 +38,13 @@ def data(task, *, sparse=False, seed=0):
     weight = rng.random(N) + 0.1
     weight[4] = 0
     return scipy.sparse.csr_matrix(x) if sparse else x, y, weight
+
+
+def linear(loss, **settings):
+    """Return a model; ``"ovr"`` is the logistic loss of each class against the rest."""
+    return LinearModel(
+        loss.replace("ovr", "log_loss"), multiclass="ovr" if loss == "ovr" else "softmax", dtype="float64", **settings
+    )
 
 
 def build(model, task):
@@ -71,21 +83,21 @@ def check_gradient(net, x, y, weight):
 @pytest.mark.parametrize(("loss", "task"), LINEAR)
 def test_linear(loss, task, penalty, sparse, weighted):
     x, y, weight = data(task, sparse=sparse)
-    net = build(LinearModel(loss, penalty=penalty, alpha=0.3, l1_ratio=0.4, epsilon=0.5, dtype="float64"), task)
+    net = build(linear(loss, penalty=penalty, alpha=0.3, l1_ratio=0.4, epsilon=0.5), task)
     check_gradient(net, x, y, weight if weighted else None)
 
 
 @pytest.mark.parametrize(("loss", "task"), LINEAR)
 def test_linear_without_intercept(loss, task):
     x, y, weight = data(task)
-    net = build(LinearModel(loss, fit_intercept=False, epsilon=0.5, dtype="float64"), task)
+    net = build(linear(loss, fit_intercept=False, epsilon=0.5), task)
     assert net.size == F * (K if task in ("multiclass", "targets") else 1)
     check_gradient(net, x, y, weight)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 3), (3, 1, 4, 2)])
-@pytest.mark.parametrize("activation", ["relu", "tanh", "logistic"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression", "targets"])
 def test_mlp(task, activation, hidden, sparse):
     x, y, weight = data(task, sparse=sparse)
@@ -96,28 +108,35 @@ def test_mlp(task, activation, hidden, sparse):
 
 def formula(loss, task, scores, y, epsilon):
     """Return the loss of each row, written as the textbook does."""
-    if loss in ("squared_error", "huber", "epsilon_insensitive"):
+    if task in ("regression", "targets"):
         r = np.abs(scores - y)
         values = {
             "squared_error": r**2 / 2,
             "huber": np.where(r <= epsilon, r**2 / 2, epsilon * r - epsilon**2 / 2),
             "epsilon_insensitive": np.where(r <= epsilon, 0, r - epsilon),
+            "squared_epsilon_insensitive": np.where(r <= epsilon, 0, r - epsilon) ** 2,
         }[loss]
         return values if values.ndim == 1 else values.sum(axis=1)
-    if task == "binary":
-        margin = np.where(y == 1, scores, -scores)
-        return -np.log(1 / (1 + np.exp(-margin))) if loss == "log_loss" else np.maximum(0, 1 - margin)
-    if loss == "log_loss":
+    if loss == "log_loss" and task == "multiclass":
         probability = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
         return -np.log(probability[np.arange(N), y])
-    margin = np.where(np.eye(K)[y] == 1, scores, -scores)
-    return np.maximum(0, 1 - margin).sum(axis=1)
+    margin = np.where(y == 1 if task == "binary" else np.eye(K)[y] == 1, scores, -scores)
+    hinge = np.maximum(0, 1 - margin)
+    values = {
+        "log_loss": np.log1p(np.exp(-margin)),
+        "ovr": np.log1p(np.exp(-margin)),
+        "hinge": hinge,
+        "squared_hinge": hinge**2,
+        "modified_huber": np.where(margin >= -1, hinge**2, -4 * margin),
+        "perceptron": np.maximum(0, -margin),
+    }[loss]
+    return values if values.ndim == 1 else values.sum(axis=1)
 
 
 @pytest.mark.parametrize(("loss", "task"), LINEAR)
 def test_losses_and_scores_are_the_textbook_ones(loss, task):
     x, y, weight = data(task)
-    net = build(LinearModel(loss, epsilon=0.5, dtype="float64"), task)
+    net = build(linear(loss, epsilon=0.5), task)
     w = np.random.default_rng(1).standard_normal(net.size)
     coef, intercept = w[: net.blocks[0].n_weights], w[net.blocks[0].n_weights :]
     scores = x @ (coef.reshape(F, K) if net.signature.n_outputs > 1 else coef) + intercept

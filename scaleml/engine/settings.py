@@ -1,0 +1,60 @@
+"""How to train: everything but the data and the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaleml.engine.spec import Start, StopRule
+from scaleml.faults import Fault
+from scaleml.models import Model
+from scaleml.optim import Optimizer, RowSteps
+from scaleml.strategies import Strategy
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train, checked: everything but the data and the cluster."""
+
+    model: Model
+    strategy: Strategy
+    optimizer: Optimizer
+    epochs: int = 5
+    batch_size: int = 256
+    shards: int | None = None
+    seed: int = 0
+    evaluations_an_epoch: int = 1
+    faults: tuple[Fault, ...] = ()
+    label: str = ""
+    stop: StopRule | None = None
+    begin: Start | None = None
+    steps: Callable[[int], RowSteps] | None = None
+    """Given the rows of an update, what turns mean gradients into steps; see ``Plan.steps``."""
+    keep_end: bool = False
+    by_rows: bool = False
+
+    def __post_init__(self) -> None:
+        kinds = {
+            "model": (Model, "LinearModel() or MLP()"),
+            "strategy": (Strategy, "AllReduce() or LocalSGD(8)"),
+            "optimizer": (Optimizer, "SGD(0.1) or Adam()"),
+        }
+        for name, (kind, example) in kinds.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                called = (
+                    f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
+                )
+                raise TypeError(f"{name}={value!r}: must be a {name} object such as {example}{called}")
+        if not isinstance(self.faults, list | tuple):
+            raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
+        for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+                raise ValueError(f"{name}={value!r}: must be a positive integer")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or not 0 <= self.seed < 2**32:
+            raise ValueError(
+                f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run"
+            )

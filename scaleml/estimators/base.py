@@ -1,0 +1,86 @@
+"""What all four estimators are beside scikit-learn's own: settings of their own, a client, data that is checked once."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight
+
+from scaleml.data.inputs import Inputs, check_inputs
+from scaleml.estimators.callbacks import CallbackSupport
+from scaleml.optim import Optimizer
+from scaleml.strategies import Strategy
+
+EXTRAS: dict[str, Any] = {
+    "strategy": [StrOptions({"auto"}), Strategy],
+    "workers": [None, Interval(Integral, 1, None, closed="left"), list, tuple],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "optimizer": [None, Optimizer],
+}
+
+
+class Trained(CallbackSupport):
+    """Trained by scaleml's engine. ``client`` is a property: it can be neither cloned nor pickled."""
+
+    _client: Any = None
+
+    @property
+    def client(self) -> Any:
+        """The Dask client to train with; None for the current one, else an embedded cluster. Not cloned, not pickled."""
+        return self._client
+
+    @client.setter
+    def client(self, client: Any) -> None:
+        if client is not None:
+            from scaleml.engine.cluster import check_client
+
+            check_client(client)
+        self._client = client
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())  # type: ignore[misc]
+        state.pop("_client", None)
+        return state
+
+    def _seed(self) -> int:
+        """Draw the run's seed from ``random_state``."""
+        return int(check_random_state(self.random_state).randint(2**31 - 1))  # type: ignore[attr-defined]
+
+
+def refuse_collections(X: Any, y: Any, *, classifier: bool) -> None:
+    """Raise for what is not in this process's memory, before scikit-learn's checks would fetch it silently."""
+    if any(type(part).__module__.split(".")[0] == "dask" for part in (X, y)):
+        check_inputs(X, y, classifier=classifier)
+
+
+def weights_for(sample_weight: Any, x: Any, factors: Any = None) -> Any:
+    """Return the weights of the rows (n,), times ``factors``, scaled to mean 1; None where all are equal.
+
+    Raises
+    ------
+    ValueError
+        For weights that are negative, not finite or all 0.
+    """
+    if sample_weight is None and factors is None:
+        return None
+    weights = np.ones(x.shape[0]) if sample_weight is None else _check_sample_weight(sample_weight, x, dtype=np.float64)
+    if (weights < 0).any():
+        raise ValueError("Negative values in data passed to `sample_weight`: drop those rows")
+    if factors is not None:
+        weights = weights * factors
+    total = float(weights.sum())
+    if total == 0:
+        raise ValueError("sample_weight is 0 everywhere: at least one row must count")
+    return weights * (len(weights) / total)
+
+
+def inputs_of(x: Any, y: Any, weights: Any, classes: int | None, rows: Any = None) -> Inputs:
+    """Return checked data as the engine's inputs, all rows or some."""
+    known = None if classes is None else np.arange(classes)
+    if rows is None:
+        return Inputs(x, y, weights, known)
+    return Inputs(x[rows], y[rows], None if weights is None else weights[rows], known)

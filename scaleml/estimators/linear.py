@@ -1,0 +1,259 @@
+"""Between scikit-learn's linear estimators and the engine: parameters in, coefficients out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from scaleml import arrays
+from scaleml.data.inputs import Inputs
+from scaleml.engine.spec import Outcome, Start, StopRule
+from scaleml.estimators.base import Trained
+from scaleml.estimators.callbacks import told
+from scaleml.estimators.job import Job, choose, run
+from scaleml.models import LinearModel
+from scaleml.models.losses import CLASSES
+from scaleml.optim import SGD, Averaged, Columns, Optimizer, RowRate, RowSteps
+from scaleml.optim.rows import sample
+
+CURVATURE: Final = {"log_loss": 0.25, "squared_hinge": 2.0, "modified_huber": 2.0, "squared_epsilon_insensitive": 2.0}
+"""Largest second derivative of a loss; 1 for those that are not here."""
+_SAMPLE: Final = 4096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where coefficients lie in the engine's vector: used columns row by row, then the intercepts."""
+
+    features: int
+    outputs: int
+    intercept: bool
+    used: Any = None
+    """Column numbers, where the others are empty and left out."""
+
+    def coefficients(self, params: Any) -> dict[str, Any]:
+        """Return ``coef_`` (outputs, features) and ``intercept_`` (outputs,) from the vector."""
+        kept = self.features if self.used is None else len(self.used)
+        split = kept * self.outputs
+        coef = params[:split].reshape(kept, self.outputs).T
+        if self.used is not None:
+            whole = np.zeros((self.outputs, self.features), params.dtype)
+            whole[:, self.used] = coef
+            coef = whole
+        intercept = params[split:].copy() if self.intercept else np.zeros(self.outputs, params.dtype)
+        return {"coef_": np.ascontiguousarray(coef), "intercept_": intercept}
+
+    def vector(self, coef: Any, intercept: Any, dtype: Any) -> Any:
+        """Return the vector from coefficients of the shapes above."""
+        coef = np.asarray(coef.toarray() if hasattr(coef, "toarray") else coef, dtype)
+        coef = coef.reshape(self.outputs, self.features)
+        parts = [coef.T.ravel(), np.asarray(intercept, dtype).reshape(self.outputs)]
+        return np.concatenate(parts[: 2 if self.intercept else 1])
+
+
+class Linear(Trained):
+    """What ``SGDClassifier`` and ``SGDRegressor`` share."""
+
+    _end: Start | None = None
+    _columns: Columns | None = None
+
+    def _check_settings(self: Any, partial: bool) -> None:
+        """Raise for settings that scikit-learn refuses, too, and for those that only scikit-learn has."""
+        if partial and self.early_stopping:
+            raise ValueError("early_stopping should be False with partial_fit")
+        if self.learning_rate in ("pa1", "pa2"):
+            raise ValueError(
+                f"learning_rate={self.learning_rate!r}: passive-aggressive steps need one row at a time; use 'optimal', or "
+                "scikit-learn's own estimator"
+            )
+        if self.learning_rate == "optimal" and self.alpha == 0:
+            raise ValueError(
+                "alpha must be > 0 since learning_rate is 'optimal'. alpha is used to compute the optimal rate."
+            )
+        if self.penalty == "elasticnet" and self.l1_ratio is None:
+            raise ValueError("l1_ratio must be set when penalty is 'elasticnet'")
+
+    def _penalties(self: Any) -> tuple[float, float]:
+        """Return the strengths of the L1 and the L2 part."""
+        share = {"l2": 0.0, "l1": 1.0, "elasticnet": self.l1_ratio}.get(self.penalty)
+        return (0.0, 0.0) if share is None else (self.alpha * share, self.alpha * (1 - share))
+
+    def _model(self: Any, dtype: str, plain: bool) -> LinearModel:
+        """Return the model; unless ``plain`` without the L1 part, which the steps apply."""
+        l1, l2 = self._penalties()
+        total = l1 + l2 if plain else l2
+        return LinearModel(
+            loss=self.loss,
+            penalty=None if not total else "elasticnet" if plain else "l2",
+            alpha=total,
+            l1_ratio=l1 / total if plain and total else 0.0,
+            fit_intercept=self.fit_intercept,
+            epsilon=max(self.epsilon, 1e-12) if self.loss == "huber" else self.epsilon,
+            dtype=dtype,
+            multiclass="ovr",
+        )
+
+    def _batch(self: Any, rows: int) -> int:
+        """Return the global batch: 1/64 of the rows, at least 16 and at most 1024."""
+        return min(rows, max(16, min(1024, rows // 64)) if self.batch_size == "auto" else int(self.batch_size))
+
+    def _rule(self: Any, batch: int) -> Optimizer:
+        """Return the optimizer: steps come ready from ``RowSteps``, unless the user has one of their own."""
+        if self.optimizer is not None:
+            return self.optimizer
+        rule = SGD(self.eta0, schedule="adaptive") if self.learning_rate == "adaptive" else SGD(1.0)
+        if not self.average:
+            return rule
+        return Averaged(rule, start=max(1, math.ceil(int(self.average) / batch)))
+
+    def _train(
+        self: Any,
+        inputs: Inputs,
+        held_out: Inputs | None,
+        *,
+        epochs: int,
+        begin: Start | None,
+        given: tuple[Any, Any, Any],
+    ) -> Outcome:
+        """Train and set ``coef_``, ``intercept_``, ``n_iter_``, ``t_``; ``given`` is X, y and weights for callbacks."""
+        layout, inputs, held_out = self._laid_out(inputs, held_out, begin)
+        dtype, batch, seed = inputs.x.dtype.name, self._batch(inputs.rows), self._seed()
+        servers = self.strategy != "auto" and self.strategy.layout(1).servers > 0
+        plain = self.optimizer is not None or servers
+        rule = self._rule(batch)
+        job = Job(
+            model=self._model(dtype, plain),
+            inputs=inputs,
+            held_out=held_out,
+            optimizer=rule,
+            epochs=epochs,
+            batch_size=batch,
+            seed=seed,
+            stop=StopRule(
+                None if self.tol is None or epochs == 1 else float(self.tol),
+                int(self.n_iter_no_change),
+                "score" if held_out is not None else "loss",
+            ),
+            begin=begin,
+            steps=None if self.optimizer is not None else self._steps(inputs, rule.learning_rate, seed, plain),
+            shuffle=self.shuffle,
+            by_rows=True,
+        )
+        with told(self, given[0], given[1], epochs, layout.coefficients, given[2]) as on_epoch:
+            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, on_epoch)
+        for name, value in layout.coefficients(outcome.params).items():
+            setattr(self, name, value)
+        self._end = outcome.end if layout.used is None else None
+        self.n_iter_ = outcome.epochs
+        self.t_ += outcome.epochs * inputs.rows
+        return outcome
+
+    def _laid_out(
+        self: Any, inputs: Inputs, held_out: Inputs | None, begin: Start | None
+    ) -> tuple[Layout, Inputs, Inputs | None]:
+        """Leave out the empty columns of hashed text: their coefficients stay 0, and most of 2**18 are empty."""
+        features = int(inputs.x.shape[1])
+        used = None
+        if begin is None and arrays.is_sparse(inputs.x):
+            filled = np.bincount(inputs.x.indices, minlength=features) > 0
+            if 2 * int(filled.sum()) < features:
+                used = np.flatnonzero(filled)
+                inputs, held_out = _only(inputs, used), None if held_out is None else _only(held_out, used)
+        return Layout(features, inputs.n_outputs, bool(self.fit_intercept), used), inputs, held_out
+
+    def _steps(self: Any, inputs: Inputs, unit: float, seed: int, plain: bool) -> Any:
+        """Return the function from the rows of an update to its steps."""
+        l1, l2 = self._penalties()
+        seen = sample(inputs.x, _SAMPLE)
+        columns = self._columns if self._columns is not None else Columns(seen.shape[1])
+        columns.add(seen)
+
+        def steps(rows: int) -> RowSteps:
+            return RowSteps.measured(
+                seen,
+                columns,
+                RowRate(self.learning_rate, self.eta0, self.power_t, self.alpha),
+                rows,
+                inputs.rows,
+                seed=seed,
+                intercept=bool(self.fit_intercept),
+                curvature=curvature(self.loss, self.epsilon, inputs),
+                outputs=inputs.n_outputs,
+                l1=0.0 if plain else l1,
+                l2=l2,
+                unit=unit if self.learning_rate == "adaptive" else 1.0,
+                dtype=inputs.x.dtype.name,
+            )
+
+        return steps
+
+    def _from(self: Any, coef: Any, intercept: Any, inputs: Inputs) -> Start:
+        """Return the start at these coefficients."""
+        layout = Layout(int(inputs.x.shape[1]), inputs.n_outputs, bool(self.fit_intercept))
+        fresh = {
+            "coef_": np.zeros((layout.outputs, layout.features)),
+            "intercept_": np.zeros(layout.outputs),
+        }
+        for name, value in (("coef_", coef), ("intercept_", intercept)):
+            if value is not None:
+                if np.size(value) != fresh[name].size and not hasattr(value, "toarray"):
+                    raise ValueError(
+                        f"the initial {name} has shape {np.shape(value)}, but the data needs {fresh[name].shape}"
+                    )
+                fresh[name] = value
+        return Start(layout.vector(fresh["coef_"], fresh["intercept_"], inputs.x.dtype))
+
+    def _go_on(self: Any, inputs: Inputs) -> Start | None:
+        """Return where the last call of ``partial_fit`` ended; what was set on ``coef_`` since then counts."""
+        if getattr(self, "coef_", None) is None:
+            return None
+        begin = self._from(self.coef_, self.intercept_, inputs)
+        end = self._end
+        if end is None:
+            return begin
+        params = end.params.astype(begin.params.dtype) if self.average else begin.params
+        return Start(params, end.state, end.updates, end.rows)
+
+    def _warn(self: Any) -> None:
+        if self.tol is not None and self.n_iter_ == self.max_iter and self.tol > -np.inf:
+            warnings.warn(
+                "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+
+def curvature(loss: str, epsilon: float, inputs: Inputs) -> float:
+    """Return the largest second derivative of a loss; where it has none in the usual sense, at the scale of the targets."""
+    if loss in ("huber", "epsilon_insensitive"):
+        y = inputs.y
+        spread = float(np.abs(y - np.median(y, axis=0)).mean()) or 1.0
+        return min(1.0, epsilon / spread) if loss == "huber" else 1.0 / spread
+    return CURVATURE.get(loss, 1.0)
+
+
+def _only(inputs: Inputs, used: Any) -> Inputs:
+    """Return the inputs with these columns of X only."""
+    x = inputs.x
+    number = np.full(x.shape[1], -1, x.indices.dtype)
+    number[used] = np.arange(len(used))
+    indices, data, indptr = number[x.indices], x.data, x.indptr
+    kept = indices >= 0
+    if not kept.all():  # held-out rows may have other columns
+        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr].astype(indptr.dtype)
+        indices, data = indices[kept], data[kept]
+    return Inputs(arrays.csr(data, indices, indptr, (x.shape[0], len(used))), inputs.y, inputs.weights, inputs.classes)
+
+
+def coded(loss: str, codes: Any, n_classes: int, dtype: Any) -> tuple[Any, int | None]:
+    """Return the target the engine trains on, and its number of classes: losses for numbers see +-1."""
+    if loss in CLASSES:
+        return codes, n_classes
+    if n_classes == 2:
+        return (2 * codes - 1).astype(dtype), None
+    return (2 * (codes[:, None] == np.arange(n_classes)) - 1).astype(dtype), None

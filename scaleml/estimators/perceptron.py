@@ -1,0 +1,188 @@
+"""Between scikit-learn's perceptrons and the engine: parameters in, layers out."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+
+from scaleml.data.inputs import Inputs
+from scaleml.engine.spec import Start, StopRule
+from scaleml.estimators.base import Trained, inputs_of
+from scaleml.estimators.callbacks import told
+from scaleml.estimators.job import Job, choose, run, signature_of
+from scaleml.models import MLP
+from scaleml.optim import SGD, Adam, Optimizer
+
+
+class Perceptron(Trained):
+    """What ``MLPClassifier`` and ``MLPRegressor`` share."""
+
+    _end: Start | None = None
+
+    def _check_settings(self: Any, partial: bool) -> None:
+        """Raise for settings that scikit-learn refuses, too, and for those that only scikit-learn has."""
+        if self.solver == "lbfgs":
+            raise ValueError(
+                "solver='lbfgs' sees all data at each step and is not parallel here: use 'adam' or 'sgd', or scikit-learn's own "
+                "estimator"
+            )
+        sizes = [self.hidden_layer_sizes] if isinstance(self.hidden_layer_sizes, Integral) else self.hidden_layer_sizes
+        if any(size <= 0 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {list(sizes)}.")
+        if getattr(self, "loss", "squared_error") not in ("squared_error", "log_loss"):
+            raise ValueError(
+                f"loss={self.loss!r}: only 'squared_error' is trained here; use scikit-learn's own estimator"
+            )
+        if partial and self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+
+    def _rule(self: Any) -> Optimizer:
+        """Return the optimizer that the settings name."""
+        if self.optimizer is not None:
+            return self.optimizer
+        rate = self.learning_rate_init
+        if self.solver == "adam":
+            return Adam(rate, beta_1=self.beta_1, beta_2=self.beta_2, epsilon=self.epsilon)
+        return SGD(
+            rate,
+            momentum=self.momentum,
+            nesterov=bool(self.nesterovs_momentum and self.momentum > 0),
+            schedule="constant" if self.learning_rate == "constant" else "adaptive",
+        )
+
+    def _train(
+        self: Any, x: Any, target: Any, weights: Any, n_classes: int | None, *, epochs: int, begin: Start | None, y: Any
+    ) -> None:
+        """Train and set scikit-learn's attributes; ``n_classes`` is None for numbers, ``y`` what the user passed."""
+        train, held = inputs_of(x, target, weights, n_classes), None
+        # Drawn from in scikit-learn's order: first weights, held-out rows, the order of the rows. The same seed gives the
+        # same model, to rounding.
+        random = check_random_state(self.random_state)
+        if begin is None:
+            begin = Start(self._network(train, 0.0).init(random))
+        if self.early_stopping:
+            train, held = self._split(x, target, weights, n_classes, random)
+        rows = train.rows
+        if self.batch_size == "auto":
+            batch = min(200, rows)
+        else:
+            batch = int(self.batch_size)
+            if batch > rows:
+                warnings.warn(
+                    f"batch_size={batch} is larger than the {rows} rows: it is going to be clipped", stacklevel=4
+                )
+        mean_weight = 1.0 if train.weights is None else float(train.weights.mean()) or 1.0
+        rule = self._rule()
+        sgd = self.optimizer is None and self.solver == "sgd"
+        job = Job(
+            # scikit-learn divides the penalty by the weight of a batch.
+            model=self._model(train, self.alpha / (min(batch, rows) * mean_weight)),
+            inputs=train,
+            held_out=held,
+            optimizer=rule,
+            epochs=epochs,
+            batch_size=min(batch, rows),
+            seed=int(random.randint(2**31 - 1)) if self.strategy != "auto" else 0,
+            random=random,
+            stop=StopRule(
+                None if epochs == 1 else float(self.tol),
+                int(min(self.n_iter_no_change, 10**9)) + 1,  # scikit-learn's perceptrons wait one epoch longer
+                "score" if held is not None else "loss",
+                keep_best=held is not None,
+                power_t=float(self.power_t) if sgd and self.learning_rate == "invscaling" else None,
+            ),
+            begin=begin,
+            shuffle=self.shuffle,
+        )
+        network = self._network(train, job.model.alpha)  # type: ignore[attr-defined]
+        with told(self, x, y, epochs, lambda params: layers(network, params), weights) as on_epoch:
+            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, on_epoch)
+        self._take(outcome, network, held is not None, rows)
+
+    def _model(self: Any, inputs: Inputs, alpha: float) -> MLP:
+        """Return the model for these data."""
+        return MLP(
+            hidden_layer_sizes=tuple(np.atleast_1d(self.hidden_layer_sizes).astype(int).tolist()),
+            activation=self.activation,
+            loss="squared_error" if inputs.classes is None else "log_loss",
+            alpha=alpha,
+            dtype=inputs.x.dtype.name,
+        )
+
+    def _network(self: Any, inputs: Inputs, alpha: float) -> Any:
+        model = self._model(inputs, alpha)
+        return model.build(signature_of(inputs, model.dtype))
+
+    def _split(self: Any, x: Any, target: Any, weights: Any, n_classes: int | None, random: Any) -> Any:
+        """Hold out a part of the rows, as scikit-learn does: in each of two classes alike, else at random."""
+        rows, held_rows = train_test_split(
+            np.arange(x.shape[0]),
+            random_state=random,
+            test_size=self.validation_fraction,
+            stratify=target if n_classes == 2 else None,
+        )
+        if len(held_rows) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        return inputs_of(x, target, weights, n_classes, rows), inputs_of(x, target, weights, n_classes, held_rows)
+
+    def _take(self: Any, outcome: Any, network: Any, stopped_early: bool, rows: int) -> None:
+        """Set the attributes that training gives."""
+        for name, value in layers(network, outcome.params).items():
+            setattr(self, name, value)
+        self._end = outcome.end
+        self.n_layers_ = len(self.coefs_) + 1
+        self.n_outputs_ = network.signature.n_outputs
+        self.out_activation_ = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[
+            network.signature.task
+        ]
+        self.n_iter_ = outcome.epochs
+        self.t_ += outcome.epochs * rows
+        self.loss_curve_ = [*self.loss_curve_, *outcome.losses]
+        self.loss_ = self.loss_curve_[-1]
+        if stopped_early:
+            self.validation_scores_ = [*(self.validation_scores_ or []), *outcome.scores]
+            self.best_validation_score_, self.best_loss_ = max(self.validation_scores_), None
+        else:
+            self.validation_scores_ = self.best_validation_score_ = None
+            self.best_loss_ = min(self.loss_curve_)
+
+    def _first(self: Any) -> None:
+        """Forget what an earlier fit has left."""
+        self.t_, self.loss_curve_, self.validation_scores_, self._end = 0, [], None, None
+
+    def _go_on(self: Any, dtype: Any, keep_state: bool) -> Start | None:
+        """Return the start at ``coefs_`` and ``intercepts_``, with the optimizer's state if that goes on, too."""
+        if not hasattr(self, "coefs_"):
+            return None
+        pairs = zip(self.coefs_, self.intercepts_, strict=True)
+        params = np.concatenate([np.asarray(part, dtype).ravel() for pair in pairs for part in pair])
+        end = self._end
+        return Start(params, end.state, end.updates, end.rows) if keep_state and end is not None else Start(params)
+
+    def _warn(self: Any) -> None:
+        if self.n_iter_ == self.max_iter:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+
+def layers(network: Any, params: Any) -> dict[str, Any]:
+    """Return ``coefs_`` and ``intercepts_`` from the vector of parameters."""
+    coefs, intercepts = [], []
+    for block in network.blocks:
+        own = params[block.start : block.stop]
+        coefs.append(own[: block.n_weights].reshape(block.in_features, block.out_features).copy())
+        intercepts.append(own[block.n_weights :].copy())
+    assert all(a.shape[1] == b.shape[0] for a, b in pairwise(coefs))
+    return {"coefs_": coefs, "intercepts_": intercepts}

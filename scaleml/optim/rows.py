@@ -1,0 +1,290 @@
+"""scikit-learn's step on one row, for batches: a step size a coordinate that no scale of the data makes unstable."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal, final
+
+import numpy as np
+
+from scaleml.arrays import Array, is_sparse, namespace, rows
+
+__all__ = ["Columns", "RowRate", "RowSteps", "sample"]
+
+_DECAY: Final = 0.1
+"""By what part of itself the bound on a step tightens each epoch: the noise of large steps dies out."""
+_ENOUGH: Final = 16
+"""Rows from which on columns are seen from their means."""
+_BATCHES: Final = 4
+_POWERS: Final = 8
+
+
+@final
+@dataclass(frozen=True)
+class RowRate:
+    """The learning rate of scikit-learn's ``SGDClassifier`` and ``SGDRegressor`` at row ``t`` (the first is 1).
+
+    Parameters
+    ----------
+    schedule : {"constant", "optimal", "invscaling", "adaptive"}
+    eta0, power_t, alpha : float
+        ``eta0``; ``1 / (alpha * (t0 + t - 1))`` with ``t0 = alpha ** -0.75``; ``eta0 / t ** power_t``; ``eta0``, which
+        the stop rule divides by 5.
+
+    Examples
+    --------
+    >>> RowRate("optimal", alpha=1e-4).at(1), RowRate("invscaling", eta0=0.1, power_t=0.5).at(100)
+    (10.0, 0.01)
+    """
+
+    schedule: Literal["constant", "optimal", "invscaling", "adaptive"]
+    eta0: float = 0.01
+    power_t: float = 0.5
+    alpha: float = 1e-4
+
+    def at(self, t: float) -> float:
+        """Return the rate of row ``t``."""
+        if self.schedule == "optimal":
+            return 1.0 / (self.alpha * (self.alpha**-0.75 + t - 1))
+        return self.eta0 / t**self.power_t if self.schedule == "invscaling" else self.eta0
+
+
+@final
+class Columns:
+    """First and second moments of the columns of rows that come in parts.
+
+    Parameters
+    ----------
+    features : int
+        F.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> columns = Columns(1).add(np.array([[1.0], [3.0]])).add(np.array([[5.0]]))
+    >>> columns.rows, columns.means.tolist(), columns.squares.round(3).tolist()
+    (3, [3.0], [11.667])
+    """
+
+    def __init__(self, features: int) -> None:
+        self.rows = 0
+        self.means = np.zeros(features)
+        self.squares = np.zeros(features)
+
+    def add(self, x: Array) -> Columns:
+        """Take in the rows of ``x`` (n, F), dense or CSR; return self."""
+        n = x.shape[0]
+        if is_sparse(x):
+            values = x.data.astype(np.float64)
+            means = np.bincount(x.indices, values, x.shape[1]) / n
+            squares = np.bincount(x.indices, values * values, x.shape[1]) / n
+        else:
+            means = np.mean(x, axis=0, dtype=np.float64)
+            squares = np.mean((x - means) ** 2, axis=0) + means * means
+        self.rows += n
+        share = n / self.rows
+        self.means += (means - self.means) * share
+        self.squares += (squares - self.squares) * share
+        return self
+
+    def seen_from(self, intercept: bool, dtype: Any) -> tuple[Any, Any]:
+        """Return the point to see the columns from, and their second moments about it.
+
+        That is their mean, once enough rows are known: of one row nothing would be left.
+        """
+        if not intercept or self.rows < _ENOUGH:
+            return np.zeros(len(self.means)), self.squares
+        # A column that is nearly constant must not magnify the rounding of the gradient.
+        least = 1e-5 if dtype.itemsize < 8 else 1e-10
+        return self.means, np.maximum(self.squares - self.means**2, least * self.squares)
+
+
+@final
+class RowSteps:
+    """Turns the mean gradient of B rows into about the sum of scikit-learn's B steps, one a row.
+
+    With ``eta`` the rate of a row, coordinate j moves by ``g_j / (1 / (B eta) + c_j)``: by ``B eta g_j`` while that is
+    small, and never by more than its curvature ``c_j`` allows, as in an implicit step. ``c_j`` is the second moment of
+    column j times the loss's largest curvature times one factor for all columns, chosen by the power method on batches
+    of the data, so that a step at the start does not overshoot. Columns are seen from their means (a
+    change of variables in the intercept, which is not penalised): columns that are all positive would otherwise
+    hide all else behind their common direction. So columns need no scaling, and no learning rate diverges.
+
+    It rescales gradients only: the minimum that training approaches is the same.
+
+    Parameters
+    ----------
+    rate : RowRate
+        The rate of a row.
+    batch : int
+        B, rows of one update.
+    epoch : int
+        Rows of an epoch.
+    moments, centre : arrays of shape (F,)
+        Of the columns: second moments about `centre`, and the point they are seen from.
+    factor : float
+        On all second moments.
+    curvature : float
+        The loss's largest second derivative.
+    outputs : int
+        K, scores a row.
+    intercept : bool
+        Whether the model has one; without, `centre` is 0.
+    l1, l2 : float
+        The penalty's parts. The L1 part is applied by `shrink`, so that coefficients become exactly 0.
+    unit : float
+        The optimizer's own learning rate, by which its steps are multiplied afterwards.
+    dtype : str
+        Of the parameters.
+
+    References
+    ----------
+    Toulis and Airoldi: Asymptotic and finite-sample properties of estimators based on stochastic gradients, 2017.
+    """
+
+    def __init__(
+        self,
+        rate: RowRate,
+        batch: int,
+        epoch: int,
+        moments: Any,
+        centre: Any,
+        *,
+        factor: float = 1.0,
+        curvature: float = 1.0,
+        outputs: int = 1,
+        intercept: bool = True,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        unit: float = 1.0,
+        dtype: str = "float32",
+    ) -> None:
+        self.rate, self.batch, self.epoch, self.l1, self.l2 = rate, batch, epoch, l1, l2
+        self.unit = unit
+        self._features, self._outputs, self._intercept = len(moments), outputs, intercept
+        self._centre = np.asarray(centre, dtype) if intercept and np.any(centre) else None
+        bound = np.append(moments, 1.0) if intercept else np.asarray(moments)
+        self._bound = (factor * curvature * bound).astype(dtype)
+        self._scale: Any = None
+        self._key = (math.nan, math.nan)
+
+    @classmethod
+    def measured(
+        cls,
+        x: Array,
+        columns: Columns,
+        rate: RowRate,
+        batch: int,
+        epoch: int,
+        *,
+        seed: int,
+        intercept: bool,
+        curvature: float,
+        **rest: Any,
+    ) -> RowSteps:
+        """Return the steps for data like ``x`` (n, F), a sample of the rows, dense or CSR, with these columns.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).standard_normal((500, 2)) * [1, 1000] + [0, 5000]
+        >>> columns, rate = Columns(2).add(x), RowRate("constant", 10.0)
+        >>> steps = RowSteps.measured(
+        ...     x, columns, rate, 10, 500, seed=0, intercept=True, curvature=1.0, dtype="float64"
+        ... )
+        >>> g = np.array([1.0, 1000.0, 0.0])
+        >>> steps.apply(g, seen=0)
+        >>> bool(0.1 < g[0] < 1 and 0.0001 < g[1] < 0.001)
+        True
+        """
+        random = np.random.default_rng(seed)
+        centre, moments = columns.seen_from(intercept, np.dtype(rest.get("dtype", "float32")))
+        parts = [np.sort(random.choice(x.shape[0], min(batch, x.shape[0]), replace=False)) for _ in range(_BATCHES)]
+        batches = [x[part] for part in parts]
+        factor = 1.0
+        for _ in range(4):
+            made = cls(
+                rate, batch, epoch, moments, centre, factor=factor, curvature=curvature, intercept=intercept, **rest
+            )
+            largest = max(_largest(part, made, centre, intercept, curvature, random) for part in batches)
+            if largest <= 1.05:
+                break
+            factor *= largest
+        return made
+
+    def steps(self, seen: float) -> Any:
+        """Return the step sizes of the columns, and of the intercept last, after ``seen`` rows."""
+        floor = 1.0 / (self.batch * self.rate.at(seen + 1)) + self.l2
+        tightened = 1.0 + _DECAY * seen / self.epoch
+        # A change of less than a thousandth is not worth the pass over all columns.
+        if self._scale is None or abs(floor / self._key[0] - 1) + abs(tightened / self._key[1] - 1) > 1e-3:
+            self._key = (floor, tightened)
+            scale = self._bound * tightened
+            scale += floor
+            scale *= self.unit
+            np.reciprocal(scale, out=scale)
+            self._scale = scale
+        return self._scale
+
+    def apply(self, g: Array, seen: float, rows: float | None = None) -> None:
+        """Turn the mean gradient ``g`` (P,) of ``rows`` rows into steps, in place, after ``seen`` rows.
+
+        The last batch of an epoch is smaller, and so is its step: else its noise would outweigh all others'.
+        """
+        if rows is not None and rows != self.batch:
+            g *= rows / self.batch
+        scale = self.steps(seen)
+        xp, f, k = namespace(g), self._features, self._outputs
+        if xp is not np:
+            scale = xp.asarray(scale)
+        if k > 1:
+            shaped = g.reshape(-1, k)
+            weights, offset = shaped[:f], shaped[f:]
+            scale = scale[:, None]
+        else:
+            weights, offset = g[:f], g[f:]
+        centre = self._centre
+        if centre is None:
+            g.reshape(len(scale), -1)[...] *= scale.reshape(-1, 1)
+            return
+        centre = xp.asarray(centre)
+        weights -= xp.outer(centre, offset[0]) if k > 1 else centre * offset[0]
+        weights *= scale[:f]
+        offset *= scale[f]
+        offset -= centre @ weights
+
+    def shrink(self, w: Array, seen: float, rate: float) -> None:
+        """Move the coefficients in ``w`` (P,) towards 0 by the L1 penalty's step, and not past it."""
+        if not self.l1:
+            return
+        xp, f, k = namespace(w), self._features, self._outputs
+        weights = w[: f * k].reshape(f, k)
+        step = xp.asarray(self.steps(seen)[:f, None]) * (self.l1 * rate)
+        weights -= xp.clip(weights, -step, step)
+
+
+def _largest(x: Array, made: RowSteps, centre: Any, intercept: bool, curvature: float, random: Any) -> float:
+    """Return the largest eigenvalue of a batch's Hessian in units of the steps: above 2 a step overshoots."""
+    f = x.shape[1]
+    root = np.sqrt(made.steps(0).astype(np.float64) * made.unit)
+    v = random.standard_normal(len(root))
+    largest = 0.0
+    for _ in range(_POWERS):
+        v /= math.sqrt(float(v @ v)) or 1.0
+        u = root * v
+        scores = x @ u[:f] - (centre @ u[:f] - (u[f] if intercept else 0.0))
+        v = np.empty_like(u)
+        total = scores.sum()
+        v[:f] = x.T @ scores - centre * total
+        if intercept:
+            v[f] = total
+        v *= root * (curvature / x.shape[0])
+        largest = math.sqrt(float(v @ v))
+    return largest
+
+
+def sample(x: Array, count: int) -> Array:
+    """Return about ``count`` rows of ``x``, evenly spread: the same ones every time."""
+    n = x.shape[0]
+    return rows(x, 0, n) if n <= count else x[np.arange(count) * n // count]

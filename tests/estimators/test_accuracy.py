@@ -1,0 +1,166 @@
+"""Change the import, keep the code: scores not lower than scikit-learn's by more than 0.01, with the same arguments."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn import datasets, linear_model, neural_network
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+import scaleml.linear_model
+import scaleml.neural_network
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # scikit-learn's own, on columns that are not scaled
+]
+TOLERANCE = 0.01
+
+
+def hashed_text():
+    """Reviews of two kinds, of words drawn from one vocabulary with slightly different frequencies."""
+    random = np.random.default_rng(0)
+    words = np.array([f"word{i}" for i in range(3000)])
+    common = 1 / np.arange(1, 3001)
+    lean = random.normal(0, 0.5, 3000)
+    texts, labels = [], random.integers(0, 2, 3000)
+    for label in labels:
+        frequency = common * np.exp(lean * (1 if label else -1))
+        texts.append(" ".join(random.choice(words, 20, p=frequency / frequency.sum())))
+    return HashingVectorizer(n_features=2**18).transform(texts), labels
+
+
+def load(name):
+    if name == "text":
+        return hashed_text()
+    name, _, scaling = name.partition("-")
+    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    if scaling:
+        X = {"standard": StandardScaler, "minmax": MinMaxScaler}[scaling]().fit_transform(X)
+    return X, y
+
+
+def scores(kind, name, seeds, **settings):
+    """Return the mean scores of scikit-learn's estimator and ours."""
+    X, y = load(name)
+    room = "linear_model" if kind.startswith("SGD") else "neural_network"
+    both = [getattr(module, kind) for module in (getattr(_sklearn(), room), getattr(scaleml, room))]
+    results = []
+    for seed in range(seeds):
+        train_X, test_X, train_y, test_y = train_test_split(X, y, test_size=0.3, random_state=seed)
+        results.append([e(random_state=seed, **settings).fit(train_X, train_y).score(test_X, test_y) for e in both])
+    return np.mean(results, axis=0)
+
+
+def _sklearn():
+    import sklearn
+
+    assert linear_model
+    assert neural_network
+    return sklearn
+
+
+CLASSES = ["digits", "digits-standard", "breast_cancer", "breast_cancer-standard", "wine", "wine-standard", "text"]
+
+
+@pytest.mark.parametrize("loss", ["hinge", "log_loss"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_sgd_classifier(name, loss):
+    theirs, ours = scores("SGDClassifier", name, 3, loss=loss)
+    assert ours > theirs - TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": "adaptive", "eta0": 0.1},
+        {"learning_rate": "constant", "eta0": 0.05},
+        {"learning_rate": "invscaling", "eta0": 0.5},
+        {"penalty": "l1"},
+        {"penalty": "elasticnet", "alpha": 1e-3},
+        {"penalty": None},
+        {"average": True},
+        {"class_weight": "balanced"},
+        {"early_stopping": True},
+        {"loss": "modified_huber"},
+        {"loss": "squared_hinge"},
+        {"loss": "perceptron"},
+        {"loss": "huber", "epsilon": 0.5},
+        {"alpha": 0.01},
+        {"fit_intercept": False},
+    ],
+    ids=str,
+)
+def test_settings_of_the_sgd_classifier(settings):
+    theirs, ours = scores("SGDClassifier", "breast_cancer-standard", 4, **settings)
+    assert ours > theirs - TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["diabetes", "diabetes-standard"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"eta0": 0.1},
+        {"learning_rate": "constant"},
+        {"learning_rate": "adaptive"},
+        {"average": True},
+        {"loss": "huber", "epsilon": 50.0},
+        {"loss": "epsilon_insensitive", "eta0": 5.0},
+        {"loss": "squared_epsilon_insensitive"},
+        {"penalty": "l1", "alpha": 0.01},
+    ],
+    ids=str,
+)
+def test_sgd_regressor(name, settings):
+    theirs, ours = scores("SGDRegressor", name, 8 if "standard" in name else 2, **settings)
+    assert ours > theirs - TOLERANCE
+
+
+@pytest.mark.parametrize("settings", [{}, {"solver": "sgd", "learning_rate_init": 0.01}], ids=str)
+@pytest.mark.parametrize("name", ["digits-standard", "breast_cancer-standard", "wine-standard"])
+def test_mlp_classifier(name, settings):
+    settings = {"hidden_layer_sizes": (20,), "max_iter": 80, **settings}
+    theirs, ours = scores("MLPClassifier", name, 1, **settings)
+    assert ours > theirs - TOLERANCE
+
+
+def test_mlp_classifier_on_hashed_text():
+    theirs, ours = scores("MLPClassifier", "text", 1, hidden_layer_sizes=(2,), max_iter=8)
+    assert ours > theirs - TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["diabetes", "diabetes-standard"])
+def test_mlp_regressor(name):
+    theirs, ours = scores("MLPRegressor", name, 1, hidden_layer_sizes=(30,), learning_rate_init=0.01, max_iter=150)
+    assert ours > theirs - TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"activation": "tanh", "alpha": 1.0},
+        {"activation": "identity"},
+        {"activation": "logistic", "hidden_layer_sizes": (10, 5)},
+        {"solver": "sgd", "learning_rate_init": 0.05},
+        {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.1, "nesterovs_momentum": False},
+        {"solver": "sgd", "learning_rate": "adaptive", "learning_rate_init": 0.05, "tol": 0.01, "n_iter_no_change": 3},
+        {"early_stopping": True, "learning_rate_init": 0.01, "n_iter_no_change": 3},
+        {"batch_size": 100, "shuffle": False},
+    ],
+    ids=str,
+)
+def test_the_same_seed_gives_scikit_learns_perceptron(settings):
+    X, y = load("breast_cancer-standard")
+    X, y = X[:500], y[:500]  # batches of 250: all of one size
+    settings = {"hidden_layer_sizes": (15,), "max_iter": 60, "batch_size": 250, "random_state": 5} | settings
+    if settings.get("early_stopping"):
+        settings["batch_size"] = 450
+    theirs = neural_network.MLPClassifier(**settings).fit(X, y)
+    ours = scaleml.neural_network.MLPClassifier(**settings).fit(X, y)
+    assert ours.n_iter_ == theirs.n_iter_
+    assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+    assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
+    if settings.get("early_stopping"):
+        assert_allclose(ours.validation_scores_, theirs.validation_scores_)

@@ -1,0 +1,32 @@
+"""scikit-learn's own checks of an estimator."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from scaleml.linear_model import SGDClassifier, SGDRegressor
+from scaleml.neural_network import MLPClassifier, MLPRegressor
+
+# Every check that is expected to fail, and why.
+WEIGHTS = dict.fromkeys(
+    ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data"),
+    "a row of weight 2 is no two rows: it comes once, in one batch; scikit-learn's SGD fails it, too",
+)
+EXPECTED: dict[str, dict[str, str]] = {"SGDClassifier": WEIGHTS, "SGDRegressor": WEIGHTS}
+
+ESTIMATORS = [
+    SGDClassifier(max_iter=50),
+    SGDRegressor(max_iter=50),
+    MLPClassifier(max_iter=100),
+    MLPRegressor(max_iter=100),
+]
+
+
+def expected(estimator):
+    return EXPECTED.get(type(estimator).__name__, {})
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
