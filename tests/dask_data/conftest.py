@@ -22,7 +22,7 @@ def one_blas_thread() -> Iterator[None]:
 def client() -> Iterator[Client]:
     """Two workers of one thread, each a process."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
