@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -88,8 +89,8 @@ class Files:
 class Blocks:
     """The rows of some segments in the order of a shard.
 
-    With ``n`` rows in ``J`` blocks, block ``j`` takes rows ``j * m // J`` to ``(j + 1) * m // J`` of each segment of ``m``
-    rows, and shuffles them: so every block is a fair sample of all segments, and reads each of them onwards.
+    Of ``J`` blocks, the first ``j`` take the first ``floor(j * m / J + k / K)`` of the ``m`` rows of segment ``k`` of ``K``; each
+    block shuffles its rows. So every block is a fair sample of all segments, and reads each of them onwards.
 
     Parameters
     ----------
@@ -112,7 +113,8 @@ class Blocks:
             ends = np.cumsum(sizes)
             self._cuts = np.clip(bounds, ends - sizes, ends) - (ends - sizes)
         else:
-            self._cuts = np.arange(self.count + 1)[:, None] * sizes // self.count
+            every, phases = len(sizes), np.arange(len(sizes)) * self.count
+            self._cuts = (np.arange(self.count + 1)[:, None] * sizes * every + phases) // (self.count * every)
         self.starts = self._cuts.sum(axis=1)
         self.block_rows = int(np.diff(self.starts).max())
 
@@ -127,7 +129,7 @@ class Blocks:
             (segment, segment.start + int(low), segment.start + int(high))
             for segment, low, high in zip(self.segments, self._cuts[block], self._cuts[block + 1], strict=True)
             if high > low
-        ]
+        ] or [(self.segments[0], 0, 0)]
         order = None if self.entropy is None else np.random.default_rng([*self.entropy, block]).permutation(rows)
         y = _ordered(np.concatenate([_targets(*part, files) for part in parts]), order)
         weights = None
@@ -230,8 +232,9 @@ class Stream:
 
     def blocks(self) -> Iterator[Arrays]:
         """Yield all rows once."""
-        for low, high in zip(self._blocks.starts[:-1].tolist(), self._blocks.starts[1:].tolist(), strict=True):
-            yield self.take(low, high)
+        for low, high in pairwise(self._blocks.starts.tolist()):
+            if high > low:
+                yield self.take(low, high)
 
     def _slice(self, start: int, stop: int) -> Arrays:
         x, y, weights = self._block

@@ -17,10 +17,11 @@ from scaleml.data.labels import merge_classes, places_of
 from scaleml.data.pieces import Recipe
 from scaleml.data.split import hold_out
 from scaleml.engine import calls
-from scaleml.engine.collected import Staged, StagedPart, homes_of
+from scaleml.engine.collected import StagedPart
 from scaleml.engine.memory import check_partitions
 from scaleml.engine.parts import Part, StoredPart
 from scaleml.engine.placing import PlacedData, rows_of
+from scaleml.engine.staged import Staged, homes_of
 from scaleml.models import Model, Signature
 
 Find = Callable[[], tuple[Client, Sequence[str] | None]]

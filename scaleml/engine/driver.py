@@ -43,6 +43,8 @@ CALL: Final = 10.0
 """Seconds for a call to a worker that should answer in milliseconds."""
 ENDING: Final = 2.0
 """Seconds for ranks that were told to end."""
+_SLOW_DISK: Final = 100e6
+"""Bytes a second that any disk can read."""
 
 
 class Driver:
@@ -160,7 +162,9 @@ class Driver:
             self._changed()
 
     def _place_ranks(self) -> None:
-        run = starting.Start(self.client, self.run, self.plan, self.placement, config.seconds("start-timeout"))
+        # Ranks read their data before they enter: a slow disk is no fault.
+        patience = config.seconds("start-timeout") + self._data.nbytes / _SLOW_DISK
+        run = starting.Start(self.client, self.run, self.plan, self.placement, patience)
         parts = run.bring(self._data)  # first, for it may take long, and open places do not wait for ever
         answers = run.open_places()
         self._supervisor.busy = {address: answer["busy"] for address, answer in answers.items()}

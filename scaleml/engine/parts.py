@@ -37,6 +37,10 @@ class Part(ABC):
         """Return files that stand for all others, by a name for where they lie: path, and what they end with."""
 
     @abstractmethod
+    def bring(self, *where: Any) -> None:
+        """Do beforehand what ``shards``, with the same arguments, would take long for."""
+
+    @abstractmethod
     def homes(self, ranks: int) -> list[dict[str, int]]:
         """Return, for each of so many equal runs of the rows, how many of them lie on which worker."""
 
@@ -115,6 +119,9 @@ class StoredPart(Part):
     def files(self) -> dict[str, tuple[str, bytes]]:
         """Return the file."""
         return {self._store.path: (self._store.path, self._nonce)}
+
+    def bring(self, *where: Any) -> None:
+        """Do nothing."""
 
     def homes(self, ranks: int) -> list[dict[str, int]]:
         """Return nothing: the file is the client's."""

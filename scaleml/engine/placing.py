@@ -46,6 +46,20 @@ class PlacedData:
         others = iter([worker for worker in workers if worker not in chosen.values()])
         return [*(chosen.get(rank) or next(others) for rank in range(ranks)), *others]
 
+    def bring(self, client: Client, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]) -> None:
+        """Have everything where the ranks can read it, also what was lost since; the arguments are those of ``shards_for``.
+
+        This takes as long as it takes: it comes before the ranks are sent, who have to enter by a deadline.
+        """
+        parts = [self.train, *([self.held_out] if self.held_out is not None else [])]
+        for part in parts:
+            part.refresh(client)
+        sees = self._seen(client, addresses, parts)
+        self.train.bring(client, sees, addresses, shards, owned)
+        if self.held_out is not None:
+            each = range(len(addresses))
+            self.held_out.bring(client, sees, addresses, len(addresses), [[rank] for rank in each])
+
     def shards_for(
         self, client: Client, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]
     ) -> list[tuple[list[Any], list[Any]]]:
@@ -68,8 +82,6 @@ class PlacedData:
             Shards of files that the rank's worker can read, or futures of shards that Dask brings.
         """
         parts = [self.train, *([self.held_out] if self.held_out is not None else [])]
-        for part in parts:
-            part.refresh(client)
         sees = self._seen(client, addresses, parts)
         mine = self.train.shards(client, sees, addresses, shards, owned)
         if self.held_out is None:

@@ -29,6 +29,9 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
     """Start a run on data that is already placed."""
     began = time.perf_counter()
     plan, placement = prepare(settings, data, client, own_cluster, workers)
+    ranks = placement.layout.workers
+    owned = [plan.owned(rank) for rank in range(ranks)]
+    data.placed.bring(client, placement.addresses[:ranks], len(plan.shard_sizes), owned)
     hosts = {facts["boot"]: facts["cores"] for facts in facts_of(client, placement.workers).values()}
     facts = {
         "hosts": len(hosts),

@@ -1,5 +1,6 @@
 """Real workers, as a user's own cluster has them."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def one_blas_thread() -> Iterator[None]:
 def client() -> Iterator[Client]:
     """Two workers of one thread, each a process."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -33,6 +34,7 @@ def nothing_left(client: Client) -> Iterator[None]:
     yield
     left = client.run(files_of)
     assert not any(left.values()), left
+    assert not any(client.run(readers_of).values())
     # Dask forgets a task a moment after its last future.
     assert harness.await_condition(lambda: not client.run_on_scheduler(tasks_of), 5.0), client.run_on_scheduler(
         tasks_of
@@ -42,6 +44,11 @@ def nothing_left(client: Client) -> Iterator[None]:
 def tasks_of(dask_scheduler) -> list[str]:
     """Our tasks; runs on the scheduler."""
     return [str(key) for key in dask_scheduler.tasks if "scaleml" in str(key)]
+
+
+def readers_of(dask_worker) -> list[str]:
+    """The threads of a worker that read ahead; runs there."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("scaleml-prefetch")]
 
 
 def files_of(dask_worker) -> list[str]:

@@ -1,6 +1,7 @@
 """The order of rows as documented, in plain NumPy, and the run that trains on rows in that order without Dask."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +39,16 @@ def order(sizes: Sequence[int], seed: int, shards: int, row_nbytes: int, fractio
         runs = [run for run in runs if len(run)]
         count = max(1, -(-(high - low) // block_rows))
         for block in range(count):
-            rows = np.concatenate([run[block * len(run) // count : (block + 1) * len(run) // count] for run in runs])
+            rows = np.concatenate(
+                [
+                    run[
+                        int(Fraction(block * len(run), count) + phase) : int(
+                            Fraction((block + 1) * len(run), count) + phase
+                        )
+                    ]
+                    for run, phase in zip(runs, (Fraction(k, len(runs)) for k in range(len(runs))), strict=True)
+                ]
+            )
             result.append(rows[np.random.default_rng([seed, shard, 0xB10C, block]).permutation(len(rows))])
     return np.concatenate(result)
 

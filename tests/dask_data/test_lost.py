@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 32}
 @pytest.fixture
 def client() -> Iterator[Client]:
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -108,7 +108,7 @@ def test_a_worker_that_dies_while_it_stages(client: Client, tmp_path: Path) -> N
 
 
 def test_a_client_that_closes_leaves_no_files() -> None:
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         first = Client(cluster, set_as_default=False)
         data = Data(LinearModel(), *collections(), None, None, 0, finder(first, None))
         first.close()

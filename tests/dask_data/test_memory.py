@@ -19,7 +19,7 @@ def client() -> Iterator[Client]:
     """Two workers that may use 300 MB each; a third of that is taken by their imports."""
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, memory_limit=LIMIT, dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, memory_limit=LIMIT, dashboard_address=":0", silence_logs=50
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -16,8 +16,8 @@ from dask_data import oracle
 from scaleml import MLP, AllReduce, LinearModel, Serial
 from scaleml.data.collections import partitions_of
 from scaleml.data.pieces import Recipe
-from scaleml.engine.collected import Staged, homes_of
 from scaleml.engine.placing import PlacedData
+from scaleml.engine.staged import Staged, homes_of
 
 RNG = np.random.default_rng(5)
 ROWS = 500
