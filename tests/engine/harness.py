@@ -135,9 +135,7 @@ def on_threads(
             loop = ServerLoop(own, group, report(group.rank), recorder)
         else:
             recorder = _Hooked(group.rank, group.meter, mailbox, after_step)
-            batches = Batches(
-                Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)]
-            )
+            batches = Batches(Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)])
             held = held_out[group.rank] if held_out else None
             loop = WorkerLoop(own, group, batches, held, mailbox, report(group.rank), recorder)
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from engine import harness, reference
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from engine import harness, reference
 from scaleml.models import MLP, LinearModel
 from scaleml.optim import SGD, AdaGrad, Adam
 from scaleml.strategies import AllReduce, LocalSGD, Serial
