@@ -14,7 +14,7 @@ from collections import deque
 from typing import Any, final
 
 from .errors import CorruptFrame
-from .frame import HEADER, SUMMED, Header, decode, word_sum
+from .frame import COLLECTIVE, HEADER, SUMMED, Header, decode, word_sum
 from .meter import Meter
 
 INLINE = 64 * 1024
@@ -48,6 +48,7 @@ class Link(ABC):
         self.peer = peer
         self.inbox: deque[tuple[Header, Any]] = deque()  # frames read while looking for another one
         self.outbox: list[memoryview] = []  # what is left of the frame being sent
+        self.greedy = True  # reads what there is; not so where large payloads follow, which would be copied once more
         self.meter = Meter(1)  # replaced by the channel's
         self.aside: bytearray | None = None  # the frame in front is being read into it, for the inbox
         self._replay: tuple[Header, Any] | None = None  # a frame from the inbox, in front again
@@ -174,15 +175,16 @@ class Link(ABC):
         self._header = None
         return True
 
-    @property
-    def replaying(self) -> bool:
-        """Whether a frame from the inbox is in front."""
-        return self._replay is not None
-
-    def replay(self, header: Header, payload: Any) -> None:
-        """Put a frame from the inbox in front again."""
-        assert self._replay is None
-        self._replay = header, payload
+    def restore(self, group: int) -> bool:
+        """Put the group's next collective frame from the inbox in front again; False if there is none."""
+        if self.aside is not None or self._replay is not None:
+            return False
+        for position, (header, _) in enumerate(self.inbox):
+            if header.kind == COLLECTIVE and header.group == group:
+                self._replay = self.inbox[position]
+                del self.inbox[position]
+                return True
+        return False
 
     def _sum_up(self, target: memoryview, length: int) -> None:
         while self._got - self._summed >= _SUM_BLOCK or self._got == length > self._summed:
@@ -197,7 +199,7 @@ class Link(ABC):
             kept = self._high - self._low
             self._view[:kept] = bytes(self._view[self._low : self._high])
             self._low, self._high = 0, kept
-        got = self.receive(self._view[self._high :], block)
+        got = self.receive(self._view[self._high : _BUFFER if self.greedy else self._low + need], block)
         self._high += got
         return got
 

@@ -87,7 +87,7 @@ class Listener:
     def wait(self, wanted: set[tuple[int, int]], deadline: float) -> set[tuple[int, int]]:
         """Wait until links from all of `wanted`, as (rank, channel), are here; return those that are not."""
         with self._changed:
-            while not self.reason and not self._closed and not wanted <= self._links.keys():
+            while not self.ended and not wanted <= self._links.keys():
                 if not self._changed.wait(max(deadline - monotonic(), 0)) and monotonic() >= deadline:
                     break
             return wanted - self._links.keys()
@@ -101,8 +101,13 @@ class Listener:
     def pause(self, seconds: float) -> None:
         """Wait, but for an abort."""
         with self._changed:
-            if not self.reason and not self._closed:
+            if not self.ended:
                 self._changed.wait(seconds)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was aborted or closed."""
+        return self._closed or self.reason is not None
 
     def check(self) -> None:
         """Raise `Aborted` if `abort` was called."""
@@ -119,7 +124,7 @@ class Listener:
     def guard(self, sock: socket.socket) -> None:
         """Have `abort` and `close` wake whoever blocks on this socket too."""
         with self._changed:
-            if self.reason is None and not self._closed:
+            if not self.ended:
                 self._talking[sock] = None
                 return
         wake(sock)
@@ -167,7 +172,7 @@ class Listener:
         while True:
             poll.poll()
             with self._changed:
-                if self._closed or self.reason:
+                if self.ended:
                     return
             try:
                 sock, _ = self._socket.accept()
@@ -184,8 +189,13 @@ class Listener:
                 wake(next(iter(self._talking)))
             self._talking[sock] = None
             thread = threading.Thread(target=self._introduce, args=(sock,), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # out of threads; the caller will try again
+                del self._talking[sock]
+                sock.close()
+                return
             self._threads.add(thread)
-            thread.start()
 
     def _introduce(self, plain: socket.socket) -> None:
         sock = plain
@@ -205,7 +215,7 @@ class Listener:
             wake(sock)
             sock.close()
             with self._changed:
-                self.rejected += not self._closed and not self.reason
+                self.rejected += not self.ended
         finally:
             self.unguard(plain)
             self.unguard(sock)
@@ -217,7 +227,7 @@ class Listener:
         if hello != expected or hello.source <= self.rank or hello.channel not in (0, 1):
             return False
         with self._changed:
-            if self._closed or self.reason:
+            if self.ended:
                 return False
             welcome(sock)
             older = self._links.pop((hello.source, hello.channel), None)

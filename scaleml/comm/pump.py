@@ -60,6 +60,16 @@ class Pump:
 
     def run(self) -> None:
         """Work until all is sent and received."""
+        awaited = [self._channel.link(peer) for peer in self._awaiting]
+        for link in awaited:
+            link.greedy = False
+        try:
+            self._work()
+        finally:
+            for link in awaited:
+                link.greedy = True
+
+    def _work(self) -> None:
         channel, meter = self._channel, self._channel.meter
         while self._writers or self._awaiting:
             before = meter.bytes_sent + meter.bytes_received

@@ -54,37 +54,13 @@ def connect(
     Aborted
         If ``listener.abort`` was called.
     """
-    deadline = monotonic() + deadline_s
-    size = len(book)
-    reasons: dict[int, str] = {}
     links: dict[tuple[int, int], socket.socket] = {}
-
-    def reach(peer: int) -> None:
-        for channel in range(_CHANNELS):
-            hello = Hello(listener.run, listener.generation, rank, peer, channel)
-            sock = _dial(listener, book[peer], hello, tls, deadline, reasons)
-            if sock is None:
-                return
-            links[peer, channel] = sock
-
-    threads = [
-        threading.Thread(target=reach, args=(peer,), name=f"scaleml-dial-{peer}", daemon=True) for peer in range(rank)
-    ]
-    higher = {(peer, channel) for peer in range(rank + 1, size) for channel in range(_CHANNELS)}
     group = None
     try:
-        for thread in threads:
-            thread.start()
-        missing = {peer for peer, _ in listener.wait(higher, deadline)}
-        for thread in threads:
-            thread.join()
-        listener.check()
-        missing |= {peer for peer in range(rank) if (peer, _CHANNELS - 1) not in links}
-        if missing:
-            raise _missing(rank, sorted(missing), book, deadline_s, reasons)
-        links.update(listener.take())
+        _link(listener, book, rank, deadline_s, tls, links)
         for sock in links.values():
             listener.guard(sock)
+        size = len(book)
         sockets = [[links.get((peer, channel)) for peer in range(size)] for channel in range(_CHANNELS)]
         group = build(sockets, rank, size, listener.run, listener.generation, timeout, on_stall, scratch, shared_memory)
         for sock in links.values():
@@ -102,6 +78,50 @@ def connect(
         listener.close()
 
 
+def _link(
+    listener: Listener,
+    book: Sequence[Address],
+    rank: int,
+    seconds: float,
+    tls: ssl.SSLContext | None,
+    links: dict[tuple[int, int], socket.socket],
+) -> None:
+    """Fill `links` with the sockets to all others, by (rank, channel)."""
+    deadline = monotonic() + seconds
+    reasons: dict[int, str] = {}
+
+    def reach(peer: int) -> None:
+        for channel in range(_CHANNELS):
+            hello = Hello(listener.run, listener.generation, rank, peer, channel)
+            sock = _dial(listener, book[peer], hello, tls, deadline, reasons)
+            if sock is None:
+                return
+            links[peer, channel] = sock
+
+    threads = [
+        threading.Thread(target=reach, args=(peer,), name=f"scaleml-dial-{peer}", daemon=True) for peer in range(rank)
+    ]
+    started = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+        higher = {(peer, channel) for peer in range(rank + 1, len(book)) for channel in range(_CHANNELS)}
+        missing = {peer for peer, _ in listener.wait(higher, deadline)}
+        for thread in threads:
+            thread.join()
+    except BaseException:  # an interrupt: let go of the diallers
+        listener.close()
+        for thread in started:
+            thread.join()
+        raise
+    listener.check()
+    missing |= {peer for peer in range(rank) if (peer, _CHANNELS - 1) not in links}
+    if missing:
+        raise _missing(rank, sorted(missing), book, seconds, reasons)
+    links.update(listener.take())
+
+
 def _dial(
     listener: Listener,
     address: Address,
@@ -111,7 +131,7 @@ def _dial(
     reasons: dict[int, str],
 ) -> socket.socket | None:
     """One link, tried again until the deadline."""
-    while listener.reason is None and (left := deadline - monotonic()) > 0:
+    while not listener.ended and (left := deadline - monotonic()) > 0:
         sock: socket.socket | None = None
         try:
             sock = _connected(listener, address, min(left, HANDSHAKE_SECONDS))

@@ -27,12 +27,13 @@ class Schedule:
     [0, 2, 3, 4]
     """
 
-    __slots__ = ("_divisor", "_factors", "rows", "sizes")
+    __slots__ = ("_divisor", "_factors", "rows", "sizes", "whole")
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(int(size) for size in sizes)
         self.rows = sum(self.sizes)
         count = len(self.sizes)
+        self.whole = count == 1
         self._divisor = max(1, self.rows * count)
         self._factors = [(size * count, index * self.rows) for index, size in enumerate(self.sizes)]
 

@@ -127,7 +127,7 @@ class Batches:
         self.schedule: Final = schedule
         self.owned: Final = tuple(owned)
         self._shards = list(shards)
-        self._only = (self.owned[0], *shards[0]) if len(owned) == 1 else None
+        self._only = (self.owned[0], *shards[0], not arrays.is_sparse(shards[0][0])) if len(owned) == 1 else None
 
     def take(self, consumed: int, count: int) -> tuple[Any, Any, Any, int]:
         """Return this rank's rows of the batch ``[consumed, consumed + count)`` of an epoch.
@@ -139,10 +139,12 @@ class Batches:
         """
         taken = self.schedule.taken
         if self._only is not None:
-            index, x, y, weights = self._only
-            start, stop = taken(index, consumed), taken(index, consumed + count)
+            index, x, y, weights, dense = self._only
+            start, stop = consumed, consumed + count
+            if not self.schedule.whole:
+                start, stop = taken(index, start), taken(index, stop)
             return (
-                arrays.rows(x, start, stop),
+                x[start:stop] if dense else arrays.rows(x, start, stop),
                 y[start:stop],
                 None if weights is None else weights[start:stop],
                 stop - start,

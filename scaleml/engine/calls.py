@@ -44,6 +44,16 @@ def on_workers(
     return dict(result)
 
 
+def tell_workers(
+    client: Client, seconds: float, function: Callable[..., Any], *args: Any, workers: Sequence[str]
+) -> None:
+    """Call a function on some workers without waiting for it: one of them may be dead without Dask knowing it yet."""
+    call = client._run(function, *args, workers=list(workers), on_error="ignore")
+    loop: Any = client.loop
+    future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(call, seconds), loop.asyncio_loop)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
 def identity(client: Client, seconds: float) -> dict[str, Any]:
     """Return what the scheduler knows of its workers, fresh: address -> facts."""
     assert client.scheduler is not None

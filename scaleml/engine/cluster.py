@@ -24,6 +24,7 @@ from scaleml.engine import watchdog
 from scaleml.engine.errors import StartFailed
 
 _START_TIMEOUT: Final = 60.0
+_END_TIMEOUT: Final = 3.0
 
 
 class _Process(Subprocess):
@@ -40,6 +41,7 @@ class _Process(Subprocess):
         arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
         environment = dict(os.environ)
         environment[watchdog.PARENT] = str(os.getpid())
+        environment[watchdog.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with open(self.folder / f"{'scheduler' if self.scheduler is None else f'worker-{self.name}'}.log", "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -52,6 +54,22 @@ class _Process(Subprocess):
             )
         if self.scheduler is None:
             await self._await_address()
+
+    async def close(self) -> None:
+        """End the process, gently if it lets itself: killed with its children it would leave semaphores in /dev/shm."""
+        process = self.process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _END_TIMEOUT)
+            except TimeoutError:
+                # Only itself: its worker follows by a pipe, and its resource tracker cleans up after both.
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        self.process = None
+        await super().close()
 
     async def _await_address(self) -> None:
         file = self.folder / "scheduler.json"
@@ -72,7 +90,7 @@ class _Embedded:
 
     def __init__(self, workers: int) -> None:
         self.pid = os.getpid()
-        self.folder = tempfile.TemporaryDirectory(prefix="scaleml-cluster-", ignore_cleanup_errors=True)
+        self.folder = tempfile.TemporaryDirectory(prefix=watchdog.PREFIX, ignore_cleanup_errors=True)
         name = self.folder.name
         preload = [watchdog.__name__]
         scheduler = {

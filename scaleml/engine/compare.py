@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -13,7 +14,7 @@ from distributed import Client
 
 from scaleml.engine import calls
 from scaleml.engine.cluster import check_client, find_client
-from scaleml.engine.errors import RunFailed
+from scaleml.engine.errors import RunFailed, StartFailed
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
@@ -105,7 +106,7 @@ def compare(
     Parameters
     ----------
     model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, seed, faults
-        As for ``train``.
+        As for ``train``; faults of other ranks than 0 leave ``Serial()`` alone.
     strategies : sequence of Strategy or Trial
         What to compare; a ``Trial`` gives a strategy its own settings.
     target : float, optional
@@ -130,7 +131,7 @@ def compare(
     """
     trials = _trials(strategies)
     _check_target(target)
-    common: dict[str, Any] = {"model": model, "seed": seed, "faults": () if faults is None else faults}
+    common: dict[str, Any] = {"model": model, "seed": seed}
     defaults: dict[str, Any] = {
         "optimizer": SGD(0.1) if optimizer is None else optimizer,
         "epochs": epochs,
@@ -139,7 +140,15 @@ def compare(
     # All settings are checked before the first run: nobody should wait for an error in the last.
     plans = [
         (
-            _evaluated_often(Settings(strategy=trial.strategy, label=trial.label, **common, **_own(trial, defaults))),
+            _evaluated_often(
+                Settings(
+                    strategy=trial.strategy,
+                    label=trial.label,
+                    faults=_concerning(trial.strategy, faults),
+                    **common,
+                    **_own(trial, defaults),
+                )
+            ),
             workers if trial.workers is None else trial.workers,
         )
         for trial in trials
@@ -178,7 +187,14 @@ def _run_all(
     """Run one after another, each noted in ``runs`` as it starts; return early when one was stopped."""
     enough = len(calls.identity(client, 10.0))
     for settings, workers in plans:
-        run = launch(settings, data, client, own_cluster, workers)
+        try:
+            run = launch(settings, data, client, own_cluster, workers)
+        except (StartFailed, ValueError, OSError) as error:
+            if not runs:
+                raise
+            # What has finished is not thrown away because the cluster is no longer what it was.
+            warnings.warn(f"the comparison ends before {settings.label}: {error}", stacklevel=3)
+            return
         runs.append(run)
         if on_run is not None:
             on_run(run, settings.epochs * data.rows)
@@ -194,6 +210,13 @@ def _run_all(
 def _check_target(target: Any) -> None:
     if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or not isfinite(target)):
         raise ValueError(f"target={target!r}: must be the held-out loss to be reached, a finite number, or None")
+
+
+def _concerning(strategy: Strategy, faults: Any) -> Any:
+    """Leave out faults of ranks that the strategy never has: the baseline has no rank 1 to slow."""
+    if not isinstance(strategy, Serial) or not isinstance(faults, Sequence):
+        return () if faults is None else faults
+    return tuple(fault for fault in faults if getattr(fault, "rank", 0) == 0)
 
 
 def _evaluated_often(settings: Settings) -> Settings:

@@ -22,6 +22,7 @@ from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.supervisor import (
     Abort,
     Applied,
+    Arrived,
     CheckHeartbeat,
     ClientLost,
     Conclude,
@@ -121,6 +122,8 @@ class Driver:
         if kind == "rows":
             assert self._on_notes is not None
             self._on_notes(message["rows"], message["evaluations"])
+        elif kind == "arrived":
+            self._events.put(Arrived(rank))
         elif kind == "entered":
             self._events.put(Entered(rank))
         elif kind == "left":
@@ -158,10 +161,11 @@ class Driver:
 
     def _place_ranks(self) -> None:
         run = starting.Start(self.client, self.run, self.plan, self.placement, config.seconds("start-timeout"))
+        parts = run.bring(self._data)  # first, for it may take long, and open places do not wait for ever
         answers = run.open_places()
         self._supervisor.busy = {address: answer["busy"] for address, answer in answers.items()}
         self._supervisor.start_by = time.monotonic() + run.patience
-        run.send_ranks(answers, self._data, self._futures)
+        run.send_ranks(answers, parts, self._futures)
 
     def _follow(self) -> None:
         while not self._supervisor.over:
@@ -197,19 +201,23 @@ class Driver:
     def _abort(self, reason: str) -> None:
         living = [address for address in self.placement.workers if address not in self._supervisor.lost]
         if self.client.status == "running" and living:
-            with contextlib.suppress(Exception):  # whoever does not hear it notices that its task is gone, or its links
-                calls.on_workers(
-                    self.client, ENDING / 2, end_ranks, self.run, reason, workers=living, on_error="ignore"
-                )
+            # Whoever does not hear it notices that its task is gone, or its links. The answers are not waited for: a
+            # worker that just died would hold up the very event that says so.
+            calls.tell_workers(self.client, CALL, end_ranks, self.run, reason, workers=living)
 
     def _check_heartbeat(self, stall: Stalled) -> None:
-        address = self.placement.addresses[stall.peer]
+        addresses, ended = self.placement.addresses, self._supervisor.ended
+        # A server waits for anybody (peer -1): then it may be any of the others.
+        suspects = [stall.peer] if stall.peer >= 0 else [r for r in range(len(addresses)) if r not in ended]
         with contextlib.suppress(Exception):
-            facts = calls.identity(self.client, CALL).get(address)
+            workers = calls.identity(self.client, CALL)
             limit = config.seconds("comm.timeout")
-            silent = time.time() - facts["last_seen"] if facts else limit + 1
-            if silent > limit:
-                self._events.put(Silent(stall.peer, stall, silent))
+            for rank in suspects:
+                facts = workers.get(addresses[rank])
+                silent = time.time() - facts["last_seen"] if facts else limit + 1
+                if silent > limit and rank != stall.rank:
+                    self._events.put(Silent(rank, stall, silent))
+                    return
 
     def _why_client_lost(self) -> str:
         scheduler = self.client.scheduler.address if self.client.scheduler else "the scheduler"

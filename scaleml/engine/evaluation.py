@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from time import perf_counter as clock
 from typing import Any
 
@@ -23,6 +24,13 @@ class Evaluation:
         This rank's part: X, y, weights.
     group : Group
         The ranks that take part.
+
+    Attributes
+    ----------
+    due_at : float
+        Rows consumed at which the next evaluation is due.
+    done : int
+        Evaluations so far, after the one before the first step.
     """
 
     def __init__(self, plan: Plan, group: Any, held_out: Any, recorder: Recorder) -> None:
@@ -31,18 +39,15 @@ class Evaluation:
         self._held_out = held_out
         self._recorder = recorder
         self._every = plan.evaluate_every
-        self._next = self._every
+        self.due_at: float = self._every or inf
         self.done = -1
         self.kept: Any = None
         self.last: tuple[float, float] | None = None
         """Loss and score of the last evaluation, on all ranks; None without held-out data."""
 
-    def is_due(self, rows: int) -> bool:
-        """Whether the run, with ``rows`` rows consumed, has reached its next evaluation."""
-        if not self._every or rows < self._next:
-            return False
-        self._next = (rows // self._every + 1) * self._every
-        return True
+    def passed(self, rows: int) -> None:
+        """Note that the run, with ``rows`` rows consumed, has been evaluated."""
+        self.due_at = (rows // self._every + 1) * self._every
 
     def of_rank_0(self, w: Any, step: int) -> None:
         """Evaluate rank 0's parameters, where each rank has its own."""

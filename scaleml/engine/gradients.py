@@ -27,6 +27,8 @@ class Gradients:
     ----------
     plan : Plan
         The run.
+    group : Group
+        The ranks; stamps messages with the step and the seconds of computing.
     batches : Batches
         This rank's data.
     buffer : (P + 3,) array
@@ -38,15 +40,13 @@ class Gradients:
     """
 
     def __init__(
-        self, plan: Plan, batches: Any, buffer: Any, recorder: Recorder, rank: int, faults: Sequence[Fault]
+        self, plan: Plan, group: Any, batches: Any, buffer: Any, recorder: Recorder, faults: Sequence[Fault]
     ) -> None:
-        self.rank = rank
+        self._group = group
         self.batches = batches
         self.recorder = recorder
         self.consumed = 0
         self.count = 0
-        self.step = 0
-        self.compute_seconds = 0.0
         self.last_rows = 0
         self._buffer = buffer
         self._sums = buffer[:-TAIL]
@@ -62,28 +62,29 @@ class Gradients:
             loss, weight = self._loss_grad(w, x, y, weights, self._sums)
             if not isfinite(loss):
                 raise self._non_finite(loss, x, y)
-            self._tail[:] = (loss, weight, rows)
+            tail = self._tail
+            tail[0], tail[1], tail[2] = loss, weight, rows
         else:
             self._buffer[:] = 0
         self.last_rows = rows
         if self.slow:
             self._drag(begin)
         seconds = clock() - begin
-        self.compute_seconds = seconds
+        self._group.compute_seconds = seconds  # goes out with this rank's next message
         self.recorder.compute += seconds
         return self._buffer
 
     def _drag(self, begin: float) -> None:
         for fault in self.slow:
-            if fault.active(self.step):
+            if fault.active(self._group.step):
                 sleep((clock() - begin) * (fault.factor - 1))
 
     def _non_finite(self, loss: float, x: Any, y: Any) -> NonFinite:
         shards = sorted({self.batches.locate(self.consumed, self.count, row)[0] for row in (0, int(y.shape[0]) - 1)})
         where = f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]} to {shards[-1]}"
         return NonFinite(
-            f"rank {self.rank}, step {self.step}: the loss over {where} is {loss}. The parameters of the last good step are kept. "
-            "Most often the learning rate is too large or the columns of X differ by orders of magnitude: "
+            f"rank {self._group.rank}, step {self._group.step}: the loss over {where} is {loss}. The parameters of the "
+            "last good step are kept. Most often the learning rate is too large or the columns of X differ by orders of magnitude: "
             "divide the learning rate by 10, or scale X (sklearn.preprocessing.StandardScaler)"
         )
 
@@ -91,13 +92,12 @@ class Gradients:
 class Update:
     """The optimizer as strategies see it: from a gradient sum to new parameters, in place."""
 
-    def __init__(self, plan: Plan, recorder: Recorder, rank: int) -> None:
+    def __init__(self, plan: Plan, group: Any, recorder: Recorder) -> None:
         self.optimizer = plan.optimizer
-        self.rank = rank
+        self._group = group
         self.t = 0 if plan.start is None else plan.start.updates
         self.rows = 0.0 if plan.start is None else plan.start.rows
         """Rows of all ranks that have gone into updates: those that were counted here, times the ranks where they are not summed."""
-        self.step = 0
         self.epoch_loss = self.epoch_weight = 0.0
         self._network = plan.network
         self._steps = plan.steps
@@ -149,7 +149,7 @@ class Update:
         # The squares of finite float32 numbers may overflow: only a value that is itself not finite counts.
         if not bool((abs(mean) < np.inf).all()):
             raise NonFinite(
-                f"rank {self.rank}, step {self.step}: the gradient is not finite (over all ranks' shards of this batch). "
+                f"rank {self._group.rank}, step {self._group.step}: the gradient is not finite (over all ranks' shards of this batch). "
                 "The parameters of the last good step are kept. Divide the learning rate by 10, scale X, or set clip_norm"
             )
 

@@ -33,9 +33,9 @@ def facts_of(client: Client, addresses: Sequence[str]) -> dict[str, dict[str, An
 
 
 def _checked(address: str, answer: Any) -> dict[str, Any]:
-    if isinstance(answer, ModuleNotFoundError):
+    if "ModuleNotFoundError" in repr(answer):  # Dask wraps what happens before the call
         raise StartFailed(
-            f"worker {address} cannot import {answer.name}: install scaleml there, in the same version as here"
+            f"worker {address} cannot import scaleml or what it needs ({answer}): install scaleml there, in the same version as here"
         )
     if not isinstance(answer, dict):
         raise StartFailed(f"worker {address} does not answer: {answer or 'it left the cluster'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import pathlib
 import platform
@@ -13,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from dask.system import CPU_COUNT
 
+import scaleml
 from scaleml.comm import Listener
 from scaleml.engine.commands import Command, Mailbox
 
@@ -98,7 +98,7 @@ def host_facts() -> dict[str, Any]:
         "pid": os.getpid(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "scaleml": importlib.metadata.version("scaleml"),
+        "scaleml": scaleml.__version__,
         "cores": int(CPU_COUNT),
     }
 

@@ -58,12 +58,12 @@ def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
             raise ValueError("the Dask cluster has no workers: add some (cluster.scale(2)), then start again")
         return everyone[: embedded_size()] if embedded else everyone
     if isinstance(workers, Integral):
-        if workers > len(everyone):
+        if int(workers) > len(everyone):
             raise ValueError(
                 f"workers={workers}, but the Dask cluster has {len(everyone)}: each rank needs a worker of its own; "
                 f"add some (cluster.scale({workers})) or ask for fewer"
             )
-        return everyone[:workers]
+        return everyone[: int(workers)]
     chosen = [by_name.get(str(worker), str(worker)) for worker in workers]
     missing = [worker for worker in chosen if worker not in info]
     if missing:
@@ -79,7 +79,7 @@ def check_workers(workers: Any) -> None:
         return
     if isinstance(workers, bool) or not isinstance(workers, Integral | list | tuple):
         raise TypeError(f"workers={workers!r}: must be a number, a list of worker addresses or names, or None for all")
-    if workers < 1 if isinstance(workers, Integral) else not workers:
+    if int(workers) < 1 if isinstance(workers, Integral) else not workers:
         raise ValueError(f"workers={workers!r}: at least one worker is needed; None takes all there are")
 
 

@@ -15,6 +15,7 @@ from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Batches, Shard
 from scaleml.engine import lobby as lobbies
 from scaleml.engine.beacon import Beacon
+from scaleml.engine.errors import NonFinite
 from scaleml.engine.server_loop import ServerLoop
 from scaleml.engine.spec import Outcome, Plan, RankSpec
 from scaleml.engine.threads import pinned
@@ -42,6 +43,7 @@ def rank_main(plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Seq
     beacon = Beacon(worker, task_key(*spec.key), lobby)
     try:
         secede()
+        beacon.report("arrived")
         with pinned(spec.threads):
             outcome = _train(plan, spec, lobby, beacon, worker, shards, held_out)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
@@ -116,7 +118,7 @@ def _joined(shards: Sequence[Shard]) -> Any:
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, CommError | ArithmeticError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, CommError | NonFinite) else f"{type(error).__name__}: {error}"
 
 
 def _cause(error: Exception) -> str:

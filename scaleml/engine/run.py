@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -256,14 +257,20 @@ class Run:
     def on_change(self) -> None:
         """Wake whoever waits; called from the driver's thread."""
         if self.over:
-            while self._closers:
-                self._closers.pop()()
+            self._close()
         with self._changed:
             self._changed.notify_all()
 
     def when_over(self, close: Callable[[], None]) -> None:
-        """Have ``close`` called at the end."""
+        """Have ``close`` called at the end, at once if that has come already."""
         self._closers.append(close)
+        if self.over:
+            self._close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(IndexError):  # two threads may come here; each closer is called once
+            while True:
+                self._closers.pop()()
 
     def _await(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -49,7 +49,10 @@ class ServerLoop:
             if self.group.control != self._applied:
                 self._obey()
             if clients.version != self.group.step:  # a worker that leaves is no update
-                recorder.step(clock(), clients.version, clients.rows * self._epochs_a_row)
+                recorder.updates += 1
+            now = clock()
+            if now >= recorder.due:
+                recorder.flush(now, clients.version, clients.rows * self._epochs_a_row)
         recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
         clients.hand_over(self.optimizer.optimizer.result(self.w, self.state, self.optimizer.t))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.

@@ -16,6 +16,8 @@ from scaleml.engine.rank import rank_main, task_key
 from scaleml.engine.spec import Plan, RankSpec
 
 _CALL: Final = 10.0
+GRACE: Final = 5.0
+"""Seconds that a rank waits for the others beyond the supervisor's patience: which knows better whom to name."""
 
 
 class Start:
@@ -49,6 +51,12 @@ class Start:
         self._token = secrets.token_bytes(32)
         self._nonces = [secrets.token_hex(16) for _ in placement.addresses]
 
+    def bring(self, data: PlacedData) -> list[tuple[list[Any], list[Any]]]:
+        """Bring each training rank its shards and its part of the held-out data, or say where they lie."""
+        workers = self.placement.layout.workers
+        owned = [self.plan.owned(rank) for rank in range(workers)]
+        return data.shards_for(self.client, self.placement.addresses[:workers], len(self.plan.shard_sizes), owned)
+
     def open_places(self) -> dict[str, Any]:
         """Open a place for each rank in its worker's process.
 
@@ -81,12 +89,11 @@ class Start:
                 raise StartFailed(f"worker {address} could not open a place for its rank: {answer}")
         return answers
 
-    def send_ranks(self, answers: dict[str, Any], data: PlacedData, futures: list[Future[Any]]) -> None:
+    def send_ranks(
+        self, answers: dict[str, Any], parts: list[tuple[list[Any], list[Any]]], futures: list[Future[Any]]
+    ) -> None:
         """Submit the ranks, each pinned to its worker, and append their futures to ``futures``."""
         book = {rank: place for answer in answers.values() for rank, place in answer["addresses"].items()}
-        workers = self.placement.layout.workers
-        owned = [self.plan.owned(rank) for rank in range(workers)]
-        parts = data.shards_for(self.client, self.placement.addresses[:workers], len(self.plan.shard_sizes), owned)
         for rank, address in enumerate(self.placement.addresses):
             spec = RankSpec(
                 run=self.run,
@@ -97,10 +104,10 @@ class Start:
                 book=tuple(book[r] for r in range(len(book))),
                 threads=self.placement.threads,
                 comm_timeout=config.seconds("comm.timeout"),
-                start_timeout=self.patience,
+                start_timeout=self.patience + GRACE,
                 shared_memory=config.shared_memory(),
             )
-            shards, held_out = parts[rank] if rank < workers else ([], [])
+            shards, held_out = parts[rank] if rank < len(parts) else ([], [])
             future = self.client.submit(
                 rank_main,
                 self.plan,

@@ -11,6 +11,13 @@ SETTLE: Final = 1.0
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """A rank's task runs on its worker; it still has to meet the others."""
+
+    rank: int
+
+
+@dataclass(frozen=True)
 class Entered:
     """A rank stands in its loop."""
 
@@ -86,7 +93,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Entered | Left | RankFailed | Stalled | Silent | WorkerLost | ClientLost | Applied | Tick
+Event = Arrived | Entered | Left | RankFailed | Stalled | Silent | WorkerLost | ClientLost | Applied | Tick
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Abort:
 
 @dataclass(frozen=True)
 class CheckHeartbeat:
-    """Look whether the worker of ``stall.peer`` is alive."""
+    """Look whether the worker of ``stall.peer`` is alive, or those of all other ranks if it is -1."""
 
     stall: Stalled
 
@@ -143,6 +150,7 @@ class Supervisor:
     workers: int = 0
     state: str = "starting"
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
+    arrived: set[int] = field(default_factory=set)
     entered: set[int] = field(default_factory=set)
     ended: dict[int, str] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
@@ -170,17 +178,14 @@ class Supervisor:
         return instructions + self._conclusion(now)
 
     def _note(self, event: Event, now: float) -> list[Instruction]:
-        if isinstance(event, Entered):
+        if isinstance(event, Arrived):
+            self.arrived.add(event.rank)
+        elif isinstance(event, Entered):
             self.entered.add(event.rank)
             if len(self.entered) == len(self.addresses) and self.state == "starting":
                 self.state = "running"
-        elif isinstance(event, Left):
-            self.ended[event.rank] = event.status
-            self.steps[event.rank] = event.step
-        elif isinstance(event, RankFailed):
-            self._failures.append(event)
-            self.steps[event.rank] = event.step
-            return self._fail(now, event.error)
+        elif isinstance(event, Left | RankFailed):
+            return self._end(event, now)
         elif isinstance(event, Stalled):
             return [CheckHeartbeat(event)]
         elif isinstance(event, Silent):
@@ -199,6 +204,16 @@ class Supervisor:
             self._late = self._who_is_late()
             return self._fail(now, self._late)
         return []
+
+    def _end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
+        self.steps[event.rank] = event.step
+        if isinstance(event, Left):
+            self.ended[event.rank] = event.status
+            if event.status != "failed" or any(failure.rank == event.rank for failure in self._failures):
+                return []
+            event = RankFailed(event.rank, "it did not say why", "peer", event.step)
+        self._failures.append(event)
+        return self._fail(now, event.error)
 
     def _lose(self, address: str, now: float) -> list[Instruction]:
         alive = [rank for rank, at in enumerate(self.addresses) if at == address and rank not in self.ended]
@@ -223,7 +238,7 @@ class Supervisor:
         known = self._root() is not None or self._client_lost is not None
         waited = now - self._failing_since
         # A lost peer is a consequence: Dask may need a moment to say whose worker died.
-        if (all_ended and known) or waited > SETTLE:
+        if (all_ended and known) or self._client_lost is not None or waited > SETTLE:
             self.state = "failed"
             return [Conclude("failed", self._error())]
         return []
@@ -232,6 +247,8 @@ class Supervisor:
         lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]
         if lost:
             return self._lost_words(lost)
+        if self._late is not None:
+            return self._late
         own = [failure for failure in self._failures if failure.cause == "own"]
         if own:
             first = own[0]
@@ -239,13 +256,13 @@ class Supervisor:
                 f"rank {first.rank} on worker {self.addresses[first.rank]} failed at step {first.step}: {first.error}"
             )
         if self._silent is not None:
-            stall = self._silent.stall
+            rank, stall = self._silent.rank, self._silent.stall
             return (
-                f"rank {stall.peer} on worker {self.addresses[stall.peer]} has been silent for {self._silent.seconds:.0f} s, to Dask "
+                f"rank {rank} on worker {self.addresses[rank]} has been silent for {self._silent.seconds:.0f} s, to Dask "
                 f"as well, while rank {stall.rank} waited for it at step {stall.step} ({stall.waiting_for}): its process is "
                 "stopped or its host is out of reach"
             )
-        return self._late
+        return None
 
     def _error(self) -> str:
         root = self._root()
@@ -267,7 +284,9 @@ class Supervisor:
         )
 
     def _who_is_late(self) -> str:
-        rank = min(set(range(len(self.addresses))) - self.entered)
+        # Who has arrived only waits for those who have not: they are the ones to name.
+        missing = set(range(len(self.addresses))) - self.entered
+        rank = min(missing - self.arrived or missing)
         address = self.addresses[rank]
         tasks = self.busy.get(address, [])
         doing = (

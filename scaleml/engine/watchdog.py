@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import shutil
 import signal
 import threading
 import time
@@ -10,6 +12,9 @@ from typing import Any, Final
 
 PARENT: Final = "SCALEML_EMBEDDED_PARENT"
 """Set by the parent for its children alone: the process id they belong to."""
+FOLDER: Final = "SCALEML_EMBEDDED_FOLDER"
+"""Set likewise: where their logs and scratch files lie, which nobody else removes when the parent was killed."""
+PREFIX: Final = "scaleml-cluster-"
 PERIOD: Final = 0.5
 
 
@@ -25,5 +30,8 @@ def _follow(parent: int) -> None:
     from scaleml.data.store import sweep
 
     sweep()
+    folder = pathlib.Path(os.environ[FOLDER])
+    if folder.name.startswith(PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
     # The nanny's worker dies with it: Dask keeps a pipe between the two.
     os.kill(os.getpid(), signal.SIGKILL)

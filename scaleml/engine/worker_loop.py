@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter as clock
 from typing import Any
 
@@ -68,7 +69,8 @@ class WorkerLoop:
         self.batch_size = plan.batch_size
         self.step = 0
         self.epoch = 0
-        self.is_last_step = False
+        self._rows = plan.rows
+        self._rows_done = 0
         self.stopping = False
         self._applied = 0
         self._faults = [fault for fault in plan.faults if fault.rank == group.rank]
@@ -76,9 +78,9 @@ class WorkerLoop:
         self.w = group.buffer(size, plan.dtype)
         self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
         buffer = group.buffer(size + TAIL, plan.dtype)
-        self._gradients = Gradients(plan, batches, buffer, recorder, group.rank, self._faults)
+        self._gradients = Gradients(plan, group, batches, buffer, recorder, self._faults)
         self.gradient = self._gradients.gradient
-        self.optimizer = Update(plan, recorder, group.rank)
+        self.optimizer = Update(plan, group, recorder)
         self.state = plan.optimizer.init(size, plan.dtype)
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
@@ -124,33 +126,27 @@ class WorkerLoop:
 
     def _warm_up(self) -> None:
         # First calls of BLAS and the first touch of memory are no part of training.
-        self._set_count()
+        self._gradients.count = min(self.batch_size, self._rows)
         self.gradient(self.w)
         self.recorder.compute = 0.0
 
     def _train_together(self) -> None:
-        evaluation, last_epoch = self._evaluation, self.plan.epochs - 1
+        evaluation, group, mailbox, epochs = self._evaluation, self.group, self.mailbox, self.plan.epochs
         committed = True
-        while self.epoch <= last_epoch:
-            if committed and (self.mailbox.pending or self.group.control != self._applied):
-                self._obey()
-                if self.stopping:
+        while self.epoch < epochs:
+            if committed:
+                if mailbox.pending or group.control != self._applied:
+                    self._obey()
+                    if self.stopping:
+                        break
+                if self._rows_done >= evaluation.due_at:
+                    self.recorder.flush(clock(), self.step, self._progress())
+                    evaluation.at(self.w, self.step)
+                    evaluation.passed(self._rows_done)
+                if self.progress.is_due and self.progress.decide(self.w, self.state, shared=self.strategy.replicated):
                     break
-            self._set_count()
-            gradients = self._gradients
-            self.is_last_step = self.epoch == last_epoch and gradients.consumed + gradients.count >= self.plan.rows
             self._take_step()
-            committed = self.is_last_step or self.strategy.commits(self.step - 1)
-            if committed and evaluation.is_due(self._rows_done()) and not self.is_last_step:
-                self.recorder.flush(clock(), self.step, self._progress())
-                evaluation.at(self.w, self.step)
-            if (
-                committed
-                and self.progress.is_due
-                and not self.is_last_step
-                and self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
-            ):
-                break
+            committed = self.strategy.commits(self.step - 1)
 
     def _train_with_servers(self) -> None:
         servers = self.servers
@@ -160,7 +156,6 @@ class WorkerLoop:
                 self._obey()
                 if self.stopping:
                     break
-            self._set_count()
             self._take_step()
             self._catch_up()
         servers.leave()
@@ -169,14 +164,33 @@ class WorkerLoop:
             servers.collect(self.w)
         self._workers.broadcast(self.w)
 
+    @property
+    def is_last_step(self) -> bool:
+        """Whether the run ends with this step."""
+        gradients = self._gradients
+        return self.epoch == self.plan.epochs - 1 and gradients.consumed + gradients.count >= self._rows
+
     def _take_step(self) -> None:
+        gradients, recorder = self._gradients, self.recorder
         if self._faults:
             self._suffer()
-        gradients = self._gradients
-        self.group.step = gradients.step = self.optimizer.step = self.step
+        left = self._rows - gradients.consumed
+        gradients.count = count = self.batch_size if self.batch_size < left else left
+        self.group.step = self.step
         self.strategy.step(self.w, self.state, self)
-        self._advance()
-        self.recorder.step(clock(), self.step, self.epoch + gradients.consumed / self.plan.rows)
+        self.step += 1
+        self._rows_done += count
+        recorder.samples += gradients.last_rows
+        recorder.updates += 1
+        if count < left:
+            gradients.consumed += count
+        else:
+            gradients.consumed = 0
+            self.epoch += 1
+            self.progress.epoch_over(self.state)
+        now = clock()
+        if now >= recorder.due:
+            recorder.flush(now, self.step, self._progress())
 
     def _catch_up(self) -> None:
         """Take part in the evaluations that the servers say are due: all workers do, on rank 0's parameters."""
@@ -187,24 +201,8 @@ class WorkerLoop:
             if self.plan.stop is not None and not self.progress.converged:
                 self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
 
-    def _set_count(self) -> None:
-        self._gradients.count = min(self.batch_size, self.plan.rows - self._gradients.consumed)
-
-    def _advance(self) -> None:
-        gradients = self._gradients
-        self.step += 1
-        self.recorder.samples += gradients.last_rows
-        gradients.consumed += gradients.count
-        if gradients.consumed >= self.plan.rows:
-            gradients.consumed = 0
-            self.epoch += 1
-            self.progress.epoch_over(self.state)
-
     def _progress(self) -> float:
-        return self.epoch + self._gradients.consumed / self.plan.rows
-
-    def _rows_done(self) -> int:
-        return self.epoch * self.plan.rows + self._gradients.consumed
+        return self._rows_done / self._rows
 
     def _suffer(self) -> None:
         for fault in self._faults:
@@ -260,7 +258,7 @@ class WorkerLoop:
         began = clock()
         self._confirm(command)
         while True:
-            if self.group.rank == 0:
+            if self.group.rank == 0 and self._applied == self.group.control:  # nothing was announced before the pause
                 told = self.mailbox.wait()
                 if told is None:
                     raise Aborted("the run ended while it was paused")
@@ -295,6 +293,8 @@ class WorkerLoop:
     def _inject(self, fault: Fault) -> None:
         if fault.rank != self.group.rank:
             return
+        if isinstance(fault, Crash | Kill) and fault.step < self.step:
+            fault = replace(fault, step=self.step)
         self._faults.append(fault)
         if isinstance(fault, Slow):
             self._gradients.slow.append(fault)

@@ -125,9 +125,7 @@ class Network:
         loss_sum : float
         weight_sum : float
         """
-        work = self._work.get(type(w))
-        if work is None:
-            work = self._work[type(w)] = Workspace(namespace(w), self.dtype)
+        work = self._workspace(w)
         saved = []
         for block, own in self._parts:
             x, kept = block.forward(w[own], x, work)
@@ -138,6 +136,12 @@ class Network:
             if ready is not None:
                 ready(own)
         return loss_sum, weight_sum
+
+    def _workspace(self, w: Array) -> Workspace:
+        work = self._work.get(type(w))
+        if work is None:
+            work = self._work[type(w)] = Workspace(namespace(w), self.dtype)
+        return work
 
     def penalty(self, w: Array) -> float:
         """Return the penalty of the weights of `w` (P,); the objective is ``loss_sum / weight_sum + penalty(w)``."""
@@ -155,13 +159,19 @@ class Network:
         """Add the penalty's gradient at `w` (P,) to `g` (P,) in place; the subgradient 0 of L1 at 0."""
         if not (self.l1 or self.l2):
             return
+        work = self._workspace(w)
         for block in self.blocks:
-            own = slice(block.start, block.start + block.n_weights)
-            weights, part = w[own], g[own]
+            start, stop = block.start, block.start + block.n_weights
+            weights, part = w[start:stop], g[start:stop]
+            # Into scratch: a fresh array of this size is mapped and faulted in anew at each step.
+            term = work.rows("penalty", stop - start)
             if self.l2:
-                part += weights * self.l2
+                work.xp.multiply(weights, self.l2, out=term)
+                part += term
             if self.l1:
-                part += namespace(w).sign(weights) * self.l1
+                work.xp.sign(weights, out=term)
+                term *= self.l1
+                part += term
 
     def scores(self, w: Array, x: Array) -> Array:
         """Return the last block's output, of shape (n,) or (n, n_outputs), for `w` (P,) and `x` (n, n_features)."""

@@ -104,6 +104,7 @@ class Optimizer(ABC):
         """Return the same optimizer with another learning rate; its state goes on."""
         return replace(self, learning_rate=learning_rate)  # type: ignore[type-var]  # every subclass is a dataclass
 
+    @final
     def apply(
         self, w: Array, g: Array, state: dict[str, Array], t: int, where: Where = None, rate: float | None = None
     ) -> None:

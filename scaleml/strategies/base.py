@@ -43,7 +43,10 @@ class Context(Protocol):
     servers: Any
     clients: Any
     step: int
-    is_last_step: bool
+
+    @property
+    def is_last_step(self) -> bool:
+        """Whether the run ends with this step."""
 
     @property
     def optimizer(self) -> Updater:

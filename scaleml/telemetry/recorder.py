@@ -22,6 +22,17 @@ class Recorder:
         The rank that records.
     meter : Meter
         The group's seconds and bytes; read and reset at each row.
+
+    Attributes
+    ----------
+    compute, apply : float
+        Seconds since the last row.
+    loss_sum, weight, staleness, updates : float
+        Sums since the last row.
+    samples : int
+        Rows of data consumed so far.
+    due : float
+        When the next row is to be written: the caller flushes at the first step that ends after it.
     """
 
     def __init__(self, rank: int, meter: Any) -> None:
@@ -33,15 +44,15 @@ class Recorder:
         self.updates = 0
         self.samples = 0
         self.start = self.excluded = 0.0
-        self._since = self._due = 0.0
+        self._since = self.due = 0.0
         self._rows: deque[tuple[float, ...]] = deque()
         self._evaluations: deque[tuple[float, ...]] = deque()
 
     def begin(self, now: float) -> None:
         """Start the training clock."""
         self.start = self._since = now
-        self._due = now + INTERVAL
-        self._reset_meter()
+        self.due = now + INTERVAL
+        self.meter.reset()
 
     def clock(self, now: float) -> float:
         """Return the seconds of training so far: wall time less what was excluded."""
@@ -55,13 +66,7 @@ class Recorder:
     def skip(self, seconds: float) -> None:
         """Exclude ``seconds`` that just passed, and what the group spent meanwhile."""
         self.exclude(seconds)
-        self._reset_meter()
-
-    def step(self, now: float, step: int, epoch: float) -> None:
-        """Note the end of a step; writes a row when the interval is over."""
-        self.updates += 1
-        if now >= self._due:
-            self.flush(now, step, epoch)
+        self.meter.reset()
 
     def flush(self, now: float, step: int, epoch: float) -> None:
         """Write what has gathered since the last row."""
@@ -93,8 +98,8 @@ class Recorder:
         self.compute = self.apply = self.loss_sum = self.weight = self.staleness = 0.0
         self.updates = 0
         self._since = now
-        self._due = now + INTERVAL
-        self._reset_meter()
+        self.due = now + INTERVAL
+        self.meter.reset()
 
     def evaluated(self, time: float, samples: float, step: int, loss: float, score: float) -> None:
         """Note a held-out evaluation."""
@@ -103,13 +108,6 @@ class Recorder:
     def drain(self) -> tuple[bytes, list[tuple[float, ...]]]:
         """Return all new rows, packed as float64, and all new evaluations."""
         return _pack(self._rows), list(_empty(self._evaluations))
-
-    def _reset_meter(self) -> None:
-        meter = self.meter
-        meter.wait = meter.comm = 0.0
-        meter.bytes_sent = meter.bytes_received = 0
-        for peer in range(len(meter.waited)):
-            meter.waited[peer] = 0.0
 
 
 def _empty(queue: deque[tuple[float, ...]]) -> list[tuple[float, ...]]:

@@ -1,11 +1,14 @@
 """Every collective against NumPy, over every kind of link."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaleml.comm import Mismatch, collectives, inprocess
+from scaleml.comm import Group, Mismatch, collectives, inprocess
 
 LENGTHS = (0, 1, 2, 3, 7, 1000, 1001, 100_003, 300_001)
 DTYPES = ("float32", "float64", "int64")
@@ -34,7 +37,7 @@ def total(parts):
 def test_collectives_agree_with_numpy(size, way):
     def rank(group):
         for n in LENGTHS:
-            for dtype in DTYPES:
+            for dtype in DTYPES if size < 5 else DTYPES[:1]:
                 check(group, n, dtype)
 
     def check(group, n, dtype):
@@ -97,22 +100,11 @@ def test_any_lengths_one_after_the_other(size, lengths, shared):
 
 @given(st.integers(1, 9), st.integers(0, 100_000))
 def test_parts_cover_all_items_once(size, n):
-    class Fake:
-        pass
-
-    fake = Fake()
-    fake.size = size
-    bounds = [collectives_part(fake, rank, n) for rank in range(size)]
+    bounds = [Group.part(SimpleNamespace(size=size), rank, n) for rank in range(size)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == n
     assert all(low <= high for low, high in bounds)
-    assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:], strict=False))
-
-
-def collectives_part(group, rank, n):
-    from scaleml.comm import Group
-
-    return Group.part(group, rank, n)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
 
 
 def test_arrays_of_several_dimensions_and_slices_of_buffers(way):
@@ -165,7 +157,7 @@ def test_different_dtypes_and_operations_are_named(way):
 
     with pytest.raises(Mismatch, match="dtype"):
         inprocess.run(2, dtypes, **way)
-    with pytest.raises(Mismatch, match="allgather number .* allreduce number|allreduce number .* allgather number"):
+    with pytest.raises(Mismatch, match=r"allgather number .* allreduce number|allreduce number .* allgather number"):
         inprocess.run(2, operations, **way)
 
 

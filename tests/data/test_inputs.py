@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -213,6 +215,9 @@ def untouched(
 
     monkeypatch.setattr("scaleml.engine.cluster._own_client", no_cluster)
     scheduler = client.cluster.scheduler
+    until, pause = time.monotonic() + 10, threading.Event()
+    while scheduler.tasks and time.monotonic() < until:  # an earlier run's, on their way out
+        pause.wait(0.01)
     before = scheduler.transition_counter, len(scheduler.get_events("scaleml"))
     with leaks(sockets=False):
         yield

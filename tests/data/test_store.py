@@ -410,7 +410,7 @@ def test_the_watchdog_removes_the_files_of_its_parent(monkeypatch: pytest.Monkey
     # What the embedded cluster's processes do when the process that owns them is gone, without the cluster.
     code = f"""
     import os, subprocess, sys, time
-    environment = dict(os.environ, SCALEML_EMBEDDED_PARENT=str(os.getpid()))
+    environment = dict(os.environ, SCALEML_EMBEDDED_PARENT=str(os.getpid()), SCALEML_EMBEDDED_FOLDER="")
     watch = "from scaleml.engine import watchdog; import time; watchdog.dask_setup(None); print('up', flush=True); time.sleep(100)"
     follower = subprocess.Popen([sys.executable, "-c", watch], env=environment, stdout=subprocess.PIPE)
     follower.stdout.readline()

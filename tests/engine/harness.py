@@ -7,7 +7,8 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from typing import Any
 
 import scaleml
@@ -27,7 +28,7 @@ from scaleml.telemetry import History
 from scaleml.telemetry.recorder import Recorder
 
 Hook = Callable[[int, int, Mailbox], None]
-"""``hook(rank, steps, mailbox)``: called by each rank that trains after each of its steps."""
+"""``hook(rank, step, mailbox)``: called by each rank that trains with each of its gradients; 0 is the warm-up's."""
 
 
 @dataclass
@@ -40,17 +41,6 @@ class Result:
     applied: dict[int, dict[int, int]]
     """Command number -> rank -> steps before it took effect."""
     outcomes: list[Outcome] = field(default_factory=list)
-
-
-class _Hooked(Recorder):
-    def __init__(self, rank: int, meter: Any, mailbox: Mailbox, hook: Hook | None) -> None:
-        super().__init__(rank, meter)
-        self._mailbox, self._hook = mailbox, hook
-
-    def step(self, now: float, step: int, epoch: float) -> None:
-        super().step(now, step, epoch)
-        if self._hook is not None:
-            self._hook(self.rank, step, self._mailbox)
 
 
 def on_threads(
@@ -77,16 +67,20 @@ def on_threads(
     Parameters
     ----------
     commands : sequence of (steps, Command)
-        Arrives at rank 0 once that has taken so many steps.
+        Arrives at rank 0 during the last of so many steps.
     """
     inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
     rows = hold_out(inputs.rows, 0.0, seed)[0]
     signature = Signature(
-        inputs.x.shape[1], inputs.n_outputs, inputs.task, model.dtype, sparse=hasattr(inputs.x, "indptr")
+        n_features=inputs.x.shape[1],
+        n_outputs=inputs.n_outputs,
+        task=inputs.task,  # type: ignore[arg-type]
+        dtype=model.dtype,
+        sparse=hasattr(inputs.x, "indptr"),
     )
     layout = strategy.layout(workers)
-    count = shards or layout.workers
-    bounds = [len(rows) * s // count for s in range(count + 1)]
+    cuts_of_data = shards or layout.workers
+    bounds = [len(rows) * s // cuts_of_data for s in range(cuts_of_data + 1)]
     plan = Plan(
         network=model.build(signature),
         strategy=strategy,
@@ -101,11 +95,7 @@ def on_threads(
         faults=tuple(faults),
     )
     data = [array_shard(inputs, rows[a:b], model.dtype).open() for a, b in pairwise(bounds)]
-    held_out = None
-    if validation:
-        checked = check_inputs(*validation, classifier=model.is_classifier, classes=inputs.classes)
-        cuts = [checked.rows * r // layout.workers for r in range(layout.workers + 1)]
-        held_out = [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
+    held_out = _held_out(model, validation, inputs.classes, layout.workers)
     mailbox = Mailbox()
     history = History()
     applied: dict[int, dict[int, int]] = {}
@@ -119,24 +109,27 @@ def on_threads(
 
         return note
 
-    def after_step(rank: int, steps: int, box: Mailbox) -> None:
+    def after_gradient(rank: int, step: int) -> None:
         if rank == 0:
             for at, command in commands:
-                if at == steps:
-                    box.put(command)
+                if at == step:
+                    mailbox.put(command)
         if hook is not None:
-            hook(rank, steps, box)
+            hook(rank, step, mailbox)
 
     def rank_main(group: Any) -> Outcome:
-        own = dataclasses.replace(plan, network=copy.copy(plan.network))  # networks keep scratch arrays: one a thread
+        network = copy.copy(plan.network)  # networks keep scratch arrays: one a thread
+        network.loss_grad = _hooked(network.loss_grad, partial(after_gradient, group.rank))  # type: ignore[method-assign]
+        own = dataclasses.replace(plan, network=network)
+        recorder = Recorder(group.rank, group.meter)
         loop: WorkerLoop | ServerLoop
         if layout.is_server(group.rank):
-            recorder: Recorder = Recorder(group.rank, group.meter)
             loop = ServerLoop(own, group, report(group.rank), recorder)
         else:
-            recorder = _Hooked(group.rank, group.meter, mailbox, after_step)
-            batches = Batches(Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)])
-            held = held_out[group.rank] if held_out else None
+            batches = Batches(
+                Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)]
+            )
+            held = held_out[group.rank]
             loop = WorkerLoop(own, group, batches, held, mailbox, report(group.rank), recorder)
         try:
             return loop.run()
@@ -149,6 +142,25 @@ def on_threads(
 
     outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
     return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
+
+
+def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[Any]:
+    if not validation:
+        return [None] * workers
+    checked = check_inputs(*validation, classifier=model.is_classifier, classes=classes)
+    cuts = [checked.rows * r // workers for r in range(workers + 1)]
+    return [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
+
+
+def _hooked(loss_grad: Callable[..., Any], told: Callable[[int], None]) -> Callable[..., Any]:
+    calls = count()
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        result = loss_grad(*arguments, **named)
+        told(next(calls))
+        return result
+
+    return call
 
 
 def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:

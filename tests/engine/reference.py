@@ -150,12 +150,10 @@ def local(
     ranks, shards = len(rules), problem.shards
     own = [range(r * shards // ranks, (r + 1) * shards // ranks) for r in range(ranks)]
     copies = [w] * ranks
-    taken = 0
-    for parts in problem.batches(epochs, batch):
+    for taken, parts in enumerate(problem.batches(epochs, batch), 1):
         for rank, rule in enumerate(rules):
             g = problem.gradient(copies[rank], np.concatenate([parts[s] for s in own[rank]]))
             copies[rank] = copies[rank] if g is None else rule(copies[rank], g)
-        taken += 1
         if taken % period == 0:
             copies = [np.mean(copies, axis=0)] * ranks
     return np.mean(copies, axis=0)

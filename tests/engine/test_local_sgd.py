@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engine import harness, reference
-from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem, start
 from numpy.testing import assert_array_equal
 
+from engine import harness, reference
+from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem, start
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
 from scaleml.strategies import AllReduce, LocalSGD

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engine import harness, reference
-from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, close, linear, made, problem
 from numpy.testing import assert_array_equal
 
+from engine import harness, reference
+from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, close, linear, made, problem
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
 from scaleml.strategies import ParameterServer, Serial
@@ -37,7 +37,9 @@ def test_one_worker_is_serial_to_the_bit(train, storage, servers, dtype):
 
 def test_one_worker_is_the_reference():
     x, y, _ = made("binary")
-    expected = reference.serial(problem("binary", shards=1), np.zeros(COLUMNS + 1), reference.Sgd(0.3, 0.9), EPOCHS, BATCH)
+    expected = reference.serial(
+        problem("binary", shards=1), np.zeros(COLUMNS + 1), reference.Sgd(0.3, 0.9), EPOCHS, BATCH
+    )
     result = harness.on_threads(
         linear("binary"), x, y, strategy=ParameterServer(servers=2), optimizer=SGD(0.3, momentum=0.9), workers=1,
         epochs=EPOCHS, batch_size=BATCH,

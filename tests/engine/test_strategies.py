@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engine import harness, reference
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
+from engine import harness, reference
 from scaleml.models import MLP, LinearModel
 from scaleml.optim import SGD, AdaGrad, Adam
 from scaleml.strategies import AllReduce, LocalSGD, Serial
@@ -101,7 +101,7 @@ RULES = {
     "momentum": (SGD(0.05, momentum=0.8), lambda: reference.Sgd(0.05, 0.8)),
     "nesterov": (SGD(0.05, momentum=0.8, nesterov=True), lambda: reference.Sgd(0.05, 0.8, nesterov=True)),
     "adam": (Adam(0.02), lambda: reference.Adam(0.02)),
-    "adagrad": (AdaGrad(0.1), None),
+    "adagrad": (AdaGrad(0.1, epsilon=0.01), lambda: reference.AdaGrad(0.1, 0.01)),
     "invscaling": (SGD(0.5, schedule="invscaling", power_t=0.3), lambda: reference.Sgd(lambda t: 0.5 / t**0.3)),
     "optimal": (
         SGD(schedule="optimal", alpha=0.01),
@@ -112,7 +112,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
-@pytest.mark.parametrize("rule", [name for name in RULES if name != "adagrad"])
+@pytest.mark.parametrize("rule", list(RULES))
 def test_every_optimizer_through_allreduce(rule, kind):
     optimizer, expected_rule = RULES[rule]
     x, y, outputs = made(kind)

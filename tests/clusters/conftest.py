@@ -1,0 +1,71 @@
+"""One small problem for all clusters, and what plain NumPy makes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scaleml
+from engine import reference
+
+EPOCHS, BATCH, RATE = 2, 32, 0.5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Two classes in float64, so that one wrong row shows; `expected` is the answer for a number of shards."""
+
+    X: Any
+    y: Any
+
+    def settings(self, **changed: Any) -> dict[str, Any]:
+        """The arguments of a run, over in a moment."""
+        return {
+            "model": scaleml.LinearModel(penalty=None, dtype="float64"),
+            "X": self.X,
+            "y": self.y,
+            "strategy": scaleml.AllReduce(),
+            "optimizer": scaleml.SGD(RATE),
+            "epochs": EPOCHS,
+            "batch_size": BATCH,
+            **changed,
+        }
+
+    def endless(self, **changed: Any) -> dict[str, Any]:
+        """The arguments of a run that goes on until it is told to stop."""
+        return self.settings(epochs=10**9, **changed)
+
+    def expected(self, shards: int) -> Any:
+        """The parameters after the run of `settings`, by a NumPy loop that shares no code with the package."""
+        problem = reference.Problem(self.X, self.y, (self.X.shape[1], 1), "binary", shards=shards)
+        return reference.serial(problem, np.zeros(self.X.shape[1] + 1), reference.Sgd(RATE), EPOCHS, BATCH)
+
+    def check(self, params: Any, shards: int) -> None:
+        """Fail unless these are the parameters of a run over so many shards."""
+        np.testing.assert_allclose(params, self.expected(shards), rtol=1e-9, atol=1e-12)
+
+
+@pytest.fixture(scope="session")
+def problem() -> Problem:
+    rng = np.random.default_rng(11)
+    X = rng.standard_normal((203, 6))
+    return Problem(X, (X @ np.array([1.0, -2, 3, 0, 0.5, 0]) + 0.3 * rng.standard_normal(203) > 0).astype(int))
+
+
+def poll(condition: Callable[[], Any], deadline: float = 30.0) -> Any:
+    """Ask again and again until the answer is true, and return it; the last answer once the deadline has passed."""
+    until, pause = time.monotonic() + deadline, Event()
+    while not (answer := condition()) and time.monotonic() < until:
+        pause.wait(0.01)
+    return answer
+
+
+@pytest.fixture(name="poll")
+def poll_fixture() -> Callable[..., Any]:
+    return poll

@@ -1,0 +1,162 @@
+"""Time that adds up, bytes that were really sent, and the slow rank named."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import scaleml
+from engine import harness
+from engine.test_strategies import linear
+from scaleml.engine.commands import Command
+from scaleml.faults import Slow
+from scaleml.models import MLP, Network
+from scaleml.optim import SGD
+from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+from scaleml.telemetry import Ledger
+
+STRATEGIES = [Serial(), AllReduce(), LocalSGD(4), ParameterServer(), ParameterServer(servers=2)]
+
+
+def digits():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1200, 50))
+    return x, (x @ rng.normal(size=(50, 10))).argmax(axis=1)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_the_parts_sum_to_the_wall_time(train, strategy):
+    x, y = digits()
+    held_out = (x[:300], y[:300])
+    result = train(MLP((30,)), x, y, strategy=strategy, workers=3, epochs=6, batch_size=60, validation=held_out)
+    ledger = Ledger(result.history)
+    layout = strategy.layout(3)
+    assert ledger.ranks.tolist() == list(range(layout.size))
+    rank, time = result.history["rank"], result.history["time"]
+    clocks = np.array([time[rank == r].max() for r in ledger.ranks])
+    np.testing.assert_allclose(ledger.wall, clocks, rtol=0.02)
+    for part in (ledger.compute, ledger.wait, ledger.comm, ledger.apply, ledger.other):
+        assert (part >= 0).all()
+    assert (ledger.compute[: layout.workers] > 0).all()
+    assert (ledger.compute[layout.workers :] == 0).all()
+    applying = slice(layout.workers, None) if layout.servers else slice(None)
+    assert (ledger.apply[applying] > 0).all()
+    assert ledger.workers.tolist() == [not layout.is_server(r) for r in range(layout.size)]
+    # Evaluations are outside: their clock is the ranks' clock.
+    assert result.history.evaluations["time"].max() <= clocks.max() * 1.02
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_bytes_are_those_on_the_way(train, strategy):
+    x, y = digits()
+    epochs, batch, period = 4, 60, getattr(strategy, "period", 1)
+    result = train(MLP((30,)), x, y, strategy=strategy, workers=3, epochs=epochs, batch_size=batch)
+    ledger = Ledger(result.history)
+    if strategy == Serial():
+        assert ledger.bytes_sent.sum() == ledger.bytes_received.sum() == 0
+        return
+    vector = 4 * (50 * 30 + 30 + 30 * 10 + 10)
+    assert ledger.bytes_sent.sum() == pytest.approx(ledger.bytes_received.sum(), rel=0.05)
+    if strategy.synchronous:
+        exchanges = epochs * len(y) / batch / period
+        sent = ledger.bytes_sent / exchanges / vector
+        # A rank sends between its parts once (2 of 3 reduced, 2 of 3 gathered) and the whole vector to each other.
+        assert (sent >= 0.6).all()
+        assert (sent <= 4.5).all()
+    else:
+        pushes = ledger.updates[:3].sum()
+        assert ledger.bytes_sent[:3].sum() == pytest.approx(pushes * vector, rel=0.1)
+        assert ledger.bytes_sent[3:].sum() == pytest.approx(pushes * vector, rel=0.1)
+
+
+@pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(4)], ids=repr)
+def test_the_slow_rank_is_blamed(train, strategy):
+    x, y = digits()
+    drag = Slow(rank=1, factor=40)
+    settings = {"strategy": strategy, "workers": 3, "epochs": 4, "batch_size": 60}
+    ledger = Ledger(train(MLP((30,)), x, y, faults=[drag], **settings).history)
+    assert ledger.compute[1] > 5 * max(ledger.compute[0], ledger.compute[2]), "the fault did not happen"
+    assert ledger.slow == 1
+    assert (ledger.waits[[0, 2], 1] > 0.4 * ledger.wall[[0, 2]]).all()
+    assert ledger.waits[1].sum() < 0.2 * ledger.wall[1]
+    assert {text.split(" for ")[1] for text in ledger.blame(0.3)} == {"rank 1"}
+    assert ledger.slow_sentence().startswith("rank 1 held up the others")
+
+
+def test_with_a_server_the_others_do_not_wait_for_the_slow_rank(train):
+    x, y = digits()
+    settings = {"strategy": ParameterServer(), "workers": 3, "epochs": 4, "batch_size": 60}
+    ledger = Ledger(train(MLP((30,)), x, y, faults=[Slow(rank=1, factor=40)], **settings).history)
+    assert ledger.updates[1] < 0.5 * min(ledger.updates[0], ledger.updates[2]), "the fault did not happen"
+    assert ledger.waits[[0, 2], 1].sum() < 0.1 * ledger.wall[[0, 2]].sum()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_evaluations_are_no_training_time(monkeypatch, strategy):
+    x, y = digits()
+    spent, real = 0.3, Network.statistics
+
+    def slow(*arguments):
+        threading.Event().wait(spent)
+        return real(*arguments)
+
+    monkeypatch.setattr(Network, "statistics", slow)
+    result = harness.on_threads(
+        MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=300, validation=(x, y)
+    )
+    evaluations = len(result.history.evaluations["time"])
+    assert evaluations >= 3
+    workers = result.history["rank"] < strategy.layout(2).workers
+    assert result.history["time"][workers].max() < 0.5 * spent * evaluations
+    assert Ledger(result.history.rows[workers]).wall.max() < 0.5 * spent * evaluations
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_the_time_of_a_pause_is_no_training_time(strategy):
+    x, y = digits()
+    pause = 1.0
+
+    def hook(rank, step, mailbox):
+        if rank == 0 and step == 5:
+            mailbox.put(Command(1, "pause"))
+            threading.Timer(pause, mailbox.put, [Command(2, "resume")]).start()
+
+    result = harness.on_threads(MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=60, hook=hook)
+    assert len(result.applied[2]) == strategy.layout(2).workers, "it was not paused"
+    workers = result.history["rank"] < strategy.layout(2).workers
+    assert result.history["time"][workers].max() < 0.5 * pause
+    assert Ledger(result.history.rows[workers]).wall.max() < 0.5 * pause
+
+
+def test_a_pause_is_no_training_time(cluster):
+    x, y = digits()
+    run = scaleml.start(MLP((30,)), x, y, strategy=AllReduce(), workers=2, epochs=100_000, batch_size=60)
+    run.pause()
+    run.resume()
+    run.stop()
+    ledger = run.ledger
+    np.testing.assert_allclose(ledger.wall, run.train_seconds, rtol=0.02, atol=0.005)
+
+
+def test_rows_say_how_training_goes():
+    x, y = digits()
+    result = harness.on_threads(
+        linear("multiclass", "float32"), x, y, strategy=AllReduce(), optimizer=SGD(0.1), workers=2, epochs=3,
+        batch_size=60, validation=(x, y),
+    )  # fmt: skip
+    history = result.history
+    for rank in (0, 1):
+        mine = history["rank"] == rank
+        assert history["updates"][mine].sum() == history["step"][mine].max() == 3 * len(y) / 60
+        assert history["samples"][mine].max() == 3 * len(y) / 2
+        assert history["epoch"][mine].max() == 3
+        for column in ("step", "time", "samples"):
+            assert (np.diff(history[column][mine]) >= 0).all()
+    losses = history["loss"][(history["rank"] == 0) & (history["updates"] > 0)]
+    assert np.isfinite(losses).all()
+    assert losses[0] <= np.log(10) + 1e-5
+    assert losses[-1] < losses[0]
+    assert history.evaluations["samples"].tolist() == [0, 1200, 2400, 3600]
+    assert (np.diff(history.evaluations["loss"]) < 0).all()

@@ -1,0 +1,25 @@
+"""The README's code runs, as written."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def blocks():
+    return re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_blocks_run_one_after_the_other(tmp_path):
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks()) + "\nprint('state', run.state, 'best', type(best).__name__)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=110, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "state stopped best TrainedModel" in done.stdout
+
+
+def test_its_picture_is_there():
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text()):
+        assert (README.parent / path).is_file(), path
