@@ -8,7 +8,7 @@ from types import ModuleType
 
 from .report import ONE_THREAD, Row, parser, show
 
-NAMES = ("allreduce", "numpy_loop", "two_ranks", "start")
+NAMES = ("allreduce", "numpy_loop", "two_ranks", "start", "time_to_loss")
 
 
 def main() -> int:
