@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
@@ -15,6 +15,8 @@ from scaleml.estimators.callbacks import CallbackSupport
 from scaleml.optim import Optimizer
 from scaleml.strategies import Strategy
 
+KINDS: Final = [np.float64, np.float32]
+"""What X is trained in: float32 stays, all else becomes float64, as in scikit-learn."""
 EXTRAS: dict[str, Any] = {
     "strategy": [StrOptions({"auto"}), Strategy],
     "workers": [None, Interval(Integral, 1, None, closed="left"), list, tuple],
@@ -42,13 +44,13 @@ class Trained(CallbackSupport):
         self._client = client
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())  # type: ignore[misc]
+        state = dict(super().__getstate__())
         state.pop("_client", None)
         return state
 
     def _seed(self) -> int:
         """Draw the run's seed from ``random_state``."""
-        return int(check_random_state(self.random_state).randint(2**31 - 1))  # type: ignore[attr-defined]
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
 
 def refuse_collections(X: Any, y: Any, *, classifier: bool) -> None:
@@ -84,3 +86,8 @@ def inputs_of(x: Any, y: Any, weights: Any, classes: int | None, rows: Any = Non
     if rows is None:
         return Inputs(x, y, weights, known)
     return Inputs(x[rows], y[rows], None if weights is None else weights[rows], known)
+
+
+def column_of(y: Any) -> Any:
+    """Return a single column as one dimension."""
+    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y

@@ -5,25 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from scaleml.engine.local import OnEpoch
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn import callback as _sk
 except ImportError:  # scikit-learn before 1.9
+    _sk = None
 
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing: this scikit-learn has no callbacks."""
-
-    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method as it is."""
-        return method
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-__all__ = ["CallbackSupport", "told", "with_callbacks"]
+class _Unsupported:
+    """Nothing: this scikit-learn has no callbacks."""
 
-CallbackSupport = CallbackSupportMixin
+
+CallbackSupport: Any = _Unsupported if _sk is None else _sk.CallbackSupportMixin
+
+
+def with_callbacks(method: _Method) -> _Method:
+    """Have scikit-learn's callbacks torn down when the method returns or raises."""
+    return method if _sk is None else cast(_Method, _sk.with_callbacks(method))
 
 
 @contextmanager

@@ -59,6 +59,9 @@ class Layout:
 class Linear(Trained):
     """What ``SGDClassifier`` and ``SGDRegressor`` share."""
 
+    coef_: Any
+    intercept_: Any
+    classes_: Any
     _end: Start | None = None
     _columns: Columns | None = None
 

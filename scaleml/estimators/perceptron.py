@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -24,6 +23,7 @@ from scaleml.optim import SGD, Adam, Optimizer
 class Perceptron(Trained):
     """What ``MLPClassifier`` and ``MLPRegressor`` share."""
 
+    classes_: Any
     _end: Start | None = None
 
     def _check_settings(self: Any, partial: bool) -> None:
@@ -139,11 +139,6 @@ class Perceptron(Trained):
         for name, value in layers(network, outcome.params).items():
             setattr(self, name, value)
         self._end = outcome.end
-        self.n_layers_ = len(self.coefs_) + 1
-        self.n_outputs_ = network.signature.n_outputs
-        self.out_activation_ = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[
-            network.signature.task
-        ]
         self.n_iter_ = outcome.epochs
         self.t_ += outcome.epochs * rows
         self.loss_curve_ = [*self.loss_curve_, *outcome.losses]
@@ -178,11 +173,17 @@ class Perceptron(Trained):
 
 
 def layers(network: Any, params: Any) -> dict[str, Any]:
-    """Return ``coefs_`` and ``intercepts_`` from the vector of parameters."""
+    """Return what scikit-learn predicts with: ``coefs_``, ``intercepts_`` and what they are, from the vector of parameters."""
     coefs, intercepts = [], []
     for block in network.blocks:
         own = params[block.start : block.stop]
         coefs.append(own[: block.n_weights].reshape(block.in_features, block.out_features).copy())
         intercepts.append(own[block.n_weights :].copy())
-    assert all(a.shape[1] == b.shape[0] for a, b in pairwise(coefs))
-    return {"coefs_": coefs, "intercepts_": intercepts}
+    task = network.signature.task
+    return {
+        "coefs_": coefs,
+        "intercepts_": intercepts,
+        "n_layers_": len(coefs) + 1,
+        "n_outputs_": network.signature.n_outputs,
+        "out_activation_": {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[task],
+    }

@@ -1,0 +1,243 @@
+"""scikit-learn's ``SGDClassifier``, trained in parallel."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, final
+
+import numpy as np
+from sklearn import linear_model as sk
+from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_collections, weights_for
+from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.linear import Linear, coded
+from scaleml.optim import Columns
+
+
+@final
+class SGDClassifier(Linear, sk.SGDClassifier):
+    """Linear classifiers (SVM, logistic regression and others) by stochastic gradient descent, in parallel.
+
+    scikit-learn's ``SGDClassifier``: change the import, keep the code. Parameters, attributes and predictions are its own
+    (this class inherits them); what follows is what differs.
+
+    Parameters
+    ----------
+    loss, penalty, alpha, l1_ratio, fit_intercept, max_iter, tol, epsilon, random_state, eta0, power_t, class_weight
+        As in scikit-learn. With several classes, `class_weight` weighs rows, in every class's problem.
+    shuffle : bool
+        Rows are shuffled each epoch in this process while they are few, else once. False needs ``strategy="auto"``.
+    verbose : int
+        A line an epoch when trained in this process.
+    n_jobs : int
+        No effect: see `workers`.
+    learning_rate : {"optimal", "constant", "invscaling", "adaptive"}
+        scikit-learn steps on a row, this class on a batch: its step is about the sum of the steps that scikit-learn would
+        take on those rows, in each column no longer than what is stable there (see Notes). ``"pa1"`` and ``"pa2"`` are
+        refused.
+    early_stopping, validation_fraction, n_iter_no_change : bool, float, int
+        As in scikit-learn; with several classes all are judged together, by the accuracy.
+    warm_start : bool
+    average : bool or int
+        As in scikit-learn, to the next full batch.
+    strategy : "auto" or Strategy
+        ``"auto"`` trains data of up to 5e8 multiplications an epoch (values times outputs, or times weights: about
+        0.3 s of one core) in this process, without a cluster, and more than that with ``AllReduce()``
+        on the current Dask cluster, or on an embedded one. A strategy such as ``LocalSGD(8)``
+        always trains on a cluster.
+    workers : int, list of addresses or None
+        Which workers of the cluster; None for all.
+    batch_size : int or "auto"
+        The global batch; ``"auto"`` is 1/64 of the rows, at least 16 and at most 1024.
+    optimizer : Optimizer, optional
+        Instead of `learning_rate`, `eta0`, `power_t` and `average`: for example ``Adam(0.01)``, with its own steps a batch.
+
+    Attributes
+    ----------
+    coef_, intercept_, classes_, n_features_in_, feature_names_in_, n_iter_, t_
+        As in scikit-learn.
+    client : distributed.Client or None
+        Set it to train on a certain cluster. A property, neither cloned nor pickled.
+
+    Raises
+    ------
+    ValueError
+        When training runs into infinity, or for a setting that only scikit-learn has.
+
+    Notes
+    -----
+    A batch of B rows moves coordinate j by ``g_j / (1 / (B eta) + c_j)``, with scikit-learn's rate ``eta`` and a bound
+    ``c_j`` measured from the data (see `scaleml.optim.RowSteps`), which tightens by a tenth of itself each epoch. Columns
+    need no scaling, and no rate diverges. The objective is scikit-learn's. Weights of rows are scaled to mean 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from scaleml.linear_model import SGDClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> bool(SGDClassifier(random_state=0).fit(X, y).score(X, y) > 0.95)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {**sk.SGDClassifier._parameter_constraints, **EXTRAS}
+
+    def __init__(
+        self,
+        loss: str = "hinge",
+        *,
+        penalty: str | None = "l2",
+        alpha: float = 0.0001,
+        l1_ratio: float | None = 0.15,
+        fit_intercept: bool = True,
+        max_iter: int = 1000,
+        tol: float | None = 1e-3,
+        shuffle: bool = True,
+        verbose: int = 0,
+        epsilon: float = 0.1,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        learning_rate: str = "optimal",
+        eta0: float = 0.01,
+        power_t: float = 0.5,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        class_weight: Any = None,
+        warm_start: bool = False,
+        average: bool | int = False,
+        strategy: Any = "auto",
+        workers: Any = None,
+        batch_size: int | str = "auto",
+        optimizer: Any = None,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            penalty=penalty,
+            alpha=alpha,
+            l1_ratio=l1_ratio,
+            fit_intercept=fit_intercept,
+            max_iter=max_iter,
+            tol=tol,
+            shuffle=shuffle,
+            verbose=verbose,
+            epsilon=epsilon,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            learning_rate=learning_rate,
+            eta0=eta0,
+            power_t=power_t,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            class_weight=class_weight,
+            warm_start=warm_start,
+            average=average,
+        )
+        self.strategy = strategy
+        self.workers = workers
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+
+    @with_callbacks
+    def fit(self, X: Any, y: Any, coef_init: Any = None, intercept_init: Any = None, sample_weight: Any = None) -> Any:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            Labels of any kind.
+        coef_init : array of shape (n_classes, n_features), optional
+            Where to start.
+        intercept_init : array of shape (n_classes,), optional
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        self._check_settings(partial=False)
+        refuse_collections(X, y, classifier=True)
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
+        check_classification_targets(y)
+        classes = np.unique(y)
+        if len(classes) < 2:
+            raise ValueError(f"The number of classes has to be greater than one; got {len(classes)} class")
+        if self.warm_start and getattr(self, "coef_", None) is not None:
+            coef_init = self.coef_ if coef_init is None else coef_init
+            intercept_init = self.intercept_ if intercept_init is None else intercept_init
+        self.classes_, self.t_, self._end, self._columns = classes, 1.0, None, None
+        self._learn(X, y, sample_weight, self.max_iter, (coef_init, intercept_init))
+        self._warn()
+        return self
+
+    @with_callbacks
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
+        """Go on for one epoch over these rows.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        classes : array of shape (n_classes,), optional
+            All labels that will ever come; needed in the first call.
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        self._check_settings(partial=True)
+        refuse_collections(X, y, classifier=True)
+        first = not hasattr(self, "classes_")
+        if first and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight 'balanced' is not supported for partial_fit: pass compute_class_weight('balanced', "
+                "classes=classes, y=y) of a large enough sample as a dict"
+            )
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", reset=first)
+        check_classification_targets(y)
+        _check_classes(self, classes)
+        if first or not hasattr(self, "t_"):
+            self.t_, self._columns = 1.0, None
+        if self._columns is None:
+            self._columns = Columns(X.shape[1])
+        self._learn(X, y, sample_weight, 1, None)
+        return self
+
+    def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:
+        """Train on checked data; ``init`` is where to start, or None to go on."""
+        codes = np.searchsorted(self.classes_, y)
+        factors = None
+        if self.class_weight is not None:
+            factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[codes]
+        weights = weights_for(sample_weight, X, factors)
+        target, n_classes = coded(self.loss, codes, len(self.classes_), X.dtype)
+        whole = inputs_of(X, target, weights, n_classes)
+        if init is None:
+            begin = self._go_on(whole)
+        else:
+            begin = None if all(part is None for part in init) else self._from(init[0], init[1], whole)
+        train, held = whole, None
+        if self.early_stopping:
+            splitter = StratifiedShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
+            rows, held_rows = next(splitter.split(np.zeros((len(y), 1)), codes))
+            train = inputs_of(X, target, weights, n_classes, rows)
+            held = inputs_of(X, target, weights, n_classes, held_rows)
+        self._train(train, held, epochs=epochs, begin=begin, given=(X, y, sample_weight))
+
+
+def _check_classes(estimator: Any, classes: Any) -> None:
+    """Set ``classes_`` in the first call of ``partial_fit``; raise where later ones differ."""
+    known = getattr(estimator, "classes_", None)
+    if known is None:
+        if classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        estimator.classes_ = np.unique(classes)
+    elif classes is not None and not np.array_equal(known, np.unique(classes)):
+        raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}")
