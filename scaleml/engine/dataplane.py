@@ -36,7 +36,7 @@ class Data:
     model : Model
         What is to be trained.
     X, y, sample_weight, validation
-        As ``train`` takes them; or ``Inputs`` that were checked already.
+        As ``train`` takes them; or X, and the validation data, as ``Inputs`` that were checked already.
     seed : int
         Decides the order of the rows.
     find : callable
@@ -99,7 +99,8 @@ class Data:
     # NumPy, SciPy, pandas.
 
     def _place_arrays(self, X: Any, y: Any, sample_weight: Any, validation: Any) -> None:
-        inputs = X if isinstance(X, Inputs) else check_inputs(X, y, sample_weight, classifier=self._model.is_classifier)
+        checked = isinstance(X, Inputs)
+        inputs = X if checked else check_inputs(X, y, sample_weight, classifier=self._model.is_classifier)
         self.classes = inputs.classes
         self._sign(int(inputs.x.shape[1]), hasattr(inputs.x, "indptr"), 0 if inputs.y.ndim == 1 else inputs.y.shape[1])
         held_out: Any = None
@@ -108,10 +109,8 @@ class Data:
             rows, held = hold_out(inputs.rows, validation, self._seed)
             _refuse_empty_side(validation, len(rows), len(held))
             held_out = inputs
-        elif isinstance(validation, Inputs):
-            held_out, held = validation, rows_of(validation.rows)
-        elif validation is not None and not is_collection(validation[0]):
-            held_out = self._checked(*validation)
+        elif isinstance(validation, Inputs) or (validation is not None and not is_collection(validation[0])):
+            held_out = validation if isinstance(validation, Inputs) else self._checked(*validation)
             held = rows_of(held_out.rows)
         self._parts.append(StoredPart(inputs, rows, self._dtype, "X", self._nonce))
         if held_out is not None:
@@ -150,10 +149,10 @@ class Data:
             held = StagedPart(staged, self._codes(staged, "y"), held_out=True, ordered=False)
             _refuse_empty_side(fraction, train.rows, held.rows)
             self._parts.append(held)
-        elif validation is not None and is_collection(validation[0]):
+        elif validation is not None and not isinstance(validation, Inputs) and is_collection(validation[0]):
             self._hold_out_collection(*validation)
         elif validation is not None:
-            inputs = self._checked(*validation)
+            inputs = validation if isinstance(validation, Inputs) else self._checked(*validation)
             self._parts.append(StoredPart(inputs, rows_of(inputs.rows), self._dtype, "the validation X", self._nonce))
 
     def _hold_out_collection(self, X: Any, y: Any, sample_weight: Any = None) -> None:

@@ -46,9 +46,10 @@ def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) 
     check_width(X.shape, model)
     if len(X.chunks[1]) > 1:
         X = X.rechunk({1: -1})
+    settings = {"dtype": dtype, "meta": meta, "token": f"scaleml-{method}"}
     if outputs is None:
-        return X.map_blocks(_apply, method, _sent(model), drop_axis=1, dtype=dtype, meta=meta)
-    return X.map_blocks(_apply, method, _sent(model), chunks=(X.chunks[0], (outputs,)), dtype=dtype, meta=meta)
+        return X.map_blocks(_apply, method, _sent(model), drop_axis=1, **settings)
+    return X.map_blocks(_apply, method, _sent(model), chunks=(X.chunks[0], (outputs,)), **settings)
 
 
 def statistics(model: Any, X: Any, y: Any, sample_weight: Any) -> Any:

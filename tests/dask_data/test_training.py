@@ -15,9 +15,12 @@ import scaleml
 from dask_data import oracle
 from scaleml import MLP, AllReduce, LinearModel, Serial
 from scaleml.data.collections import partitions_of
+from scaleml.data.inputs import check_inputs
 from scaleml.data.pieces import Recipe
+from scaleml.engine.dataplane import Data
 from scaleml.engine.placing import PlacedData
 from scaleml.engine.staged import Staged, homes_of
+from scaleml.engine.train import finder
 
 RNG = np.random.default_rng(5)
 ROWS = 500
@@ -306,3 +309,14 @@ def test_what_this_process_holds_goes_straight_to_the_workers(client: Client) ->
     labels = np.arange(rows) % 2  # 16 MB
     run = scaleml.train(LinearModel(), X, labels, epochs=1, batch_size=10_000, client=client)
     assert run.plan.rows == rows
+
+
+@pytest.mark.parametrize("X", [DENSE, dense()], ids=["NumPy", "Dask"])
+def test_data_that_was_checked_already_is_taken_as_it_is(X: Any, client: Client) -> None:
+    checked = check_inputs(DENSE, LETTERS, classifier=True)
+    train = checked if X is DENSE else X
+    data = Data(LinearModel(), train, column(LETTERS), None, checked, 0, finder(client, None))
+    try:
+        assert (data.rows, data.placed.held_out.rows) == (ROWS, ROWS)
+    finally:
+        data.close()
