@@ -15,11 +15,7 @@ from distributed import Client, Future
 from scaleml.engine import calls, config, inbox, starting
 from scaleml.engine.commands import Command
 from scaleml.engine.errors import StartFailed
-from scaleml.engine.lobby import deliver, end_ranks
-from scaleml.engine.placement import Placement
-from scaleml.engine.placing import PlacedData
-from scaleml.engine.spec import Outcome, Plan
-from scaleml.engine.supervisor import (
+from scaleml.engine.events import (
     Abort,
     Applied,
     Arrived,
@@ -28,15 +24,20 @@ from scaleml.engine.supervisor import (
     Conclude,
     Entered,
     Event,
+    GivenUp,
     Instruction,
     Left,
     RankFailed,
     Silent,
     Stalled,
-    Supervisor,
     Tick,
     WorkerLost,
 )
+from scaleml.engine.lobby import deliver, end_ranks
+from scaleml.engine.placement import Placement
+from scaleml.engine.placing import PlacedData
+from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.supervisor import Supervisor
 
 TICK: Final = 0.1
 CALL: Final = 10.0
@@ -105,6 +106,10 @@ class Driver:
         address = self.placement.addresses[0]
         answer = calls.on_workers(self.client, CALL, deliver, (self.run, 0, 0), command, workers=[address])
         return bool(answer[address])
+
+    def give_up(self) -> None:
+        """End a run that is still starting."""
+        self._events.put(GivenUp())
 
     def has_applied(self, number: int) -> bool:
         """Whether command ``number`` has taken effect on all ranks."""
@@ -220,9 +225,9 @@ class Driver:
                     return
 
     def _why_client_lost(self) -> str:
-        scheduler = self.client.scheduler.address if self.client.scheduler else "the scheduler"
+        scheduler = self.client.scheduler.address if self.client.scheduler else "unknown"
         return (
-            f"the Dask client is {self.client.status}: it was closed, or the cluster at {scheduler} is gone; the ranks end by themselves. "
+            f"the Dask client is {self.client.status}: it was closed, or its scheduler ({scheduler}) is gone; the ranks end by themselves. "
             "Start the run again with a client that is connected"
         )
 

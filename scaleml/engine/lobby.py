@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import platform
+import sys
 import threading
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 from dask.system import CPU_COUNT
 
-import scaleml
 from scaleml.comm import Listener
 from scaleml.engine.commands import Command, Mailbox
 
@@ -98,7 +98,7 @@ def host_facts() -> dict[str, Any]:
         "pid": os.getpid(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "scaleml": scaleml.__version__,
+        "scaleml": sys.modules["scaleml"].__version__,
         "cores": int(CPU_COUNT),
     }
 

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, final
 
 import numpy as np
@@ -67,6 +68,7 @@ class Run:
         self._changed = threading.Condition()
         self._strategy = driver.plan.strategy
         self._commands = 0
+        self._telling = threading.Lock()
         self._closers: list[Callable[[], None]] = []
 
     # What it is.
@@ -192,7 +194,8 @@ class Run:
         """
         settings: dict[str, Any] = {}
         if learning_rate is not None:
-            if not (isinstance(learning_rate, int | float) and 0 < learning_rate < np.inf):
+            real = isinstance(learning_rate, Real) and not isinstance(learning_rate, bool)
+            if not (real and 0 < learning_rate < np.inf):
                 raise ValueError(f"learning_rate={learning_rate!r}: must be a positive number")
             settings["learning_rate"] = float(learning_rate)
         if batch_size is not None:
@@ -285,11 +288,16 @@ class Run:
     def _tell(self, verb: str, settings: dict[str, Any] | None = None, until_over: bool = False) -> None:
         if self.over:
             raise RuntimeError(f"the run is {self.state}: it can no longer be told to {verb}; start a new one")
+        if until_over and self.state == "starting":
+            self._driver.give_up()
+            self._await(lambda: self.over, None)
+            return
         if not self._await(lambda: self.state != "starting", _ACKNOWLEDGE):
-            raise TimeoutError(f"the run is still starting after {_ACKNOWLEDGE:g} s")
-        self._commands += 1
-        number = self._commands
-        heard = self.over or self._driver.send(Command(number, verb, settings or {}))
+            raise TimeoutError(f"the run is still starting after {_ACKNOWLEDGE:g} s; stop() gives it up")
+        with self._telling:  # ranks apply commands by number: none may be left out
+            number = self._commands + 1
+            heard = self.over or self._driver.send(Command(number, verb, settings or {}))
+            self._commands = number if heard else self._commands
         if heard:
             done = (lambda: self.over) if until_over else (lambda: self.over or self._driver.has_applied(number))
             if not self._await(done, None if until_over else _ACKNOWLEDGE):

@@ -6,119 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from scaleml.engine.events import (
+    Abort,
+    Applied,
+    Arrived,
+    CheckHeartbeat,
+    ClientLost,
+    Conclude,
+    Entered,
+    Event,
+    GivenUp,
+    Instruction,
+    Left,
+    RankFailed,
+    Silent,
+    Stalled,
+    Tick,
+    WorkerLost,
+)
+
 SETTLE: Final = 1.0
 """Seconds to wait for the root of a failure after its first sign, and for the other ranks to end."""
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """A rank's task runs on its worker; it still has to meet the others."""
-
-    rank: int
-
-
-@dataclass(frozen=True)
-class Entered:
-    """A rank stands in its loop."""
-
-    rank: int
-
-
-@dataclass(frozen=True)
-class Left:
-    """A rank's task is over."""
-
-    rank: int
-    status: str
-    step: int
-
-
-@dataclass(frozen=True)
-class RankFailed:
-    """A rank ended with an error; ``cause`` is ``own``, ``peer`` or ``told``."""
-
-    rank: int
-    error: str
-    cause: str
-    step: int
-    peer: int = -1
-
-
-@dataclass(frozen=True)
-class Stalled:
-    """A rank waits for another one for a long time."""
-
-    rank: int
-    peer: int
-    step: int
-    waiting_for: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Silent:
-    """The worker of a rank that others wait for has sent no heartbeat to Dask for a long time."""
-
-    rank: int
-    stall: Stalled
-    seconds: float
-
-
-@dataclass(frozen=True)
-class WorkerLost:
-    """Dask removed a worker."""
-
-    address: str
-
-
-@dataclass(frozen=True)
-class ClientLost:
-    """The Dask client closed or lost its scheduler."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Applied:
-    """A command took effect on a rank."""
-
-    rank: int
-    number: int
-    verb: str
-    step: int
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time has passed."""
-
-
-Event = Arrived | Entered | Left | RankFailed | Stalled | Silent | WorkerLost | ClientLost | Applied | Tick
-
-
-@dataclass(frozen=True)
-class Abort:
-    """End all ranks that still live."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class CheckHeartbeat:
-    """Look whether the worker of ``stall.peer`` is alive, or those of all other ranks if it is -1."""
-
-    stall: Stalled
-
-
-@dataclass(frozen=True)
-class Conclude:
-    """The run is over."""
-
-    state: str
-    error: str | None = None
-
-
-Instruction = Abort | CheckHeartbeat | Conclude
 
 
 @dataclass
@@ -159,6 +67,9 @@ class Supervisor:
     _silent: Silent | None = None
     _client_lost: str | None = None
     _late: str | None = None
+    _given_up: bool = False
+    _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
+    _settled: set[int] = field(default_factory=set)
     _failing_since: float | None = None
 
     @property
@@ -167,8 +78,12 @@ class Supervisor:
         return self.state in ("finished", "stopped", "failed")
 
     def has_applied(self, number: int) -> bool:
-        """Whether all ranks that train have applied command ``number``."""
-        return len(self.applied.get(number, ())) == self.workers
+        """Whether all ranks that train have applied command ``number``.
+
+        Where ranks keep their own pace, one may wait for the others in an evaluation while they are parked: after a
+        moment rank 0 speaks for all.
+        """
+        return number in self._settled or len(self.applied.get(number, ())) == self.workers
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take in an event at time ``now`` (seconds) and say what is to be done."""
@@ -188,22 +103,42 @@ class Supervisor:
             return self._end(event, now)
         elif isinstance(event, Stalled):
             return [CheckHeartbeat(event)]
-        elif isinstance(event, Silent):
-            self._silent = event
-            return self._fail(now, f"rank {event.rank} is silent")
-        elif isinstance(event, WorkerLost) and event.address in self.addresses:
-            return self._lose(event.address, now)
-        elif isinstance(event, ClientLost):
-            self._client_lost = event.reason
-            return self._fail(now, event.reason)
         elif isinstance(event, Applied):
             self.applied.setdefault(event.number, {})[event.rank] = event.step
+            if event.rank == 0:
+                self._first_applied[event.number] = event.verb, now
             if self.has_applied(event.number):
-                self.state = {"pause": "paused", "resume": "running"}.get(event.verb, self.state)
-        elif isinstance(event, Tick) and self.state == "starting" and now > self.start_by:
+                self._enact(event.number, event.verb)
+        elif isinstance(event, Tick):
+            return self._look(now)
+        else:
+            return self._note_blow(event, now)
+        return []
+
+    def _note_blow(self, event: Silent | WorkerLost | ClientLost | GivenUp, now: float) -> list[Instruction]:
+        if isinstance(event, WorkerLost):
+            return self._lose(event.address, now) if event.address in self.addresses else []
+        if isinstance(event, Silent):
+            self._silent, reason = event, f"rank {event.rank} is silent"
+        elif isinstance(event, ClientLost):
+            self._client_lost = reason = event.reason
+        else:
+            self._given_up, reason = True, "the run was stopped while it was starting"
+        return self._fail(now, reason)
+
+    def _look(self, now: float) -> list[Instruction]:
+        for number, (verb, since) in list(self._first_applied.items()):
+            if now - since > SETTLE:
+                self._enact(number, verb)
+        if self.state == "starting" and now > self.start_by:
             self._late = self._who_is_late()
             return self._fail(now, self._late)
         return []
+
+    def _enact(self, number: int, verb: str) -> None:
+        self._settled.add(number)
+        self._first_applied.pop(number, None)
+        self.state = {"pause": "paused", "resume": "running"}.get(verb, self.state)
 
     def _end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
         self.steps[event.rank] = event.step
@@ -235,10 +170,13 @@ class Supervisor:
                 return []
             self.state = "stopped" if "stopped" in self.ended.values() else "finished"
             return [Conclude(self.state)]
+        if self._given_up and (all_ended or now - self._failing_since > SETTLE):
+            self.state = "stopped"
+            return [Conclude("stopped")]
         known = self._root() is not None or self._client_lost is not None
         waited = now - self._failing_since
         # A lost peer is a consequence: Dask may need a moment to say whose worker died.
-        if (all_ended and known) or self._client_lost is not None or waited > SETTLE:
+        if not self._given_up and ((all_ended and known) or self._client_lost is not None or waited > SETTLE):
             self.state = "failed"
             return [Conclude("failed", self._error())]
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -177,9 +178,7 @@ def result(run: Any) -> Result:
 
 def await_condition(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
     """Wait until `condition` holds, or for so many seconds; return whether it does."""
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return True
+    until, pause = time.monotonic() + seconds, threading.Event()
+    while not (holds := bool(condition())) and time.monotonic() < until:
         pause.wait(0.01)
-    return bool(condition())
+    return holds

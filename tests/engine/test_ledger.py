@@ -89,7 +89,7 @@ def test_with_a_server_the_others_do_not_wait_for_the_slow_rank(train):
     x, y = digits()
     settings = {"strategy": ParameterServer(), "workers": 3, "epochs": 4, "batch_size": 60}
     ledger = Ledger(train(MLP((30,)), x, y, faults=[Slow(rank=1, factor=40)], **settings).history)
-    assert ledger.updates[1] < 0.5 * min(ledger.updates[0], ledger.updates[2]), "the fault did not happen"
+    assert ledger.updates[1] < 0.25 * (ledger.updates[0] + ledger.updates[2]), "the fault did not happen"
     assert ledger.waits[[0, 2], 1].sum() < 0.1 * ledger.wall[[0, 2]].sum()
 
 

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaleml.engine.supervisor import (
-    SETTLE,
+from scaleml.engine.events import (
     Abort,
     Applied,
     CheckHeartbeat,
     ClientLost,
     Conclude,
     Entered,
+    GivenUp,
     Left,
     RankFailed,
     Silent,
     Stalled,
-    Supervisor,
     Tick,
     WorkerLost,
 )
+from scaleml.engine.supervisor import SETTLE, Supervisor
 
 ADDRESSES = ("tcp://a", "tcp://b", "tcp://b")  # two workers, and a server beside the second
 START_BY = 60.0
@@ -227,3 +227,24 @@ def test_any_sequence_of_events_has_one_end(events, gaps):
     assert (machine.state == "failed") == failed
     if failed:
         assert instructions[-1].error
+
+
+def test_a_start_that_was_given_up_ends_stopped_once_its_ranks_have_gone():
+    machine = supervisor()
+    feed(machine, Entered(0))
+    assert feed(machine, GivenUp()) == [Abort("the run was stopped while it was starting")]
+    told = [RankFailed(rank, "aborted", "told", 0) for rank in range(3)]
+    assert feed(machine, *told, Left(0, "failed", 0), Left(1, "failed", 0)) == []
+    assert feed(machine, Left(2, "failed", 0)) == [Conclude("stopped")]
+
+
+def test_rank_0_speaks_for_all_where_another_cannot_confirm():
+    machine = running()
+    feed(machine, Applied(0, 1, "pause", 5), now=10.0)
+    feed(machine, Tick(), now=10.0 + SETTLE / 2)
+    assert not machine.has_applied(1)
+    feed(machine, Tick(), now=10.01 + SETTLE)
+    assert machine.has_applied(1)
+    assert machine.state == "paused"
+    feed(machine, Applied(1, 1, "pause", 5), now=12.0)
+    assert machine.state == "paused"
