@@ -35,7 +35,8 @@ def test_every_strategy_trains_every_estimator_to_the_same_score(strategy, class
         with pytest.warns() if "max_iter" in settings else contextlib.nullcontext():
             here.fit(X, y)
             there.fit(X, y)
-        assert there.score(X, y) > here.score(X, y) - 0.03
+        # Gradients at parameters that others have moved on from train less well in the same number of epochs.
+        assert there.score(X, y) > here.score(X, y) - (0.03 if strategy.synchronous else 0.15)
         assert pickle.loads(pickle.dumps(there)).score(X, y) == there.score(X, y)
 
 
