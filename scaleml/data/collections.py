@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dask.base import is_dask_collection
 
 from scaleml.data.frames import REAL, refuse_columns
 
@@ -75,6 +74,15 @@ def partitions_of(X: Any, y: Any, sample_weight: Any, name: str = "X") -> Partit
     every = [X, y, sample_weight]
     weights = None if sample_weight is None else _delayed(sample_weight, every)
     return Partitions(_delayed(X, every), _delayed(y, every), weights, rows, row_nbytes)
+
+
+def is_dask_collection(value: Any) -> bool:
+    """Return whether Dask would compute this; without importing Dask where it would not."""
+    if not hasattr(value, "__dask_graph__"):
+        return False
+    from dask.base import is_dask_collection as known
+
+    return bool(known(value))
 
 
 def is_frame(value: Any) -> bool:

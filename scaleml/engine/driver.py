@@ -231,7 +231,7 @@ class Driver:
     def _why_client_lost(self) -> str:
         scheduler = self.client.scheduler.address if self.client.scheduler else "unknown"
         return (
-            f"the Dask client is {self.client.status}: it was closed, or its scheduler ({scheduler}) is gone; the ranks end by themselves. "
+            f"the Dask client is {self.client.status}: it was closed, or the cluster at {scheduler} is gone; the ranks end by themselves. "
             "Start the run again with a client that is connected"
         )
 

@@ -10,6 +10,7 @@ from dask.delayed import delayed
 
 from scaleml.data.collections import is_frame, partitions_of
 from scaleml.data.frames import refuse_columns
+from scaleml.engine.trained import check_width
 
 
 def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) -> Any:
@@ -59,15 +60,6 @@ def statistics(model: Any, X: Any, y: Any, sample_weight: Any) -> Any:
     sent, function = _sent(model), delayed(_statistics, pure=True)
     sums = [function(sent, *part) for part in zip(parts.x, parts.y, weights, strict=True)]
     return np.sum(compute(*sums), axis=0)
-
-
-def check_width(shape: Any, model: Any) -> None:
-    """Raise ValueError unless X has the columns the model was trained on."""
-    expected = model.network.signature.n_features
-    if len(shape) != 2 or not (shape[1] == expected or shape[1] != shape[1]):
-        raise ValueError(
-            f"X has shape {tuple(shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
-        )
 
 
 def _sent(model: Any) -> Any:

@@ -23,6 +23,7 @@ from scaleml.telemetry.bundle import bundle
 from scaleml.telemetry.report import run_fragment, run_text
 
 _ACKNOWLEDGE = 30.0
+_PATIENCE = 5.0  # seconds that a stop waits for a start: most take a tenth of one
 
 
 @final
@@ -288,7 +289,7 @@ class Run:
     def _tell(self, verb: str, settings: dict[str, Any] | None = None, until_over: bool = False) -> None:
         if self.over:
             raise RuntimeError(f"the run is {self.state}: it can no longer be told to {verb}; start a new one")
-        if until_over and self.state == "starting":
+        if until_over and not self._await(lambda: self.state != "starting", _PATIENCE):
             self._driver.give_up()
             self._await(lambda: self.over, None)
             return

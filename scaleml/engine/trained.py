@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, final
 
 import numpy as np
-from dask.base import compute
 
 from scaleml import arrays
 from scaleml.data.collections import is_collection
 from scaleml.data.frames import matrix_of_frame
 from scaleml.data.inputs import check_inputs
-from scaleml.engine import lazy
 from scaleml.models import Network
 
 _ROWS, _BYTES = 256, 1 << 20
@@ -90,13 +88,20 @@ class TrainedModel:
 
     def _evaluate(self, X: Any, y: Any, sample_weight: Any) -> tuple[float, float]:
         if is_collection(X):
+            from scaleml.engine import lazy
+
             self._check(X)
             return self.network.summarise(lazy.statistics(self, X, y, sample_weight))
-        y, sample_weight = compute(y, sample_weight, traverse=False)
+        if is_collection(y, sample_weight):
+            from dask.base import compute
+
+            y, sample_weight = compute(y, sample_weight, traverse=False)
         return self.network.summarise(self.statistics(X, y, sample_weight))
 
     def _by_rows(self, method: str, X: Any, function: Any) -> Any:
         if is_collection(X):
+            from scaleml.engine import lazy  # Dask is loaded where there is something of it
+
             return lazy.by_blocks(self, method, X, *self._kind(method))
         x = X.tocsr() if hasattr(X, "tocsr") else matrix_of_frame(X, "X") if hasattr(X, "iloc") else np.asarray(X)
         self._check(x)
@@ -123,4 +128,13 @@ class TrainedModel:
         return self.network.dtype, several
 
     def _check(self, x: Any) -> None:
-        lazy.check_width(x.shape, self)
+        check_width(x.shape, self)
+
+
+def check_width(shape: Any, model: Any) -> None:
+    """Raise ValueError unless X has the columns the model was trained on."""
+    expected = model.network.signature.n_features
+    if len(shape) != 2 or not (shape[1] == expected or shape[1] != shape[1]):
+        raise ValueError(
+            f"X has shape {tuple(shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
+        )

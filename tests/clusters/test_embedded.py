@@ -289,12 +289,12 @@ def test_an_interrupt_of_the_terminal_does_not_reach_its_processes() -> None:
 # Workers that cannot read the client's file.
 
 
-def nobody(path: str, nonce: bytes) -> bool:
-    return False
+def nobody(files: list[Any]) -> list[bool]:
+    return [False for _ in files]
 
 
-def only_the_first(path: str, nonce: bytes, dask_worker: Any) -> bool:
-    return str(dask_worker.name) == "0"
+def only_the_first(files: list[Any], dask_worker: Any) -> list[bool]:
+    return [str(dask_worker.name) == "0" for _ in files]
 
 
 def held_by_dask(dask_worker: Any) -> list[str]:
@@ -332,7 +332,7 @@ def test_remote_workers_get_the_same_data_through_dask(monkeypatch: pytest.Monke
         "validation": 0.1,
     }
     near = scaleml.train(**arguments)
-    monkeypatch.setattr(placing, "_can_read", sees)
+    monkeypatch.setattr(placing, "readable", sees)
     scattered: list[str] = []
     real = Client.scatter
 
@@ -351,7 +351,7 @@ def test_remote_workers_get_the_same_data_through_dask(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("embedded")
 def test_servers_take_part_when_the_data_comes_through_dask(monkeypatch: pytest.MonkeyPatch, problem: Problem) -> None:
-    monkeypatch.setattr(placing, "_can_read", nobody)
+    monkeypatch.setattr(placing, "readable", nobody)
     run = scaleml.train(**problem.settings(workers=2, strategy=ParameterServer("async"), epochs=5))
     assert run.model.score(problem.X, problem.y) > 0.85
     problem.check(scaleml.train(**problem.settings(workers=2, strategy=AllReduce())).params, shards=2)
