@@ -59,7 +59,7 @@ class Part:
 # What the demo shows when nothing is chosen: data too small to scale, and data that is worth it.
 _PARTS = (
     Part("digits", (), 0.5, 64, 10),
-    Part("generated:100000x200", (256,), 0.2, 512, 3),
+    Part("generated:60000x784", (256,), 0.1, 512, 3),
 )
 
 

@@ -55,9 +55,9 @@ class Evaluation:
         begin = clock()
         theirs = np.array(w)
         meter = self._group.meter
-        saved = _state(meter)
+        saved = state_of(meter)
         self._group.broadcast(theirs)
-        _restore(meter, saved)
+        restore(meter, saved)
         self._recorder.exclude(clock() - begin)
         self.at(theirs, step)
 
@@ -68,7 +68,7 @@ class Evaluation:
         self.kept = np.array(w)
         if self._held_out is not None:
             meter = self._group.meter
-            saved = _state(meter)
+            saved = state_of(meter)
             recorder = self._recorder
             mine = np.array([recorder.clock(begin), recorder.samples], np.float64)
             clocks = self._group.allgather(mine)
@@ -78,7 +78,7 @@ class Evaluation:
             if self._group.rank == 0:
                 # Where ranks keep their own pace, the slowest clock tells the time: never too early.
                 recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
-            _restore(meter, saved)
+            restore(meter, saved)
         self._recorder.exclude(clock() - begin)
 
     def _statistics(self, w: Any) -> Any:
@@ -87,9 +87,9 @@ class Evaluation:
         return self._network.statistics(w, *self._held_out)
 
 
-def _state(meter: Any) -> tuple[float, float, int, int, list[float]]:
+def state_of(meter: Any) -> tuple[float, float, int, int, list[float]]:
     return meter.wait, meter.comm, meter.bytes_sent, meter.bytes_received, list(meter.waited)
 
 
-def _restore(meter: Any, saved: tuple[float, float, int, int, list[float]]) -> None:
+def restore(meter: Any, saved: tuple[float, float, int, int, list[float]]) -> None:
     meter.wait, meter.comm, meter.bytes_sent, meter.bytes_received, meter.waited[:] = saved

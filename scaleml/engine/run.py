@@ -18,7 +18,7 @@ from scaleml.engine.errors import RunFailed
 from scaleml.engine.spec import Outcome
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
-from scaleml.telemetry import History, Ledger
+from scaleml.telemetry import COLUMNS, History, Ledger
 from scaleml.telemetry.bundle import bundle
 from scaleml.telemetry.report import run_fragment, run_text
 
@@ -125,7 +125,9 @@ class Run:
     @property
     def train_seconds(self) -> float:
         """The training clock: seconds from the first step, without evaluations and pauses."""
-        times = [self.history["time"], self.history.evaluations["time"]]
+        rows = self.history.rows
+        training = rows[rows[:, COLUMNS.index("rank")] < self.workers]  # a server's clock is no training time
+        times = [training[:, COLUMNS.index("time")], self.history.evaluations["time"]]
         return float(max((column.max() for column in times if len(column)), default=0.0))
 
     # What it can be told.

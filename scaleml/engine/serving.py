@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from scaleml.engine.evaluation import restore, state_of
 from scaleml.engine.gradients import TAIL, Update
 from scaleml.engine.spec import Plan
 from scaleml.optim import Optimizer, clip
@@ -113,6 +114,9 @@ class Clients:
         self.rows = 0.0
         self._due = 0
         self._left = 0
+        # Workers that were told of an evaluation and have not pushed since; there is one before the first step.
+        self._evaluating = set(range(workers)) if self._every else set()
+        self._told = [0] * workers
         self._workers = workers
 
     @property
@@ -122,7 +126,7 @@ class Clients:
 
     def receive(self) -> Push | None:
         """Wait for the next push; None when instead a worker left."""
-        message = self._group.recv(tag=PUSH, view=True)
+        message = self._next()
         if len(message.payload) == 0:
             self._left += 1
             self._group.send(np.array([self._due], np.int64), message.source, tag=BYE)
@@ -135,6 +139,19 @@ class Clients:
             self._count(gradient[-TAIL:].tolist())
             gradient = gradient[:-TAIL]
         return Push(message.source, gradient, message.sequence)
+
+    def _next(self) -> Any:
+        """Receive the next message; the clock stands still while all workers evaluate, as theirs do."""
+        if len(self._evaluating) < self._workers:
+            message = self._group.recv(tag=PUSH, view=True)
+        else:
+            begin, meter = clock(), self._group.meter
+            saved = state_of(meter)
+            message = self._group.recv(tag=PUSH, view=True)
+            restore(meter, saved)
+            self._recorder.exclude(clock() - begin)
+        self._evaluating.discard(message.source)
+        return message
 
     def _count(self, tail: list[float]) -> None:
         self.rows += tail[2]
@@ -149,6 +166,9 @@ class Clients:
         self._recorder.staleness += staleness
         begin = clock()
         outbox = self._outboxes[push.source]
+        if self._due > self._told[push.source]:
+            self._told[push.source] = self._due
+            self._evaluating.add(push.source)
         outbox[: self._length] = w
         outbox[self._length :] = (staleness, self._due, self.rows >= self._total)
         self._group.meter.comm += clock() - begin
