@@ -88,8 +88,10 @@ class Evaluation:
 
 
 def state_of(meter: Any) -> tuple[float, float, int, int, list[float]]:
+    """Return what a meter shows."""
     return meter.wait, meter.comm, meter.bytes_sent, meter.bytes_received, list(meter.waited)
 
 
 def restore(meter: Any, saved: tuple[float, float, int, int, list[float]]) -> None:
+    """Set a meter back to what it showed."""
     meter.wait, meter.comm, meter.bytes_sent, meter.bytes_received, meter.waited[:] = saved

@@ -65,7 +65,6 @@ class Run:
         self._driver = driver
         self._classes = classes
         self._own_cluster = own_cluster
-        self._began = time.perf_counter()
         self._changed = threading.Condition()
         self._strategy = driver.plan.strategy
         self._commands = 0
@@ -126,8 +125,8 @@ class Run:
     def train_seconds(self) -> float:
         """The training clock: seconds from the first step, without evaluations and pauses."""
         rows = self.history.rows
-        training = rows[rows[:, COLUMNS.index("rank")] < self.workers]  # a server's clock is no training time
-        times = [training[:, COLUMNS.index("time")], self.history.evaluations["time"]]
+        ranks, clocks = rows[:, COLUMNS.index("rank")], rows[:, COLUMNS.index("time")]
+        times = [clocks[ranks < self.workers], self.history.evaluations["time"]]  # a server's clock is no training time
         return float(max((column.max() for column in times if len(column)), default=0.0))
 
     # What it can be told.
