@@ -71,8 +71,6 @@ class Run:
         self._telling = threading.Lock()
         self._closers: list[Callable[[], None]] = []
 
-    # What it is.
-
     def __repr__(self) -> str:
         return f"<Run {self.label}: {self.state}, {self.workers} workers, {self.train_seconds:.2f} s>"
 
