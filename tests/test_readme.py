@@ -14,12 +14,13 @@ def blocks():
 
 def test_the_blocks_run_one_after_the_other(tmp_path):
     script = tmp_path / "readme.py"
-    script.write_text("\n".join(blocks()) + "\nprint('state', run.state, 'best', type(best).__name__)\n")
+    last = "print('state', run.state, 'best', type(best).__name__, 'labels', labels.shape)"
+    script.write_text("\n".join([*blocks(), last]))
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, timeout=110, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "state stopped best TrainedModel" in done.stdout
+    assert "state finished best TrainedModel labels (1797,)" in done.stdout
 
 
 def test_its_picture_is_there():
