@@ -386,6 +386,8 @@ def test_a_run_that_is_stopped_is_the_last(threads: Client, problem: Problem) ->
 
 
 INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs deaf to it
 import threading
 import numpy as np
 import scaleml

@@ -11,7 +11,8 @@ from pathlib import Path
 from engine import harness
 
 SCRIPT = """
-import os, sys, threading
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs deaf to it
 import numpy as np
 import scaleml
 from scaleml.engine import train as module
