@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from time import perf_counter as clock
 from time import sleep
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from scaleml.engine.errors import NonFinite
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault, Slow
 from scaleml.optim import clip
+from scaleml.strategies.base import TAIL
 from scaleml.telemetry.recorder import Recorder
 
-TAIL: Final = 3
-"""Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
+__all__ = ["TAIL", "Gradients", "Update"]
 
 
 class Gradients:
