@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, ClassVar, Final, Protocol, final
 
 import numpy as np
@@ -204,13 +203,12 @@ def check_ratio(ratio: object) -> None:
 
 def check_finite(x: Array, stamp: Stamp) -> None:
     """Raise ValueError unless all of `x` is finite: one bad item would spoil its whole chunk, and every later step."""
-    if isfinite(float(x.dot(x))):
-        return
     xp = namespace(x)
-    bad = xp.flatnonzero(~xp.isfinite(x))
-    if len(bad):  # else it was only the squares that overflowed
+    finite = xp.isfinite(x)
+    if not bool(finite.all()):
+        item = int(xp.flatnonzero(~finite)[0])
         raise ValueError(
-            f"rank {stamp.rank}, step {stamp.step}: item {int(bad[0])} of the gradient is {float(x[bad[0]])}, and only finite "
+            f"rank {stamp.rank}, step {stamp.step}: item {item} of the gradient is {float(x[item])}, and only finite "
             "numbers can be compressed. Divide the learning rate by 10, scale X, or set clip_norm"
         )
 

@@ -16,7 +16,7 @@ CHUNK: Final = 512
 LEVELS: Final = 127
 NEARLY: Final = 126.99
 """What the largest item of a chunk is scaled to: rounded up at random it stays below 128."""
-ROWS: Final = 128  # chunks at a time: they stay in the cache
+ROWS: Final = 64  # chunks at a time: they stay in the cache
 
 
 @final

@@ -13,7 +13,7 @@ from scaleml.compression.exchange import sum_through_owners
 
 CHUNK: Final = 1024
 """Items with the same two magnitudes; a multiple of 8."""
-ROWS: Final = 64  # chunks at a time: they stay in the cache
+ROWS: Final = 32  # chunks at a time: they stay in the cache
 
 
 @final
