@@ -10,7 +10,8 @@ from distributed import Client
 
 from scaleml.engine import calls, config
 from scaleml.engine.cluster import check_client, find_client
-from scaleml.engine.dataplane import Data, Find
+from scaleml.engine.collection import Find
+from scaleml.engine.dataplane import Data
 from scaleml.engine.driver import Driver
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.memory import check_memory
