@@ -15,6 +15,7 @@ from scaleml import strategies
 from scaleml.engine.commands import Command, check_faults, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
+from scaleml.engine.seceding import seceded
 from scaleml.engine.spec import Outcome
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
@@ -129,10 +130,9 @@ class Run:
 
     # What it can be told.
 
+    @seceded()
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait for the end and return the run.
-
-        Ctrl-C stops the run cleanly and returns it, in state ``stopped``.
+        """Wait for the end and return the run; after Ctrl-C, which stops it cleanly, in state ``stopped``.
 
         Parameters
         ----------
