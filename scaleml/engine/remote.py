@@ -10,12 +10,14 @@ from scaleml.engine.collection import StagedInputs
 from scaleml.engine.dataplane import Data
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.placement import check_workers
+from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Outcome
 from scaleml.engine.train import launch
 from scaleml.models import Model
 
 
+@seceded()
 def train_there(
     model: Model,
     inputs: Inputs | StagedInputs,
