@@ -208,11 +208,12 @@ def _swap_large(
         unsent.discard(peer)
         return frame
 
-    sink = Sink(key, lambda peer, header: _fit(group, peer, header, place(peer, header)), lambda peer, header: None)
+    sink = Sink(key, lambda peer, header: fit(group, peer, header, place(peer, header)), lambda peer, header: None)
     Pump(channel, key, set(writers), supply, dict.fromkeys(readers, 1), sink).run()
 
 
-def _fit(group: Group, peer: int, header: Header, view: memoryview) -> memoryview:
+def fit(group: Group, peer: int, header: Header, view: memoryview) -> memoryview:
+    """Return `view`, where a payload is to go; `Mismatch` if it has another length."""
     if len(view) != header.length:
         raise Mismatch(
             f"rank {group.mesh.rank} expected {len(view)} bytes from rank {peer} at step {group.mesh.step}, "
@@ -256,9 +257,9 @@ def _through_sockets(group: Group, channel: Channel, x: np.ndarray, key: Key, gi
     def place(peer: int, header: Header) -> memoryview:
         if header.flags & RESULT:
             low, high = blocks[peer][header.block]
-            return _fit(group, peer, header, bytes_of(x[low:high]))
+            return fit(group, peer, header, bytes_of(x[low:high]))
         low, high = mine[header.block]
-        return _fit(group, peer, header, bytes_of(room[group.peers.index(peer), header.block % depth, : high - low]))
+        return fit(group, peer, header, bytes_of(room[group.peers.index(peer), header.block % depth, : high - low]))
 
     def arrived(peer: int, header: Header) -> None:
         index = header.block

@@ -232,9 +232,11 @@ class Driver:
         with contextlib.suppress(Exception):
             workers = calls.identity(self.client, CALL)
             limit = config.seconds("comm.timeout")
+            # All stamped by the scheduler: the worker heard last is its "now", whatever this machine's clock says.
+            newest = max((facts["last_seen"] for facts in workers.values()), default=0.0)
             for rank in suspects:
                 facts = workers.get(addresses[rank])
-                silent = time.time() - facts["last_seen"] if facts else limit + 1
+                silent = newest - facts["last_seen"] if facts else limit + 1
                 if silent > limit and rank != stall.rank:
                     self._events.put(Silent(rank, stall, silent))
                     return

@@ -5,17 +5,17 @@ from __future__ import annotations
 from math import isfinite
 from time import perf_counter as clock
 from time import sleep
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from scaleml.engine.errors import NonFinite
 from scaleml.engine.spec import Plan
 from scaleml.optim import clip
+from scaleml.strategies.base import TAIL
 from scaleml.telemetry.recorder import Recorder
 
-TAIL: Final = 3
-"""Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
+__all__ = ["TAIL", "Gradients", "Update"]
 
 
 class Gradients:

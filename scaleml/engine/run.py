@@ -16,6 +16,7 @@ from scaleml.engine.commands import Command, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.permission import check_faults, check_victims
+from scaleml.engine.seceding import seceded
 from scaleml.engine.spec import Outcome
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
@@ -130,10 +131,9 @@ class Run:
 
     # What it can be told.
 
+    @seceded()
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait for the end and return the run.
-
-        Ctrl-C stops the run cleanly and returns it, in state ``stopped``.
+        """Wait for the end and return the run; after Ctrl-C, which stops it cleanly, in state ``stopped``.
 
         Parameters
         ----------

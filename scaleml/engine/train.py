@@ -10,13 +10,15 @@ from distributed import Client
 
 from scaleml.engine import calls, config
 from scaleml.engine.cluster import check_client, find_client
-from scaleml.engine.dataplane import Data, Find
+from scaleml.engine.collection import Find
+from scaleml.engine.dataplane import Data
 from scaleml.engine.driver import Driver
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.memory import check_memory
 from scaleml.engine.permission import check_faults, check_victims
 from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
+from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault
@@ -173,6 +175,7 @@ def start(
     return run
 
 
+@seceded()
 def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     """Train a model on data that is partitioned among ranks, and wait for the end.
 

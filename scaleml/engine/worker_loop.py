@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter as clock
 from typing import Any
 
 import numpy as np
 
+from scaleml.compression import Stamp
 from scaleml.data.shards import Batches
 from scaleml.engine.commands import Mailbox
 from scaleml.engine.evaluation import Evaluation
@@ -76,6 +78,7 @@ class WorkerLoop:
         self._gradients = Gradients(plan, group, batches, buffer, recorder)
         self.gradient = self._gradients.gradient
         self.optimizer = Update(plan, group, recorder)
+        self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
         self.state = plan.optimizer.init(size, plan.dtype)
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
@@ -160,6 +163,11 @@ class WorkerLoop:
         if self.group.rank == 0:
             servers.collect(self.w)
         self._workers.broadcast(self.w)
+
+    @property
+    def stamp(self) -> Stamp:
+        """What codecs must know of this rank and step."""
+        return replace(self._stamp, step=self.step)
 
     @property
     def is_last_step(self) -> bool:
