@@ -43,6 +43,7 @@ def test_every_strategy_learns_whatever_happens(train, storage, strategy):
                 result.params, found["no fault"].params, f"{name} changed the result, not only the speed"
             )
     if strategy != Serial():
-        compute = {name: ledger.compute[rank] / max(1, ledger.updates[rank]) for name, ledger in ledgers.items()}
-        assert compute["slow"] > 10 * max(compute["no fault"], compute["latency"]), "nobody was slow"
+        slow = ledgers["slow"]
+        gradient = slow.compute[: rank + 1] / slow.updates[: rank + 1].clip(1)
+        assert gradient[rank] > 4 * gradient[:rank].max(), "nobody was slow"
         assert ledgers["latency"].comm.sum() > 0.9 * LATE, "the way was not long"
