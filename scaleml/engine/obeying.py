@@ -6,6 +6,7 @@ from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
 
 from scaleml.comm import Aborted
+from scaleml.compression.base import forget
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Obeying:
     def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
         self._loop = loop
         self._mailbox = mailbox
-        self.applied = 0
+        self.applied = loop.group.control = 0 if loop.plan.handover is None else loop.plan.handover.commands
 
     def obey(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
@@ -40,7 +41,7 @@ class Obeying:
             command = self._mailbox.take()
             if command is not None:
                 self._announce(command, self._carrier())
-        while self.applied < loop.group.control and not loop.stopping:
+        while self.applied < loop.group.control and not loop.leaving:
             command = Command.decode(loop.group.await_announcement(self.applied + 1))
             if command.after >= loop.step:
                 break
@@ -68,6 +69,8 @@ class Obeying:
             return
         if command.verb == "stop":
             loop.stopping = True
+        elif command.verb == "switch":
+            loop.switching = True
         elif command.verb == "update":
             self._update(command.settings)
         elif command.verb == "inject":
@@ -91,7 +94,7 @@ class Obeying:
                 self._announce(told, loop.step - 1)
             command = Command.decode(loop.group.await_announcement(self.applied + 1))
             self.applied = command.number
-            if command.verb in ("resume", "stop"):
+            if command.verb in ("resume", "stop", "switch"):
                 loop.recorder.skip(clock() - began)
                 self._do(command)
                 return
@@ -109,16 +112,10 @@ class Obeying:
             loop.batch_size = settings["batch_size"]
             changes.append(f"batch_size={settings['batch_size']}")
         if "strategy" in settings:
+            forget(loop.state)  # what the codec of before has not sent
             if not loop.strategy.replicated:
-                self._replicate()
+                loop.replicate()
             loop.strategy = strategy_from(settings["strategy"])
             changes.append(f"strategy={loop.strategy!r}")
         if loop.group.rank == 0:
             loop.mark(", ".join(changes))
-
-    def _replicate(self) -> None:
-        # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
-        group = self._loop.group
-        for array in (array for name, array in self._loop.state.items() if name != "schedule"):
-            group.allreduce(array)
-            array /= group.size

@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleml.engine.commands import Command
 from scaleml.engine.serving import Clients, SliceUpdate
-from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.spec import Outcome, Plan, Start
 from scaleml.engine.worker_loop import Report
 from scaleml.strategies import ParameterServer
 from scaleml.telemetry.recorder import Recorder
@@ -34,14 +34,20 @@ class ServerLoop:
         self.w = np.array(start[part], plan.dtype)
         self.optimizer = SliceUpdate(plan.optimizer, recorder)
         self.state = plan.optimizer.init(part.stop - part.start, plan.dtype)
-        self._applied = 0
+        if plan.start is not None:
+            self.optimizer.t = plan.start.updates
+            self.state |= {
+                name: np.array(array[part]) for name, array in plan.start.state.items() if name in self.state
+            }
+        self._clock = 0.0 if plan.handover is None else plan.handover.clock
+        self._applied = group.control = 0 if plan.handover is None else plan.handover.commands
         self._epochs_a_row = 1.0 / plan.rows
 
     def run(self) -> Outcome:
         """Serve to the end."""
         clients, recorder = self.clients, self.recorder
         self.group.barrier()
-        recorder.begin(clock())
+        recorder.begin(clock(), self._clock)
         self.report("entered")
         while not clients.gone:
             self.group.step = clients.version
@@ -57,7 +63,7 @@ class ServerLoop:
         clients.hand_over(self.optimizer.optimizer.result(self.w, self.state, self.optimizer.t))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
-        return Outcome("finished", clients.version)
+        return Outcome("finished", clients.version, end=Start(self.w, self.state, self.optimizer.t))
 
     def _obey(self) -> None:
         """Take a new learning rate; the other commands concern the workers."""

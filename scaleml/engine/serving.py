@@ -108,7 +108,7 @@ class Clients:
         # One outbox a worker: an answer may be read while the next push of another worker is being applied.
         outbox = group.buffer(workers * (self._length + NOTES), plan.dtype)
         self._outboxes = outbox.reshape(workers, self._length + NOTES)
-        self._total = plan.rows * plan.epochs
+        self._total = plan.goal
         self._every = plan.evaluate_every
         self.version = 0
         self.rows = 0.0

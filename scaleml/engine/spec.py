@@ -50,6 +50,37 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Handover:
+    """What a rank leaves to the next generation of ranks, which goes on with another strategy from there.
+
+    Parameters
+    ----------
+    start : Start
+        Parameters and optimizer state, the same on all ranks that train.
+    rows : int
+        Rows that all ranks together have consumed.
+    step, samples : int
+        Steps so far, the most of any rank; rows that this rank has consumed.
+    clock : float
+        This rank's training clock.
+    optimizer, batch_size, faults
+        As they were told in mid-run; the faults are this rank's that are not over.
+    commands : int
+        How many commands the run has been told.
+    """
+
+    start: Start
+    rows: int
+    step: int
+    samples: int
+    clock: float
+    optimizer: Optimizer
+    batch_size: int
+    faults: tuple[Fault, ...]
+    commands: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """The mathematics of a run, the same on all ranks."""
 
@@ -73,6 +104,13 @@ class Plan:
     """Whether gradients are divided by a batch's rows, not by its weight: no bias where weights differ, mean weight 1."""
     keep_end: bool = False
     """Whether the outcome says where training could go on from."""
+    handover: Handover | None = None
+    """What an earlier generation of ranks has left to this rank."""
+
+    @property
+    def goal(self) -> int:
+        """Rows that this generation of ranks still has to consume."""
+        return self.rows * self.epochs - (0 if self.handover is None else self.handover.rows)
 
     @cached_property
     def rows(self) -> int:
@@ -112,7 +150,7 @@ class RankSpec:
 
 @dataclass
 class Outcome:
-    """How a rank ended: ``finished``, ``stopped``, ``failed`` or ``aborted``."""
+    """How a rank ended: ``finished``, ``stopped``, ``switched`` (others go on), ``failed`` or ``aborted``."""
 
     status: str
     step: int
@@ -124,4 +162,5 @@ class Outcome:
     """The mean training objective of each epoch, where a stop rule looks at it."""
     scores: tuple[float, ...] = ()
     end: Start | None = None
-    """Where training could go on from; ``params`` may be averaged or the best instead."""
+    """Where training could go on from; ``params`` may be averaged or the best instead. Of a server: its slice."""
+    handover: Handover | None = None

@@ -21,6 +21,7 @@ from scaleml.engine.run import Run
 from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Plan
+from scaleml.engine.succession import check_roles
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
@@ -68,14 +69,7 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         raise ValueError(
             f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer workers"
         )
-    if placement.layout.servers > data.network.size:
-        raise ValueError(
-            f"{placement.layout.servers} servers for {data.network.size} parameters: use at most one server a parameter"
-        )
-    if placement.layout.servers and getattr(settings.optimizer, "schedule", "") == "adaptive":
-        raise ValueError(
-            "schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'"
-        )
+    check_roles(placement.layout, data.network, settings.optimizer)
     check_faults(settings.faults, placement.layout, own_cluster)
     check_victims(settings.faults, placement, client)
     batch_size = min(int(settings.batch_size), data.rows)

@@ -66,16 +66,20 @@ class WorkerLoop:
         self.report = report
         self.recorder = recorder
         self.batch_size = plan.batch_size
-        self.step = 0
-        self.epoch = 0
+        before = plan.handover
         self._rows = plan.rows
-        self._rows_done = 0
-        self.stopping = False
+        self.step = 0 if before is None else before.step
+        self.rows_done = 0 if before is None else before.rows
+        self.epoch, consumed = divmod(self.rows_done, self._rows)
+        self._clock = 0.0 if before is None else before.clock
+        recorder.samples = 0 if before is None else before.samples
+        self.stopping = self.switching = False
         size = plan.network.size
         self.w = group.buffer(size, plan.dtype)
         self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
         buffer = group.buffer(size + TAIL, plan.dtype)
         self._gradients = Gradients(plan, group, batches, buffer, recorder)
+        self._gradients.consumed = consumed
         self.gradient = self._gradients.gradient
         self.optimizer = Update(plan, group, recorder)
         self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
@@ -85,12 +89,12 @@ class WorkerLoop:
         layout = plan.layout
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
-        self._workers = group.split(0, group.rank) if layout.servers else group
+        self.workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
-        self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
-        self.suffering = Suffering(plan.faults, group, self._gradients, self.mark)
+        self._evaluation = Evaluation(plan, self.workers, held_out, recorder)
+        self.suffering = Suffering(plan.faults, group, self._gradients, self.mark, self.step)
         self._orders = Obeying(self, mailbox)
-        self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
+        self.progress = Stopping(plan, self.workers, self.optimizer, self._evaluation)
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -101,19 +105,29 @@ class WorkerLoop:
     def _run(self) -> Outcome:
         self._warm_up()
         self.group.barrier()
-        self.recorder.begin(clock())
+        self.recorder.begin(clock(), self._clock)
+        if self.plan.handover is not None:
+            if self.group.rank == 0:
+                self.mark(f"strategy={self.strategy!r}")
+            if self.plan.evaluate_every:
+                self._evaluation.passed(self.rows_done)
         self.report("entered")
-        self._evaluation.at(self.w, 0)
+        self._evaluation.at(self.w, self.step)
         if self.servers is not None:
             self._train_with_servers()
         else:
             self._train_together()
         self.note()
-        if not self.progress.converged or self.servers is not None:
+        if not self.switching and (not self.progress.converged or self.servers is not None):
             self._evaluation.at(self.w, self.step)
             if self.servers is None and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
         return outcome_of(self)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the rank was told to end here."""
+        return self.stopping or self.switching
 
     @property
     def steps(self) -> int:
@@ -137,12 +151,12 @@ class WorkerLoop:
             if committed:
                 if mailbox.pending or group.control != orders.applied:
                     orders.obey()
-                    if self.stopping:
+                    if self.leaving:
                         break
-                if self._rows_done >= evaluation.due_at:
+                if self.rows_done >= evaluation.due_at:
                     self.note()
                     evaluation.at(self.w, self.step)
-                    evaluation.passed(self._rows_done)
+                    evaluation.passed(self.rows_done)
                 if self.progress.is_due and self.progress.decide(self.w, self.state, shared=self.strategy.replicated):
                     break
             self._take_step()
@@ -154,7 +168,7 @@ class WorkerLoop:
         while not servers.done and not self.progress.converged:
             if self.mailbox.pending or self.group.control != self._orders.applied:
                 self._orders.obey()
-                if self.stopping:
+                if self.leaving:
                     break
             self._take_step()
             self._catch_up()
@@ -162,7 +176,7 @@ class WorkerLoop:
         self._catch_up()
         if self.group.rank == 0:
             servers.collect(self.w)
-        self._workers.broadcast(self.w)
+        self.workers.broadcast(self.w)
 
     @property
     def stamp(self) -> Stamp:
@@ -184,7 +198,7 @@ class WorkerLoop:
         self.group.step = self.step
         self.strategy.step(self.w, self.state, self)
         self.step += 1
-        self._rows_done += count
+        self.rows_done += count
         recorder.samples += gradients.last_rows
         recorder.updates += 1
         if count < left:
@@ -195,7 +209,7 @@ class WorkerLoop:
             self.progress.epoch_over(self.state)
         now = clock()
         if now >= recorder.due:
-            recorder.flush(now, self.step, self._rows_done / self._rows)
+            recorder.flush(now, self.step, self.rows_done / self._rows)
 
     def _catch_up(self) -> None:
         """Take part in the evaluations that the servers say are due: all workers do, on rank 0's parameters."""
@@ -206,9 +220,15 @@ class WorkerLoop:
             if self.plan.stop is not None and not self.progress.converged:
                 self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
 
+    def replicate(self) -> None:
+        """Make each rank's own optimizer state the mean of all: the same on every rank from here on."""
+        for array in (array for name, array in self.state.items() if name != "schedule"):
+            self.group.allreduce(array)
+            array /= self.group.size
+
     def note(self) -> None:
         """Write what has gathered into the history."""
-        self.recorder.flush(clock(), self.step, self._rows_done / self._rows)
+        self.recorder.flush(clock(), self.step, self.rows_done / self._rows)
 
     def mark(self, text: str) -> None:
         """Have the history say what changed."""
