@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from scaleml.engine.errors import RunFailed
     from scaleml.engine.run import Run
     from scaleml.engine.train import start, train
+    from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import SGD, AdaGrad, Adam
     from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
@@ -22,6 +23,7 @@ _HOMES = {
     "Adam": "scaleml.optim",
     "AllReduce": "scaleml.strategies",
     "Comparison": "scaleml.telemetry",
+    "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
     "LocalSGD": "scaleml.strategies",
     "MLP": "scaleml.models",
@@ -43,6 +45,7 @@ __all__ = [
     "Adam",
     "AllReduce",
     "Comparison",
+    "Lab",
     "LinearModel",
     "LocalSGD",
     "ParameterServer",

@@ -190,6 +190,8 @@ class Group:
         mesh.check()
         channel = mesh.channel
         channel.blocked = 0.0
+        if mesh.late or mesh.excuse:
+            mesh.excuse, mesh.late = mesh.late, 0.0
         start = perf_counter()
         try:
             return algorithm(self, channel, *args)
