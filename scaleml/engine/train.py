@@ -95,6 +95,7 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         start=settings.begin,
         steps=None if settings.steps is None else settings.steps(rows),
         keep_end=settings.keep_end,
+        snapshots=settings.snapshots,
         by_rows=settings.by_rows,
     )
     check_memory(info, placement, plan, data.placed, config.memory_share())
