@@ -14,6 +14,7 @@ from scaleml.engine.epochs import Epoch, Watch, tell_all
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
+from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Outcome
 from scaleml.engine.train import launch
@@ -23,6 +24,7 @@ _LOOK: Final = 0.1
 """Seconds between two looks at a run that is followed."""
 
 
+@seceded()
 def train_there(
     model: Model,
     inputs: Inputs | StagedInputs,
