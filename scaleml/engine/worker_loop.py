@@ -114,12 +114,25 @@ class WorkerLoop:
             self._evaluation.at(self.w, self.step)
             if self.servers is None and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+            elif self.servers is not None and self.plan.stop is not None and self._lacks_an_epoch:
+                self.progress.decide(self.w, self.state, shared=False, epochs=1)
         return outcome_of(self)
 
     @property
     def steps(self) -> int:
         """Steps so far."""
         return self.step
+
+    @property
+    def _lacks_an_epoch(self) -> bool:
+        """Whether the last epoch with servers has not been looked at: the servers' last evaluation is the one at the end."""
+        ended = self.stopping or self.progress.converged
+        return not ended and len(self.progress.losses) < self.plan.epochs
+
+    @property
+    def last_evaluated(self) -> Any:
+        """The parameters that were evaluated last."""
+        return self._evaluation.kept
 
     def last_good(self) -> Any:
         """Return the parameters of the last good step."""
