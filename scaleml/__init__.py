@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scaleml import faults
+    from scaleml import compression, faults
     from scaleml.engine.compare import Trial, compare
     from scaleml.engine.errors import RunFailed
     from scaleml.engine.run import Run
     from scaleml.engine.train import start, train
+    from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import SGD, AdaGrad, Adam
     from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
@@ -22,6 +23,7 @@ _HOMES = {
     "Adam": "scaleml.optim",
     "AllReduce": "scaleml.strategies",
     "Comparison": "scaleml.telemetry",
+    "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
     "LocalSGD": "scaleml.strategies",
     "MLP": "scaleml.models",
@@ -43,6 +45,7 @@ __all__ = [
     "Adam",
     "AllReduce",
     "Comparison",
+    "Lab",
     "LinearModel",
     "LocalSGD",
     "ParameterServer",
@@ -51,6 +54,7 @@ __all__ = [
     "Serial",
     "Trial",
     "compare",
+    "compression",
     "faults",
     "start",
     "train",
@@ -59,8 +63,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "faults":
-        return import_module("scaleml.faults")
+    if name in ("compression", "faults"):
+        return import_module(f"scaleml.{name}")
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value

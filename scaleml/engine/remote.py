@@ -6,6 +6,7 @@ from typing import Any
 
 from scaleml.data.inputs import Inputs
 from scaleml.engine.cluster import check_client, find_client
+from scaleml.engine.collection import StagedInputs
 from scaleml.engine.dataplane import Data
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.placement import check_workers
@@ -18,7 +19,13 @@ from scaleml.models import Model
 
 @seceded()
 def train_there(
-    model: Model, inputs: Inputs, held_out: Inputs | None, *, workers: Any, client: Any, **settings: Any
+    model: Model,
+    inputs: Inputs | StagedInputs,
+    held_out: Inputs | None,
+    *,
+    workers: Any,
+    client: Any,
+    **settings: Any,
 ) -> Outcome:
     """Train on a cluster and return how it ended.
 
