@@ -45,3 +45,15 @@ def test_on_your_cluster(tmp_path: Path) -> None:
         )
     assert "#SBATCH -p normal" in out
     assert "best" in out
+
+
+def test_from_scikit_learn(tmp_path: Path) -> None:
+    probe = "print('ends', pipeline.score(X_test, y_test) > 0.93, mlp.score(X_test / 16, y_test) > 0.9, clf.score(X / 16, y) > 0.93)"
+    out = documents.run(documents.ROOT / "docs" / "from-scikit-learn.md", tmp_path, probe)
+    assert "ends True True True" in out
+    assert "['no' 'yes']" in out
+
+
+def test_from_dask_ml(tmp_path: Path) -> None:
+    probe = "print('ends', *(est.score(sample_X, sample_y) > 0.85 for est in (clf, glm, best)))"
+    assert "ends True True True" in documents.run(documents.ROOT / "docs" / "from-dask-ml.md", tmp_path, probe)
