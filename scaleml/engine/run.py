@@ -15,6 +15,7 @@ from scaleml import strategies
 from scaleml.engine.commands import Command, check_faults, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
+from scaleml.engine.sparsity import in_words
 from scaleml.engine.spec import Outcome
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
@@ -58,7 +59,7 @@ class Run:
         self.settings = (
             f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
             f"{driver.plan.rows} rows, {driver.plan.dtype}"
-        )
+        ) + in_words(driver.plan.network, driver.plan.strategy, driver.plan.why_dense)
         self.n_params = driver.plan.network.size
         self.placing_seconds = float(facts["placing_seconds"])
         self.plan = driver.plan

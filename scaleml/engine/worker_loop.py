@@ -17,10 +17,14 @@ from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
 from scaleml.engine.evaluation import Evaluation
 from scaleml.engine.gradients import TAIL, Gradients, Update
 from scaleml.engine.outcome import outcome_of
-from scaleml.engine.serving import Servers
+from scaleml.engine.servers import Servers
+from scaleml.engine.servers.wire import HEAD
+from scaleml.engine.shared import Shared
+from scaleml.engine.sparse import SparseGradients
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.stopping import Stopping
 from scaleml.faults import Crash, Fault, InjectedCrash, Kill, Slow
+from scaleml.strategies import Hogwild
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -74,21 +78,30 @@ class WorkerLoop:
         self.stopping = False
         self._applied = 0
         self._faults = [fault for fault in plan.faults if fault.rank == group.rank]
-        size = plan.network.size
-        self.w = group.buffer(size, plan.dtype)
+        size, layout = plan.network.size, plan.layout
+        self.shared = Shared(plan, group, recorder) if isinstance(plan.strategy, Hogwild) else None
+        if self.shared is not None:
+            self.w = self.shared.w
+        else:
+            w = group.buffer(0 if plan.sparse else size, plan.dtype)  # sparse: nothing is sent from it
+            self.w = w if len(w) else np.empty(size, plan.dtype)
         self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        buffer = group.buffer(size + TAIL, plan.dtype)
-        self._gradients = Gradients(plan, group, batches, buffer, recorder, self._faults)
-        self.gradient = self._gradients.gradient
+        room = 0 if plan.sparse else size + (HEAD if layout.servers else TAIL)
+        buffer = group.buffer(room, plan.dtype)
+        self._gradients = Gradients(plan, group, batches, buffer[: size + TAIL], recorder, self._faults)
+        self.gradient: Callable[..., Any] = self._gradients.gradient
+        sparse = SparseGradients(plan, self._gradients, not layout.servers) if plan.sparse else None
+        if sparse is not None:
+            self.gradient = sparse.gradient
         self.optimizer = Update(plan, group, recorder)
         self.state = plan.optimizer.init(size, plan.dtype)
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
-        layout = plan.layout
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
         self._workers = group.split(0, group.rank) if layout.servers else group
-        self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
+        self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
+        self.pace = self.servers or self.shared
         self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
         self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
 
@@ -104,14 +117,14 @@ class WorkerLoop:
         self.recorder.begin(clock())
         self.report("entered")
         self._evaluation.at(self.w, 0)
-        if self.servers is not None:
-            self._train_with_servers()
+        if self.pace is not None:
+            self._train_at_own_pace(self.pace)
         else:
             self._train_together()
         self.recorder.flush(clock(), self.step, self._epochs_done())
-        if not self.progress.converged or self.servers is not None:
+        if not self.progress.converged or self.pace is not None:
             self._evaluation.at(self.w, self.step)
-            if self.servers is None and self.progress.is_due:
+            if self.pace is None and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
         return outcome_of(self)
 
@@ -148,21 +161,24 @@ class WorkerLoop:
             self._take_step()
             committed = self.strategy.commits(self.step - 1)
 
-    def _train_with_servers(self) -> None:
-        servers = self.servers
-        assert servers is not None
-        while not servers.done and not self.progress.converged:
+    def _train_at_own_pace(self, pace: Servers | Shared) -> None:
+        while not pace.done and not self.progress.converged:
             if self.mailbox.pending or self.group.control != self._applied:
                 self._obey()
                 if self.stopping:
                     break
             self._take_step()
-            self._catch_up()
-        servers.leave()
-        self._catch_up()
-        if self.group.rank == 0:
-            servers.collect(self.w)
-        self._workers.broadcast(self.w)
+            pace.stepped(self._gradients.last_rows)
+            self._catch_up(pace)
+            while pace.held:  # called away from its waiting
+                pace.wait(self.w)
+                self._catch_up(pace)
+        while not pace.leave():
+            self._catch_up(pace)
+            if self.group.control != self._applied:
+                self._obey()
+        self._catch_up(pace)
+        pace.collect(self.w, self._workers)
 
     @property
     def is_last_step(self) -> bool:
@@ -192,11 +208,12 @@ class WorkerLoop:
         if now >= recorder.due:
             recorder.flush(now, self.step, self._epochs_done())
 
-    def _catch_up(self) -> None:
-        """Take part in the evaluations that the servers say are due: all workers do, on rank 0's parameters."""
-        assert self.servers is not None
-        while self._evaluation.done < self.servers.evaluations_due:
+    def _catch_up(self, pace: Servers | Shared) -> None:
+        """Take part in the evaluations that are due: all workers do, on rank 0's parameters."""
+        while self._evaluation.done < pace.evaluations_due:
             self.recorder.flush(clock(), self.step, self._epochs_done())
+            if self.group.rank == 0:
+                self._evaluation.aside(lambda: pace.copy(self.w))
             self._evaluation.of_rank_0(self.w, self.step)
             if self.plan.stop is not None and not self.progress.converged:
                 self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
@@ -227,11 +244,13 @@ class WorkerLoop:
     def _announce(self, command: Command, after: int) -> None:
         stamped = command.stamped(after)
         self.group.announce(stamped.number, stamped.encode())
+        if self.pace is not None:
+            self.pace.announced()
 
     def _carrier(self) -> int:
         """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
-        if self.servers is not None or self.group.size == 1:
-            return -1  # at once: here ranks have no steps in common
+        if self.pace is not None or self.group.size == 1:
+            return -1 if self.pace is None else self.pace.common_step(self.step)  # -1: at once
         step = self.step
         while not self.strategy.commits(step):
             step += 1
@@ -278,7 +297,7 @@ class WorkerLoop:
         if "learning_rate" in settings:
             self.optimizer.optimizer = self.optimizer.optimizer.with_rate(settings["learning_rate"])
         if "batch_size" in settings:
-            self.batch_size = settings["batch_size"]
+            self.batch_size = self._gradients.batch_size = settings["batch_size"]
         if "strategy" in settings:
             if not self.strategy.replicated:
                 self._replicate()
