@@ -61,6 +61,7 @@ class Shared:
         self._bell = board[-1]
         self._answered = 0
         self._others = 0
+        self._over = False
         self._total = plan.rows * plan.epochs
         self._every = plan.evaluate_every
         self.evaluations_due = 0
@@ -94,7 +95,9 @@ class Shared:
         if self._group.rank == 0:
             self._call(_OVER)
             return True
-        return self._hear() == _OVER
+        if not self._over:  # else heard after the last step
+            self._hear()
+        return self._over
 
     def wait(self, w: Any) -> None:
         """Nobody waits for anybody."""
@@ -115,9 +118,9 @@ class Shared:
             self._group.send(what, rank, tag=_CALL)
         self._bell[0] += 1
 
-    def _hear(self) -> bytes:
-        call: bytes = self._group.recv(0, tag=_CALL).payload
+    def _hear(self) -> None:
+        call = self._group.recv(0, tag=_CALL).payload
         self._answered += 1
         if call == _EVALUATE:
             self.evaluations_due += 1
-        return call
+        self._over = call == _OVER

@@ -143,4 +143,4 @@ class SparseGradients:
         share = np.bincount(batch.inverse, minlength=count) * self._rarity[batch.keys[:count]]
         share *= self._network.l2 * weight / batch.rows
         cut = count * self.width
-        values[:cut].reshape(count, -1)[...] += part[:cut].reshape(count, -1) * share[:, None].astype(part.dtype)
+        values[:cut] += part[:cut] * np.repeat(share, self.width).astype(part.dtype)
