@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scaleml import faults
+    from scaleml import compression, faults
     from scaleml.engine.compare import Trial, compare
     from scaleml.engine.errors import RunFailed
     from scaleml.engine.run import Run
     from scaleml.engine.train import start, train
+    from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import SGD, AdaGrad, Adam
     from scaleml.strategies import AllReduce, Hogwild, LocalSGD, ParameterServer, Serial
@@ -23,6 +24,7 @@ _HOMES = {
     "AllReduce": "scaleml.strategies",
     "Comparison": "scaleml.telemetry",
     "Hogwild": "scaleml.strategies",
+    "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
     "LocalSGD": "scaleml.strategies",
     "MLP": "scaleml.models",
@@ -45,6 +47,7 @@ __all__ = [
     "AllReduce",
     "Comparison",
     "Hogwild",
+    "Lab",
     "LinearModel",
     "LocalSGD",
     "ParameterServer",
@@ -53,6 +56,7 @@ __all__ = [
     "Serial",
     "Trial",
     "compare",
+    "compression",
     "faults",
     "start",
     "train",
@@ -61,8 +65,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "faults":
-        return import_module("scaleml.faults")
+    if name in ("compression", "faults"):
+        return import_module(f"scaleml.{name}")
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value

@@ -19,6 +19,7 @@ from scaleml.engine.errors import RunFailed, StartFailed
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
+from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.train import finder, launch, prepare
 from scaleml.faults import Fault
@@ -81,6 +82,7 @@ def _short(value: Any, name: str) -> str:
     return repr(value) if isinstance(value, Optimizer) else f"{name}={value!r}"
 
 
+@seceded()
 def compare(
     model: Model,
     X: Any,
@@ -214,10 +216,10 @@ def _check_target(target: Any) -> None:
 
 
 def _concerning(strategy: Strategy, faults: Any) -> Any:
-    """Leave out faults of ranks that the strategy never has: the baseline has no rank 1 to slow."""
+    """Leave out faults of ranks and links that the strategy never has: the baseline has no rank 1 to slow."""
     if not isinstance(strategy, Serial) or not isinstance(faults, Sequence):
         return () if faults is None else faults
-    return tuple(fault for fault in faults if getattr(fault, "rank", 0) == 0)
+    return tuple(fault for fault in faults if getattr(fault, "rank", 0) == 0 and getattr(fault, "to", None) is None)
 
 
 def _evaluated_often(settings: Settings) -> Settings:

@@ -6,17 +6,26 @@ from typing import Any
 
 from scaleml.data.inputs import Inputs
 from scaleml.engine.cluster import check_client, find_client
+from scaleml.engine.collection import StagedInputs
 from scaleml.engine.dataplane import Data
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.placement import check_workers
+from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Outcome
 from scaleml.engine.train import launch
 from scaleml.models import Model
 
 
+@seceded()
 def train_there(
-    model: Model, inputs: Inputs, held_out: Inputs | None, *, workers: Any, client: Any, **settings: Any
+    model: Model,
+    inputs: Inputs | StagedInputs,
+    held_out: Inputs | None,
+    *,
+    workers: Any,
+    client: Any,
+    **settings: Any,
 ) -> Outcome:
     """Train on a cluster and return how it ended.
 

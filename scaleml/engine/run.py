@@ -12,10 +12,11 @@ from typing import Any, final
 import numpy as np
 
 from scaleml import strategies
-from scaleml.engine.commands import Command, check_faults, describe
+from scaleml.engine.commands import Command, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
-from scaleml.engine.sparsity import in_words
+from scaleml.engine.permission import check_faults, check_victims
+from scaleml.engine.seceding import seceded
 from scaleml.engine.spec import Outcome
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
@@ -58,8 +59,8 @@ class Run:
         self.total_samples = driver.plan.epochs * driver.plan.rows
         self.settings = (
             f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
-            f"{driver.plan.rows} rows, {driver.plan.dtype}"
-        ) + in_words(driver.plan.network, driver.plan.strategy, driver.plan.why_dense)
+            f"{driver.plan.rows} rows, {driver.plan.dtype}{driver.plan.form}"
+        )
         self.n_params = driver.plan.network.size
         self.placing_seconds = float(facts["placing_seconds"])
         self.plan = driver.plan
@@ -130,10 +131,9 @@ class Run:
 
     # What it can be told.
 
+    @seceded()
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait for the end and return the run.
-
-        Ctrl-C stops the run cleanly and returns it, in state ``stopped``.
+        """Wait for the end and return the run; after Ctrl-C, which stops it cleanly, in state ``stopped``.
 
         Parameters
         ----------
@@ -212,13 +212,12 @@ class Run:
             self._tell("update", settings)
             if strategy is not None:
                 self._strategy = strategy
-            changed = ", ".join(
-                f"{name}={strategy if name == 'strategy' else value}" for name, value in settings.items()
-            )
-            self.history.mark(self.train_seconds, changed)
 
     def inject(self, fault: Fault) -> None:
         """Break something on purpose, from the next step boundary on.
+
+        What lasts can be lifted by another fault of its kind: ``Slow(rank, factor=1)``, ``Latency(rank, 0)``,
+        ``Bandwidth(rank, math.inf)``. The history marks when it began.
 
         Parameters
         ----------
@@ -230,9 +229,10 @@ class Run:
         ValueError
             For a rank that does not train, or the kill of a worker that scaleml did not start.
         """
-        check_faults([fault], self.workers, self._own_cluster)
+        placement = self._driver.placement
+        check_faults([fault], placement.layout, self._own_cluster)
+        check_victims([fault], placement, self._driver.client)
         self._tell("inject", describe(fault))
-        self.history.mark(self.train_seconds, repr(fault))
 
     # What it shows.
 

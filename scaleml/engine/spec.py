@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from scaleml.engine.sparsity import why_dense
+from scaleml.engine.sparsity import in_words, why_dense
 from scaleml.faults import Fault
 from scaleml.models import Network
 from scaleml.optim import Optimizer, RowSteps
@@ -89,6 +89,11 @@ class Plan:
     def sparse(self) -> bool:
         """Whether updates are of what a batch touches."""
         return not self.why_dense
+
+    @property
+    def form(self) -> str:
+        """The form of updates in words, where there was something to decide."""
+        return in_words(self.network, self.strategy, self.why_dense)
 
     def owned(self, rank: int) -> tuple[int, ...]:
         """Shards of a rank: whole runs of neighbours, as even as their number allows."""

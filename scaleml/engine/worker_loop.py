@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter as clock
@@ -11,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.comm import Aborted
+from scaleml.compression import Stamp
 from scaleml.data.shards import Batches
-from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
+from scaleml.engine.commands import Mailbox
 from scaleml.engine.evaluation import Evaluation
 from scaleml.engine.gradients import TAIL, Gradients, Update
+from scaleml.engine.obeying import Obeying
 from scaleml.engine.outcome import outcome_of
 from scaleml.engine.servers import Servers
 from scaleml.engine.servers.wire import HEAD
@@ -23,7 +22,7 @@ from scaleml.engine.shared import Shared
 from scaleml.engine.sparse import SparseGradients
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.stopping import Stopping
-from scaleml.faults import Crash, Fault, InjectedCrash, Kill, Slow
+from scaleml.engine.suffering import Suffering
 from scaleml.strategies import Hogwild
 from scaleml.telemetry.recorder import Recorder
 
@@ -76,8 +75,6 @@ class WorkerLoop:
         self._rows = plan.rows
         self._rows_done = 0
         self.stopping = False
-        self._applied = 0
-        self._faults = [fault for fault in plan.faults if fault.rank == group.rank]
         size, layout = plan.network.size, plan.layout
         self.shared = Shared(plan, group, recorder) if isinstance(plan.strategy, Hogwild) else None
         if self.shared is not None:
@@ -88,12 +85,13 @@ class WorkerLoop:
         self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
         room = 0 if plan.sparse else size + (HEAD if layout.servers else TAIL)
         buffer = group.buffer(room, plan.dtype)
-        self._gradients = Gradients(plan, group, batches, buffer[: size + TAIL], recorder, self._faults)
-        self.gradient: Callable[..., Any] = self._gradients.gradient
-        sparse = SparseGradients(plan, self._gradients, not layout.servers) if plan.sparse else None
+        self.gradients = Gradients(plan, group, batches, buffer[: size + TAIL], recorder)
+        self.gradient: Callable[..., Any] = self.gradients.gradient
+        sparse = SparseGradients(plan, self.gradients, not layout.servers) if plan.sparse else None
         if sparse is not None:
             self.gradient = sparse.gradient
         self.optimizer = Update(plan, group, recorder)
+        self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
         self.state = plan.optimizer.init(size, plan.dtype)
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
@@ -103,6 +101,8 @@ class WorkerLoop:
         self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
         self.pace = self.servers or self.shared
         self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
+        self.suffering = Suffering(plan.faults, group, self.gradients, self.mark)
+        self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
 
     def run(self) -> Outcome:
@@ -121,7 +121,7 @@ class WorkerLoop:
             self._train_at_own_pace(self.pace)
         else:
             self._train_together()
-        self.recorder.flush(clock(), self.step, self._epochs_done())
+        self.note()
         if not self.progress.converged or self.pace is not None:
             self._evaluation.at(self.w, self.step)
             if self.pace is None and self.progress.is_due:
@@ -139,21 +139,21 @@ class WorkerLoop:
 
     def _warm_up(self) -> None:
         # First calls of BLAS and the first touch of memory are no part of training.
-        self._gradients.count = min(self.batch_size, self._rows)
+        self.gradients.count = min(self.batch_size, self._rows)
         self.gradient(self.w)
         self.recorder.compute = 0.0
 
     def _train_together(self) -> None:
-        evaluation, group, mailbox, epochs = self._evaluation, self.group, self.mailbox, self.plan.epochs
+        evaluation, group, mailbox, orders = self._evaluation, self.group, self.mailbox, self._orders
         committed = True
-        while self.epoch < epochs:
+        while self.epoch < self.plan.epochs:
             if committed:
-                if mailbox.pending or group.control != self._applied:
-                    self._obey()
+                if mailbox.pending or group.control != orders.applied:
+                    orders.obey()
                     if self.stopping:
                         break
                 if self._rows_done >= evaluation.due_at:
-                    self.recorder.flush(clock(), self.step, self._epochs_done())
+                    self.note()
                     evaluation.at(self.w, self.step)
                     evaluation.passed(self._rows_done)
                 if self.progress.is_due and self.progress.decide(self.w, self.state, shared=self.strategy.replicated):
@@ -163,33 +163,38 @@ class WorkerLoop:
 
     def _train_at_own_pace(self, pace: Servers | Shared) -> None:
         while not pace.done and not self.progress.converged:
-            if self.mailbox.pending or self.group.control != self._applied:
-                self._obey()
+            if self.mailbox.pending or self.group.control != self._orders.applied:
+                self._orders.obey()
                 if self.stopping:
                     break
             self._take_step()
-            pace.stepped(self._gradients.last_rows)
+            pace.stepped(self.gradients.last_rows)
             self._catch_up(pace)
             while pace.held:  # called away from its waiting
                 pace.wait(self.w)
                 self._catch_up(pace)
         while not pace.leave():
             self._catch_up(pace)
-            if self.group.control != self._applied:
-                self._obey()
+            if self.group.control != self._orders.applied:
+                self._orders.obey()
         self._catch_up(pace)
         pace.collect(self.w, self._workers)
 
     @property
+    def stamp(self) -> Stamp:
+        """What codecs must know of this rank and step."""
+        return replace(self._stamp, step=self.step)
+
+    @property
     def is_last_step(self) -> bool:
         """Whether the run ends with this step."""
-        gradients = self._gradients
+        gradients = self.gradients
         return self.epoch == self.plan.epochs - 1 and gradients.consumed + gradients.count >= self._rows
 
     def _take_step(self) -> None:
-        gradients, recorder = self._gradients, self.recorder
-        if self._faults:
-            self._suffer()
+        gradients, recorder = self.gradients, self.recorder
+        if self.step >= self.suffering.next:
+            self.suffering.begin(self.step)
         left = self._rows - gradients.consumed
         gradients.count = count = self.batch_size if self.batch_size < left else left
         self.group.step = self.step
@@ -206,114 +211,22 @@ class WorkerLoop:
             self.progress.epoch_over(self.state)
         now = clock()
         if now >= recorder.due:
-            recorder.flush(now, self.step, self._epochs_done())
+            recorder.flush(now, self.step, self._rows_done / self._rows)
 
     def _catch_up(self, pace: Servers | Shared) -> None:
         """Take part in the evaluations that are due: all workers do, on rank 0's parameters."""
         while self._evaluation.done < pace.evaluations_due:
-            self.recorder.flush(clock(), self.step, self._epochs_done())
+            self.note()
             if self.group.rank == 0:
                 self._evaluation.aside(lambda: pace.copy(self.w))
             self._evaluation.of_rank_0(self.w, self.step)
             if self.plan.stop is not None and not self.progress.converged:
                 self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
 
-    def _epochs_done(self) -> float:
-        return self._rows_done / self._rows
+    def note(self) -> None:
+        """Write what has gathered into the history."""
+        self.recorder.flush(clock(), self.step, self._rows_done / self._rows)
 
-    def _suffer(self) -> None:
-        for fault in self._faults:
-            if isinstance(fault, Kill) and fault.active(self.step):
-                os.kill(os.getpid(), signal.SIGKILL)
-            if isinstance(fault, Crash) and fault.active(self.step):
-                raise InjectedCrash(f"injected by {fault!r}")
-
-    def _obey(self) -> None:
-        """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
-        if self.group.rank == 0 and self.mailbox.pending:
-            command = self.mailbox.take()
-            if command is not None:
-                self._announce(command, self._carrier())
-        while self._applied < self.group.control and not self.stopping:
-            command = Command.decode(self.group.await_announcement(self._applied + 1))
-            if command.after >= self.step:
-                return
-            self._applied = command.number
-            self._do(command)
-
-    def _announce(self, command: Command, after: int) -> None:
-        stamped = command.stamped(after)
-        self.group.announce(stamped.number, stamped.encode())
-        if self.pace is not None:
-            self.pace.announced()
-
-    def _carrier(self) -> int:
-        """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
-        if self.pace is not None or self.group.size == 1:
-            return -1 if self.pace is None else self.pace.common_step(self.step)  # -1: at once
-        step = self.step
-        while not self.strategy.commits(step):
-            step += 1
-        return step
-
-    def _do(self, command: Command) -> None:
-        if command.verb == "pause":
-            self._pause(command)
-            return
-        if command.verb == "stop":
-            self.stopping = True
-        elif command.verb == "update":
-            self._update(command.settings)
-        elif command.verb == "inject":
-            self._inject(fault_from(command.settings))
-        self._confirm(command)
-
-    def _confirm(self, command: Command) -> None:
-        self.report("applied", number=command.number, verb=command.verb, step=self.step)
-
-    def _pause(self, command: Command) -> None:
-        """Park at this boundary until a resume or a stop; a pause is no training time."""
-        self.recorder.flush(clock(), self.step, self._epochs_done())
-        began = clock()
-        self._confirm(command)
-        while True:
-            if self.group.rank == 0 and self._applied == self.group.control:  # nothing was announced before the pause
-                told = self.mailbox.wait()
-                if told is None:
-                    raise Aborted("the run ended while it was paused")
-                self._announce(told, self.step - 1)
-            command = Command.decode(self.group.await_announcement(self._applied + 1))
-            self._applied = command.number
-            if command.verb in ("resume", "stop"):
-                self.recorder.skip(clock() - began)
-                self._do(command)
-                return
-            if command.verb == "pause":
-                self._confirm(command)
-            else:
-                self._do(command)
-
-    def _update(self, settings: dict[str, Any]) -> None:
-        if "learning_rate" in settings:
-            self.optimizer.optimizer = self.optimizer.optimizer.with_rate(settings["learning_rate"])
-        if "batch_size" in settings:
-            self.batch_size = self._gradients.batch_size = settings["batch_size"]
-        if "strategy" in settings:
-            if not self.strategy.replicated:
-                self._replicate()
-            self.strategy = strategy_from(settings["strategy"])
-
-    def _replicate(self) -> None:
-        # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
-        for array in (array for name, array in self.state.items() if name != "schedule"):
-            self.group.allreduce(array)
-            array /= self.group.size
-
-    def _inject(self, fault: Fault) -> None:
-        if fault.rank != self.group.rank:
-            return
-        if isinstance(fault, Crash | Kill) and fault.step < self.step:
-            fault = replace(fault, step=self.step)
-        self._faults.append(fault)
-        if isinstance(fault, Slow):
-            self._gradients.slow.append(fault)
+    def mark(self, text: str) -> None:
+        """Have the history say what changed."""
+        self.report("mark", time=self.recorder.clock(clock()), step=self.step, text=text)

@@ -37,7 +37,7 @@ class Job:
     model : Model
         Its settings.
     inputs, held_out : Inputs
-        Data as the engine knows it; ``held_out`` may be None.
+        Data as the engine knows it; ``held_out`` may be None. Or as inputs ``StagedInputs``, with their held-out rows.
     optimizer : Optimizer
     epochs, batch_size, seed : int
     stop : StopRule
@@ -53,7 +53,7 @@ class Job:
     """
 
     model: Model
-    inputs: Inputs
+    inputs: Any
     held_out: Inputs | None
     optimizer: Optimizer
     epochs: int
@@ -74,20 +74,21 @@ class Job:
     @property
     def multiplications(self) -> float:
         """Products of a weight and a value in one pass over the data."""
-        x, size = self.inputs.x, self.model.build(self.signature).size
+        size = self.model.build(self.signature).size
+        x = self.inputs.x
         if not arrays.is_sparse(x):
             return float(x.shape[0]) * size
         return float(x.nnz) * max(1, round(size / x.shape[1]))
 
 
-def signature_of(inputs: Inputs, dtype: str) -> Signature:
+def signature_of(inputs: Any, dtype: str) -> Signature:
     """Return what a network for these data is built for."""
     return Signature(
-        n_features=int(inputs.x.shape[1]),
+        n_features=inputs.features,
         n_outputs=inputs.n_outputs,
-        task=inputs.task,  # type: ignore[arg-type]
+        task=inputs.task,
         dtype=dtype,
-        sparse=arrays.is_sparse(inputs.x),
+        sparse=inputs.is_sparse,
     )
 
 
@@ -95,16 +96,16 @@ def choose(job: Job, strategy: Any, client: Any) -> Strategy | None:
     """Return the strategy to train with on a cluster, or None for this process.
 
     ``"auto"`` is this process for data of up to ``HERE`` multiplications an epoch, and wherever no
-    cluster may be started; else ``AllReduce()``.
+    cluster may be started; else, and for Dask collections, ``AllReduce()``.
     """
-    if strategy != "auto":
-        assert isinstance(strategy, Strategy)
+    staged = not isinstance(job.inputs, Inputs)
+    if strategy != "auto" or staged:
         if not job.shuffle:
             raise ValueError(
-                f"shuffle=False with strategy={strategy!r}: a cluster trains on shuffled shards; use strategy='auto' and "
-                "data that fits this process, or shuffle=True"
+                f"shuffle=False with {'a Dask collection' if staged else f'strategy={strategy!r}'}: a cluster trains on shuffled "
+                "shards; use strategy='auto' and data that fits this process, or shuffle=True"
             )
-        return strategy
+        return AllReduce() if strategy == "auto" else strategy
     if not job.shuffle or job.multiplications <= HERE:
         return None
     if client is None and multiprocessing.parent_process() is not None and not _has_client():

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
+
+from scaleml.compression import Codec, Stamp
+
+TAIL: Final = 3
+"""Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,10 @@ class Context(Protocol):
     def optimizer(self) -> Updater:
         """What applies gradients."""
 
+    @property
+    def stamp(self) -> Stamp:
+        """What codecs must know of this rank and step."""
+
     def gradient(self, w: Any) -> Any:
         """Return the gradient sum over this rank's part of the batch, with its tail."""
 
@@ -98,3 +107,13 @@ class Strategy(ABC):
     @abstractmethod
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
+
+
+def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None) -> None:
+    """Sum the gradient ``g`` (P + 3,) over the ranks, in place: through ``codec`` where there is one, its tail always exactly."""
+    if codec is None:
+        ctx.group.allreduce(g)
+        return
+    tail = g[-TAIL:]
+    ctx.group.allreduce(tail)
+    codec.allreduce(g[:-TAIL], float(tail[1]), ctx.group, state, ctx.stamp)

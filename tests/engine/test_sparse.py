@@ -149,7 +149,7 @@ def test_a_gradient_touches_nothing_of_the_size_of_the_model():
     recorder = type("Recorder", (), {"compute": 0.0})()
     group = type("Group", (), {"rank": 0, "step": 0})()
     batches = Batches(Schedule((rows,)), (0,), [(x, y.astype("f4"), None)])
-    base = Gradients(plan, group, batches, np.zeros(TAIL, "f4"), recorder, ())
+    base = Gradients(plan, group, batches, np.zeros(TAIL, "f4"), recorder)
     gradients, w = SparseGradients(plan, base, False), np.zeros(network.size, "f4")
     whole = np.zeros(network.size, "f4")
     for step in range(4):

@@ -1,0 +1,128 @@
+"""How a training rank obeys: rank 0 stamps commands and announces them, all ranks apply them at their boundaries."""
+
+from __future__ import annotations
+
+from time import perf_counter as clock
+from typing import TYPE_CHECKING, Any
+
+from scaleml.comm import Aborted
+from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
+
+if TYPE_CHECKING:
+    from scaleml.engine.worker_loop import WorkerLoop
+
+
+class Obeying:
+    """The commands of one rank.
+
+    Parameters
+    ----------
+    loop : WorkerLoop
+        The rank, which is changed.
+    mailbox : Mailbox
+        Where commands arrive, if this is rank 0.
+
+    Attributes
+    ----------
+    applied : int
+        The number of the last command that took effect here.
+    """
+
+    def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
+        self._loop = loop
+        self._mailbox = mailbox
+        self.applied = 0
+
+    def obey(self) -> None:
+        """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
+        loop = self._loop
+        if loop.group.rank == 0 and self._mailbox.pending:
+            command = self._mailbox.take()
+            if command is not None:
+                self._announce(command, self._carrier())
+        while self.applied < loop.group.control and not loop.stopping:
+            command = Command.decode(loop.group.await_announcement(self.applied + 1))
+            if command.after >= loop.step:
+                break
+            self.applied = command.number
+            self._do(command)
+
+    def _announce(self, command: Command, after: int) -> None:
+        stamped = command.stamped(after)
+        self._loop.group.announce(stamped.number, stamped.encode())
+        if self._loop.pace is not None:
+            self._loop.pace.announced()
+
+    def _carrier(self) -> int:
+        """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
+        loop = self._loop
+        if loop.pace is not None:
+            return loop.pace.common_step(loop.step)
+        if loop.group.size == 1:
+            return -1  # at once
+        step = loop.step
+        while not loop.strategy.commits(step):
+            step += 1
+        return step
+
+    def _do(self, command: Command) -> None:
+        loop = self._loop
+        if command.verb == "pause":
+            self._pause(command)
+            return
+        if command.verb == "stop":
+            loop.stopping = True
+        elif command.verb == "update":
+            self._update(command.settings)
+        elif command.verb == "inject":
+            loop.suffering.add(fault_from(command.settings), loop.step)
+        self._confirm(command)
+
+    def _confirm(self, command: Command) -> None:
+        self._loop.report("applied", number=command.number, verb=command.verb, step=self._loop.step)
+
+    def _pause(self, command: Command) -> None:
+        """Park at this boundary until a resume or a stop; a pause is no training time."""
+        loop = self._loop
+        loop.note()
+        began = clock()
+        self._confirm(command)
+        while True:
+            if loop.group.rank == 0 and self.applied == loop.group.control:  # nothing was announced before the pause
+                told = self._mailbox.wait()
+                if told is None:
+                    raise Aborted("the run ended while it was paused")
+                self._announce(told, loop.step - 1)
+            command = Command.decode(loop.group.await_announcement(self.applied + 1))
+            self.applied = command.number
+            if command.verb in ("resume", "stop"):
+                loop.recorder.skip(clock() - began)
+                self._do(command)
+                return
+            if command.verb == "pause":
+                self._confirm(command)
+            else:
+                self._do(command)
+
+    def _update(self, settings: dict[str, Any]) -> None:
+        loop, changes = self._loop, []
+        if "learning_rate" in settings:
+            loop.optimizer.optimizer = loop.optimizer.optimizer.with_rate(settings["learning_rate"])
+            changes.append(f"learning_rate={settings['learning_rate']}")
+        if "batch_size" in settings:
+            loop.batch_size = loop.gradients.batch_size = settings["batch_size"]
+            changes.append(f"batch_size={settings['batch_size']}")
+        if "strategy" in settings:
+            if not loop.strategy.replicated:
+                self._replicate()
+            loop.strategy = strategy_from(settings["strategy"])
+            changes.append(f"strategy={loop.strategy!r}")
+        if loop.group.rank == 0:
+            loop.mark(", ".join(changes))
+
+    def _replicate(self) -> None:
+        # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
+        group = self._loop.group
+        for array in (array for name, array in self._loop.state.items() if name != "schedule"):
+            group.allreduce(array)
+            array /= group.size
