@@ -32,7 +32,7 @@ from scaleml.engine.events import (
     WorkerLost,
     event_of,
 )
-from scaleml.engine.lobby import deliver, end_ranks
+from scaleml.engine.lobby import deliver, end_ranks, peek
 from scaleml.engine.placement import Placement
 from scaleml.engine.placing import PlacedData
 from scaleml.engine.spec import Outcome, Plan
@@ -74,20 +74,20 @@ class Driver:
         self.params: Any = None
         self.outcome: Outcome | None = None
         self._data = data
-        self._on_notes: Callable[[bytes, list[Any]], None] | None = None
+        self._on_notes: Callable[[bytes, list[Any], list[Any]], None] | None = None
         self._on_mark: Callable[[float, str, int], None] | None = None
         self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: list[Future[Any]] = []
-        self.generation = 0
-        self._next: tuple[Plan, Placement] | None = None
         self._former: list[Future[Any]] = []
+        self._next: tuple[Plan, Placement] | None = None
+        self.generation = 0
         self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
 
     def start(
         self,
-        on_notes: Callable[[bytes, list[Any]], None],
+        on_notes: Callable[[bytes, list[Any], list[Any]], None],
         on_mark: Callable[[float, str, int], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -96,7 +96,7 @@ class Driver:
         Parameters
         ----------
         on_notes : callable
-            Called with the history's new rows and evaluations.
+            Called with the history's new rows, evaluations and ends of epochs.
         on_mark : callable
             Called with the time, the words and the step of a change in mid-run.
         on_change : callable
@@ -115,6 +115,11 @@ class Driver:
         to = self.run, self.generation, 0
         answer = calls.on_workers(self.client, CALL, deliver, to, command, workers=[address])
         return bool(answer[address])
+
+    def peek(self) -> Any:
+        """Return the parameters that rank 0 kept last, if the run keeps them and it is still there."""
+        address = self.placement.addresses[0]
+        return calls.on_workers(self.client, CALL, peek, (self.run, self.generation, 0), workers=[address])[address]
 
     def give_up(self) -> None:
         """End a run that is still starting."""
@@ -142,7 +147,7 @@ class Driver:
         """A rank reports."""
         if message["kind"] == "rows":
             assert self._on_notes is not None
-            self._on_notes(message["rows"], message["evaluations"])
+            self._on_notes(message["rows"], message["evaluations"], message["epochs"])
         elif message["kind"] == "mark":
             assert self._on_mark is not None
             self._on_mark(message["time"], message["text"], message["step"])
@@ -236,8 +241,7 @@ class Driver:
         # A server waits for anybody (peer -1): then it may be any of the others.
         suspects = [stall.peer] if stall.peer >= 0 else [r for r in range(len(addresses)) if r not in ended]
         with contextlib.suppress(Exception):
-            workers = calls.identity(self.client, CALL)
-            limit = config.seconds("comm.timeout")
+            workers, limit = calls.identity(self.client, CALL), config.seconds("comm.timeout")
             # All stamped by the scheduler: the worker heard last is its "now", whatever this machine's clock says.
             newest = max((facts["last_seen"] for facts in workers.values()), default=0.0)
             for rank in suspects:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def hand_over(loop: WorkerLoop) -> Handover | None:
     """Agree with the other training ranks on where the run is; None if it has come to its end instead. Collective."""
-    together = loop.servers is None
+    together = loop.pace is None
     if together and not loop.switching:
         return None
     before = loop.plan.handover
@@ -29,7 +29,7 @@ def hand_over(loop: WorkerLoop) -> Handover | None:
     if not ranks[:, 0].any() or rows >= loop.plan.rows * loop.plan.epochs:
         return None
     forget(loop.state)
-    if together and not loop.strategy.replicated:
+    if loop.servers is None and not loop.strategy.replicated:
         loop.replicate()
     step = int(ranks[:, 2].max())
     return Handover(

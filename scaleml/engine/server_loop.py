@@ -1,14 +1,16 @@
-"""The loop of a rank that holds parameters: serve pushes until all workers have left."""
+"""The loop of a rank that holds parameters: serve workers until all have left."""
 
 from __future__ import annotations
 
 from time import perf_counter as clock
 from typing import Any
+from weakref import proxy
 
 import numpy as np
 
 from scaleml.engine.commands import Command
-from scaleml.engine.serving import Clients, SliceUpdate
+from scaleml.engine.servers import Clients, DenseSlice, SparseSlice
+from scaleml.engine.servers.wire import DenseForm, SparseForm, slices
 from scaleml.engine.spec import Outcome, Plan, Start
 from scaleml.engine.worker_loop import Report
 from scaleml.strategies import ParameterServer
@@ -27,18 +29,23 @@ class ServerLoop:
         # Making buffers is collective: as many calls here as in a worker.
         group.buffer(0, plan.dtype)
         group.buffer(0, plan.dtype)
-        self.clients = Clients(plan, group, recorder)
-        self._servers = group.split(1, group.rank)
-        part = slice(self.clients.start, self.clients.stop)
-        start = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        self.w = np.array(start[part], plan.dtype)
-        self.optimizer = SliceUpdate(plan.optimizer, recorder)
-        self.state = plan.optimizer.init(part.stop - part.start, plan.dtype)
+        width = plan.network.signature.n_outputs if plan.sparse else 1
+        start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
+        form = SparseForm(group, plan.dtype, width) if plan.sparse else DenseForm(group, None)
+        me = proxy(self)  # no cycle: a loop's memory goes back with it
+        values, heed = (lambda w, keys: me.optimizer.values(w, keys)), (lambda step: me.obey(step))
+        self.clients = Clients(plan, group, (start, stop), form, values, recorder, heed)
+        servers = self._servers = group.split(1, group.rank)
+        first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
+        self.w = np.array(first[start:stop], plan.dtype)
+        self.optimizer: DenseSlice | SparseSlice = (
+            SparseSlice(plan, servers, recorder, start, stop) if plan.sparse else DenseSlice(plan, servers, recorder)
+        )
+        self.state = plan.optimizer.init(stop - start, plan.dtype)
         if plan.start is not None:
             self.optimizer.t = plan.start.updates
-            self.state |= {
-                name: np.array(array[part]) for name, array in plan.start.state.items() if name in self.state
-            }
+            given = plan.start.state
+            self.state |= {name: np.array(given[name][start:stop]) for name in self.state if name in given}
         self._clock = 0.0 if plan.handover is None else plan.handover.clock
         self._applied = group.control = 0 if plan.handover is None else plan.handover.commands
         self._epochs_a_row = 1.0 / plan.rows
@@ -52,27 +59,26 @@ class ServerLoop:
         while not clients.gone:
             self.group.step = clients.version
             self.strategy.serve(self.w, self.state, self)  # type: ignore[arg-type]
-            if self.group.control != self._applied:
-                self._obey()
-            if clients.version != self.group.step:  # a worker that leaves is no update
-                recorder.updates += 1
             now = clock()
             if now >= recorder.due:
                 recorder.flush(now, clients.version, clients.rows * self._epochs_a_row)
         recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
-        clients.hand_over(self.optimizer.optimizer.result(self.w, self.state, self.optimizer.t))
+        clients.hand_over(self.optimizer.result(self.w, self.state))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
-        return Outcome("finished", clients.version, end=Start(self.w, self.state, self.optimizer.t))
+        end = Start(self.optimizer.values(self.w, None), self.state, self.optimizer.t)
+        return Outcome("finished", clients.version, widest=clients.clocks.widest, end=end)
 
-    def _obey(self) -> None:
-        """Take a new learning rate; the other commands concern the workers."""
+    def obey(self, step: int) -> None:
+        """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one."""
         while self._applied < self.group.control:
             command = Command.decode(self.group.await_announcement(self._applied + 1))
+            if command.after >= step:
+                return
             self._applied = command.number
+            # The other commands concern the workers.
             if "learning_rate" in command.settings:
-                rate = command.settings["learning_rate"]
-                self.optimizer.optimizer = self.optimizer.optimizer.with_rate(rate)
+                self.optimizer.optimizer = self.optimizer.optimizer.with_rate(command.settings["learning_rate"])
 
     @property
     def steps(self) -> int:

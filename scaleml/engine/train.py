@@ -20,6 +20,7 @@ from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
 from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
+from scaleml.engine.sparsity import check_sparse
 from scaleml.engine.spec import Plan
 from scaleml.engine.succession import check_roles
 from scaleml.faults import Fault
@@ -49,7 +50,7 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
         facts=facts,
         own_cluster=own_cluster,
     )
-    driver.start(run.on_notes, run.history.mark, run.on_change)
+    driver.start(run.history.take, run.history.mark, run.on_change)
     return run
 
 
@@ -69,11 +70,11 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         raise ValueError(
             f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer workers"
         )
-    check_roles(placement.layout, data.network, settings.optimizer)
+    check_roles(settings.strategy, placement, data.network, settings.optimizer, client)
     check_faults(settings.faults, placement.layout, own_cluster)
     check_victims(settings.faults, placement, client)
     batch_size = min(int(settings.batch_size), data.rows)
-    rows = batch_size if settings.strategy.replicated else max(1, batch_size // training)
+    rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
     watched = data.placed.held_out is not None or settings.stop is not None
     plan = Plan(
         network=data.network,
@@ -91,8 +92,10 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         start=settings.begin,
         steps=None if settings.steps is None else settings.steps(rows),
         keep_end=settings.keep_end,
+        snapshots=settings.snapshots,
         by_rows=settings.by_rows,
     )
+    check_sparse(plan.strategy, plan.why_dense)
     check_memory(info, placement, plan, data.placed, config.memory_share())
     return plan, placement
 
