@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scaleml.engine.train import start, train
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import SGD, AdaGrad, Adam
-    from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+    from scaleml.strategies import AllReduce, Gossip, LocalSGD, ParameterServer, Serial
     from scaleml.telemetry import Comparison
 
 # Imported when first used: a worker that only needs a rank does not load what the client needs.
@@ -22,6 +22,7 @@ _HOMES = {
     "Adam": "scaleml.optim",
     "AllReduce": "scaleml.strategies",
     "Comparison": "scaleml.telemetry",
+    "Gossip": "scaleml.strategies",
     "LinearModel": "scaleml.models",
     "LocalSGD": "scaleml.strategies",
     "MLP": "scaleml.models",
@@ -43,6 +44,7 @@ __all__ = [
     "Adam",
     "AllReduce",
     "Comparison",
+    "Gossip",
     "LinearModel",
     "LocalSGD",
     "ParameterServer",

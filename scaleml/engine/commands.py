@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import queue
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from scaleml import strategies
+from scaleml import optim, strategies
 from scaleml.faults import Crash, Fault, Kill, Slow
 
 _FAULTS: dict[str, type[Fault]] = {"Slow": Slow, "Crash": Crash, "Kill": Kill}
@@ -48,17 +48,27 @@ class Command:
         return cls(**json.loads(bytes(data)))
 
 
-def describe(thing: strategies.Strategy | Fault) -> dict[str, Any]:
-    """Return a strategy or a fault as its class's name and its fields."""
-    return {"name": type(thing).__name__, **asdict(thing)}  # type: ignore[call-overload]
+def describe(thing: Any) -> dict[str, Any]:
+    """Return a strategy, an optimizer or a fault as its class's name and its fields, which may hold more of them."""
+    settings = {setting.name: getattr(thing, setting.name) for setting in fields(thing)}
+    return {
+        "name": type(thing).__name__,
+        **{name: describe(value) if is_dataclass(value) else value for name, value in settings.items()},
+    }
 
 
 def strategy_from(description: dict[str, Any]) -> strategies.Strategy:
     """Rebuild a strategy of this package from its name and fields."""
-    settings = dict(description)
-    made = getattr(strategies, settings.pop("name"))(**settings)
+    made = _rebuilt(description, strategies)
     assert isinstance(made, strategies.Strategy)
     return made
+
+
+def _rebuilt(description: dict[str, Any], room: Any) -> Any:
+    settings = {
+        name: _rebuilt(value, optim) if isinstance(value, dict) else value for name, value in description.items()
+    }
+    return getattr(room, settings.pop("name"))(**settings)
 
 
 def fault_from(description: dict[str, Any]) -> Fault:

@@ -13,14 +13,17 @@ import numpy as np
 
 from scaleml.comm import Aborted
 from scaleml.data.shards import Batches
+from scaleml.engine.apart import train_apart
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
 from scaleml.engine.evaluation import Evaluation
+from scaleml.engine.gossiping import Neighbours
 from scaleml.engine.gradients import TAIL, Gradients, Update
 from scaleml.engine.outcome import outcome_of
 from scaleml.engine.serving import Servers
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.stopping import Stopping
 from scaleml.faults import Crash, Fault, InjectedCrash, Kill, Slow
+from scaleml.strategies import Strategy
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -30,7 +33,7 @@ Report = Callable[..., None]
 class WorkerLoop:
     """One training rank.
 
-    It is itself the context that strategies see: ``group``, ``optimizer``, ``servers``, ``gradient``, ``step``.
+    It is itself the context that strategies see: ``group``, ``optimizer``, ``servers``, ``neighbours``, ``gradient``, ``step``.
 
     Parameters
     ----------
@@ -82,15 +85,19 @@ class WorkerLoop:
         self.gradient = self._gradients.gradient
         self.optimizer = Update(plan, group, recorder)
         self.state = plan.optimizer.init(size, plan.dtype)
+        self._own_state = set(self.state)
+        self._committed = True
+        self.strategy.begin(self.w, self.state)
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
         layout = plan.layout
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
-        self._workers = group.split(0, group.rank) if layout.servers else group
+        self.workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
-        self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
-        self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
+        self.neighbours = Neighbours(plan, group, self.w, recorder)
+        self.evaluation = Evaluation(plan, self.workers, held_out, recorder)
+        self.progress = Stopping(plan, self.workers, self.optimizer, self.evaluation)
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -103,15 +110,15 @@ class WorkerLoop:
         self.group.barrier()
         self.recorder.begin(clock())
         self.report("entered")
-        self._evaluation.at(self.w, 0)
-        if self.servers is not None:
-            self._train_with_servers()
-        else:
+        self.evaluation.at(self.w, 0)
+        if self.strategy.synchronous:
             self._train_together()
-        self.recorder.flush(clock(), self.step, self._epochs_done())
-        if not self.progress.converged or self.servers is not None:
-            self._evaluation.at(self.w, self.step)
-            if self.servers is None and self.progress.is_due:
+        else:
+            train_apart(self)
+        self.note()
+        if not self.progress.converged or not self.strategy.synchronous:
+            self.evaluation.at(self.w, self.step)
+            if self.strategy.synchronous and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
         return outcome_of(self)
 
@@ -122,7 +129,7 @@ class WorkerLoop:
 
     def last_good(self) -> Any:
         """Return the parameters of the last good step."""
-        return np.array(self.w) if np.isfinite(self.w).all() else self._evaluation.kept
+        return np.array(self.w) if np.isfinite(self.w).all() else self.evaluation.kept
 
     def _warm_up(self) -> None:
         # First calls of BLAS and the first touch of memory are no part of training.
@@ -131,46 +138,50 @@ class WorkerLoop:
         self.recorder.compute = 0.0
 
     def _train_together(self) -> None:
-        evaluation, group, mailbox, epochs = self._evaluation, self.group, self.mailbox, self.plan.epochs
-        committed = True
-        while self.epoch < epochs:
-            if committed:
-                if mailbox.pending or group.control != self._applied:
-                    self._obey()
-                    if self.stopping:
-                        break
-                if self._rows_done >= evaluation.due_at:
-                    self.recorder.flush(clock(), self.step, self._epochs_done())
-                    evaluation.at(self.w, self.step)
-                    evaluation.passed(self._rows_done)
-                if self.progress.is_due and self.progress.decide(self.w, self.state, shared=self.strategy.replicated):
+        boundary = True
+        while self.epoch < self.plan.epochs:
+            if boundary:
+                if self.is_told_to_stop():
                     break
-            self._take_step()
-            committed = self.strategy.commits(self.step - 1)
+                if (self._rows_done >= self.evaluation.due_at or self.progress.is_due) and self._look_at_progress():
+                    break
+            elif self.mailbox.pending:
+                self._listen()
+            last, epoch_over = self.is_last_step, self.ends_epoch
+            self.take_step()
+            self._committed = last or self.strategy.commits(self.step - 1)
+            boundary = self._committed or self.strategy.is_boundary(self.step - 1, epoch_over)
+        if not self._committed:
+            self.mean(self.w)
 
-    def _train_with_servers(self) -> None:
-        servers = self.servers
-        assert servers is not None
-        while not servers.done and not self.progress.converged:
-            if self.mailbox.pending or self.group.control != self._applied:
-                self._obey()
-                if self.stopping:
-                    break
-            self._take_step()
-            self._catch_up()
-        servers.leave()
-        self._catch_up()
-        if self.group.rank == 0:
-            servers.collect(self.w)
-        self._workers.broadcast(self.w)
+    def _look_at_progress(self) -> bool:
+        """Evaluate if that is due; return whether the run is to end."""
+        evaluation, progress = self.evaluation, self.progress
+        w = self.w if self._committed else evaluation.aside(lambda: self.mean(np.array(self.w)))
+        if self._rows_done >= evaluation.due_at:
+            self.note()
+            evaluation.at(w, self.step)
+            evaluation.passed(self._rows_done)
+        return progress.is_due and progress.decide(w, self.state, shared=self.strategy.replicated)
+
+    def mean(self, array: Any) -> Any:
+        """Give all ranks the mean of what they have, in place."""
+        self.group.allreduce(array)
+        array /= self.group.size
+        return array
 
     @property
     def is_last_step(self) -> bool:
         """Whether the run ends with this step."""
-        gradients = self._gradients
-        return self.epoch == self.plan.epochs - 1 and gradients.consumed + gradients.count >= self._rows
+        return self.epoch == self.plan.epochs - 1 and self.ends_epoch
 
-    def _take_step(self) -> None:
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the epoch ends with this step."""
+        return self._gradients.consumed + self.batch_size >= self._rows
+
+    def take_step(self) -> None:
+        """Take one step of the strategy, on the next batch."""
         gradients, recorder = self._gradients, self.recorder
         if self._faults:
             self._suffer()
@@ -192,14 +203,9 @@ class WorkerLoop:
         if now >= recorder.due:
             recorder.flush(now, self.step, self._epochs_done())
 
-    def _catch_up(self) -> None:
-        """Take part in the evaluations that the servers say are due: all workers do, on rank 0's parameters."""
-        assert self.servers is not None
-        while self._evaluation.done < self.servers.evaluations_due:
-            self.recorder.flush(clock(), self.step, self._epochs_done())
-            self._evaluation.of_rank_0(self.w, self.step)
-            if self.plan.stop is not None and not self.progress.converged:
-                self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
+    def note(self) -> None:
+        """Write a row of the history."""
+        self.recorder.flush(clock(), self.step, self._epochs_done())
 
     def _epochs_done(self) -> float:
         return self._rows_done / self._rows
@@ -211,12 +217,14 @@ class WorkerLoop:
             if isinstance(fault, Crash) and fault.active(self.step):
                 raise InjectedCrash(f"injected by {fault!r}")
 
+    def is_told_to_stop(self) -> bool:
+        """Apply the commands that are due at this boundary; return whether one of them was to stop."""
+        if self.mailbox.pending or self.group.control != self._applied:
+            self._obey()
+        return self.stopping
+
     def _obey(self) -> None:
-        """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
-        if self.group.rank == 0 and self.mailbox.pending:
-            command = self.mailbox.take()
-            if command is not None:
-                self._announce(command, self._carrier())
+        self._listen()
         while self._applied < self.group.control and not self.stopping:
             command = Command.decode(self.group.await_announcement(self._applied + 1))
             if command.after >= self.step:
@@ -224,18 +232,23 @@ class WorkerLoop:
             self._applied = command.number
             self._do(command)
 
+    def _listen(self) -> None:
+        """On rank 0: stamp and announce a command that arrived."""
+        if self.group.rank == 0 and self.mailbox.pending:
+            command = self.mailbox.take()
+            if command is not None:
+                self._announce(command, self._carrier())
+
     def _announce(self, command: Command, after: int) -> None:
         stamped = command.stamped(after)
         self.group.announce(stamped.number, stamped.encode())
 
     def _carrier(self) -> int:
         """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
-        if self.servers is not None or self.group.size == 1:
+        if not self.strategy.synchronous or self.group.size == 1:
             return -1  # at once: here ranks have no steps in common
-        step = self.step
-        while not self.strategy.commits(step):
-            step += 1
-        return step
+        left = self._rows - self._gradients.consumed
+        return self.strategy.carrier(self.step, self.step + -(-left // self.batch_size) - 1, self.group.size)
 
     def _do(self, command: Command) -> None:
         if command.verb == "pause":
@@ -254,8 +267,10 @@ class WorkerLoop:
 
     def _pause(self, command: Command) -> None:
         """Park at this boundary until a resume or a stop; a pause is no training time."""
-        self.recorder.flush(clock(), self.step, self._epochs_done())
+        self.note()
         began = clock()
+        if not self.strategy.synchronous and self.servers is None:
+            self.neighbours.settle()  # nobody who is parked owes anybody an answer
         self._confirm(command)
         while True:
             if self.group.rank == 0 and self._applied == self.group.control:  # nothing was announced before the pause
@@ -280,15 +295,20 @@ class WorkerLoop:
         if "batch_size" in settings:
             self.batch_size = settings["batch_size"]
         if "strategy" in settings:
-            if not self.strategy.replicated:
-                self._replicate()
-            self.strategy = strategy_from(settings["strategy"])
+            self._follow(strategy_from(settings["strategy"]))
 
-    def _replicate(self) -> None:
-        # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
-        for array in (array for name, array in self.state.items() if name != "schedule"):
-            self.group.allreduce(array)
-            array /= self.group.size
+    def _follow(self, strategy: Strategy) -> None:
+        """Go on with another strategy, from the same parameters and optimizer state on all ranks."""
+        for name in set(self.state) - self._own_state:
+            del self.state[name]
+        if not self._committed:
+            self.mean(self.w)
+        if not self.strategy.replicated:
+            # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
+            for name in sorted(self._own_state - {"schedule"}):
+                self.mean(self.state[name])
+        self.strategy = strategy
+        strategy.begin(self.w, self.state)
 
     def _inject(self, fault: Fault) -> None:
         if fault.rank != self.group.rank:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
@@ -37,11 +38,13 @@ class Context(Protocol):
     ``gradient(w)`` returns a flat array of ``P + 3`` items: the sum of the gradients over this rank's part of
     the batch, then the sum of the losses, the weight and the number of those rows, so that they travel with it.
     ``optimizer.apply(w, g, state)`` divides by that weight, adds the penalty and updates ``w`` in place.
+    ``gradient(w, ready)`` calls ``ready(part)`` with parts of that array as soon as they are final, all of it in the end.
     """
 
     group: Any
     servers: Any
     clients: Any
+    neighbours: Any
     step: int
 
     @property
@@ -49,10 +52,14 @@ class Context(Protocol):
         """Whether the run ends with this step."""
 
     @property
+    def ends_epoch(self) -> bool:
+        """Whether the epoch ends with this step."""
+
+    @property
     def optimizer(self) -> Updater:
         """What applies gradients."""
 
-    def gradient(self, w: Any) -> Any:
+    def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:
         """Return the gradient sum over this rank's part of the batch, with its tail."""
 
 
@@ -89,6 +96,22 @@ class Strategy(ABC):
     def commits(self, step: int) -> bool:
         """Whether all ranks hold the same parameters after step ``step`` (counted from 0)."""
         return True
+
+    def is_boundary(self, step: int, ends_epoch: bool) -> bool:
+        """Whether commands and evaluations may come after step ``step``: where it commits, if nothing else is said.
+
+        Elsewhere each rank has parameters of its own; what is evaluated, and what a stop leaves, is then their mean.
+        """
+        return self.commits(step)
+
+    def carrier(self, step: int, epoch_end: int, size: int) -> int:
+        """Return the first boundary's step whose messages have told all ``size`` ranks what rank 0 knew before ``step``."""
+        while not self.commits(step):
+            step += 1
+        return step
+
+    def begin(self, w: Any, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
+        """Add to ``state`` what this strategy keeps there; called where it takes over, with the same ``w`` on all ranks."""
 
     @abstractmethod
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
