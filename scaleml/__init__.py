@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scaleml import faults
+    from scaleml import compression, faults
     from scaleml.engine.compare import Trial, compare
     from scaleml.engine.errors import RunFailed
     from scaleml.engine.run import Run
@@ -53,6 +53,7 @@ __all__ = [
     "Serial",
     "Trial",
     "compare",
+    "compression",
     "faults",
     "start",
     "train",
@@ -61,8 +62,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "faults":
-        return import_module("scaleml.faults")
+    if name in ("compression", "faults"):
+        return import_module(f"scaleml.{name}")
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value

@@ -6,17 +6,17 @@ Each two ranks have two: the calling thread's, and the progress thread's. So no 
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Collection, Iterable, Sequence
 from time import perf_counter
 from typing import Any, final
 
 from .errors import CommError
-from .frame import CONTROL, MESSAGE, Header, word_sum
+from .frame import CONTROL, HELD, MESSAGE, Header, held, word_sum
 from .key import Key
 from .link import Link, LinkClosed
 from .mesh import Mesh
 from .meter import Meter
+from .poller import Poller
 from .pump import Pump
 
 ANY = -1
@@ -55,13 +55,10 @@ class Channel:
         self.summed = any(link.sums for link in links if link)
         self._stashed = 0  # frames in inboxes
         self._ready: list[int] = []  # links with something to read, in the order in which it came
-        self._peers: dict[int, int] = {}  # by file descriptor
-        self._readable = select.poll()
-        for peer, link in enumerate(links):
+        self._poller = Poller(self.links)
+        for link in self.links:
             if link:
                 link.meter = meter
-                self._peers[link.sock.fileno()] = peer
-                self._readable.register(link.sock, select.POLLIN)
 
     def link(self, peer: int) -> Link:
         """The link to `peer`."""
@@ -149,7 +146,10 @@ class Channel:
         while len(waiting) > 1:  # not one after the other: the death of any of them must show at once
             seconds, self.blocker = self.wait(waiting, (), key)
             self.blocked += seconds
-            waiting = [peer for peer in waiting if self.front(peer, key, key) is None]
+            fronts = {peer: self.front(peer, key, key) for peer in waiting}
+            waiting = [peer for peer, header in fronts.items() if header is None]
+            for header in filter(None, fronts.values()):
+                self.excuse(header, seconds)
         for peer in waiting:
             self._await_front(peer, key)
 
@@ -177,9 +177,16 @@ class Channel:
                 self.mesh.check()
             else:
                 self.mesh.stalled(link.peer, what, perf_counter() - start)
-        self.blocked += perf_counter() - start
+        seconds = perf_counter() - start
+        self.blocked += seconds
         self.blocker = link.peer
+        self.excuse(header, seconds)
         return header
+
+    def excuse(self, header: Header, seconds: float) -> None:
+        """Of `seconds` of waiting for a frame, those for which a bad link held it back are no waiting for its sender."""
+        if header.flags >= HELD:
+            self.blocked = max(0.0, self.blocked - self.mesh.delayed(min(held(header), seconds)))
 
     def _fits(self, header: Header, key: Key, peer: int) -> bool:
         if header.control > self.mesh.control:
@@ -209,6 +216,7 @@ class Channel:
             if not self._ready:
                 self.mesh.stalled(alive[0] if len(alive) == 1 else ANY, what, perf_counter() - start)
         self.blocker = found[0]
+        self.excuse(found[1], self.blocked)
         if found[2] is None:
             self._ready.remove(found[0])
         else:
@@ -288,33 +296,21 @@ class Channel:
     def _poll(self, peers: Sequence[int], milliseconds: float) -> list[int]:
         alive = [peer for peer in peers if peer not in self.lost]
         here = [peer for peer in alive if self.link(peer).buffered]
-        poll = self._readable
-        if len(peers) + 1 < len(self.links):  # what others have sent must not end the waiting
-            poll = select.poll()
-            for peer in alive:
-                poll.register(self.link(peer).sock, select.POLLIN)
-        found = [self._peers[descriptor] for descriptor, _ in poll.poll(0 if here else milliseconds)]
+        every = len(peers) + 1 == len(self.links)
+        found = self._poller.readable(alive, 0 if here else milliseconds, every)
         return here + [peer for peer in found if peer not in here]
 
     def wait(self, readers: Iterable[int], writers: Collection[int], what: object) -> tuple[float, int]:
         """Wait until something can be read or written; return for how long, and the last peer in question."""
-        events = dict.fromkeys(readers, select.POLLIN)
-        for peer in writers:
-            events[peer] = events.get(peer, 0) | select.POLLOUT
-        poll = select.poll()
-        for peer, mask in events.items():
-            poll.register(self.link(peer).sock, mask)
-        start = perf_counter()
-        found = poll.poll(self.mesh.timeout * 1e3)
-        seconds = perf_counter() - start
-        if found:
-            return seconds, self._peers[found[-1][0]]
-        self.mesh.stalled(peer := next(iter(events)), what, seconds)
+        seconds, peer = self._poller.wait(readers, writers, self.mesh.timeout * 1e3)
+        if peer is None:
+            peer = next(iter((*readers, *writers)))
+            self.mesh.stalled(peer, what, seconds)
         return seconds, peer
 
     def lose(self, peer: int, what: object) -> CommError:
         """Note that the link to `peer` is closed; return the error to raise."""
-        if peer not in self.lost and (descriptor := self.link(peer).sock.fileno()) >= 0:
+        if peer not in self.lost and self.link(peer).sock.fileno() >= 0:
             self.lost.add(peer)
-            self._readable.unregister(descriptor)
+            self._poller.forget(peer)
         return self.mesh.lost(peer, what)

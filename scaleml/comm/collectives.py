@@ -47,7 +47,7 @@ def allreduce(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
     if x.nbytes <= INLINE:
         _sum_into(group, x, _swap_small(group, channel, x, key))
         return
-    slots = _ring(group, channel, x, key)
+    slots = _ring(group, channel, x, key, x.nbytes // group.size)
     if slots is None:
         _through_sockets(group, channel, x, key, give_back=True)
         return
@@ -61,7 +61,7 @@ def allreduce(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
         _sum_into(group, total, [slot[low:high] for slot in slots])
         for slot in others:
             slot[low:high] = total
-    _leave(group, channel, key)
+    _leave(group, channel, key, (stop - start) * x.itemsize)
     if not np.may_share_memory(mine, x):  # it was staged
         x[:] = mine
     _count_shared(channel, x.nbytes, (stop - start) * x.itemsize, group.size)
@@ -75,7 +75,7 @@ def reduce_scatter(group: Group, channel: Channel, x: np.ndarray, key: Key) -> n
     elif x.nbytes <= INLINE:
         parts = _swap_small(group, channel, x, key)
         _sum_into(group, x[start:stop], [part[start:stop] for part in parts])
-    elif (slots := _ring(group, channel, x, key)) is None:
+    elif (slots := _ring(group, channel, x, key, x.nbytes // group.size)) is None:
         _through_sockets(group, channel, x, key, give_back=False)
     else:
         _sum_into(group, x[start:stop], [slot[start:stop] for slot in slots])
@@ -93,7 +93,7 @@ def allgather(group: Group, channel: Channel, x: np.ndarray, key: Key) -> np.nda
     elif x.nbytes <= INLINE:
         for rank, part in enumerate(_swap_small(group, channel, x, key)):
             out[rank] = part
-    elif (slots := _ring(group, channel, x, key)) is not None:
+    elif (slots := _ring(group, channel, x, key, x.nbytes)) is not None:
         for rank, slot in enumerate(slots):
             out[rank] = slot
         _leave(group, channel, key)
@@ -149,11 +149,16 @@ def _swap_small(group: Group, channel: Channel, x: np.ndarray, key: Key) -> list
 # --- shared memory ----------------------------------------------------------------------------------------------------
 
 
-def _ring(group: Group, channel: Channel, x: np.ndarray, key: Key) -> list[np.ndarray] | None:
-    """Ring everybody's doorbell; return all ranks' vectors in shared memory, None if somebody has no room there."""
+def _ring(group: Group, channel: Channel, x: np.ndarray, key: Key, share: int) -> list[np.ndarray] | None:
+    """Ring everybody's doorbell; return all ranks' vectors in shared memory, None if somebody has no room there.
+
+    `share` is how many bytes of ours each peer is going to use.
+    """
     if not group.one_host:
         return None
     place = group.memory.place(x)
+    if place and group.mesh.wires is not None:
+        group.mesh.wires.charge(group.peers, share)
     payload = group.memory.doorbell(place, x.nbytes) if place else b""
     header = group.header(key, len(payload), channel.checksum(payload), DOORBELL)
     replies = channel.swap(group.peers, header, payload, key)
@@ -166,8 +171,10 @@ def _ring(group: Group, channel: Channel, x: np.ndarray, key: Key) -> list[np.nd
     return None
 
 
-def _leave(group: Group, channel: Channel, key: Key) -> None:
-    """Wait until all ranks are done with the others' memory."""
+def _leave(group: Group, channel: Channel, key: Key, written: int = 0) -> None:
+    """Wait until all ranks are done with the others' memory, into each of which we have written so many bytes."""
+    if written and group.mesh.wires is not None:
+        group.mesh.wires.charge(group.peers, written)
     channel.finish(group.peers, group.header(key, 0, 0, RESULT), key)
     group.memory.opened()
 
@@ -201,11 +208,12 @@ def _swap_large(
         unsent.discard(peer)
         return frame
 
-    sink = Sink(key, lambda peer, header: _fit(group, peer, header, place(peer, header)), lambda peer, header: None)
+    sink = Sink(key, lambda peer, header: fit(group, peer, header, place(peer, header)), lambda peer, header: None)
     Pump(channel, key, set(writers), supply, dict.fromkeys(readers, 1), sink).run()
 
 
-def _fit(group: Group, peer: int, header: Header, view: memoryview) -> memoryview:
+def fit(group: Group, peer: int, header: Header, view: memoryview) -> memoryview:
+    """Return `view`, where a payload is to go; `Mismatch` if it has another length."""
     if len(view) != header.length:
         raise Mismatch(
             f"rank {group.mesh.rank} expected {len(view)} bytes from rank {peer} at step {group.mesh.step}, "
@@ -249,9 +257,9 @@ def _through_sockets(group: Group, channel: Channel, x: np.ndarray, key: Key, gi
     def place(peer: int, header: Header) -> memoryview:
         if header.flags & RESULT:
             low, high = blocks[peer][header.block]
-            return _fit(group, peer, header, bytes_of(x[low:high]))
+            return fit(group, peer, header, bytes_of(x[low:high]))
         low, high = mine[header.block]
-        return _fit(group, peer, header, bytes_of(room[group.peers.index(peer), header.block % depth, : high - low]))
+        return fit(group, peer, header, bytes_of(room[group.peers.index(peer), header.block % depth, : high - low]))
 
     def arrived(peer: int, header: Header) -> None:
         index = header.block

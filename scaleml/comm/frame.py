@@ -24,6 +24,11 @@ MESSAGE, COLLECTIVE, CONTROL = 1, 2, 3
 SUMMED = 1  # `checksum` is that of the payload
 DOORBELL = 2  # the payload says where in the sender's shared memory the data lies
 RESULT = 4  # a block on its way back from its owner
+# ... and above them, for how long a bad link held the frame back, in units of 10 us
+_HELD = 8
+HELD = 1 << _HELD  # flags as high as this: it was
+_HELD_UNIT = 1e-5
+_HELD_MOST = (1 << 24) - 1
 
 BYTES = 0
 """The dtype code of a payload given as ``bytes``."""
@@ -107,6 +112,29 @@ def decode(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Header:
     if header.magic != MAGIC:
         raise ValueError(f"the header starts with {header.magic!r}, not with {MAGIC!r}")
     return header
+
+
+def holding(seconds: float) -> int:
+    """Return the flags that say for how long a frame was held back.
+
+    Examples
+    --------
+    >>> round(held(decode(encode(MESSAGE, 0, 0, 0, holding(0.02), 0, 0, 1, 0, 0, 0, 0, 0, 0, 0.0, 0))), 5)
+    0.02
+    """
+    return min(int(seconds / _HELD_UNIT), _HELD_MOST) << _HELD
+
+
+def held(header: Header) -> float:
+    """Return for how long a frame was held back, in seconds."""
+    return (header.flags >> _HELD) * _HELD_UNIT
+
+
+def held_back(raw: bytes, seconds: float) -> bytes:
+    """Return a header that says that its frame was held back for so many seconds more."""
+    header = decode(raw)
+    total = holding(held(header) + seconds)
+    return encode(*header._replace(flags=header.flags & ((1 << _HELD) - 1) | total)[1:-1])
 
 
 def word_sum(payload: Any) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from types import TracebackType
@@ -12,9 +10,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import collectives, messages
+from . import collectives, messages, splitting
 from . import key as ops
 from .channel import ANY
+from .exchange import exchange
 from .frame import BYTES, CODES, COLLECTIVE, DTYPES, SUMMED
 from .key import Key
 from .memory import Memory
@@ -22,8 +21,6 @@ from .mesh import Mesh
 from .messages import Data, Message
 from .meter import Meter
 from .progress import Handle
-
-_COLOR = struct.Struct("<?qq")
 
 
 @final
@@ -168,6 +165,14 @@ class Group:
         """Return when all ranks have called it."""
         self._call(collectives.barrier, self._key(ops.BARRIER, BYTES, 0))
 
+    def exchange(self, gifts: Sequence[np.ndarray], places: Sequence[np.ndarray], items: int, codec: int = 0) -> None:
+        """Send ``gifts[r]`` to every other rank r, and receive what it sends into ``places[r]``.
+
+        Contiguous uint8 arrays of any lengths, which both ends know. `items`, which must be the same on all ranks, and
+        `codec` say what they stand for: ranks that differ get `Mismatch`.
+        """
+        self._call(exchange, gifts, places, self._key(ops.EXCHANGE, CODES[gifts[0].dtype], items, codec))
+
     def _now(self, op: int, x: np.ndarray, algorithm: Callable[..., Any]) -> Any:
         flat = self.vector(x)
         key = self._key(op, CODES[flat.dtype], flat.size)
@@ -185,15 +190,17 @@ class Group:
         mesh.check()
         channel = mesh.channel
         channel.blocked = 0.0
+        if mesh.late or mesh.excuse:
+            mesh.excuse, mesh.late = mesh.late, 0.0
         start = perf_counter()
         try:
             return algorithm(self, channel, *args)
         finally:
             self.meter.account(perf_counter() - start, channel.blocked, channel.blocker)
 
-    def _key(self, op: int, dtype: int, items: int) -> Key:
+    def _key(self, op: int, dtype: int, items: int, codec: int = 0) -> Key:
         self._sequence += 1
-        return Key(self.number, self._sequence, op, dtype, items & 0xFFFFFFFF)
+        return Key(self.number, self._sequence, op, dtype, items & 0xFFFFFFFF, codec)
 
     def header(self, key: Key, length: int, checksum: int, flags: int = 0, block: int = 0) -> bytes:
         """Encode the header of a collective's frame."""
@@ -201,7 +208,7 @@ class Group:
             flags |= SUMMED
         return self.mesh.header(
             COLLECTIVE, key.group, key.sequence, op=key.op, tag=key.tag, dtype=key.dtype, flags=flags, block=block,
-            length=length, checksum=checksum,
+            codec=key.codec, length=length, checksum=checksum,
         )  # fmt: skip
 
     def vector(self, x: np.ndarray) -> np.ndarray:
@@ -269,16 +276,10 @@ class Group:
 
         None for the ranks whose color is None. The new group uses this one's links and meter.
         """
-        replies = self.allgather_bytes(_COLOR.pack(color is not None, color or 0, key))
+        members = splitting.members(self, color, key)
         if color is None:
             return None
-        members = []
-        for rank, reply in enumerate(replies):
-            valid, theirs, order = _COLOR.unpack(reply)
-            if valid and theirs == color:
-                members.append((order, rank))
-        number = zlib.crc32(struct.pack("<IQq", self.number, self._sequence, color))
-        return Group(self.mesh, [self.ranks[rank] for _, rank in sorted(members)], number)
+        return Group(self.mesh, members, splitting.number(self.number, self._sequence, color))
 
     @property
     def announcements(self) -> dict[int, bytes]:

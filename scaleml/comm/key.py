@@ -7,8 +7,16 @@ from typing import NamedTuple
 from .errors import Mismatch
 from .frame import COLLECTIVE, Header
 
-OPS = ("barrier", "allreduce", "broadcast", "allgather", "allgather_bytes", "reduce_scatter")
-BARRIER, ALLREDUCE, BROADCAST, ALLGATHER, ALLGATHER_BYTES, REDUCE_SCATTER = range(len(OPS))
+OPS = ("barrier", "allreduce", "broadcast", "allgather", "allgather_bytes", "reduce_scatter", "exchange")
+BARRIER, ALLREDUCE, BROADCAST, ALLGATHER, ALLGATHER_BYTES, REDUCE_SCATTER, EXCHANGE = range(len(OPS))
+
+CODECS = ("no compression", "FP16", "Int8", "OneBit", "TopK", "RandomK", "PowerSGD")
+"""What the codec field of a header stands for; any other number is the caller's own."""
+
+
+def codec_name(codec: int) -> str:
+    """Return what a codec field stands for."""
+    return CODECS[codec] if codec < len(CODECS) else f"codec {codec}"
 
 
 class Key(NamedTuple):
@@ -19,10 +27,11 @@ class Key(NamedTuple):
     op: int
     dtype: int
     tag: int  # the number of items, where ranks must have the same
+    codec: int = 0  # how they are written
 
     def __str__(self) -> str:
         op = OPS[self.op] if self.op < len(OPS) else f"operation {self.op}"
-        return f"{op} number {self.sequence} ({self.tag} items, dtype code {self.dtype})"
+        return f"{op} number {self.sequence} ({self.tag} items, dtype code {self.dtype}, {codec_name(self.codec)})"
 
     def fits(self, header: Header, rank: int, peer: int, step: int) -> bool:
         """Whether a frame from `peer` belongs to it; the rest says who asks.
@@ -34,11 +43,11 @@ class Key(NamedTuple):
         """
         if header.kind != COLLECTIVE or header.group != self.group:
             return False
-        theirs = Key(header.group, header.sequence, header.op, header.dtype, header.tag)
+        theirs = Key(header.group, header.sequence, header.op, header.dtype, header.tag, header.codec)
         if theirs != self:
             raise Mismatch(
                 f"rank {rank} is in {self} at step {step}, rank {peer} in {theirs} at step {header.step}: "
-                "all ranks must call the same collectives in the same order with the same lengths",
+                "all ranks must call the same collectives in the same order with the same lengths and codecs",
                 rank=rank, peer=peer, step=step,
             )  # fmt: skip
         return True

@@ -73,6 +73,14 @@ class Link(ABC):
     def pending(self) -> bool:
         """Whether the socket itself holds bytes that were already taken from the kernel."""
 
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Send all of `data`, also while another thread reads; waits, but not longer than the link lives."""
+
+    def spoil(self) -> bool:
+        """Alter what goes next below this link's own checks; False if there is nothing below."""
+        return False
+
     # --- sending --------------------------------------------------------------------------------------------------
 
     def load(self, header: bytes, payload: Any) -> None:
@@ -262,3 +270,9 @@ class PlainLink(Link):
             raise LinkClosed from error
         self.meter.bytes_sent += sent
         return sent
+
+    def write(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except OSError as error:
+            raise LinkClosed from error

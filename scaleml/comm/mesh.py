@@ -12,6 +12,7 @@ from . import frame
 from .errors import Aborted, CommError, PeerLost, PeerTimeout
 from .meter import Meter
 from .segment import Segment
+from .wire import Wires
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -61,6 +62,8 @@ class Mesh:
         self.scratch = scratch
         self.step = 0
         self.compute_seconds = 0.0
+        self.late = 0.0  # seconds that bad links held up this operation, and by which the next one's frames ...
+        self.excuse = 0.0  # ... are late: they say so
         self.control = 0
         self.announcements: dict[int, bytes] = {}
         self.meter = Meter(size)
@@ -71,6 +74,7 @@ class Mesh:
         self.memories: list[Memory] = []  # of all groups
         self.channel: Channel
         self.progress: Progress
+        self.wires: Wires | None = None  # trouble on our links
         self.reason: str | None = None  # why we were aborted
         self.closed = False
         self._numbers = 0
@@ -94,6 +98,8 @@ class Mesh:
         checksum: int = 0,
     ) -> bytes:
         """Encode a header, stamped with this rank's step, control word and compute time."""
+        if self.excuse:
+            flags |= frame.holding(self.excuse)
         return frame.encode(
             kind, op, codec, dtype, flags, block, tag, self.run, self.generation, group, sequence, self.step, length,
             self.control, self.compute_seconds, checksum,
@@ -117,6 +123,17 @@ class Mesh:
             if offset is not None and shared.peers.issuperset(peers):
                 return Place(shared.segment, shared.number, offset)
         return None
+
+    def delayed(self, seconds: float) -> float:
+        """Note that a bad link cost us so many seconds, for which our next frames come later; return them."""
+        self.late = max(self.late, seconds)
+        return seconds
+
+    def trouble(self) -> Wires:
+        """Our bad links, to be made worse."""
+        if self.wires is None:
+            self.wires = Wires(self)
+        return self.wires
 
     # --- how waits end --------------------------------------------------------------------------------------------
 
@@ -169,6 +186,8 @@ class Mesh:
         with self._lock:
             if self.reason is None:
                 self.reason = reason
+        if self.wires is not None:
+            self.wires.stop()
         for link in self.links():
             link.wake()
 
@@ -178,6 +197,8 @@ class Mesh:
             if self.closed:
                 return
             self.closed = True
+        if self.wires is not None:
+            self.wires.close(0.0 if self.reason is not None else self.timeout)
         for link in self.links():
             link.wake()
         self.progress.close()

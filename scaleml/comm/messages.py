@@ -10,7 +10,7 @@ import numpy as np
 from .channel import ANY, Channel
 from .collectives import bytes_of
 from .errors import CommError
-from .frame import BYTES, CODES, CONTROL, DOORBELL, DTYPES, MESSAGE, SUMMED, Header
+from .frame import BYTES, CODES, CONTROL, DOORBELL, DTYPES, HELD, MESSAGE, SUMMED, Header, held
 from .link import INLINE
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def send(group: Group, x: Data, dest: int, tag: int, sequence: int, codec: int) 
         dtype, length = CODES[payload.dtype], payload.nbytes
         if length > INLINE and (place := mesh.locate(payload, (peer,))) is not None:
             mesh.meter.bytes_sent += length
+            if mesh.wires is not None:
+                mesh.wires.charge((peer,), length)
             payload = group.memory.doorbell(place, length)
             flags, length = DOORBELL, len(payload)
     else:
@@ -82,6 +84,8 @@ def recv(group: Group, source: int, tag: int, out: np.ndarray | None, view: bool
     what = f"a message with tag {tag}"
     try:
         peer, header, payload = channel.message(peers, group.number, tag, what)
+        if header.flags >= HELD or mesh.excuse:
+            mesh.excuse = held(header)  # so much later is our answer, whether we waited or not
         if header.flags & DOORBELL:
             payload = _rung(group, peer, header, channel.take(peer, what) if payload is None else payload, out, view)
         elif payload is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from .frame import Header
+from .frame import HELD, Header, held
 from .link import LinkClosed
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Pump:
         self._awaiting = awaiting
         self._sink = sink
         self._unheard = set(awaiting)
+        self._idle = 0.0
         self._bystanders = set() if sink else channel.alive()
 
     def run(self) -> None:
@@ -82,6 +83,7 @@ class Pump:
                 moved |= self._drain(peer)
             if not moved and meter.bytes_sent + meter.bytes_received == before:
                 seconds, peer = channel.wait(self._bystanders or self._awaiting, self._writers, self._what)
+                self._idle += seconds
                 if self._unheard:  # afterwards it is the wire that we wait for
                     channel.blocked += seconds
                     channel.blocker = peer
@@ -105,7 +107,11 @@ class Pump:
         header = self._channel.front(peer, sink.key, self._what)
         if header is None:
             return False
-        self._unheard.discard(peer)
+        if peer in self._unheard:
+            self._unheard.discard(peer)
+            self._channel.excuse(header, self._idle)
+        elif header.flags >= HELD:
+            self._channel.mesh.delayed(min(held(header), self._idle))
         try:
             if not self._channel.link(peer).into(sink.place(peer, header)):
                 return False

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import select
+import socket
 import ssl
+import threading
 from typing import Any, final
 
 from .link import INLINE, Link, LinkClosed
 
+_SPOILED = b"\x17\x03\x03\x00\x20" + bytes(32)
+"""A record of application data that nobody authenticated."""
+
 
 @final
 class TLSLink(Link):
-    """A non-blocking SSL socket, used by one thread only; TLS authenticates every record, so payloads carry no sum."""
+    """A non-blocking SSL socket, which one thread uses at a time; TLS authenticates every record, so payloads carry no sum."""
 
     sums = False
 
@@ -22,6 +27,7 @@ class TLSLink(Link):
         self._milliseconds = timeout * 1e3
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._turn = threading.Lock()  # a bad link's frames are written by a thread of their own
 
     def pending(self) -> bool:
         return self._ssl.pending() > 0
@@ -29,11 +35,16 @@ class TLSLink(Link):
     def receive(self, view: memoryview, block: bool) -> int:
         while True:
             try:
-                got = self._ssl.recv_into(view)
+                with self._turn:
+                    got = self._ssl.recv_into(view)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 if block and self._poll.poll(self._milliseconds):
                     continue
                 return 0
+            except ssl.SSLError as error:
+                if error.reason and "BAD_RECORD_MAC" in error.reason:
+                    raise self._corrupt("its record does not match its authentication code", -1) from None
+                raise LinkClosed from error
             except (OSError, ValueError) as error:
                 raise LinkClosed from error
             if not got:
@@ -49,7 +60,8 @@ class TLSLink(Link):
             view = memoryview(part).cast("B") if len(part) else memoryview(b"")
             while len(view):
                 try:
-                    went = self._ssl.send(view)
+                    with self._turn:
+                        went = self._ssl.send(view)
                 except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
                     went = 0
                 except (OSError, ValueError) as error:
@@ -61,3 +73,19 @@ class TLSLink(Link):
                 view = view[went:]
         self.meter.bytes_sent += sent
         return sent
+
+    def write(self, data: bytes) -> None:
+        view, room = memoryview(data), select.poll()
+        room.register(self._ssl, select.POLLOUT)
+        while view:
+            try:
+                with self._turn:
+                    view = view[self._ssl.send(view) :]
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                room.poll(self._milliseconds)
+            except (OSError, ValueError) as error:
+                raise LinkClosed from error
+
+    def spoil(self) -> bool:
+        socket.socket.sendall(self._ssl, _SPOILED)
+        return True

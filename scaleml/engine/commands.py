@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import queue
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
-from scaleml import optim, strategies
-from scaleml.faults import Crash, Fault, Kill, Slow
+from scaleml.faults import Fault
+from scaleml.strategies import Strategy
 
-_FAULTS: dict[str, type[Fault]] = {"Slow": Slow, "Crash": Crash, "Kill": Kill}
+_ROOMS: Final = ("strategies", "optim", "compression", "faults")
+"""Where the classes are found that a description may name."""
 
 
 @dataclass(frozen=True)
@@ -49,45 +51,59 @@ class Command:
 
 
 def describe(thing: Any) -> dict[str, Any]:
-    """Return a strategy, an optimizer or a fault as its class's name and its fields, which may hold more of them."""
-    settings = {setting.name: getattr(thing, setting.name) for setting in fields(thing)}
+    """Return a strategy or a fault, and the codecs and optimizers in it, as names of classes and their fields.
+
+    Raises
+    ------
+    ValueError
+        For an object of a class that is not this package's: ranks rebuild it by its name.
+
+    Examples
+    --------
+    >>> from scaleml import Serial
+    >>> describe(Serial(threads=2))
+    {'room': 'strategies', 'name': 'Serial', 'fields': {'threads': 2}}
+    """
+    kind = type(thing)
+    package, _, rest = kind.__module__.partition(".")
+    room = rest.partition(".")[0]
+    if package != "scaleml" or room not in _ROOMS or not is_dataclass(thing):
+        raise ValueError(f"{thing!r} is of no class of scaleml's own, which a running rank could find by its name")
+    settings = {setting.name: getattr(thing, setting.name) for setting in fields(thing) if setting.init}
     return {
-        "name": type(thing).__name__,
-        **{name: describe(value) if is_dataclass(value) else value for name, value in settings.items()},
+        "room": room,
+        "name": kind.__name__,
+        "fields": {name: describe(value) if is_dataclass(value) else value for name, value in settings.items()},
     }
 
 
-def strategy_from(description: dict[str, Any]) -> strategies.Strategy:
-    """Rebuild a strategy of this package from its name and fields."""
-    made = _rebuilt(description, strategies)
-    assert isinstance(made, strategies.Strategy)
+def rebuild(description: dict[str, Any]) -> Any:
+    """Make the object that `describe` described; nothing but dataclasses of this package."""
+    assert description["room"] in _ROOMS
+    home = import_module(f"scaleml.{description['room']}")
+    assert description["name"] in home.__all__
+    kind = getattr(home, description["name"])
+    return kind(**{name: _value(value) for name, value in description["fields"].items()})
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return rebuild(value)
+    return tuple(value) if isinstance(value, list) else value  # JSON knows no tuples
+
+
+def strategy_from(description: dict[str, Any]) -> Strategy:
+    """Rebuild a strategy."""
+    made = rebuild(description)
+    assert isinstance(made, Strategy)
     return made
 
 
-def _rebuilt(description: dict[str, Any], room: Any) -> Any:
-    settings = {
-        name: _rebuilt(value, optim) if isinstance(value, dict) else value for name, value in description.items()
-    }
-    return getattr(room, settings.pop("name"))(**settings)
-
-
 def fault_from(description: dict[str, Any]) -> Fault:
-    """Rebuild a fault from its name and fields."""
-    settings = dict(description)
-    return _FAULTS[settings.pop("name")](**settings)
-
-
-def check_faults(faults: list[Fault], workers: int, own_cluster: bool) -> None:
-    """Raise for a fault that cannot be injected."""
-    for fault in faults:
-        if not isinstance(fault, Fault):
-            raise TypeError(f"{fault!r} is no fault: use one of scaleml.faults, such as Slow(rank=1, factor=4)")
-        if fault.rank >= workers:
-            raise ValueError(f"{fault!r}: there are {workers} training ranks, 0 to {workers - 1}")
-        if isinstance(fault, Kill) and not own_cluster:
-            raise ValueError(
-                f"{fault!r}: only workers that scaleml started may be killed; pass client=None to use its own cluster"
-            )
+    """Rebuild a fault."""
+    made = rebuild(description)
+    assert isinstance(made, Fault)
+    return made
 
 
 class Mailbox:

@@ -214,10 +214,10 @@ def _check_target(target: Any) -> None:
 
 
 def _concerning(strategy: Strategy, faults: Any) -> Any:
-    """Leave out faults of ranks that the strategy never has: the baseline has no rank 1 to slow."""
+    """Leave out faults of ranks and links that the strategy never has: the baseline has no rank 1 to slow."""
     if not isinstance(strategy, Serial) or not isinstance(faults, Sequence):
         return () if faults is None else faults
-    return tuple(fault for fault in faults if getattr(fault, "rank", 0) == 0)
+    return tuple(fault for fault in faults if getattr(fault, "rank", 0) == 0 and getattr(fault, "to", None) is None)
 
 
 def _evaluated_often(settings: Settings) -> Settings:

@@ -80,23 +80,31 @@ class Driver:
         self.outcome: Outcome | None = None
         self._data = data
         self._on_notes: Callable[[bytes, list[Any]], None] | None = None
+        self._on_mark: Callable[[float, str, int], None] | None = None
         self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: list[Future[Any]] = []
         self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
 
-    def start(self, on_notes: Callable[[bytes, list[Any]], None], on_change: Callable[[], None]) -> None:
+    def start(
+        self,
+        on_notes: Callable[[bytes, list[Any]], None],
+        on_mark: Callable[[float, str, int], None],
+        on_change: Callable[[], None],
+    ) -> None:
         """Begin, and return at once.
 
         Parameters
         ----------
         on_notes : callable
             Called with the history's new rows and evaluations.
+        on_mark : callable
+            Called with the time, the words and the step of a change in mid-run.
         on_change : callable
             Called after each change of the run's state.
         """
-        self._on_notes, self._on_change = on_notes, on_change
+        self._on_notes, self._on_mark, self._on_change = on_notes, on_mark, on_change
         self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
@@ -129,6 +137,9 @@ class Driver:
         if kind == "rows":
             assert self._on_notes is not None
             self._on_notes(message["rows"], message["evaluations"])
+        elif kind == "mark":
+            assert self._on_mark is not None
+            self._on_mark(message["time"], message["text"], message["step"])
         elif kind == "arrived":
             self._events.put(Arrived(rank))
         elif kind == "entered":

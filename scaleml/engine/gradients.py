@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import isfinite
 from time import perf_counter as clock
 from time import sleep
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from scaleml.engine.errors import NonFinite
 from scaleml.engine.spec import Plan
-from scaleml.faults import Fault, Slow
 from scaleml.optim import clip
+from scaleml.strategies.base import TAIL
 from scaleml.telemetry.recorder import Recorder
 
-TAIL: Final = 3
-"""Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
+__all__ = ["TAIL", "Gradients", "Update"]
 
 
 class Gradients:
@@ -35,13 +34,14 @@ class Gradients:
         Where gradients are written: memory that the group can send from without copying.
     recorder : Recorder
         Where time and losses are noted.
-    faults : sequence of Fault
-        What is broken at this rank.
+
+    Attributes
+    ----------
+    slowness : float
+        How many times as long a gradient takes here as it could: more than 1 where a fault says so.
     """
 
-    def __init__(
-        self, plan: Plan, group: Any, batches: Any, buffer: Any, recorder: Recorder, faults: Sequence[Fault]
-    ) -> None:
+    def __init__(self, plan: Plan, group: Any, batches: Any, buffer: Any, recorder: Recorder) -> None:
         self._group = group
         self.batches = batches
         self.recorder = recorder
@@ -53,7 +53,7 @@ class Gradients:
         self._tail = buffer[-TAIL:]
         self._loss_grad = plan.network.loss_grad
         self._blocks = plan.network.blocks
-        self.slow = [fault for fault in faults if isinstance(fault, Slow)]
+        self.slowness = 1.0
 
     def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:
         """Return the (P + 3,) gradient sum over this rank's part of the batch, with its tail.
@@ -77,17 +77,12 @@ class Gradients:
         if ready is not None:
             ready(self._tail)
         self.last_rows = rows
-        if self.slow:
-            self._drag(begin)
+        if self.slowness > 1:
+            sleep((clock() - begin) * (self.slowness - 1))
         seconds = clock() - begin
         self._group.compute_seconds = seconds  # goes out with this rank's next message
         self.recorder.compute += seconds
         return self._buffer
-
-    def _drag(self, begin: float) -> None:
-        for fault in self.slow:
-            if fault.active(self._group.step):
-                sleep((clock() - begin) * (fault.factor - 1))
 
     def _non_finite(self, loss: float, x: Any, y: Any) -> NonFinite:
         shards = sorted({self.batches.locate(self.consumed, self.count, row)[0] for row in (0, int(y.shape[0]) - 1)})

@@ -12,9 +12,10 @@ from typing import Any, final
 import numpy as np
 
 from scaleml import strategies
-from scaleml.engine.commands import Command, check_faults, describe
+from scaleml.engine.commands import Command, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
+from scaleml.engine.permission import check_faults, check_victims
 from scaleml.engine.spec import Outcome
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
@@ -211,13 +212,12 @@ class Run:
             self._tell("update", settings)
             if strategy is not None:
                 self._strategy = strategy
-            changed = ", ".join(
-                f"{name}={strategy if name == 'strategy' else value}" for name, value in settings.items()
-            )
-            self.history.mark(self.train_seconds, changed)
 
     def inject(self, fault: Fault) -> None:
         """Break something on purpose, from the next step boundary on.
+
+        What lasts can be lifted by another fault of its kind: ``Slow(rank, factor=1)``, ``Latency(rank, 0)``,
+        ``Bandwidth(rank, math.inf)``. The history marks when it began.
 
         Parameters
         ----------
@@ -229,9 +229,10 @@ class Run:
         ValueError
             For a rank that does not train, or the kill of a worker that scaleml did not start.
         """
-        check_faults([fault], self.workers, self._own_cluster)
+        placement = self._driver.placement
+        check_faults([fault], placement.layout, self._own_cluster)
+        check_victims([fault], placement, self._driver.client)
         self._tell("inject", describe(fault))
-        self.history.mark(self.train_seconds, repr(fault))
 
     # What it shows.
 

@@ -10,11 +10,11 @@ from distributed import Client
 
 from scaleml.engine import calls, config
 from scaleml.engine.cluster import check_client, find_client
-from scaleml.engine.commands import check_faults
 from scaleml.engine.dataplane import Data, Find
 from scaleml.engine.driver import Driver
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.memory import check_memory
+from scaleml.engine.permission import check_faults, check_victims
 from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
 from scaleml.engine.settings import Settings
@@ -46,7 +46,7 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
         facts=facts,
         own_cluster=own_cluster,
     )
-    driver.start(run.on_notes, run.on_change)
+    driver.start(run.on_notes, run.history.mark, run.on_change)
     return run
 
 
@@ -74,7 +74,8 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         raise ValueError(
             "schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'"
         )
-    check_faults(list(settings.faults), training, own_cluster)
+    check_faults(settings.faults, placement.layout, own_cluster)
+    check_victims(settings.faults, placement, client)
     batch_size = min(int(settings.batch_size), data.rows)
     rows = batch_size if settings.strategy.replicated else max(1, batch_size // training)
     watched = data.placed.held_out is not None or settings.stop is not None
@@ -207,7 +208,7 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     seed : int
         Decides the order of the rows and the first parameters.
     faults : sequence of Fault, optional
-        What to break on purpose; see ``scaleml.faults``.
+        What to break on purpose; see ``scaleml.faults``. Its steps are those of the rank it concerns.
     checkpoint : None
         Reserved.
     on_worker_lost : {"raise"}

@@ -96,6 +96,11 @@ class Network:
                 out[block.start : block.stop] = random.uniform(-bound, bound, block.stop - block.start)
         return out
 
+    @property
+    def matrices(self) -> tuple[tuple[int, int, int], ...]:
+        """Where the weight matrices lie in the vector: first item, rows, columns."""
+        return tuple((block.start, block.n_weights // block.out_features, block.out_features) for block in self.blocks)
+
     def loss_grad(
         self,
         w: Array,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scaleml.strategies.base import Context, Strategy
+from scaleml.compression import Codec
+from scaleml.compression.base import check_codec
+from scaleml.strategies.base import Context, Strategy, allreduce
 
 
 @dataclass(frozen=True, repr=False)
@@ -21,11 +23,23 @@ class AllReduce(Strategy):
         g   <- g_0 + g_1 + ... + g_(n-1)           (all-reduce)
         w   <- w - rate * g / (weight of the batch)
 
+    Parameters
+    ----------
+    compression : Codec, optional
+        How gradients travel, one of `scaleml.compression`. What it loses is sent with the next step's; the parameters
+        still are the same on every rank, and the same every time.
+
+    Raises
+    ------
+    ValueError
+        If ``compression`` is no codec.
+
     Examples
     --------
     >>> from scaleml import AllReduce
-    >>> AllReduce()
-    AllReduce()
+    >>> from scaleml.compression import TopK
+    >>> AllReduce(), AllReduce(compression=TopK(0.01))
+    (AllReduce(), AllReduce(compression=TopK(ratio=0.01)))
 
     References
     ----------
@@ -33,8 +47,13 @@ class AllReduce(Strategy):
     Agarwal et al., A reliable effective terascale linear learning system, JMLR 2014.
     """
 
+    compression: Codec | None = None
+
+    def __post_init__(self) -> None:
+        check_codec(self.compression)
+
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
         g = ctx.gradient(w)
-        ctx.group.allreduce(g)
+        allreduce(g, state, ctx, self.compression)
         ctx.optimizer.apply(w, g, state)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
+
+from scaleml.compression import Codec, Stamp
+
+TAIL: Final = 3
+"""Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ class Context(Protocol):
     @property
     def optimizer(self) -> Updater:
         """What applies gradients."""
+
+    @property
+    def stamp(self) -> Stamp:
+        """What codecs must know of this rank and step."""
 
     def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:
         """Return the gradient sum over this rank's part of the batch, with its tail."""
@@ -113,6 +122,19 @@ class Strategy(ABC):
     def begin(self, w: Any, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
         """Add to ``state`` what this strategy keeps there; called where it takes over, with the same ``w`` on all ranks."""
 
+    def end(self, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
+        """Take out of ``state`` what `begin` added; called before another strategy takes over."""
+
     @abstractmethod
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
+
+
+def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None) -> None:
+    """Sum the gradient ``g`` (P + 3,) over the ranks, in place: through ``codec`` where there is one, its tail always exactly."""
+    if codec is None:
+        ctx.group.allreduce(g)
+        return
+    tail = g[-TAIL:]
+    ctx.group.allreduce(tail)
+    codec.allreduce(g[:-TAIL], float(tail[1]), ctx.group, state, ctx.stamp)

@@ -120,6 +120,11 @@ class LocalSGD(Strategy):
             state[UPDATES] = np.zeros(1)
             state.update({f"outer.{name}": slot for name, slot in self.outer.init(len(w), w.dtype).items()})
 
+    def end(self, state: dict[str, Any]) -> None:
+        """Forget the outer optimizer's state."""
+        for name in [name for name in state if name.startswith("outer.")]:
+            del state[name]
+
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
         g = ctx.gradient(w)

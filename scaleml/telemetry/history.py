@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
@@ -38,6 +38,14 @@ _SUMMED = [
 _MEANS = [_AT[name] for name in ("loss", "staleness")]
 
 
+class Change(NamedTuple):
+    """Something that changed in mid-run: when on the training clock, what, and before which step (-1: unknown)."""
+
+    time: float
+    text: str
+    step: int = -1
+
+
 @final
 class History:
     """Everything that was measured of one run, by column.
@@ -53,8 +61,10 @@ class History:
 
     Attributes
     ----------
+    changes : list of Change
+        What changed in mid-run: a new learning rate or strategy, a lost worker, a fault; when, after which step.
     marks : list of (float, str)
-        What changed in mid-run, and when on the training clock: a new learning rate, a lost worker, a fault.
+        The same, as times on the training clock and words.
 
     Examples
     --------
@@ -69,7 +79,7 @@ class History:
     def __init__(self, max_rows: int = 400_000) -> None:
         if max_rows < 16:
             raise ValueError(f"max_rows is {max_rows}, but a history keeps at least 16 rows; leave it at its default.")
-        self.marks: list[tuple[float, str]] = []
+        self.changes: list[Change] = []
         self._max_rows = max_rows
         self._lock = threading.Lock()
         self._rows: NDArray[np.float64] = np.empty((min(1024, max_rows), len(COLUMNS)))
@@ -118,9 +128,14 @@ class History:
         with self._lock:
             self._evaluations.append((float(time), float(samples), float(step), float(loss), float(score)))
 
-    def mark(self, time: float, text: str) -> None:
-        """Note that something changed at `time` on the training clock."""
-        self.marks.append((float(time), str(text)))
+    def mark(self, time: float, text: str, step: int = -1) -> None:
+        """Note that something changed at `time` on the training clock, before `step` of the rank that says so."""
+        self.changes.append(Change(float(time), str(text), int(step)))
+
+    @property
+    def marks(self) -> list[tuple[float, str]]:
+        """What changed in mid-run, and when on the training clock."""
+        return [(change.time, change.text) for change in self.changes]
 
     def __len__(self) -> int:
         return self._used
@@ -183,7 +198,7 @@ class History:
             return state | {
                 "_rows": self._rows[: self._used].copy(),
                 "_evaluations": list(self._evaluations),
-                "marks": list(self.marks),
+                "changes": list(self.changes),
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -149,14 +149,24 @@ def run_fragment(run: Any) -> str:
     else:
         body += '<p class="note">It took no step.</p>'
     if run.history.marks:
-        changes = "".join(f"<li>after {seconds(time)}: {escape(text)}</li>" for time, text in run.history.marks)
+        changes = "".join(f"<li>{escape(text)}</li>" for text in _changes(run))
         body += f'<p class="facts">What changed in mid-run:</p><ul>{changes}</ul>'
     return body
 
 
 def run_text(run: Any) -> str:
     """One run for a terminal: how it stands, and its ledger."""
-    return f"{plain_line(run, Gauge(run).read())}\n\n{Ledger(run.history)}"
+    parts = [plain_line(run, Gauge(run).read()), str(Ledger(run.history))]
+    if run.history.changes:
+        parts.append("\n".join(["What changed in mid-run:", *(f"  {text}" for text in _changes(run))]))
+    return "\n\n".join(parts)
+
+
+def _changes(run: Any) -> list[str]:
+    return [
+        f"after {seconds(change.time)}{f', from step {change.step}' if change.step >= 0 else ''}: {change.text}"
+        for change in run.history.changes
+    ]
 
 
 def _details(run: Any, recommended: bool) -> str:

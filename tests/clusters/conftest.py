@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 
 import scaleml
 from engine import reference
+from scaleml.engine import cluster as clusters
+from scaleml.engine.cluster import close_embedded
 
 EPOCHS, BATCH, RATE = 2, 32, 0.5
+LOCAL: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "threads_per_worker": 1}
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,44 @@ def poll(condition: Callable[[], Any], deadline: float = 30.0) -> Any:
 @pytest.fixture(name="poll")
 def poll_fixture() -> Callable[..., Any]:
     return poll
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Two worker processes of one thread each."""
+    with LocalCluster(n_workers=2, processes=True, **LOCAL) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def threads() -> Iterator[Client]:
+    """Two workers that are threads of this process: what is patched here is patched for them."""
+    with (
+        LocalCluster(n_workers=2, processes=False, protocol="tcp", **LOCAL) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def users_cluster_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where an embedded cluster is about to be started beside the user's."""
+
+    def refuse(workers: int) -> Client:
+        raise AssertionError(f"an embedded cluster of {workers} was about to be started beside the user's")
+
+    monkeypatch.setattr(clusters, "_own_client", refuse)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[None]:
+    """The embedded cluster, closed before and after this module."""
+    close_embedded()
+    yield
+    close_embedded()

@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import signal
-import subprocess
-import sys
-import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import pytest
-import scipy.sparse
-import scipy.special
-from distributed import Client, LocalCluster
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.neural_network import MLPClassifier
+from distributed import Client
 
 import leaks
 import scaleml
-from clusters.conftest import BATCH, EPOCHS, RATE, Problem, poll
+from clusters.conftest import BATCH, EPOCHS, RATE, Problem
+from clusters.harness import compare
 from engine import reference
-from scaleml import MLP, SGD, AllReduce, LinearModel, LocalSGD, ParameterServer, RunFailed, Serial, Trial
+from scaleml import SGD, AllReduce, LocalSGD, ParameterServer, Serial, Trial
 from scaleml.engine import evaluation, gradients, server_loop, serving, worker_loop
-from scaleml.engine.cluster import close_embedded
 from scaleml.models import Network
 
-ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = "strategy workers loss score time_s time_to_target_s samples_per_s speedup efficiency compute wait comm"
 COLUMNS += " bytes_per_step staleness"  # as the design's section 2 has them
 STRATEGIES = [Serial(), AllReduce(), ParameterServer("async"), Trial(LocalSGD(4), optimizer=SGD(0.25))]
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """Two worker processes of one thread."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def threads() -> Iterator[Client]:
-    """Two workers that are threads of this process: what is patched here is patched for them."""
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +31,6 @@ def held_out() -> tuple[Any, Any]:
     rng = np.random.default_rng(12)
     X = rng.standard_normal((90, 6))
     return X, (X @ np.array([1.0, -2, 3, 0, 0.5, 0]) > 0).astype(int)
-
-
-def compare(problem: Problem, strategies: Any, **changed: Any) -> Any:
-    settings = {**problem.settings(), "validation": 0.25, **changed}
-    del settings["strategy"]
-    return scaleml.compare(strategies=strategies, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -282,265 +241,3 @@ def test_on_run_sees_every_run_as_it_starts(threads: Client, problem: Problem) -
     kept = 203 - round(203 * 0.25)
     assert [rows for _, rows, _ in seen] == [EPOCHS * kept, 5 * kept]
     assert all(alone for *_, alone in seen)  # one after another
-
-
-# What goes wrong.
-
-
-def test_a_strategy_that_fails_stands_with_its_error_and_the_others_go_on(client: Client, problem: Problem) -> None:
-    with leaks.guard(sockets=False):
-        found = compare(
-            problem,
-            [LocalSGD(2), Trial(AllReduce(), optimizer=SGD(1e200)), AllReduce()],
-            client=client,
-            model=LinearModel("squared_error", dtype="float64"),
-            y=problem.X[:, 0],
-            optimizer=SGD(0.01),
-        )
-    assert [run.state for run in found.runs] == ["finished", "failed", "finished"]
-    assert re.search(r"rank \d.* step \d+.*(finite|loss .* is)", found.runs[1].error), found.runs[1].error
-    assert found.table()["state"].tolist() == ["finished", "failed", "finished"]
-    assert found.best is not found.runs[1]
-    assert found.plot() is not None
-    with pytest.raises(RunFailed):
-        found.runs[1].wait()
-
-
-def test_a_slow_rank_leaves_the_baseline_alone(client: Client, problem: Problem) -> None:
-    found = compare(problem, [Serial(), AllReduce()], client=client, faults=[scaleml.faults.Slow(rank=1, factor=2)])
-    assert {run.state for run in found.runs} == {"finished"}
-    assert not found.runs[0].plan.faults
-    assert found.runs[-1].plan.faults
-
-
-def test_after_a_killed_worker_the_others_wait_for_its_replacement(problem: Problem) -> None:
-    close_embedded()
-    before = leaks.look(sockets=False).segments
-    found = compare(
-        problem, [AllReduce(), LocalSGD(2), AllReduce()], workers=2, faults=[scaleml.faults.Kill(rank=1, step=3)]
-    )
-    assert [run.state for run in found.runs] == ["failed"] * 3
-    assert all("rank 1 lost" in run.error for run in found.runs)
-    assert [run.workers for run in found.runs] == [2, 2, 2]
-    assert isinstance(found.verdict, str)
-    close_embedded()
-    assert poll(lambda: leaks.look(sockets=False).segments <= before, 5)
-
-
-MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
-    "a name": ("allreduce", {}, TypeError, r"strategies='allreduce': must be a list such as"),
-    "no list": (AllReduce(), {}, TypeError, r"strategies=AllReduce\(\): must be a list such as"),
-    "an empty list": ([], {}, ValueError, r"strategies=\[\]: at least one is needed"),
-    "a name in the list": ([AllReduce(), "serial"], {}, TypeError, r"'serial' is no strategy: pass objects such as"),
-    "a class": ([AllReduce(), Serial], {}, TypeError, r"Serial'> is no strategy: pass objects such as Serial\(\)"),
-    "no epochs": ([AllReduce()], {"epochs": 0}, ValueError, "epochs=0: must be a positive integer"),
-    "epochs as text": ([AllReduce()], {"epochs": "5"}, ValueError, "epochs='5': must be a positive integer"),
-    "a trial's epochs": ([AllReduce(), Trial(Serial(), epochs=0)], {}, ValueError, "epochs=0: must be a positive"),
-    "a trial's batch": ([AllReduce(), Trial(Serial(), batch_size=0)], {}, ValueError, "batch_size=0: must be a posi"),
-    "a trial's optimizer": ([AllReduce(), Trial(Serial(), optimizer="adam")], {}, TypeError, "optimizer='adam'"),  # type: ignore[arg-type]
-    "a trial's workers": ([AllReduce(), Trial(LocalSGD(2), workers=0)], {}, ValueError, "workers=0: at least one"),
-    "too many workers": ([AllReduce(), Trial(LocalSGD(2), workers=9)], {}, ValueError, "workers=9, but .* has 2"),
-    "an unknown worker": ([AllReduce(), Trial(LocalSGD(2), workers=["x"])], {}, ValueError, r"\['x'\] are not in"),
-    "too many servers": ([AllReduce(), ParameterServer(servers=8)], {}, ValueError, "8 servers for 7 parameters"),
-    "a fault elsewhere": ([AllReduce(), Serial()], {"faults": [scaleml.faults.Slow(2, 2)]}, ValueError, "there are 2"),
-    "a fault, no list": ([AllReduce()], {"faults": scaleml.faults.Slow(1, 2)}, TypeError, "faults=Slow.*a list"),
-    "a target of text": ([AllReduce()], {"target": "0.3"}, ValueError, "target='0.3': must be .* a finite number"),
-    "no target": ([AllReduce()], {"target": float("nan")}, ValueError, "target=nan: must be .* a finite number"),
-    "no seed": ([AllReduce()], {"seed": -1}, ValueError, "seed=-1"),
-    "bad data": ([AllReduce()], {"X": np.full((203, 6), np.nan)}, ValueError, "X is not finite at row"),
-}
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_before_the_first_run(threads: Client, problem: Problem, name: str) -> None:
-    strategies, changed, kind, words = MISTAKES[name]
-    scheduler = threads.cluster.scheduler
-    assert poll(lambda: not scheduler.tasks)  # an earlier run's, on their way out
-    before = scheduler.transition_counter
-    started: list[Any] = []
-    with leaks.guard(sockets=False), pytest.raises(kind, match=words):
-        compare(problem, strategies, client=threads, on_run=lambda run, rows: started.append(run), **changed)
-    assert started == []
-    assert scheduler.transition_counter == before
-
-
-def test_an_error_in_on_run_ends_the_run_it_was_told_of(threads: Client, problem: Problem) -> None:
-    started: list[Any] = []
-
-    def display(run: Any, rows: int) -> None:
-        started.append(run)
-        raise ZeroDivisionError("in the display")
-
-    with leaks.guard(sockets=False), pytest.raises(ZeroDivisionError, match="in the display"):
-        compare(problem, [AllReduce(), LocalSGD(2)], client=threads, epochs=10**9, on_run=display)
-    (run,) = started
-    assert run.state == "stopped"
-
-
-def test_a_run_that_is_stopped_is_the_last(threads: Client, problem: Problem) -> None:
-    found = compare(
-        problem, [AllReduce(), LocalSGD(2)], client=threads, epochs=10**9, on_run=lambda run, rows: run.stop()
-    )
-    assert [run.state for run in found.runs] == ["stopped"]
-    assert found.runs[0].params is not None
-
-
-INTERRUPTED = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs deaf to it
-import threading
-import numpy as np
-import scaleml
-from scaleml import AllReduce, LocalSGD, Trial
-
-X = np.random.default_rng(0).standard_normal((300, 4))
-y = (X[:, 0] > 0).astype(int)
-
-def tell(run, rows):
-    def wait():
-        if run.label == "LocalSGD(period=2)":
-            while run.state == "starting":
-                pass
-            print(run.state, flush=True)
-    threading.Thread(target=wait, daemon=True).start()
-
-model = scaleml.LinearModel()
-strategies = [Trial(AllReduce(), epochs=2), LocalSGD(2), AllReduce()]
-found = scaleml.compare(model, X, y, strategies, epochs=10**9, workers=2, on_run=tell)
-print(*[run.state for run in found.runs], *[run.params is not None for run in found.runs])
-print(len(found.table()), found.runs[1].model.score(X, y) > 0.8)
-print(scaleml.train(model, X, y, workers=2).state)
-"""
-
-
-def test_ctrl_c_returns_the_runs_so_far_and_leaves_the_cluster_usable(tmp_path: Path) -> None:
-    before = leaks.look(sockets=False).segments
-    file = tmp_path / "script.py"
-    file.write_text(textwrap.dedent(INTERRUPTED))
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "running\n"
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 0, err
-    assert out.splitlines() == ["finished stopped True True", "2 True", "finished"]
-    assert err == ""
-    assert poll(lambda: leaks.look(sockets=False).segments <= before, 5)
-
-
-# The trained model, against scikit-learn's estimators given the same coefficients.
-
-
-def trained(threads: Client, model: Any, X: Any, y: Any) -> Any:
-    return scaleml.train(model, X, y, client=threads, epochs=3, optimizer=SGD(0.05)).model
-
-
-def check_classifier(model: Any, peer: Any, X: Any, scores: bool = True) -> None:
-    np.testing.assert_array_equal(model.predict(X), peer.predict(X))
-    np.testing.assert_allclose(model.predict_proba(X), peer.predict_proba(X), rtol=1e-9, atol=1e-12)
-    if scores:
-        np.testing.assert_allclose(model.decision_function(X), peer.decision_function(X), rtol=1e-9, atol=1e-12)
-    assert model.score(X, peer.predict(X)) == 1.0
-
-
-@pytest.mark.parametrize("labels", [["no", "yes"], [3, 5, 9]])
-def test_a_linear_classifier_predicts_as_scikit_learns_does(threads: Client, problem: Problem, labels: Any) -> None:
-    X, y = problem.X, np.asarray(labels)[np.argsort(np.argsort(problem.X[:, 0])) * len(labels) // 203]
-    model = trained(threads, LinearModel(dtype="float64"), X, y)
-    peer = LogisticRegression()
-    outputs = 1 if len(labels) == 2 else len(labels)
-    peer.coef_ = model.params[: 6 * outputs].reshape(6, outputs).T
-    peer.intercept_, peer.classes_ = model.params[6 * outputs :], np.unique(y)
-    check_classifier(model, peer, X)
-    np.testing.assert_array_equal(model.classes, np.unique(y))
-    expected = -np.mean(np.log(peer.predict_proba(X)[np.arange(203), np.searchsorted(peer.classes_, y)]))
-    np.testing.assert_allclose(model.loss(X, y), expected, rtol=1e-9)
-    weights = np.arange(203.0)
-    np.testing.assert_allclose(model.score(X, y, weights), peer.score(X, y, weights), rtol=1e-12)
-
-
-def test_a_network_predicts_as_scikit_learns_does(threads: Client, problem: Problem) -> None:
-    X, y = problem.X, np.array(["a", "b", "c"])[np.argsort(np.argsort(problem.X[:, 1])) * 3 // 203]
-    model = trained(threads, MLP((5,), dtype="float64"), X, y)
-    peer = MLPClassifier((5,)).partial_fit(X, y, classes=["a", "b", "c"])
-    w = model.params
-    peer.coefs_ = [w[:30].reshape(6, 5), w[35:50].reshape(5, 3)]
-    peer.intercepts_ = [w[30:35], w[50:53]]
-    check_classifier(model, peer, X, scores=False)
-    np.testing.assert_allclose(
-        scipy.special.softmax(model.decision_function(X), axis=1), peer.predict_proba(X), rtol=1e-9
-    )
-
-
-@pytest.mark.parametrize("targets", [1, 2])
-def test_a_regression_predicts_as_scikit_learns_does(threads: Client, problem: Problem, targets: int) -> None:
-    X = problem.X
-    y = X[:, 0] + 1 if targets == 1 else X[:, :2] * 2 - 1
-    model = trained(threads, LinearModel("squared_error", dtype="float64"), X, y)
-    peer = LinearRegression()
-    coefficients = model.params[: 6 * targets].reshape(6, targets).T
-    peer.coef_, peer.intercept_ = (
-        (coefficients[0], model.params[6]) if targets == 1 else (coefficients, model.params[12:])
-    )
-    np.testing.assert_allclose(model.predict(X), peer.predict(X), rtol=1e-9, atol=1e-12)
-    assert model.predict(X).shape == y.shape
-    # For several targets as documented, over all together; scikit-learn takes the mean of the targets' own.
-    together = 1 - np.sum((y - peer.predict(X)) ** 2) / np.sum((y - y.mean()) ** 2)
-    np.testing.assert_allclose(model.score(X, y), peer.score(X, y) if targets == 1 else together, rtol=1e-6)
-    assert model.classes is None
-
-
-def test_it_predicts_many_rows_in_parts_and_takes_any_kind_of_X(threads: Client, problem: Problem) -> None:
-    model = trained(threads, LinearModel(dtype="float64"), problem.X, problem.y)
-    many = np.tile(problem.X, (400, 1))
-    assert len(many) > 65536
-    np.testing.assert_array_equal(model.predict(many), np.tile(model.predict(problem.X), 400))
-    np.testing.assert_array_equal(model.predict(problem.X.tolist()), model.predict(problem.X))
-    np.testing.assert_allclose(
-        model.predict_proba(scipy.sparse.csc_matrix(problem.X)), model.predict_proba(problem.X), rtol=1e-12
-    )
-    assert model.predict(problem.X[:0]).shape == (0,)
-    for wrong in (problem.X[:, :5], problem.X[0]):
-        with pytest.raises(ValueError, match=r"this model was trained on 6 features: pass \(rows, 6\)"):
-            model.predict(wrong)
-
-
-def test_it_can_be_pickled_and_needs_no_dask(threads: Client, problem: Problem, tmp_path: Path) -> None:
-    y = np.array(["no", "yes"])[problem.y]
-    model = trained(threads, LinearModel(), problem.X, y)
-    again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(again.predict(problem.X), model.predict(problem.X))
-    assert repr(again) == repr(model)
-    (tmp_path / "model").write_bytes(pickle.dumps((model, problem.X)))
-    code = """
-    import pickle, sys
-    model, X = pickle.load(open(sys.argv[1], "rb"))
-    print(*model.predict(X))
-    print([name for name in ("distributed", "dask") if name in sys.modules])
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "model")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [" ".join(model.predict(problem.X)), "[]"]
-
-
-def test_a_run_that_left_no_parameters_has_no_model(threads: Client, problem: Problem) -> None:
-    run = scaleml.start(**problem.endless(client=threads))
-    try:
-        with pytest.raises(RuntimeError, match=r"the run is \w+ and has no parameters; wait\(\) for its end"):
-            _ = run.model
-    finally:
-        run.stop()
-    assert run.model.predict(problem.X).shape == (203,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import textwrap
 import threading
@@ -13,64 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import numpy as np
 import psutil
 import pytest
-import scipy.sparse
 from distributed import Client
 
-import leaks
 import scaleml
 from clusters.conftest import Problem, poll
-from scaleml import AllReduce, ParameterServer, RunFailed
-from scaleml.engine import placing
+from clusters.scripts import alive, script, segments, temporary
+from scaleml import RunFailed
 from scaleml.engine.cluster import close_embedded, embedded_size, find_client
 
-ROOT = Path(__file__).resolve().parents[2]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
-
-
-def segments() -> set[str]:
-    """What of ours lies in shared memory."""
-    return {path.name for path in Path("/dev/shm").glob("scaleml-*")}
-
-
-def alive(pids: list[int]) -> list[int]:
-    """Which of these processes still run; one that nobody has waited for yet does not."""
-    living = []
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                living.append(pid)
-    return living
-
-
-def temporary(folder: Path) -> list[Path]:
-    """What is left of the temporary files of a script."""
-    return list((folder / "tmp").rglob("*"))
-
-
-@contextlib.contextmanager
-def script(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a script from a file, as a user does; what it starts puts its temporary files into `folder`."""
-    file = folder / "script.py"
-    file.write_text(textwrap.dedent(code))
-    (folder / "tmp").mkdir()
-    environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        cwd=folder,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
 
 DATA = """
 import os
@@ -172,14 +124,6 @@ def test_no_cluster_is_started_inside_a_child_process(tmp_path: Path) -> None:
 
 
 # Within one process.
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Iterator[None]:
-    """The embedded cluster, closed before and after this module."""
-    close_embedded()
-    yield
-    close_embedded()
 
 
 def dask_processes() -> Iterator[psutil.Process]:
@@ -284,74 +228,3 @@ def test_an_interrupt_of_the_terminal_does_not_reach_its_processes() -> None:
     groups = {os.getpgid(process.pid) for process in dask_processes()}
     assert os.getpgid(0) not in groups
     assert len(groups) >= 3  # one each for the scheduler and the nannies; a worker is in its nanny's
-
-
-# Workers that cannot read the client's file.
-
-
-def nobody(files: list[Any]) -> list[bool]:
-    return [False for _ in files]
-
-
-def only_the_first(files: list[Any], dask_worker: Any) -> list[bool]:
-    return [str(dask_worker.name) == "0" for _ in files]
-
-
-def held_by_dask(dask_worker: Any) -> list[str]:
-    return [str(key) for key in dask_worker.data]
-
-
-LARGE = np.random.default_rng(5).standard_normal((60_000, 60))
-KINDS = {
-    "large": (LARGE, LARGE @ np.linspace(-1, 1, 60), None),
-    "CSR, weights, two targets": (
-        scipy.sparse.random(500, 40, 0.2, format="csr", random_state=1),
-        np.random.default_rng(6).standard_normal((500, 2)),
-        np.random.default_rng(7).random(500),
-    ),
-}
-
-
-@pytest.mark.usefixtures("embedded")
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sees", [nobody, only_the_first])
-def test_remote_workers_get_the_same_data_through_dask(monkeypatch: pytest.MonkeyPatch, kind: str, sees: Any) -> None:
-    X, y, weights = KINDS[kind]
-    client, _ = find_client(None, 2)
-    # A warning of a large graph would be an error here, and so end the run.
-    arguments: dict[str, Any] = {
-        "model": scaleml.LinearModel("squared_error"),
-        "X": X,
-        "y": y,
-        "sample_weight": weights,
-        "epochs": 2,
-        "batch_size": 128,
-        "optimizer": scaleml.SGD(0.01),
-        "workers": 2,
-        "shards": 5,
-        "validation": 0.1,
-    }
-    near = scaleml.train(**arguments)
-    monkeypatch.setattr(placing, "readable", sees)
-    scattered: list[str] = []
-    real = Client.scatter
-
-    def scatter(self: Client, data: Any, **settings: Any) -> Any:
-        scattered.extend(settings["workers"])
-        return real(self, data, **settings)
-
-    monkeypatch.setattr(Client, "scatter", scatter)
-    with leaks.guard(sockets=False):
-        far = scaleml.train(**arguments)
-    assert len(set(scattered)) == (2 if sees is nobody else 1)
-    assert far.params.tobytes() == near.params.tobytes()
-    assert far.history.evaluations["loss"].tolist() == near.history.evaluations["loss"].tolist()
-    assert poll(lambda: not any(client.run(held_by_dask).values()), 10), client.run(held_by_dask)
-
-
-@pytest.mark.usefixtures("embedded")
-def test_servers_take_part_when_the_data_comes_through_dask(monkeypatch: pytest.MonkeyPatch, problem: Problem) -> None:
-    monkeypatch.setattr(placing, "readable", nobody)
-    run = scaleml.train(**problem.settings(workers=2, strategy=ParameterServer("async"), epochs=5))
-    assert run.model.score(problem.X, problem.y) > 0.85
-    problem.check(scaleml.train(**problem.settings(workers=2, strategy=AllReduce())).params, shards=2)

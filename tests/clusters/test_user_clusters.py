@@ -5,85 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 import dask
 import pytest
-from distributed import Client, Event, LocalCluster
+from distributed import Client, LocalCluster
 from distributed.security import Security
 
 import leaks
 import scaleml
-from clusters.conftest import Problem, poll
+from clusters.conftest import LOCAL, Problem, poll
+from clusters.harness import nothing_left, running
 from scaleml import AllReduce, LocalSGD, ParameterServer, RunFailed, Serial
-from scaleml.engine import cluster as clusters
 from scaleml.engine.errors import StartFailed
-from scaleml.engine.starting import Start
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
-LOCAL: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "threads_per_worker": 1}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    """Two worker processes of one thread each."""
-    with LocalCluster(n_workers=2, processes=True, **LOCAL) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def client(cluster: LocalCluster) -> Iterator[Client]:
-    with Client(cluster, set_as_default=False) as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def _no_embedded_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(workers: int) -> Client:
-        raise AssertionError(f"an embedded cluster of {workers} was about to be started beside the user's")
-
-    monkeypatch.setattr(clusters, "_own_client", refuse)
-
-
-@contextlib.contextmanager
-def nothing_left(client: Client) -> Iterator[None]:
-    """Fail if the block leaves a thread or a segment here or on a worker, or a task on the scheduler."""
-    before = client.run(leaks.look, False)
-    with leaks.guard(sockets=False):
-        yield
-
-    def left() -> Any:
-        now = client.run(leaks.look, False)
-        return [f"{address}: {r}" for address, now_r in now.items() if (r := now_r.minus(before[address]))]
-
-    assert poll(lambda: not left(), 5), left()
-    assert poll(lambda: not scaleml_tasks(client), 5), scaleml_tasks(client)
-
-
-@contextlib.contextmanager
-def running(**arguments: Any) -> Iterator[scaleml.Run]:
-    """A run that runs, and is stopped at the end of the block whatever happens in it."""
-    run = scaleml.start(**arguments)
-    try:
-        assert poll(lambda: run.state != "starting")
-        assert run.state == "running", run.error
-        yield run
-    finally:
-        if not run.over:
-            run.stop()
-
-
-def scaleml_tasks(client: Client) -> list[str]:
-    def names(dask_scheduler: Any) -> list[str]:
-        return [str(key) for key in dask_scheduler.tasks if str(key).startswith("scaleml")]
-
-    return client.run_on_scheduler(names)
+pytestmark = pytest.mark.usefixtures("users_cluster_only")
 
 
 # How a client is found.
@@ -246,165 +187,6 @@ def test_a_cluster_from_the_command_line_and_how_its_end_is_told(
             with pytest.raises(RunFailed, match=r"Dask client|Dask worker|scheduler"):
                 run.wait(30)
         assert poll(lambda: leaks.look(sockets=False).segments <= segments)
-
-
-# From inside, and side by side.
-
-
-def from_a_task(how: str, arguments: dict[str, Any]) -> tuple[str, Any]:
-    import distributed
-
-    import scaleml
-
-    if how == "worker_client":
-        with distributed.worker_client():
-            run = scaleml.train(**arguments)
-    else:
-        distributed.secede()
-        run = scaleml.train(**arguments, client=distributed.get_client() if how == "get_client" else None)
-    return run.state, run.params
-
-
-@pytest.mark.parametrize("how", ["worker_client", "get_client", "secede"])
-def test_from_inside_a_task_of_one_thread_workers(client: Client, problem: Problem, how: str) -> None:
-    future = client.submit(from_a_task, how, problem.settings(), pure=False)
-    state, params = future.result(60)
-    assert state == "finished"
-    problem.check(params, shards=2)
-
-
-def test_two_runs_at_once_on_workers_of_one_thread(client: Client, problem: Problem) -> None:
-    with nothing_left(client):
-        with running(**problem.endless(client=client)) as first:
-            second = scaleml.train(**problem.settings(client=client))
-            with running(**problem.endless(client=client, strategy=ParameterServer("async"))) as third:
-                assert first.state == "running"
-                assert client.submit(int, 3, pure=False).result(10) == 3  # and other people's tasks get through
-        problem.check(second.params, shards=2)
-    assert (first.state, third.state) == ("stopped", "stopped")
-
-
-def hold(name: str) -> None:
-    Event(name).wait(60)
-
-
-def test_a_worker_that_stays_busy_fails_the_start_and_the_error_names_its_task(
-    client: Client, problem: Problem
-) -> None:
-    address = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
-    release = Event("release", client)
-    blocker = client.submit(hold, "release", key="someone-elses-task", workers=[address], pure=False)
-    assert poll(lambda: any("someone-elses-task" in keys for keys in client.processing().values()))
-    try:
-        with nothing_left(client):
-            with (
-                dask.config.set({"scaleml.start-timeout": "1s"}),
-                pytest.raises(RunFailed, match="did not enter in time") as caught,
-            ):
-                scaleml.train(**problem.settings(client=client))
-            assert address in str(caught.value)
-            assert "someone-elses-task" in str(caught.value)
-            assert "start-timeout" in str(caught.value)
-    finally:
-        release.set()
-    blocker.result(30)
-    problem.check(scaleml.train(**problem.settings(client=client)).params, shards=2)
-
-
-def test_a_busy_worker_that_is_not_asked_for_does_not_matter(client: Client, problem: Problem) -> None:
-    busy, free = client.scheduler_info(n_workers=-1)["workers"]
-    release = Event("release-2", client)
-    blocker = client.submit(hold, "release-2", workers=[busy], pure=False)
-    try:
-        run = scaleml.train(**problem.settings(client=client, workers=[free]))
-    finally:
-        release.set()
-    problem.check(run.params, shards=1)
-    blocker.result(30)
-
-
-# What a run finds and gives back.
-
-
-def blas_threads() -> list[int]:
-    from threadpoolctl import threadpool_info
-
-    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-
-def limit_blas(threads: int) -> None:
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(threads)
-
-
-@pytest.mark.parametrize(("before", "strategy", "pinned"), [(1, AllReduce(), 2), (2, Serial(threads=1), 1)])
-def test_blas_threads_are_pinned_while_it_runs_and_come_back(
-    problem: Problem, before: int, strategy: Any, pinned: int
-) -> None:
-    with (
-        LocalCluster(n_workers=1, processes=True, **{**LOCAL, "threads_per_worker": 2}) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        client.run(limit_blas, before)
-        with running(**problem.endless(client=client, strategy=strategy)) as run:
-            (during,) = client.run(blas_threads).values()
-        (after,) = client.run(blas_threads).values()
-    assert set(during) == {pinned}
-    assert set(after) == {before}
-    assert run.threads == pinned
-
-
-def free_ports(count: int) -> tuple[int, int]:
-    """A range of so many ports that nobody listens on now."""
-    for first in range(20_000 + os.getpid() % 20_000, 60_000, count):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first, first + count - 1
-    raise AssertionError("no free ports")
-
-
-def test_ranks_listen_on_the_ports_they_are_given(
-    client: Client, problem: Problem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    books: list[tuple[str, int]] = []
-    real = Start.open_places
-
-    def spy(self: Start) -> dict[str, Any]:
-        answers = real(self)
-        books.extend(place for answer in answers.values() for place in answer["addresses"].values())
-        return answers
-
-    monkeypatch.setattr(Start, "open_places", spy)
-    first, last = free_ports(4)
-    with dask.config.set({"scaleml.comm.port-range": f"{first}:{last}"}):
-        run = scaleml.train(**problem.settings(client=client, strategy=ParameterServer("async")))
-    assert run.state == "finished"
-    assert len({port for _, port in books}) == 3
-    assert all(first <= port <= last and host == "127.0.0.1" for host, port in books)
-
-
-def test_no_free_port_is_an_error_that_names_the_range(client: Client, problem: Problem) -> None:
-    with socket.socket() as taken, nothing_left(client):
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with (
-            dask.config.set({"scaleml.comm.port-range": f"{port}:{port}"}),
-            pytest.raises(RunFailed, match=rf"worker tcp://.*port of {port} to {port}"),
-        ):
-            scaleml.train(**problem.settings(client=client))
-
-
-@pytest.mark.parametrize("value", ["9000", "9100:9000", "0:5", "a:b", 9000])
-def test_a_wrong_port_range_is_refused(client: Client, problem: Problem, value: Any) -> None:
-    with (
-        nothing_left(client),
-        dask.config.set({"scaleml.comm.port-range": value}),
-        pytest.raises((ValueError, RunFailed), match=rf"port-range={value!r}: must be 'first:last'"),
-    ):
-        scaleml.train(**problem.settings(client=client))
 
 
 def set_numpy_version(version: str) -> str:

@@ -13,45 +13,15 @@ from distributed import Client, wait
 
 import scaleml
 from dask_data import oracle
+from dask_data.problem import CHUNKS, CSR, DENSE, LETTERS, NUMBERS, RNG, ROWS, TWO, column, csr, dense, unknown
 from scaleml import MLP, AllReduce, LinearModel, Serial
-from scaleml.data.collections import partitions_of
 from scaleml.data.inputs import check_inputs
-from scaleml.data.pieces import Recipe
 from scaleml.engine.dataplane import Data
-from scaleml.engine.placing import PlacedData
-from scaleml.engine.staged import Staged, homes_of
 from scaleml.engine.train import finder
 
-RNG = np.random.default_rng(5)
-ROWS = 500
-DENSE = RNG.standard_normal((ROWS, 6))
-CSR = scipy.sparse.random(ROWS, 40, 0.2, format="csr", random_state=1)
-LETTERS = np.array(["ant", "bee", "cow"])[np.argmax(DENSE[:, :3], axis=1)]
-TWO = DENSE[:, 0] > 0
-NUMBERS = DENSE @ np.arange(6.0)
-CHUNKS = (200, 100, 150, 50)
 REGRESSION = LinearModel("squared_error")
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-def unknown(array: Any) -> Any:
-    """The same array, its chunk sizes forgotten."""
-    out = array.copy()
-    out._chunks = (tuple(np.nan for _ in array.chunks[0]), *array.chunks[1:])
-    return out
-
-
-def csr(chunks: tuple[int, ...] = CHUNKS) -> Any:
-    return da.from_array(CSR.toarray(), chunks=(chunks, -1)).map_blocks(scipy.sparse.csr_matrix)
-
-
-def dense(chunks: Any = CHUNKS, columns: Any = -1) -> Any:
-    return da.from_array(DENSE, chunks=(chunks, columns))
-
-
-def column(values: Any, chunks: Any = CHUNKS) -> Any:
-    return da.from_array(np.asarray(values), chunks=chunks)
 
 
 @dataclass(frozen=True)
@@ -228,37 +198,6 @@ def test_a_comparison_stages_once_for_all_runs(client: Client, monkeypatch: pyte
     assert len({run.plan.rows for run in comparison.runs}) == 1
 
 
-def test_workers_that_cannot_read_each_others_files_are_sent_copies(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on several hosts; made so by asking nobody."""
-    from scaleml.engine import placing
-
-    expected = scaleml.train(LinearModel(), dense(), column(LETTERS), epochs=2, batch_size=32, client=client).params
-
-    def nobody(client: Any, seconds: float, function: Any, files: Any, workers: Any) -> Any:
-        return {address: [False] * len(files) for address in workers}
-
-    monkeypatch.setattr(placing.calls, "on_workers", _only("readable", nobody, placing.calls.on_workers))
-    run = scaleml.train(LinearModel(), dense(), column(LETTERS), epochs=2, batch_size=32, client=client)
-    np.testing.assert_array_equal(run.params, expected)
-
-
-def _only(name: str, replacement: Any, original: Any) -> Any:
-    def call(client: Any, seconds: float, function: Any, *args: Any, **settings: Any) -> Any:
-        chosen = replacement if function.__name__ == name else original
-        return chosen(client, seconds, function, *args, **settings)
-
-    return call
-
-
-def test_some_workers_only(client: Client) -> None:
-    first = next(iter(client.scheduler_info()["workers"]))
-    run = scaleml.train(LinearModel(), dense(), column(LETTERS), epochs=1, workers=[first], client=client)
-    assert run.state == "finished"
-    assert run.workers == 1
-
-
 def test_what_x_and_y_are_both_made_of_is_computed_once(client: Client, tmp_path: Path) -> None:
     def read(block: Any, block_info: Any = None) -> Any:
         (index, _) = block_info[0]["chunk-location"]
@@ -270,45 +209,6 @@ def test_what_x_and_y_are_both_made_of_is_computed_once(client: Client, tmp_path
     run = scaleml.train(LinearModel(), table[:, 1:], table[:, 0] > 0, epochs=1, client=client)
     assert run.plan.network.signature.n_features == 5
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["read "] * len(CHUNKS)
-
-
-def test_ranks_go_where_their_rows_are() -> None:
-    class Homes:
-        def homes(self, ranks: int) -> list[dict[str, int]]:
-            return [{"a": 5, "b": 20}, {"b": 19, "c": 1}, {}][:ranks]
-
-    placed = PlacedData(Homes(), None)  # type: ignore[arg-type]
-    assert placed.nearest(["a", "b", "c", "d"], 3) == ["b", "c", "a", "d"]
-    assert placed.nearest(["a", "c"], 2) == ["a", "c"]
-    assert placed.nearest(["a", "b"], 1) == ["b", "a"]
-
-
-def test_on_several_hosts_each_worker_stages_one_run_of_partitions(client: Client) -> None:
-    info = client.scheduler_info()["workers"]
-    first, second = sorted(info)
-    partitions = partitions_of(dense(), LETTERS, None)
-    assert homes_of(dense(), partitions, info, [first, second]) is None
-    apart = {first: {"host": "alpha"}, second: {"host": "beta"}}
-    homes = homes_of(dense(), partitions, apart, [first, second])
-    assert homes == [first, second, second, second]  # 200 rows, and 300
-    X = unknown(dense())
-    even = homes_of(X, partitions_of(X, unknown(column(LETTERS)), None), apart, [first, second])
-    assert even == [first, first, second, second]
-    assert homes_of(client.persist(dense()), partitions, apart, [first, second]) is None
-    staged = Staged(client, partitions, Recipe("0" * 16, "float32", True, 0, 0.0, "X"), None, homes)
-    try:
-        assert [piece.worker for piece in staged.pieces] == homes
-    finally:
-        staged.close()
-
-
-def test_what_this_process_holds_goes_straight_to_the_workers(client: Client) -> None:
-    """Not with the tasks through the scheduler, which Dask would warn of: warnings are errors here."""
-    rows = 2_000_000
-    X = da.random.default_rng(0).standard_normal((rows, 2), dtype="f4", chunks=(rows // 4, 2))
-    labels = np.arange(rows) % 2  # 16 MB
-    run = scaleml.train(LinearModel(), X, labels, epochs=1, batch_size=10_000, client=client)
-    assert run.plan.rows == rows
 
 
 @pytest.mark.parametrize("X", [DENSE, dense()], ids=["NumPy", "Dask"])

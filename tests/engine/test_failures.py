@@ -156,10 +156,9 @@ def test_a_killed_run_is_refused_on_a_cluster_of_the_user(cluster):
     with Client(cluster.scheduler.address, set_as_default=False) as mine:
         known = mine.scheduler.address
         assert known
-        from scaleml.engine.train import check_faults
-
+        x, y, _ = made("binary")
         with pytest.raises(ValueError, match="only workers that scaleml started"):
-            check_faults([Kill(0, 1)], 1, own_cluster=False)
+            scaleml.start(linear("binary"), x, y, workers=1, client=mine, faults=[Kill(0, 1)])
 
 
 @pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(3), ParameterServer()], ids=repr)

@@ -1,0 +1,14 @@
+"""Codecs: gradients that travel as fewer bytes. What one transmission loses is remembered and sent with the next.
+
+One codec a file. Each is a frozen dataclass of settings with pure methods, used as ``AllReduce(compression=Int8())``.
+"""
+
+from scaleml.compression.base import Codec, Stamp
+from scaleml.compression.fp16 import FP16
+from scaleml.compression.int8 import Int8
+from scaleml.compression.one_bit import OneBit
+from scaleml.compression.power_sgd import PowerSGD
+from scaleml.compression.random_k import RandomK
+from scaleml.compression.top_k import TopK
+
+__all__ = ["FP16", "Codec", "Int8", "OneBit", "PowerSGD", "RandomK", "Stamp", "TopK"]

@@ -1,0 +1,234 @@
+"""What a codec is: settings, pure methods between floats and bytes, and a way of summing over ranks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol, final
+
+import numpy as np
+
+from scaleml.arrays import Array, namespace
+
+PREFIX: Final = "compression."
+"""How the names of private arrays in a strategy's state begin: no other rank has the same, and none may be averaged."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What both ends know of a payload without its being sent.
+
+    Parameters
+    ----------
+    seed, step, rank : int
+        Of the run, of the step, and of who encodes: together they fix every random number.
+    part : int
+        Which part of the vector, where one rank encodes several in a step.
+    matrices : tuple of (start, rows, columns)
+        Where in the vector the model's weight matrices lie.
+
+    Examples
+    --------
+    >>> [int(Stamp(seed=3, step=1, rank=rank).random().integers(100)) for rank in (0, 1, 0)]
+    [59, 33, 59]
+    """
+
+    seed: int = 0
+    step: int = 0
+    rank: int = 0
+    part: int = 0
+    matrices: tuple[tuple[int, int, int], ...] = ()
+
+    def random(self) -> np.random.Generator:
+        """Return random numbers of this rank, step and part."""
+        return np.random.Generator(np.random.SFC64([self.seed, self.step, self.part, self.rank + 1]))
+
+    def shared_random(self) -> np.random.Generator:
+        """Return random numbers of this step, the same for all ranks."""
+        return np.random.Generator(np.random.SFC64([self.seed, self.step]))
+
+
+NO_STAMP: Final = Stamp()
+
+
+class Ranks(Protocol):
+    """The group as codecs see it."""
+
+    rank: int
+    size: int
+
+    def part(self, rank: int, n: int) -> tuple[int, int]:
+        """Return the part of `n` items that a rank sums."""
+
+    def allreduce(self, x: Any) -> None:
+        """Sum over the ranks, in place."""
+
+    def exchange(self, gifts: Any, places: Any, items: int, codec: int) -> None:
+        """Give every rank its own bytes, receive theirs."""
+
+
+class Codec(ABC):
+    """Base class of the codecs: a frozen dataclass of settings.
+
+    Codecs lose something, and feed it back (Karimireddy et al., Error feedback fixes SignSGD, ICML 2019,
+    arXiv:1901.09847): what a rank's payloads have lost so far is added to what it sends next::
+
+        p       <- g + residual
+        payload <- encode(p)
+        residual <- p - decode(payload)
+
+    so that all that was ever decoded and the residual add up to all that was ever to be sent. The residual is an
+    array of the strategy's state, private to its rank.
+
+    Attributes
+    ----------
+    code : int
+        Stands in the header of every frame that carries a payload of this codec.
+    """
+
+    code: ClassVar[int]
+
+    @abstractmethod
+    def nbytes(self, n: int, dtype: Any, stamp: Stamp = NO_STAMP) -> int:
+        """Return the length of the payload of `n` floats of `dtype`: it depends on nothing else."""
+
+    @abstractmethod
+    def encode(
+        self, x: Array, stamp: Stamp = NO_STAMP, lost: Array | None = None, state: dict[str, Array] | None = None
+    ) -> Array:
+        """Return `x` as a payload.
+
+        Parameters
+        ----------
+        x : float array of shape (n,)
+        stamp : Stamp
+            Who encodes, and when.
+        lost : array of shape (n,), optional
+            Receives what the payload does not say: ``x`` minus what `decode` will give. It may be `x` itself.
+        state : dict of arrays, optional
+            What the codec itself keeps from step to step, private to its rank.
+
+        Returns
+        -------
+        uint8 array of shape (nbytes,)
+
+        Raises
+        ------
+        ValueError
+            If a value of `x` is not finite.
+        """
+
+    @abstractmethod
+    def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:
+        """Write what `payload` says into `out`, (n,); `stamp` is the sender's."""
+
+    @abstractmethod
+    def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
+        """Write the sum of all ranks' `p` into `out`, the same bits on every rank; into `p` what this rank's lost.
+
+        `factor` turns what was kept from the step before into units of this one.
+        """
+
+    @final
+    def allreduce(self, g: Array, weight: float, group: Ranks, state: dict[str, Array], stamp: Stamp) -> None:
+        """Sum `g` over the ranks, in place, to within what the codec loses; the same bits on every rank.
+
+        Parameters
+        ----------
+        g : array of shape (n,)
+            A sum over this rank's part of the batch.
+        weight : float
+            That of the whole batch, the same on every rank: sums are divided by it in the end. What a step lost is a
+            share of its mean, and must not count for more in a step with a short batch.
+        group : Group
+        state : dict of arrays
+            Where residuals live.
+        stamp : Stamp
+            With the rank's number in `group`.
+        """
+        if not weight:
+            g[:] = 0
+            return
+        before = float(state.get(PREFIX + "weight", (weight,))[0])
+        state[PREFIX + "weight"] = np.array([weight])
+        factor = weight / before
+        p = residual(state, f"residual {stamp.part}", g)
+        if factor != 1:
+            p *= factor
+        p += g
+        self._sum(p, g, group, state, stamp, factor)
+
+    @final
+    def encode_next(self, x: Array, state: dict[str, Array], stamp: Stamp) -> Array:
+        """Return the payload of `x`, (n,), and of what earlier payloads have lost; keep what this one loses.
+
+        Vectors that share a `state` are told apart by the stamp's `part`.
+        """
+        p = residual(state, f"residual {stamp.part}", x)
+        p += x
+        return self.encode(p, stamp, p, state)
+
+
+def residual(state: dict[str, Array], name: str, like: Array) -> Array:
+    """Return the residual of this name from `state`: zeros at first, or where the vector has another length."""
+    name = PREFIX + name
+    kept = state.get(name)
+    if kept is None or kept.shape != like.shape or kept.dtype != like.dtype:
+        kept = state[name] = namespace(like).zeros_like(like)
+    return kept
+
+
+def forget(state: dict[str, Array]) -> None:
+    """Remove from `state` all that codecs keep there."""
+    for name in [name for name in state if name.startswith(PREFIX)]:
+        del state[name]
+
+
+def check_codec(codec: object) -> None:
+    """Raise ValueError unless `codec` is None or a codec."""
+    if codec is not None and not isinstance(codec, Codec):
+        raise ValueError(
+            f"compression={codec!r}: must be None or a codec of scaleml.compression, with its brackets: FP16(), Int8(), "
+            "OneBit(), TopK(0.01), RandomK(0.01) or PowerSGD(2)"
+        )
+
+
+def check_ratio(ratio: object) -> None:
+    """Raise ValueError unless `ratio` is a share of the items."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+        raise ValueError(
+            f"ratio={ratio!r}: must be a number above 0 and at most 1, the share of the items that is sent; 0.01 sends one in a hundred"
+        )
+
+
+def check_finite(x: Array, stamp: Stamp) -> None:
+    """Raise ValueError unless all of `x` is finite: one bad item would spoil its whole chunk, and every later step."""
+    xp = namespace(x)
+    finite = xp.isfinite(x)
+    if not bool(finite.all()):
+        item = int(xp.flatnonzero(~finite)[0])
+        raise ValueError(
+            f"rank {stamp.rank}, step {stamp.step}: item {item} of the gradient is {float(x[item])}, and only finite "
+            "numbers can be compressed. Divide the learning rate by 10, scale X, or set clip_norm"
+        )
+
+
+def kept_items(ratio: float, n: int) -> int:
+    """Return how many of `n` items a share of them is: one at least, where there are any."""
+    return min(n, max(1, round(ratio * n)))
+
+
+def tables(x: Array, width: int, most: int) -> Any:
+    """Yield `x` (n,) in tables of `width` columns and at most `most` rows, views, the last with the items left over.
+
+    Yields
+    ------
+    (int, array of shape (rows, width))
+        The number of the table's first row, and the table.
+    """
+    rows = len(x) // width
+    whole = x[: rows * width].reshape(rows, width)
+    for start in range(0, rows, most):
+        yield start, whole[start : start + most]
+    if rows * width < len(x):
+        yield rows, x[rows * width :].reshape(1, -1)

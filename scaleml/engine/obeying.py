@@ -1,0 +1,135 @@
+"""How a training rank obeys: rank 0 stamps commands and announces them, all ranks apply them at their boundaries."""
+
+from __future__ import annotations
+
+from time import perf_counter as clock
+from typing import TYPE_CHECKING, Any
+
+from scaleml.comm import Aborted
+from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
+from scaleml.strategies import Strategy
+
+if TYPE_CHECKING:
+    from scaleml.engine.worker_loop import WorkerLoop
+
+
+class Obeying:
+    """The commands of one rank.
+
+    Parameters
+    ----------
+    loop : WorkerLoop
+        The rank, which is changed.
+    mailbox : Mailbox
+        Where commands arrive, if this is rank 0.
+
+    Attributes
+    ----------
+    applied : int
+        The number of the last command that took effect here.
+    """
+
+    def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
+        self._loop = loop
+        self._mailbox = mailbox
+        self.applied = 0
+
+    def obey(self) -> None:
+        """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
+        loop = self._loop
+        self.listen()
+        while self.applied < loop.group.control and not loop.stopping:
+            command = Command.decode(loop.group.await_announcement(self.applied + 1))
+            if command.after >= loop.step:
+                break
+            self.applied = command.number
+            self._do(command)
+
+    def listen(self) -> None:
+        """On rank 0: stamp and announce a command that arrived."""
+        if self._loop.group.rank == 0 and self._mailbox.pending:
+            command = self._mailbox.take()
+            if command is not None:
+                self._announce(command, self._carrier())
+
+    def _announce(self, command: Command, after: int) -> None:
+        stamped = command.stamped(after)
+        self._loop.group.announce(stamped.number, stamped.encode())
+
+    def _carrier(self) -> int:
+        """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
+        loop = self._loop
+        if not loop.strategy.synchronous or loop.group.size == 1:
+            return -1  # at once: here ranks have no steps in common
+        return loop.strategy.carrier(loop.step, loop.epoch_end, loop.group.size)
+
+    def _do(self, command: Command) -> None:
+        loop = self._loop
+        if command.verb == "pause":
+            self._pause(command)
+            return
+        if command.verb == "stop":
+            loop.stopping = True
+        elif command.verb == "update":
+            self._update(command.settings)
+        elif command.verb == "inject":
+            loop.suffering.add(fault_from(command.settings), loop.step)
+        self._confirm(command)
+
+    def _confirm(self, command: Command) -> None:
+        self._loop.report("applied", number=command.number, verb=command.verb, step=self._loop.step)
+
+    def _pause(self, command: Command) -> None:
+        """Park at this boundary until a resume or a stop; a pause is no training time."""
+        loop = self._loop
+        loop.note()
+        began = clock()
+        if not loop.strategy.synchronous and loop.servers is None:
+            loop.neighbours.settle()  # who is parked owes nobody an answer
+        self._confirm(command)
+        while True:
+            if loop.group.rank == 0 and self.applied == loop.group.control:  # nothing was announced before the pause
+                told = self._mailbox.wait()
+                if told is None:
+                    raise Aborted("the run ended while it was paused")
+                self._announce(told, loop.step - 1)
+            command = Command.decode(loop.group.await_announcement(self.applied + 1))
+            self.applied = command.number
+            if command.verb in ("resume", "stop"):
+                loop.recorder.skip(clock() - began)
+                self._do(command)
+                return
+            if command.verb == "pause":
+                self._confirm(command)
+            else:
+                self._do(command)
+
+    def _update(self, settings: dict[str, Any]) -> None:
+        loop, changes = self._loop, []
+        if "learning_rate" in settings:
+            loop.optimizer.optimizer = loop.optimizer.optimizer.with_rate(settings["learning_rate"])
+            changes.append(f"learning_rate={settings['learning_rate']}")
+        if "batch_size" in settings:
+            loop.batch_size = settings["batch_size"]
+            changes.append(f"batch_size={settings['batch_size']}")
+        if "strategy" in settings:
+            self._follow(strategy_from(settings["strategy"]))
+            changes.append(f"strategy={loop.strategy!r}")
+        if loop.group.rank == 0:
+            loop.mark(", ".join(changes))
+
+    def _follow(self, strategy: Strategy) -> None:
+        """Go on with another strategy, from the same parameters and the same optimizer's state on all ranks."""
+        loop = self._loop
+        loop.strategy.end(loop.state)
+        if not loop.committed:
+            loop.mean(loop.w)
+        if not loop.strategy.replicated:
+            self._replicate()
+        loop.strategy = strategy
+        strategy.begin(loop.w, loop.state)
+
+    def _replicate(self) -> None:
+        # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
+        for array in (array for name, array in self._loop.state.items() if name != "schedule"):
+            self._loop.mean(array)

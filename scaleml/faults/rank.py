@@ -1,0 +1,133 @@
+"""What goes wrong in a rank's own process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from scaleml.faults.base import Interval, Moment, check_real, check_whole
+
+
+@dataclass(frozen=True)
+class Slow(Interval):
+    """A slow worker: its gradients take ``factor`` times as long from step ``step`` until before ``until``.
+
+    ::
+
+        t <- seconds that the gradient took;  sleep (factor - 1) t
+
+    In the ledger it is computing time of that rank, and waiting time of those who need it.
+
+    Parameters
+    ----------
+    rank : int
+        Which rank.
+    factor : float
+        How many times as long, 1 or more; 1 lifts an earlier ``Slow``.
+    step, until : int, int or None
+        The rank's steps; None: to the end.
+
+    Raises
+    ------
+    ValueError
+        For a value that breaks its rule.
+
+    Examples
+    --------
+    >>> from scaleml import faults
+    >>> [faults.Slow(rank=1, factor=4, step=2, until=4).active(step) for step in range(5)]
+    [False, False, True, True, False]
+    """
+
+    rank: int
+    factor: float
+    step: int = 0
+    until: int | None = None
+
+    def __post_init__(self) -> None:
+        check_whole(rank=self.rank, step=self.step, until=self.until)
+        check_real("factor", self.factor, 1, "1 or more, how many times as long a gradient takes")
+
+
+@dataclass(frozen=True)
+class Pause(Moment):
+    """A rank that does nothing for a while, as it begins a step: a swapping host, a preempted machine.
+
+    It goes on afterwards; nobody is told, and its process lives. In the ledger it is ``other`` time of that rank.
+
+    Parameters
+    ----------
+    rank, step : int
+        Which rank, and before which of its steps.
+    seconds : float
+        For how long.
+
+    Raises
+    ------
+    ValueError
+        For a value that breaks its rule.
+
+    Examples
+    --------
+    >>> from scaleml import faults
+    >>> faults.Pause(rank=0, step=10, seconds=0.5)
+    Pause(rank=0, step=10, seconds=0.5)
+    """
+
+    rank: int
+    step: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        check_whole(rank=self.rank, step=self.step)
+        check_real("seconds", self.seconds, 0, "a finite number of seconds, 0 or more")
+        if not isfinite(self.seconds):
+            raise ValueError(f"seconds={self.seconds!r}: must be a finite number of seconds")
+
+
+@dataclass(frozen=True)
+class Crash(Moment):
+    """An exception in the rank's own code, at step ``step``.
+
+    Examples
+    --------
+    >>> from scaleml import faults
+    >>> faults.Crash(rank=1, step=5).active(5)
+    True
+    """
+
+    rank: int
+    step: int
+
+    def __post_init__(self) -> None:
+        check_whole(rank=self.rank, step=self.step)
+
+
+@dataclass(frozen=True)
+class Kill(Moment):
+    """SIGKILL of the rank's own process, at step ``step``: what an out-of-memory killer or a lost node does.
+
+    Parameters
+    ----------
+    rank, step : int
+        Which rank, and before which of its steps.
+    allow_kill : bool
+        Whether a worker may die that scaleml did not start. Never the client's own process.
+
+    Examples
+    --------
+    >>> from scaleml import faults
+    >>> faults.Kill(rank=1, step=5).allow_kill
+    False
+    """
+
+    rank: int
+    step: int
+    allow_kill: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole(rank=self.rank, step=self.step)
+
+
+class InjectedCrash(RuntimeError):
+    """What a ``Crash`` raises in its rank."""

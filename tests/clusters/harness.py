@@ -1,0 +1,55 @@
+"""What tests of clusters share: a run that is stopped, and what a run must leave behind: nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from distributed import Client
+
+import leaks
+import scaleml
+from clusters.conftest import Problem, poll
+
+
+@contextlib.contextmanager
+def nothing_left(client: Client) -> Iterator[None]:
+    """Fail if the block leaves a thread or a segment here or on a worker, or a task on the scheduler."""
+    before = client.run(leaks.look, False)
+    with leaks.guard(sockets=False):
+        yield
+
+    def left() -> Any:
+        now = client.run(leaks.look, False)
+        return [f"{address}: {r}" for address, now_r in now.items() if (r := now_r.minus(before[address]))]
+
+    assert poll(lambda: not left(), 5), left()
+    assert poll(lambda: not scaleml_tasks(client), 5), scaleml_tasks(client)
+
+
+@contextlib.contextmanager
+def running(**arguments: Any) -> Iterator[scaleml.Run]:
+    """A run that runs, and is stopped at the end of the block whatever happens in it."""
+    run = scaleml.start(**arguments)
+    try:
+        assert poll(lambda: run.state != "starting")
+        assert run.state == "running", run.error
+        yield run
+    finally:
+        if not run.over:
+            run.stop()
+
+
+def scaleml_tasks(client: Client) -> list[str]:
+    def names(dask_scheduler: Any) -> list[str]:
+        return [str(key) for key in dask_scheduler.tasks if str(key).startswith("scaleml")]
+
+    return client.run_on_scheduler(names)
+
+
+def compare(problem: Problem, strategies: Any, **changed: Any) -> Any:
+    """Compare with the problem's settings, a quarter of its rows held out."""
+    settings = {**problem.settings(), "validation": 0.25, **changed}
+    del settings["strategy"]
+    return scaleml.compare(strategies=strategies, **settings)

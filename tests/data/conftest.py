@@ -1,0 +1,17 @@
+"""Fixtures of the data's tests."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from data.stores import files
+
+
+@pytest.fixture
+def no_store_left() -> Iterator[None]:
+    """Fail if a test leaves a stored file behind."""
+    before = set(files())
+    yield
+    gc.collect()
+    assert set(files()) <= before

@@ -1,0 +1,47 @@
+"""What tests of stored data share."""
+
+import os
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from scaleml import arrays
+from scaleml.data import store as stores
+from scaleml.data.inputs import Inputs, check_inputs
+from scaleml.data.store import Store
+
+RNG = np.random.default_rng(7)
+
+
+def files(owner: int | None = None) -> list[str]:
+    """The stores of a process (default: this one) that lie anywhere on this host."""
+    mine = f"-{os.getpid() if owner is None else owner}-"
+    return [str(p) for folder in stores.folders() for p in folder.glob("scaleml-data-*") if mine in p.name]
+
+
+def dense(n: int, features: int = 5, dtype: str = "f8") -> np.ndarray:
+    return (RNG.standard_normal((n, features)) * 3).astype(dtype)
+
+
+def sparse(n: int, features: int = 30) -> Any:
+    x = scipy.sparse.random(n, features, 0.2, format="csr", random_state=3)
+    x.data -= 0.5
+    return x
+
+
+def inputs(x: Any, y: Any, weights: Any = None, *, classifier: bool = False) -> Inputs:
+    return check_inputs(x, y, weights, classifier=classifier)
+
+
+def written(data: Inputs, rows: Any, dtype: str = "float32", shards: int = 1) -> tuple[Store, list[Any]]:
+    store = Store(Store.size(data, rows, dtype))
+    return store, store.write(data, rows, dtype).cut(shards)
+
+
+def joined(shards: list[Any]) -> tuple[Any, Any, Any]:
+    """All shards one below the other, as this process maps them, copied out of the file."""
+    parts = [shard.open() for shard in shards]
+    x = np.concatenate([arrays.to_numpy(part[0]) for part in parts])
+    weights = None if parts[0][2] is None else np.concatenate([part[2] for part in parts])
+    return x, np.concatenate([part[1] for part in parts]), weights

@@ -1,0 +1,238 @@
+"""Where stored data lies, and when its files go."""
+
+import errno
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.stores import dense, files, inputs
+from scaleml.data import store as stores
+from scaleml.data.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("no_store_left")
+
+
+# Where it lies, and when it goes.
+
+
+def tight(room: int) -> Any:
+    """A `posix_fallocate` for a folder with so many bytes, as a container's small /dev/shm has."""
+    real = os.posix_fallocate
+
+    def allocate(fd: int, offset: int, size: int) -> None:
+        if "small" in os.readlink(f"/proc/self/fd/{fd}") and size > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(fd, offset, size)
+
+    return allocate
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to know a file by its descriptor")
+def test_a_folder_without_room_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.mkdir()
+    large.mkdir()
+    monkeypatch.setattr(stores, "folders", lambda: [small, large])
+    monkeypatch.setattr(os, "posix_fallocate", tight(10_000))
+    modest, big = Store(10_000), Store(10_001)
+    assert (Path(modest.path).parent, Path(big.path).parent) == (small, large)
+    assert os.path.getsize(big.path) == 10_001
+    big.close()
+    modest.close()
+    assert [*small.iterdir(), *large.iterdir()] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to know a file by its descriptor")
+def test_no_room_anywhere_says_where_and_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    monkeypatch.setattr(stores, "folders", lambda: [small])
+    monkeypatch.setattr(os, "posix_fallocate", tight(0))
+    with pytest.raises(OSError, match=r"no room for 3\.00 GB .*small: No space left.*TMPDIR"):
+        Store(3_000_000_000)
+    assert list(small.iterdir()) == []
+
+
+def test_the_temporary_folder_follows_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert stores.folders()[-1] == tmp_path
+
+
+def test_only_its_owner_may_read_it() -> None:
+    store = Store(100)
+    assert os.stat(store.path).st_mode & 0o777 == 0o600
+    store.close()
+
+
+@pytest.mark.parametrize("end", ["close", "collect"])
+def test_the_file_goes_when_it_is_closed_or_collected(end: str) -> None:
+    store: Store | None = Store(1000)
+    assert store is not None
+    path, descriptors = store.path, len(os.listdir("/proc/self/fd"))
+    assert os.path.exists(path)
+    if end == "close":
+        store.close()
+        store.close()  # once more is no error
+    store = None
+    gc.collect()
+    assert not os.path.exists(path)
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 1
+
+
+def test_a_failed_preparation_leaves_no_file() -> None:
+    from scaleml.engine.parts import StoredPart
+
+    x = dense(1000)
+    x[999, 0] = np.inf
+    with pytest.raises(ValueError, match="row 999"):
+        StoredPart(inputs(x, np.arange(1000.0)), np.arange(1000), "float32", "X", b"nonce")
+    assert files() == []
+
+
+# Processes that end.
+
+CHILD = """
+import os, sys, time
+import numpy as np
+from scaleml.data.inputs import check_inputs
+from scaleml.data.store import Store
+data = check_inputs(np.ones((100, 3)), np.ones(100), classifier=False)
+store = Store(Store.size(data, np.arange(100), "float32"))
+store.write(data, np.arange(100), "float32")
+print(store.path, flush=True)
+sys.stdin.readline()
+"""
+
+
+def child(code: str, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *args]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_the_file_goes_when_its_process_exits() -> None:
+    with child(CHILD) as process:
+        assert process.stdout is not None
+        path = process.stdout.readline().strip()
+        assert os.path.exists(path)
+        process.communicate("\n", timeout=30)
+    assert process.returncode == 0
+    assert not os.path.exists(path)
+
+
+def test_the_files_of_a_killed_process_are_swept_and_those_of_a_living_one_are_not() -> None:
+    with child(CHILD) as living, child(CHILD) as dead:
+        assert living.stdout is not None
+        assert dead.stdout is not None
+        kept, lost = living.stdout.readline().strip(), dead.stdout.readline().strip()
+        dead.kill()
+        dead.wait(10)
+        assert os.path.exists(lost)
+        Store(1).close()  # whoever makes a store sweeps
+        assert not os.path.exists(lost)
+        assert os.path.exists(kept)
+        stores.sweep(living.pid)  # by name of the owner, alive or not
+        assert not os.path.exists(kept)
+        living.communicate("\n", timeout=30)
+
+
+def test_a_file_of_someone_elses_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "folders", lambda: [tmp_path])
+    others = ["scaleml-data-notes.txt", "scaleml-data-99999999-abc", "other-99999999-1"]  # no, or another, namespace
+    for name in others:
+        (tmp_path / name).touch()
+    (tmp_path / f"{stores._prefix()}99999999-abc").touch()
+    stores.sweep()
+    gone = {f"{stores._prefix()}99999999-abc"}
+    if stores._prefix() == stores.PREFIX:  # no namespaces on this system
+        gone.add(others[1])
+    assert {path.name for path in tmp_path.iterdir()} == set(others) - gone
+
+
+MEMORY = """
+import sys
+import numpy as np
+from types import SimpleNamespace
+from scaleml.data.inputs import check_inputs
+from scaleml.data.split import hold_out
+from scaleml.engine.parts import StoredPart
+import scipy.sparse
+
+def peak(what):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(what))
+
+n = 500_000
+if sys.argv[1] == "dense":
+    x = np.empty((n, 100))
+    x.reshape(-1)[:] = 1.5
+    size = x.nbytes
+else:
+    indptr = np.arange(n + 1, dtype="i4") * 66
+    x = scipy.sparse.csr_matrix((np.full(n * 66, 2.5), np.tile(np.arange(66, dtype="i4"), n), indptr), (n, 100))
+    size = x.data.nbytes + x.indices.nbytes + x.indptr.nbytes
+y = np.zeros(n)
+with open("/proc/self/clear_refs", "w") as refs:
+    refs.write("5")  # the peak starts anew: only what placing adds counts
+before = peak("VmRSS")
+data = check_inputs(x, y, classifier=False)
+rows, _ = hold_out(n, 0.0, 0)
+placed = StoredPart(data, rows, "float32", "X", b"nonce")
+print(size, peak("VmHWM") - before, placed.nbytes)
+placed.close()
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's account of a process's peak")
+@pytest.mark.parametrize("matrix", ["dense", "CSR"])
+def test_placing_holds_no_second_copy(matrix: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, matrix], capture_output=True, text=True, timeout=100, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    size, grown, stored = map(int, done.stdout.split())
+    assert size >= 390e6
+    assert stored > 190e6
+    assert grown < 0.2 * size + 60e6
+
+
+def test_the_watchdog_removes_the_files_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the embedded cluster's processes do when the process that owns them is gone, without the cluster.
+    code = f"""
+    import os, subprocess, sys, time
+    environment = dict(os.environ, SCALEML_EMBEDDED_PARENT=str(os.getpid()), SCALEML_EMBEDDED_FOLDER="")
+    watch = "from scaleml.engine import watchdog; import time; watchdog.dask_setup(None); print('up', flush=True); time.sleep(100)"
+    follower = subprocess.Popen([sys.executable, "-c", watch], env=environment, stdout=subprocess.PIPE)
+    follower.stdout.readline()
+    print(follower.pid, flush=True)
+    {textwrap.indent(CHILD.strip(), "    ").strip()}
+    """
+    with child(code) as owner:
+        assert owner.stdout is not None
+        follower, path = int(owner.stdout.readline()), owner.stdout.readline().strip()
+        assert os.path.exists(path)
+        owner.kill()
+        owner.wait(10)
+        until = time.monotonic() + 20
+        while (os.path.exists(path) or alive(follower)) and time.monotonic() < until:
+            time.sleep(0.02)
+    assert not os.path.exists(path)
+    assert not alive(follower)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs; one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
