@@ -186,7 +186,7 @@ class Run:
         Parameters
         ----------
         strategy : Strategy, optional
-            Another strategy with the same ranks: AllReduce and LocalSGD may replace each other.
+            Another strategy with the same ranks: AllReduce, LocalSGD and Gossip may replace each other.
         learning_rate : float, optional
             Of the optimizer.
         batch_size : int, optional
@@ -311,7 +311,7 @@ class Run:
             raise TypeError(f"strategy={strategy!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
         servers = strategy.layout(self.workers).servers or self.plan.layout.servers
         ranks = strategy.layout(self.workers).workers
-        if servers or ranks != self.workers:
+        if servers or ranks != self.workers or not (strategy.synchronous and self.plan.strategy.synchronous):
             raise ValueError(
                 f"{strategy!r} needs other ranks than {self._strategy!r}, which this run was started with: start a new run"
             )

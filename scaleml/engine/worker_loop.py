@@ -12,11 +12,14 @@ import numpy as np
 
 from scaleml.compression import Stamp
 from scaleml.data.shards import Batches
+from scaleml.engine.apart import train_apart
 from scaleml.engine.commands import Mailbox
 from scaleml.engine.evaluation import Evaluation
+from scaleml.engine.gossiping import Neighbours
 from scaleml.engine.gradients import TAIL, Gradients, Update
 from scaleml.engine.obeying import Obeying
 from scaleml.engine.outcome import outcome_of
+from scaleml.engine.pace import Pace
 from scaleml.engine.servers import Servers
 from scaleml.engine.servers.wire import HEAD
 from scaleml.engine.shared import Shared
@@ -34,7 +37,12 @@ Report = Callable[..., None]
 class WorkerLoop:
     """One training rank.
 
-    It is itself the context that strategies see: ``group``, ``optimizer``, ``servers``, ``gradient``, ``step``.
+    It is itself the context that strategies see: ``group``, ``optimizer``, ``servers``, ``neighbours``, ``gradient``, ``step``.
+
+    Attributes
+    ----------
+    committed : bool
+        Whether all ranks hold the same parameters now.
 
     Parameters
     ----------
@@ -94,17 +102,20 @@ class WorkerLoop:
         self.optimizer = Update(plan, group, recorder)
         self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
         self.state = plan.optimizer.init(size, plan.dtype)
+        self.strategy.begin(self.w, self.state)
+        self.committed = True
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
-        self._workers = group.split(0, group.rank) if layout.servers else group
+        self.workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
-        self.pace = self.servers or self.shared
-        self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
+        self.neighbours = Neighbours(plan, group, self.w, recorder)
+        self.pace: Pace | None = self.servers or self.shared or (None if plan.strategy.synchronous else self.neighbours)
+        self.evaluation = Evaluation(plan, self.workers, held_out, recorder)
         self.suffering = Suffering(plan.faults, group, self.gradients, mark=WeakMethod(self.mark))
         self._orders = Obeying(self, mailbox)
-        self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
+        self.progress = Stopping(plan, self.workers, self.optimizer, self.evaluation)
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -117,14 +128,14 @@ class WorkerLoop:
         self.group.barrier()
         self.recorder.begin(clock())
         self.report("entered")
-        self._evaluation.at(self.w, 0)
+        self.evaluation.at(self.w, 0)
         if self.pace is not None:
-            self._train_at_own_pace(self.pace)
+            train_apart(self, self.pace)
         else:
             self._train_together()
         self.note()
         if not self.progress.converged or self.pace is not None:
-            self._evaluation.at(self.w, self.step)
+            self.evaluation.at(self.w, self.step)
             if self.pace is None and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
             elif self.servers is not None and self.plan.stop is not None and self._lacks_an_epoch:
@@ -145,11 +156,11 @@ class WorkerLoop:
     @property
     def last_evaluated(self) -> Any:
         """The parameters that were evaluated last."""
-        return self._evaluation.kept
+        return self.evaluation.kept
 
     def last_good(self) -> Any:
         """Return the parameters of the last good step."""
-        return np.array(self.w) if np.isfinite(self.w).all() else self._evaluation.kept
+        return np.array(self.w) if np.isfinite(self.w).all() else self.evaluation.kept
 
     def _warm_up(self) -> None:
         # First calls of BLAS and the first touch of memory are no part of training.
@@ -158,41 +169,43 @@ class WorkerLoop:
         self.recorder.compute = 0.0
 
     def _train_together(self) -> None:
-        evaluation, group, mailbox, orders = self._evaluation, self.group, self.mailbox, self._orders
-        committed = True
+        boundary = True
         while self.epoch < self.plan.epochs:
-            if committed:
-                if mailbox.pending or group.control != orders.applied:
-                    orders.obey()
-                    if self.stopping:
-                        break
-                if self._rows_done >= evaluation.due_at:
-                    self.note()
-                    evaluation.at(self.w, self.step)
-                    evaluation.passed(self._rows_done)
-                if self.progress.is_due and self.progress.decide(self.w, self.state, shared=self.strategy.replicated):
+            if boundary:
+                if self.is_told_to_stop():
                     break
-            self._take_step()
-            committed = self.strategy.commits(self.step - 1)
+                if (self._rows_done >= self.evaluation.due_at or self.progress.is_due) and self._look_at_progress():
+                    break
+            elif self.mailbox.pending:
+                self._orders.listen()
+            last, epoch_over = self.is_last_step, self.ends_epoch
+            self.take_step()
+            self.committed = last or self.strategy.commits(self.step - 1)
+            boundary = self.committed or self.strategy.is_boundary(self.step - 1, epoch_over)
+        if not self.committed:
+            self.mean(self.w)
 
-    def _train_at_own_pace(self, pace: Servers | Shared) -> None:
-        while not pace.done and not self.progress.converged:
-            if self.mailbox.pending or self.group.control != self._orders.applied:
-                self._orders.obey()
-                if self.stopping:
-                    break
-            self._take_step()
-            pace.stepped(self.gradients.last_rows)
-            self._catch_up(pace)
-            while pace.held:  # called away from its waiting
-                pace.wait(self.w)
-                self._catch_up(pace)
-        while not pace.leave():
-            self._catch_up(pace)
-            if self.group.control != self._orders.applied:
-                self._orders.obey()
-        self._catch_up(pace)
-        pace.collect(self.w, self._workers)
+    def _look_at_progress(self) -> bool:
+        """Evaluate if that is due; return whether the run is to end."""
+        evaluation, progress = self.evaluation, self.progress
+        w = self.w if self.committed else evaluation.aside(lambda: self.mean(np.array(self.w)))
+        if self._rows_done >= evaluation.due_at:
+            self.note()
+            evaluation.at(w, self.step)
+            evaluation.passed(self._rows_done)
+        return progress.is_due and progress.decide(w, self.state, shared=self.strategy.replicated)
+
+    def is_told_to_stop(self) -> bool:
+        """Apply the commands that are due at this boundary; return whether one of them was to stop."""
+        if self.mailbox.pending or self.group.control != self._orders.applied:
+            self._orders.obey()
+        return self.stopping
+
+    def mean(self, array: Any) -> Any:
+        """Give all ranks the mean of what they have, in place."""
+        self.group.allreduce(array)
+        array /= self.group.size
+        return array
 
     @property
     def stamp(self) -> Stamp:
@@ -202,10 +215,20 @@ class WorkerLoop:
     @property
     def is_last_step(self) -> bool:
         """Whether the run ends with this step."""
-        gradients = self.gradients
-        return self.epoch == self.plan.epochs - 1 and gradients.consumed + gradients.count >= self._rows
+        return self.epoch == self.plan.epochs - 1 and self.ends_epoch
 
-    def _take_step(self) -> None:
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the epoch ends with this step."""
+        return self.gradients.consumed + self.batch_size >= self._rows
+
+    @property
+    def epoch_end(self) -> int:
+        """The step with which the epoch ends."""
+        return self.step - (self.gradients.consumed - self._rows) // self.batch_size - 1
+
+    def take_step(self) -> None:
+        """Take one step of the strategy, on the next batch."""
         gradients, recorder = self.gradients, self.recorder
         if self.step >= self.suffering.next:
             self.suffering.begin(self.step)
@@ -226,16 +249,6 @@ class WorkerLoop:
         now = clock()
         if now >= recorder.due:
             recorder.flush(now, self.step, self._rows_done / self._rows)
-
-    def _catch_up(self, pace: Servers | Shared) -> None:
-        """Take part in the evaluations that are due: all workers do, on rank 0's parameters."""
-        while self._evaluation.done < pace.evaluations_due:
-            self.note()
-            if self.group.rank == 0:
-                self._evaluation.aside(lambda: pace.copy(self.w))
-            self._evaluation.of_rank_0(self.w, self.step)
-            if self.plan.stop is not None and not self.progress.converged:
-                self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
 
     def note(self) -> None:
         """Write what has gathered into the history."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Protocol
 
@@ -43,16 +44,22 @@ class Context(Protocol):
     the batch, then the sum of the losses, the weight and the number of those rows, so that they travel with it.
     ``optimizer.apply(w, g, state)`` divides by that weight, adds the penalty and updates ``w`` in place. Where only the
     columns of a batch count, ``g`` is a sparse gradient, which ``optimizer`` and ``servers`` take as well.
+    ``gradient(w, ready)`` calls ``ready(part)`` with parts of that array as soon as they are final, all of it in the end.
     """
 
     group: Any
     servers: Any
     clients: Any
+    neighbours: Any
     step: int
 
     @property
     def is_last_step(self) -> bool:
         """Whether the run ends with this step."""
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the epoch ends with this step."""
 
     @property
     def optimizer(self) -> Updater:
@@ -62,7 +69,7 @@ class Context(Protocol):
     def stamp(self) -> Stamp:
         """What codecs must know of this rank and step."""
 
-    def gradient(self, w: Any) -> Any:
+    def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:
         """Return the gradient sum over this rank's part of the batch, with its tail."""
 
 
@@ -103,6 +110,25 @@ class Strategy(ABC):
     def updates_a_batch(self, workers: int) -> int:
         """Return into how many updates of the parameters one batch goes: one, or one a rank that steps by itself."""
         return 1 if self.replicated else workers
+
+    def is_boundary(self, step: int, ends_epoch: bool) -> bool:
+        """Whether commands and evaluations may come after step ``step``: where it commits, if nothing else is said.
+
+        Elsewhere each rank has parameters of its own; what is evaluated, and what a stop leaves, is then their mean.
+        """
+        return self.commits(step)
+
+    def carrier(self, step: int, epoch_end: int, size: int) -> int:
+        """Return the first boundary's step whose messages have told all ``size`` ranks what rank 0 knew before ``step``."""
+        while not self.commits(step):
+            step += 1
+        return step
+
+    def begin(self, w: Any, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
+        """Add to ``state`` what this strategy keeps there; called where it takes over, with the same ``w`` on all ranks."""
+
+    def end(self, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
+        """Take out of ``state`` what `begin` added; called before another strategy takes over."""
 
     @abstractmethod
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
