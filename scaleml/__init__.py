@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from scaleml.engine.errors import RunFailed
     from scaleml.engine.run import Run
     from scaleml.engine.train import start, train
+    from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import SGD, AdaGrad, Adam
     from scaleml.strategies import AllReduce, Gossip, LocalSGD, ParameterServer, Serial
@@ -23,6 +24,7 @@ _HOMES = {
     "AllReduce": "scaleml.strategies",
     "Comparison": "scaleml.telemetry",
     "Gossip": "scaleml.strategies",
+    "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
     "LocalSGD": "scaleml.strategies",
     "MLP": "scaleml.models",
@@ -45,6 +47,7 @@ __all__ = [
     "AllReduce",
     "Comparison",
     "Gossip",
+    "Lab",
     "LinearModel",
     "LocalSGD",
     "ParameterServer",

@@ -56,7 +56,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "cupy": frozenset({"arrays"}),
     "ipywidgets": frozenset({"lab"}),
     "bqplot": frozenset({"lab"}),
-    "IPython": frozenset({"lab"}),
+    "IPython": frozenset({"lab", "telemetry"}),
     "rich": frozenset({"telemetry", "engine", "comparison", "demo", "__main__"}),
     "matplotlib": frozenset({"telemetry", "comparison", "engine", "lab", "planner", "demo"}),
     "torch": frozenset({"models", "spmd"}),

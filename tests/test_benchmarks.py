@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import allreduce, bare, report
+from benchmarks import allreduce, bare, compression, report
 from benchmarks.pairs import pair
 from benchmarks.problems import PROBLEMS
 from scaleml.models import Signature
@@ -55,6 +55,30 @@ def test_missing_peers_are_rows_that_say_what_to_install(monkeypatch: pytest.Mon
     rows = list(allreduce._rows(times))
     assert len(rows) == 9
     assert all(row.ratio is None and row.met is None and "pip install" in row.note for row in rows)
+
+
+def test_two_ranks_sum_and_code_with_every_codec() -> None:
+    with pair(compression.PEERS, "tcp") as both:
+        both.ask({"do": "connect", "book": both.ask({"do": "listen"})})
+        question = {"items": 10_000, "calls": 2}
+        dense = both.ask({"do": "sum", "codec": None, **question})
+        for codec in compression.CODECS:
+            for (times, sent), (_, whole) in zip(
+                both.ask({"do": "sum", "codec": codec, **question}), dense, strict=True
+            ):
+                assert len(times) == 2
+                assert sent < 0.55 * whole
+            assert all(seconds > 0 for seconds in both.ask({"do": "code", "codec": codec, **question}))
+
+
+def test_a_codec_pays_where_the_bytes_saved_take_longer() -> None:
+    together = {compression.DENSE: [1e-3], "Int8()": [3e-3], "FP16()": [0.5e-3]}
+    sent = {compression.DENSE: 4e6, "Int8()": 1e6, "FP16()": 2e6}
+    rows = list(compression._rows({"Int8()": [1e-2], "FP16()": [1e-3]}, together, sent))
+    assert [row.met for row in rows] == [True, True, None, None]
+    assert rows[2].note == "25.0% of its bytes; pays below 12,000 Mbit/s"
+    assert rows[3].note == "50.0% of its bytes; pays even here"
+    assert rows[3].ratio == 2
 
 
 @pytest.mark.parametrize(

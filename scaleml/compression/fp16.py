@@ -13,6 +13,7 @@ from scaleml.compression.base import NO_STAMP, Codec, Ranks, Stamp, check_finite
 from scaleml.compression.exchange import sum_through_owners
 
 SHIFT = 15  # the largest item comes to lie below 2 ** 15; half precision ends at 65504
+BLOCK = 1 << 14  # items at a time: they stay in the cache
 MOST = 120  # so that the factor itself is a float32
 
 
@@ -60,9 +61,12 @@ class FP16(Codec):
         shift = min(SHIFT - frexp(largest)[1], MOST)
         payload[:4].view(np.int32)[:] = shift
         halves = payload[4:].view(np.float16)
-        xp.multiply(x, x.dtype.type(2.0**shift), out=halves, casting="same_kind")
-        if lost is not None:
-            xp.subtract(x, halves * x.dtype.type(2.0**-shift), out=lost)
+        up, down = x.dtype.type(2.0**shift), x.dtype.type(2.0**-shift)
+        for start in range(0, n, BLOCK):
+            own = slice(start, start + BLOCK)
+            xp.multiply(x[own], up, out=halves[own])
+            if lost is not None:
+                xp.subtract(x[own], halves[own] * down, out=lost[own])
         return payload
 
     def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:

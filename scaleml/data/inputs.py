@@ -41,6 +41,26 @@ class Inputs:
         return int(self.x.shape[0])
 
     @property
+    def features(self) -> int:
+        """Columns of X."""
+        return int(self.x.shape[1])
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether X is CSR."""
+        return arrays.is_sparse(self.x)
+
+    @property
+    def dtype(self) -> str:
+        """Of X."""
+        return str(self.x.dtype.name)
+
+    @property
+    def mean_weight(self) -> float:
+        """Mean weight of the rows."""
+        return 1.0 if self.weights is None else float(self.weights.mean())
+
+    @property
     def task(self) -> str:
         """``"binary"``, ``"multiclass"`` or ``"regression"``."""
         if self.classes is None:

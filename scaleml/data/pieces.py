@@ -68,8 +68,8 @@ class Piece:
         Columns of y; 0 for a y of one dimension.
     classes : array or None
         Its labels, sorted; y in the file are codes into these.
-    weighted : bool
-        Whether any row of it has a weight above 0.
+    counts, mass : (k,) arrays
+        Rows and sum of the weights of each of its labels; of a regression's piece, of all rows.
     worker : str
         The Dask worker whose folder the file is in.
     """
@@ -81,7 +81,8 @@ class Piece:
     sparse: bool
     targets: int
     classes: Any
-    weighted: bool
+    counts: Any
+    mass: Any
     worker: str = ""
 
 
@@ -107,7 +108,7 @@ def write_piece(recipe: Recipe, index: int, first: int | None, folder: pathlib.P
         name, target, weight = (f"partition {index} of {what}" for what in (name, target, weight))
         first = 0
     if x.shape[0] == 0 and len(y) == 0:
-        return Piece(None, 0, 0, int(x.shape[1]), hasattr(x, "tocsr"), 0, None, False)
+        return Piece(None, 0, 0, int(x.shape[1]), hasattr(x, "tocsr"), 0, None, np.zeros(0), np.zeros(0))
     _refuse_other_length(recipe.name, index, x, "y", y)
     if w is not None:
         _refuse_other_length(recipe.name, index, x, "sample_weight", w)
@@ -133,19 +134,26 @@ def write_piece(recipe: Recipe, index: int, first: int | None, folder: pathlib.P
         raise
     store.detach()
     targets = 0 if y.ndim == 1 else int(y.shape[1])
-    weighted = w is None or bool(w.any())
-    return Piece(table, n, held, int(x.shape[1]), arrays.is_sparse(x), targets, classes, weighted)
+    labels = np.zeros(n, np.int32) if classes is None else y
+    counts = np.bincount(labels)
+    mass = counts.astype(np.float64) if w is None else np.bincount(labels, w.astype(np.float64))
+    return Piece(table, n, held, int(x.shape[1]), arrays.is_sparse(x), targets, classes, counts, mass)
 
 
 def cut_pieces(
-    pieces: Sequence[Piece], codes: Sequence[Any], count: int, seed: int, held_out: bool, shuffle: bool
+    pieces: Sequence[Piece],
+    codings: Sequence[tuple[Any, Any]],
+    count: int,
+    seed: int,
+    held_out: bool,
+    shuffle: bool,
 ) -> list[SegmentedShard]:
     """Cut the rows of all pieces, in their order, into ``count`` nearly equal shards.
 
     Parameters
     ----------
-    codes : sequence of (array or None)
-        For each piece, what its own label codes stand for.
+    codings : sequence of (codes, factors)
+        For each piece, what its own labels stand for; see `Segment`.
     seed : int
         Decides the order of the rows within the shards.
     held_out : bool
@@ -167,12 +175,12 @@ def cut_pieces(
     for s in range(count):
         low, high = total * s // count, total * (s + 1) // count
         segments = []
-        for piece, mapping, (start, stop), end in zip(pieces, codes, spans, ends.tolist(), strict=True):
+        for piece, coding, (start, stop), end in zip(pieces, codings, spans, ends.tolist(), strict=True):
             begin = end - (stop - start)
             a, b = max(low, begin), min(high, end)
             if a < b:
                 assert piece.table is not None
-                segments.append(Segment(piece.table, start + a - begin, start + b - begin, mapping))
+                segments.append(Segment(piece.table, start + a - begin, start + b - begin, *coding))
         shards.append(SegmentedShard(tuple(segments), block_rows, (seed, s) if shuffle else None))
     return shards
 

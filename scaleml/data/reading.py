@@ -30,14 +30,17 @@ class Segment:
         Where they lie.
     start, stop : int
         Which rows.
-    codes : (k,) array or None
+    codes : (k,) or (k, targets) array or None
         What each label of the table's own stands for in the run, in the dtype that ranks want.
+    factors : (k,) array, float or None
+        What the weights are multiplied by, for each label of the table's own, or all alike.
     """
 
     table: Table
     start: int
     stop: int
     codes: Any = None
+    factors: Any = None
 
     @property
     def rows(self) -> int:
@@ -48,6 +51,11 @@ class Segment:
     def nbytes(self) -> int:
         """About how many bytes of X they are."""
         return self.rows * self.table.row_nbytes
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether its rows have weights of their own."""
+        return self.table.weights is not None or self.factors is not None
 
 
 class Files:
@@ -131,10 +139,12 @@ class Blocks:
             if high > low
         ] or [(self.segments[0], 0, 0)]
         order = None if self.entropy is None else np.random.default_rng([*self.entropy, block]).permutation(rows)
-        y = _ordered(np.concatenate([_targets(*part, files) for part in parts]), order)
+        labels = [_labels(*part, files) for part in parts]
+        y = _ordered(np.concatenate([_targets(part[0], mine) for part, mine in zip(parts, labels, strict=True)]), order)
         weights = None
-        if parts[0][0].table.weights is not None:
-            weights = _ordered(np.concatenate([_weights(*part, files) for part in parts]), order)
+        if parts[0][0].is_weighted:
+            each = [_weights(*part, mine, files) for part, mine in zip(parts, labels, strict=True)]
+            weights = _ordered(np.concatenate(each), order)
         if isinstance(parts[0][0].table.x, tuple):
             x = arrays.concatenate_rows([_csr(*part, files) for part in parts])
             return (x if order is None else x[order]), y, weights
@@ -253,14 +263,21 @@ class Stream:
         self._coming = self._prefetch.read(self._blocks, self._next, self._buffers[0])
 
 
-def _targets(segment: Segment, low: int, high: int, files: Files) -> Any:
-    y = files.read(segment.table.y, low, high, segment.table.path)
-    return y if segment.codes is None else segment.codes[y]
+def _labels(segment: Segment, low: int, high: int, files: Files) -> Any:
+    return files.read(segment.table.y, low, high, segment.table.path)
 
 
-def _weights(segment: Segment, low: int, high: int, files: Files) -> Any:
-    assert segment.table.weights is not None
-    return files.read(segment.table.weights, low, high, segment.table.path)
+def _targets(segment: Segment, labels: Any) -> Any:
+    return labels if segment.codes is None else segment.codes[labels]
+
+
+def _weights(segment: Segment, low: int, high: int, labels: Any, files: Files) -> Any:
+    region, factors = segment.table.weights, segment.factors
+    weights = None if region is None else files.read(region, low, high, segment.table.path)
+    if factors is None:
+        return weights
+    mine = factors[labels] if np.ndim(factors) else np.full(high - low, factors, np.asarray(factors).dtype)
+    return mine if weights is None else (weights * mine).astype(weights.dtype, copy=False)
 
 
 def _csr(segment: Segment, low: int, high: int, files: Files) -> Any:

@@ -223,8 +223,9 @@ def close_embedded() -> None:
 def _own_client(workers: int) -> Client:
     if multiprocessing.parent_process() is not None:
         raise StartFailed(
-            "no Dask cluster is started inside a child process (joblib, multiprocessing): start one in the main process "
-            "and pass its client, or train with n_jobs=1"
+            "no Dask cluster is started inside a child process (joblib, multiprocessing): have joblib run the jobs on the "
+            "cluster (joblib.parallel_config('dask')) or as threads ('threading'), leave an estimator's strategy at 'auto', "
+            "or connect to a cluster that runs, Client(address), and pass its client"
         )
     workers = max(workers, embedded_size())
     with _own.lock:

@@ -19,17 +19,17 @@ class StagedPart(Part):
     ----------
     staged : Staged
         The collection.
-    codes : sequence of (array or None)
-        For each piece, what its own label codes stand for.
+    codings : sequence of (codes, factors)
+        For each piece, what its own labels stand for; see `scaleml.data.reading.Segment`.
     held_out : bool
         Which of its rows.
     ordered : bool
         Whether the order of the rows matters, so that they are shuffled across pieces.
     """
 
-    def __init__(self, staged: Staged, codes: Sequence[Any], held_out: bool, ordered: bool) -> None:
+    def __init__(self, staged: Staged, codings: Sequence[Any], held_out: bool, ordered: bool) -> None:
         self._staged = staged
-        self._codes = list(codes)
+        self._codings = list(codings)
         self._held_out = held_out
         self._ordered = ordered
         full = [piece for piece in staged.pieces if piece.table is not None]
@@ -93,7 +93,7 @@ class StagedPart(Part):
         return result
 
     def _cut(self, pieces: Sequence[Any], count: int) -> list[Any]:
-        return cut_pieces(pieces, self._codes, count, self._staged.recipe.seed, self._held_out, self._ordered)
+        return cut_pieces(pieces, self._codings, count, self._staged.recipe.seed, self._held_out, self._ordered)
 
     def close(self) -> None:
         """Remove the files."""

@@ -19,6 +19,7 @@ from scaleml.engine.errors import RunFailed, StartFailed
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
+from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.train import finder, launch, prepare
 from scaleml.faults import Fault
@@ -81,6 +82,7 @@ def _short(value: Any, name: str) -> str:
     return repr(value) if isinstance(value, Optimizer) else f"{name}={value!r}"
 
 
+@seceded()
 def compare(
     model: Model,
     X: Any,

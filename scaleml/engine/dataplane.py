@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from distributed import Client
 
-from scaleml.data.collections import is_collection, partitions_of
+from scaleml.data.collections import is_collection
 from scaleml.data.inputs import Inputs, check_inputs
-from scaleml.data.labels import merge_classes, places_of
-from scaleml.data.pieces import Recipe
 from scaleml.data.split import hold_out
-from scaleml.engine import calls
-from scaleml.engine.collected import StagedPart
-from scaleml.engine.memory import check_partitions
+from scaleml.engine.collection import Collection, Find, StagedInputs
 from scaleml.engine.parts import Part, StoredPart
 from scaleml.engine.placing import PlacedData, rows_of
-from scaleml.engine.staged import Staged, homes_of
 from scaleml.models import Model, Signature
-
-Find = Callable[[], tuple[Client, Sequence[str] | None]]
-"""Returns the client, and the workers that the data may lie on, None for all."""
 
 
 class Data:
@@ -36,7 +27,8 @@ class Data:
     model : Model
         What is to be trained.
     X, y, sample_weight, validation
-        As ``train`` takes them; or X, and the validation data, as ``Inputs`` that were checked already.
+        As ``train`` takes them; or X, and the validation data, as ``Inputs`` that were checked already; or X as
+        ``StagedInputs``, with the rows that are to be held out, if any.
     seed : int
         Decides the order of the rows.
     find : callable
@@ -68,7 +60,9 @@ class Data:
         self._parts: list[Part] = []
         _check_validation(validation)
         try:
-            if is_collection(X):
+            if isinstance(X, StagedInputs):
+                self._place_staged(X)
+            elif is_collection(X):
                 self._place_collection(X, y, sample_weight, validation)
             else:
                 self._place_arrays(X, self._local(y), self._local(sample_weight), validation)
@@ -135,55 +129,51 @@ class Data:
 
     def _place_collection(self, X: Any, y: Any, sample_weight: Any, validation: Any) -> None:
         fraction = validation if isinstance(validation, float) else 0.0
-        staged = self._stage(X, y, sample_weight, fraction, "X")
+        collection = self._stage(X, y, sample_weight, fraction, "X")
         try:
-            full = [piece for piece in staged.pieces if piece.rows]
-            self.classes = merge_classes([p.classes for p in full]) if self._model.is_classifier else None
-            self._sign(full[0].features, full[0].sparse, full[0].targets)
-            train = StagedPart(staged, self._codes(staged, "y"), held_out=False, ordered=True)
+            self._place_staged(StagedInputs(collection, collection.labels, collection.labels))
         except BaseException:
-            staged.close()
+            collection.close()
             raise
-        self._parts.append(train)
         if fraction:
-            held = StagedPart(staged, self._codes(staged, "y"), held_out=True, ordered=False)
-            _refuse_empty_side(fraction, train.rows, held.rows)
-            self._parts.append(held)
+            _refuse_empty_side(fraction, *(part.rows for part in self._parts))
         elif validation is not None and not isinstance(validation, Inputs) and is_collection(validation[0]):
             self._hold_out_collection(*validation)
         elif validation is not None:
             inputs = validation if isinstance(validation, Inputs) else self._checked(*validation)
             self._parts.append(StoredPart(inputs, rows_of(inputs.rows), self._dtype, "the validation X", self._nonce))
 
+    def _place_staged(self, staged: StagedInputs) -> None:
+        """Take the training rows, and those that were held out, if any."""
+        self.classes = staged.classes
+        self._sign(staged.features, staged.is_sparse, staged.n_outputs)
+        train = staged.part(held_out=False, ordered=True)
+        self._parts.append(train)
+        if staged.collection.recipe.fraction:
+            self._parts.append(staged.part(held_out=True, ordered=False))
+
     def _hold_out_collection(self, X: Any, y: Any, sample_weight: Any = None) -> None:
-        staged = self._stage(X, y, sample_weight, 0.0, "the validation X")
+        collection = self._stage(X, y, sample_weight, 0.0, "the validation X")
         try:
-            full = [piece for piece in staged.pieces if piece.rows]
-            outputs = self.signature.n_outputs if self._model.is_classifier else max(1, full[0].targets)
-            self._compare(full[0].features, full[0].sparse, outputs)
-            part = StagedPart(staged, self._codes(staged, "the validation y"), held_out=False, ordered=False)
+            held = StagedInputs(collection, self.classes, self.classes, name="the validation y")
+            self._compare(held.features, held.is_sparse, held.n_outputs)
+            self._parts.append(held.part(held_out=False, ordered=False))
         except BaseException:
-            staged.close()
+            collection.close()
             raise
-        self._parts.append(part)
 
-    def _stage(self, X: Any, y: Any, sample_weight: Any, fraction: float, name: str) -> Staged:
-        partitions = partitions_of(X, y, sample_weight, name)
-        client, workers = self._cluster()
-        check_partitions(client, workers, partitions, name)
-        recipe = Recipe(secrets.token_hex(8), self._dtype, self._model.is_classifier, self._seed, fraction, name)
-        info = calls.identity(client, 10.0)
-        homes = homes_of(X, partitions, info, list(info) if workers is None else workers)
-        return Staged(client, partitions, recipe, workers, homes)
-
-    def _codes(self, staged: Staged, name: str) -> list[Any]:
-        if self.classes is None:
-            return [None] * len(staged.pieces)
-        dtype = np.dtype(np.int32) if len(self.classes) > 2 else np.dtype(self._dtype)
-        return [
-            None if piece.classes is None else places_of(piece.classes, self.classes, name).astype(dtype)
-            for piece in staged.pieces
-        ]
+    def _stage(self, X: Any, y: Any, sample_weight: Any, fraction: float, name: str) -> Collection:
+        return Collection(
+            X,
+            y,
+            sample_weight,
+            self._cluster,
+            self._dtype,
+            classifier=self._model.is_classifier,
+            seed=self._seed,
+            fraction=fraction,
+            name=name,
+        )
 
     # Both.
 

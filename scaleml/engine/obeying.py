@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 from scaleml.comm import Aborted
+from scaleml.comm.reducing import placement
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
 from scaleml.strategies import Strategy
 
@@ -30,7 +32,7 @@ class Obeying:
     """
 
     def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
-        self._loop = loop
+        self._loop = proxy(loop)  # no cycle: a loop's memory goes back with it, not when garbage is collected
         self._mailbox = mailbox
         self.applied = 0
 
@@ -126,7 +128,7 @@ class Obeying:
             loop.mean(loop.w)
         if not loop.strategy.replicated:
             self._replicate()
-        loop.strategy = strategy
+        loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
         strategy.begin(loop.w, loop.state)
 
     def _replicate(self) -> None:

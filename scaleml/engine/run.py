@@ -16,6 +16,7 @@ from scaleml.engine.commands import Command, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.permission import check_faults, check_victims
+from scaleml.engine.seceding import seceded
 from scaleml.engine.spec import Outcome
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
@@ -101,6 +102,11 @@ class Run:
         return self._driver.outcome
 
     @property
+    def topology(self) -> str | None:
+        """Who sends what to whom, as fixed at the start: ``"ring"``, say; None until then, and where there is no choice."""
+        return self._driver.topology
+
+    @property
     def model(self) -> TrainedModel:
         """The trained model, once the run is over.
 
@@ -128,12 +134,15 @@ class Run:
         times = [clocks[ranks < self.workers], self.history.evaluations["time"]]  # a server's clock is no training time
         return float(max((column.max() for column in times if len(column)), default=0.0))
 
+    def peek(self) -> Any:
+        """Return the parameters that rank 0 kept last, (P,); None unless the run keeps them and still trains."""
+        return self._driver.peek()
+
     # What it can be told.
 
+    @seceded()
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait for the end and return the run.
-
-        Ctrl-C stops the run cleanly and returns it, in state ``stopped``.
+        """Wait for the end and return the run; after Ctrl-C, which stops it cleanly, in state ``stopped``.
 
         Parameters
         ----------
@@ -251,13 +260,6 @@ class Run:
 
     # How it works.
 
-    def on_notes(self, rows: bytes, evaluations: list[Any]) -> None:
-        """Take in what a rank noted; called from Dask's event loop."""
-        if rows:
-            self.history.append_bytes(rows)
-        for evaluation in evaluations:
-            self.history.add_evaluation(*evaluation)
-
     def on_change(self) -> None:
         """Wake whoever waits; called from the driver's thread."""
         if self.over:
@@ -312,9 +314,6 @@ class Run:
     def _check_successor(self, strategy: strategies.Strategy) -> None:
         if not isinstance(strategy, strategies.Strategy):
             raise TypeError(f"strategy={strategy!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
-        servers = strategy.layout(self.workers).servers or self.plan.layout.servers
-        ranks = strategy.layout(self.workers).workers
-        if servers or ranks != self.workers or not (strategy.synchronous and self.plan.strategy.synchronous):
-            raise ValueError(
-                f"{strategy!r} needs other ranks than {self._strategy!r}, which this run was started with: start a new run"
-            )
+        together = strategy.synchronous and self.plan.strategy.synchronous
+        if not together or strategy.layout(self.workers) != self.plan.layout:
+            raise ValueError(f"{strategy!r} needs other ranks than {self._strategy!r}: start a new run")

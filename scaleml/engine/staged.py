@@ -73,6 +73,7 @@ class Staged:
         self._attempts = 0
         self._copies: dict[tuple[int, str], Piece] = {}
         self._leases: dict[str, Future[Any]] = {}
+        self._is_closed = False
         self.pieces: list[Piece] = []
         try:
             found = self._stage(client, range(len(partitions.x)))
@@ -129,7 +130,8 @@ class Staged:
         """Remove all files."""
         client = self._client
         self._leases.clear()
-        if client.status != "running":
+        closed, self._is_closed = self._is_closed, True
+        if closed or client.status != "running":
             return  # Dask removes the folders of its workers when they close
         with contextlib.suppress(Exception):
             calls.on_workers(
@@ -213,5 +215,5 @@ class Staged:
         targets = sorted({piece.targets for piece in full})
         if len(targets) > 1:
             raise ValueError(f"the partitions of y have {targets} columns: all must have the same")
-        if not any(piece.weighted for piece in full):
+        if not any(piece.mass.any() for piece in full):
             raise ValueError("sample_weight is 0 everywhere: at least one row must count")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from distributed import get_worker
 
 from scaleml.data.pieces import Piece, Recipe, write_piece
+from scaleml.data.reading import Blocks, Segment
 
 _PREFIX: Final = "scaleml-data-"
 _closed: Final[set[str]] = set()
@@ -47,6 +48,11 @@ def stage(recipe: Recipe, index: int, first: int | None, x: Any, y: Any, w: Any)
     if recipe.token in _closed:  # whoever wanted it has gone meanwhile
         shutil.rmtree(folder, ignore_errors=True)
     return dataclasses.replace(piece, worker=worker.address)
+
+
+def read(segment: Segment) -> tuple[Any, Any]:
+    """Return X and y of some rows; runs as a Dask task on a worker that sees the file."""
+    return Blocks([segment], max(1, segment.rows), None).all()[:2]
 
 
 def pack(piece: Piece) -> bytes:

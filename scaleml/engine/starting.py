@@ -119,6 +119,7 @@ class Start:
                 workers=[address],
                 allow_other_workers=False,
                 retries=0,
+                resources=(self.placement.resources or None) if rank < self.placement.layout.workers else None,
                 pure=False,
                 priority=1,
             )

@@ -10,13 +10,15 @@ from distributed import Client
 
 from scaleml.engine import calls, config
 from scaleml.engine.cluster import check_client, find_client
-from scaleml.engine.dataplane import Data, Find
+from scaleml.engine.collection import Find
+from scaleml.engine.dataplane import Data
 from scaleml.engine.driver import Driver
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.memory import check_memory
 from scaleml.engine.permission import check_faults, check_victims
 from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
+from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault
@@ -46,7 +48,7 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
         facts=facts,
         own_cluster=own_cluster,
     )
-    driver.start(run.on_notes, run.history.mark, run.on_change)
+    driver.start(run.history.take, run.history.mark, run.on_change)
     return run
 
 
@@ -95,6 +97,7 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         start=settings.begin,
         steps=None if settings.steps is None else settings.steps(rows),
         keep_end=settings.keep_end,
+        snapshots=settings.snapshots,
         by_rows=settings.by_rows,
     )
     check_memory(info, placement, plan, data.placed, config.memory_share())
@@ -173,6 +176,7 @@ def start(
     return run
 
 
+@seceded()
 def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     """Train a model on data that is partitioned among ranks, and wait for the end.
 

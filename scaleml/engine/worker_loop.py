@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter as clock
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 
+from scaleml.comm.reducing import placement
 from scaleml.compression import Stamp
 from scaleml.data.shards import Batches
 from scaleml.engine.apart import train_apart
@@ -68,7 +70,9 @@ class WorkerLoop:
     ) -> None:
         self.plan = plan
         self.group = group
-        self.strategy = plan.strategy
+        self.strategy = plan.strategy.fitted(
+            plan.network.size * plan.network.dtype.itemsize, placement(group.mesh.hosts, group.ranks)
+        )
         self.mailbox = mailbox
         self.report = report
         self.recorder = recorder
@@ -98,7 +102,7 @@ class WorkerLoop:
         self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
         self.neighbours = Neighbours(plan, group, self.w, recorder)
         self.evaluation = Evaluation(plan, self.workers, held_out, recorder)
-        self.suffering = Suffering(plan.faults, group, self._gradients, self.mark)
+        self.suffering = Suffering(plan.faults, group, self._gradients, mark=WeakMethod(self.mark))
         self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self.workers, self.optimizer, self.evaluation)
 
@@ -112,7 +116,7 @@ class WorkerLoop:
         self._warm_up()
         self.group.barrier()
         self.recorder.begin(clock())
-        self.report("entered")
+        self.report("entered", topology=getattr(self.strategy, "topology", None))
         self.evaluation.at(self.w, 0)
         if self.strategy.synchronous:
             self._train_together()
@@ -123,12 +127,25 @@ class WorkerLoop:
             self.evaluation.at(self.w, self.step)
             if self.strategy.synchronous and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+            elif not self.strategy.synchronous and self.plan.stop is not None and self._lacks_an_epoch:
+                self.progress.decide(self.w, self.state, shared=False, epochs=1)
         return outcome_of(self)
 
     @property
     def steps(self) -> int:
         """Steps so far."""
         return self.step
+
+    @property
+    def _lacks_an_epoch(self) -> bool:
+        """Whether the last epoch of an asynchronous run has not been looked at: its evaluation is the one at the end."""
+        ended = self.stopping or self.progress.converged
+        return not ended and len(self.progress.losses) < self.plan.epochs
+
+    @property
+    def last_evaluated(self) -> Any:
+        """The parameters that were evaluated last."""
+        return self.evaluation.kept
 
     def last_good(self) -> Any:
         """Return the parameters of the last good step."""

@@ -10,7 +10,9 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
-from scaleml.data.inputs import Inputs, check_inputs
+from scaleml.data.collections import is_collection
+from scaleml.data.inputs import Inputs
+from scaleml.estimators import lazy
 from scaleml.estimators.callbacks import CallbackSupport
 from scaleml.optim import Optimizer
 from scaleml.strategies import Strategy
@@ -43,6 +45,38 @@ class Trained(CallbackSupport):
             check_client(client)
         self._client = client
 
+    def predict(self, X: Any) -> Any:
+        """Predict the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+
+        Returns
+        -------
+        array of shape (n_samples,) or (n_samples, n_outputs)
+            Of a Dask collection a Dask array, lazily: one task a block, wherever the block is.
+        """
+        return lazy.by_blocks(self, "predict", X) if is_collection(X) else super().predict(X)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy, or R squared, of the predictions for X.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+            Of a Dask collection the score is computed at once, in parallel, where the blocks are.
+        y : array-like or Dask collection of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
+
+        Returns
+        -------
+        float
+        """
+        if is_collection(X):
+            return lazy.score(self, X, y, sample_weight)
+        return float(super().score(X, *lazy.local(self, y, sample_weight)))
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         state.pop("_client", None)
@@ -51,12 +85,6 @@ class Trained(CallbackSupport):
     def _seed(self) -> int:
         """Draw the run's seed from ``random_state``."""
         return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-
-def refuse_collections(X: Any, y: Any, *, classifier: bool) -> None:
-    """Raise for what is not in this process's memory, before scikit-learn's checks would fetch it silently."""
-    if any(type(part).__module__.split(".")[0] == "dask" for part in (X, y)):
-        check_inputs(X, y, classifier=classifier)
 
 
 def weights_for(sample_weight: Any, x: Any, factors: Any = None) -> Any:
@@ -74,18 +102,25 @@ def weights_for(sample_weight: Any, x: Any, factors: Any = None) -> Any:
         raise ValueError("Negative values in data passed to `sample_weight`: drop those rows")
     if factors is not None:
         weights = weights * factors
-    total = float(weights.sum())
+    return weights * (len(weights) / refuse_no_weight(float(weights.sum())))
+
+
+def refuse_no_weight(total: float) -> float:
+    """Return the sum of all weights; raise ValueError if it is 0."""
     if total == 0:
         raise ValueError("sample_weight is 0 everywhere: at least one row must count")
-    return weights * (len(weights) / total)
+    return total
 
 
-def inputs_of(x: Any, y: Any, weights: Any, classes: int | None, rows: Any = None) -> Inputs:
-    """Return checked data as the engine's inputs, all rows or some."""
-    known = None if classes is None else np.arange(classes)
-    if rows is None:
-        return Inputs(x, y, weights, known)
-    return Inputs(x[rows], y[rows], None if weights is None else weights[rows], known)
+def inputs_of(x: Any, y: Any, weights: Any, classes: int | None) -> Inputs:
+    """Return checked data as the engine's inputs."""
+    return Inputs(x, y, weights, None if classes is None else np.arange(classes))
+
+
+def rows_of(inputs: Inputs, rows: Any) -> Inputs:
+    """Return some of the rows."""
+    weights = None if inputs.weights is None else inputs.weights[rows]
+    return Inputs(inputs.x[rows], inputs.y[rows], weights, inputs.classes)
 
 
 def column_of(y: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.data.inputs import Inputs
+from scaleml.engine.epochs import Watch
 from scaleml.engine.errors import NonFinite
-from scaleml.engine.local import OnEpoch, batches_of, train_here
+from scaleml.engine.local import batches_of, train_here
 from scaleml.engine.spec import Outcome, Plan, Start, StopRule
 from scaleml.models import Model, Signature
 from scaleml.optim import Optimizer, RowSteps
@@ -37,7 +38,7 @@ class Job:
     model : Model
         Its settings.
     inputs, held_out : Inputs
-        Data as the engine knows it; ``held_out`` may be None.
+        Data as the engine knows it; ``held_out`` may be None. Or as inputs ``StagedInputs``, with their held-out rows.
     optimizer : Optimizer
     epochs, batch_size, seed : int
     stop : StopRule
@@ -53,7 +54,7 @@ class Job:
     """
 
     model: Model
-    inputs: Inputs
+    inputs: Any
     held_out: Inputs | None
     optimizer: Optimizer
     epochs: int
@@ -74,20 +75,21 @@ class Job:
     @property
     def multiplications(self) -> float:
         """Products of a weight and a value in one pass over the data."""
-        x, size = self.inputs.x, self.model.build(self.signature).size
+        size = self.model.build(self.signature).size
+        x = self.inputs.x
         if not arrays.is_sparse(x):
             return float(x.shape[0]) * size
         return float(x.nnz) * max(1, round(size / x.shape[1]))
 
 
-def signature_of(inputs: Inputs, dtype: str) -> Signature:
+def signature_of(inputs: Any, dtype: str) -> Signature:
     """Return what a network for these data is built for."""
     return Signature(
-        n_features=int(inputs.x.shape[1]),
+        n_features=inputs.features,
         n_outputs=inputs.n_outputs,
-        task=inputs.task,  # type: ignore[arg-type]
+        task=inputs.task,
         dtype=dtype,
-        sparse=arrays.is_sparse(inputs.x),
+        sparse=inputs.is_sparse,
     )
 
 
@@ -95,16 +97,16 @@ def choose(job: Job, strategy: Any, client: Any) -> Strategy | None:
     """Return the strategy to train with on a cluster, or None for this process.
 
     ``"auto"`` is this process for data of up to ``HERE`` multiplications an epoch, and wherever no
-    cluster may be started; else ``AllReduce()``.
+    cluster may be started; else, and for Dask collections, ``AllReduce()``.
     """
-    if strategy != "auto":
-        assert isinstance(strategy, Strategy)
+    staged = not isinstance(job.inputs, Inputs)
+    if strategy != "auto" or staged:
         if not job.shuffle:
             raise ValueError(
-                f"shuffle=False with strategy={strategy!r}: a cluster trains on shuffled shards; use strategy='auto' and "
-                "data that fits this process, or shuffle=True"
+                f"shuffle=False with {'a Dask collection' if staged else f'strategy={strategy!r}'}: a cluster trains on shuffled "
+                "shards; use strategy='auto' and data that fits this process, or shuffle=True"
             )
-        return strategy
+        return AllReduce() if strategy == "auto" else strategy
     if not job.shuffle or job.multiplications <= HERE:
         return None
     if client is None and multiprocessing.parent_process() is not None and not _has_client():
@@ -120,7 +122,7 @@ def _has_client() -> bool:
     return has_client()
 
 
-def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, on_epoch: Sequence[OnEpoch] = ()) -> Outcome:
+def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, watch: Watch) -> Outcome:
     """Train, here (``strategy=None``) or on a cluster.
 
     Raises
@@ -131,7 +133,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, on_epoch
         When a cluster's run fails.
     """
     if strategy is None:
-        return _here(job, on_epoch)
+        return _here(job, watch)
     from scaleml.engine.remote import train_there
 
     return train_there(
@@ -141,6 +143,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, on_epoch
         strategy=strategy,
         workers=workers,
         client=client,
+        watch=watch,
         optimizer=job.optimizer,
         epochs=job.epochs,
         batch_size=job.batch_size,
@@ -152,7 +155,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, on_epoch
     )
 
 
-def _here(job: Job, on_epoch: Sequence[OnEpoch]) -> Outcome:
+def _here(job: Job, watch: Watch) -> Outcome:
     rows, dtype = job.inputs.rows, job.signature.dtype
     batch = min(job.batch_size, rows)
     plan = Plan(
@@ -176,7 +179,7 @@ def _here(job: Job, on_epoch: Sequence[OnEpoch]) -> Outcome:
     random = np.random.RandomState(job.seed) if job.random is None else job.random
     batches = batches_of(_arrays(job.inputs, dtype), random, job.shuffle)
     try:
-        return train_here(plan, batches, held_out, on_epoch)
+        return train_here(plan, batches, held_out, watch.on_epoch)
     except NonFinite as error:
         raise ValueError(str(error)) from None
 

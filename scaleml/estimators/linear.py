@@ -116,7 +116,7 @@ class Linear(Trained):
 
     def _train(
         self: Any,
-        inputs: Inputs,
+        inputs: Any,
         held_out: Inputs | None,
         *,
         epochs: int,
@@ -124,8 +124,10 @@ class Linear(Trained):
         given: tuple[Any, Any, Any],
     ) -> Outcome:
         """Train and set ``coef_``, ``intercept_``, ``n_iter_``, ``t_``; ``given`` is X, y and weights for callbacks."""
-        layout, inputs, held_out = self._laid_out(inputs, held_out, begin)
-        dtype, batch, seed = inputs.x.dtype.name, self._batch(inputs.rows), self._seed()
+        layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
+        if isinstance(inputs, Inputs):
+            layout, inputs, held_out = self._laid_out(inputs, held_out, begin)
+        dtype, batch, seed = inputs.dtype, self._batch(inputs.rows), self._seed()
         servers = self.strategy != "auto" and self.strategy.layout(1).servers > 0
         plain = self.optimizer is not None or servers
         rule = self._rule(batch)
@@ -140,15 +142,15 @@ class Linear(Trained):
             stop=StopRule(
                 None if self.tol is None or epochs == 1 else float(self.tol),
                 int(self.n_iter_no_change),
-                "score" if held_out is not None else "loss",
+                "score" if self.early_stopping else "loss",
             ),
             begin=begin,
             steps=None if self.optimizer is not None else self._steps(inputs, rule.learning_rate, seed, plain),
             shuffle=self.shuffle,
             by_rows=True,
         )
-        with told(self, given[0], given[1], epochs, layout.coefficients, given[2]) as on_epoch:
-            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, on_epoch)
+        with told(self, given, epochs, layout.coefficients) as watch:
+            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
         for name, value in layout.coefficients(outcome.params).items():
             setattr(self, name, value)
         self._end = outcome.end if layout.used is None else None
@@ -169,10 +171,13 @@ class Linear(Trained):
                 inputs, held_out = _only(inputs, used), None if held_out is None else _only(held_out, used)
         return Layout(features, inputs.n_outputs, bool(self.fit_intercept), used), inputs, held_out
 
-    def _steps(self: Any, inputs: Inputs, unit: float, seed: int, plain: bool) -> Any:
+    def _steps(self: Any, inputs: Any, unit: float, seed: int, plain: bool) -> Any:
         """Return the function from the rows of an update to its steps."""
         l1, l2 = self._penalties()
-        seen = sample(inputs.x, _SAMPLE)
+        if isinstance(inputs, Inputs):
+            seen, targets = sample(inputs.x, _SAMPLE), inputs.y
+        else:
+            seen, targets = inputs.sample(_SAMPLE)
         columns = self._columns if self._columns is not None else Columns(seen.shape[1])
         columns.add(seen)
 
@@ -185,19 +190,19 @@ class Linear(Trained):
                 inputs.rows,
                 seed=seed,
                 intercept=bool(self.fit_intercept),
-                curvature=curvature(self.loss, self.epsilon, inputs),
+                curvature=curvature(self.loss, self.epsilon, targets),
                 outputs=inputs.n_outputs,
                 l1=0.0 if plain else l1,
                 l2=l2,
                 unit=unit if self.learning_rate == "adaptive" else 1.0,
-                dtype=inputs.x.dtype.name,
+                dtype=inputs.dtype,
             )
 
         return steps
 
-    def _from(self: Any, coef: Any, intercept: Any, inputs: Inputs) -> Start:
+    def _from(self: Any, coef: Any, intercept: Any, inputs: Any) -> Start:
         """Return the start at these coefficients."""
-        layout = Layout(int(inputs.x.shape[1]), inputs.n_outputs, bool(self.fit_intercept))
+        layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
         fresh = {
             "coef_": np.zeros((layout.outputs, layout.features)),
             "intercept_": np.zeros(layout.outputs),
@@ -209,9 +214,23 @@ class Linear(Trained):
                         f"the initial {name} has shape {np.shape(value)}, but the data needs {fresh[name].shape}"
                     )
                 fresh[name] = value
-        return Start(layout.vector(fresh["coef_"], fresh["intercept_"], inputs.x.dtype))
+        return Start(layout.vector(fresh["coef_"], fresh["intercept_"], inputs.dtype))
 
-    def _go_on(self: Any, inputs: Inputs) -> Start | None:
+    def _begin(self: Any, inputs: Any, init: Any) -> Start | None:
+        """Return where to start: at ``init``, coefficients and intercepts; for None where the last call ended."""
+        if init is None:
+            return self._go_on(inputs)
+        return None if all(part is None for part in init) else self._from(*init, inputs)
+
+    def _initial(self: Any, coef_init: Any, intercept_init: Any) -> tuple[Any, Any]:
+        """Forget what an earlier fit has left; return where the next one starts."""
+        if self.warm_start and getattr(self, "coef_", None) is not None:
+            coef_init = self.coef_ if coef_init is None else coef_init
+            intercept_init = self.intercept_ if intercept_init is None else intercept_init
+        self.t_, self._end, self._columns = 1.0, None, None
+        return coef_init, intercept_init
+
+    def _go_on(self: Any, inputs: Any) -> Start | None:
         """Return where the last call of ``partial_fit`` ended; what was set on ``coef_`` since then counts."""
         if getattr(self, "coef_", None) is None:
             return None
@@ -231,10 +250,9 @@ class Linear(Trained):
             )
 
 
-def curvature(loss: str, epsilon: float, inputs: Inputs) -> float:
+def curvature(loss: str, epsilon: float, y: Any) -> float:
     """Return the largest second derivative of a loss; where it has none in the usual sense, at the scale of the targets."""
     if loss in ("huber", "epsilon_insensitive"):
-        y = inputs.y
         spread = float(np.abs(y - np.median(y, axis=0)).mean()) or 1.0
         return min(1.0, epsilon / spread) if loss == "huber" else 1.0 / spread
     return CURVATURE.get(loss, 1.0)

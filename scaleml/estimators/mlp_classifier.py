@@ -10,9 +10,12 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from scaleml.estimators.base import EXTRAS, KINDS, column_of, refuse_collections
+from scaleml.data.collections import is_collection
+from scaleml.estimators import lazy
+from scaleml.estimators.base import EXTRAS, KINDS, column_of, inputs_of
 from scaleml.estimators.callbacks import with_callbacks
 from scaleml.estimators.perceptron import Perceptron
+from scaleml.estimators.staged import staged
 
 
 @final
@@ -35,13 +38,13 @@ momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_
     shuffle : bool
         Rows are shuffled each epoch in this process while they are few, else once. False needs ``strategy="auto"``.
     verbose : bool
-        A line an epoch when trained in this process.
+        Shows how the fit goes: live in a notebook or a terminal, else a line an epoch.
     max_fun : int
         Of ``"lbfgs"``: no effect.
     strategy : "auto" or Strategy
         ``"auto"`` trains data of up to 5e8 multiplications an epoch (values times outputs, or times weights: about
         0.3 s of one core) in this process, without a cluster, and more than that with ``AllReduce()``
-        on the current Dask cluster, or on an embedded one. A strategy such as ``LocalSGD(8)``
+        on the current Dask cluster, or on an embedded one; Dask collections always there. A strategy such as ``LocalSGD(8)``
         always trains on a cluster.
     workers : int, list of addresses or None
         Which workers of the cluster; None for all.
@@ -143,10 +146,10 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+        y : array-like or Dask collection of shape (n_samples,)
             Labels of any kind.
-        sample_weight : array-like of shape (n_samples,), optional
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
         Returns
         -------
@@ -155,19 +158,16 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self._validate_params()
         self._check_settings(partial=False)
         going_on = self.warm_start and hasattr(self, "coefs_")
-        X, y = self._checked(X, y, reset=not going_on)
-        classes = np.unique(y)
-        if going_on and set(classes) != set(self.classes_):
-            raise ValueError(
-                f"warm_start can only be used where `y` has the same classes as in the previous call to fit. Previously got "
-                f"{self.classes_}, `y` has {classes}"
-            )
-        if len(classes) < 2:
-            raise ValueError(f"y holds {len(classes)} class: a classifier needs at least two")
-        self.classes_ = classes
-        if not going_on:
-            self._first()
-        self._learn(X, y, sample_weight, self.max_iter, self._go_on(X.dtype, False) if going_on else None)
+        if is_collection(X):
+            with staged(self, X, y, sample_weight, classifier=True, reset=not going_on) as rows:
+                self._open(going_on, rows.labels)
+                whole = rows.inputs(rows.labels, rows.labels)
+                self._learn(whole, (X, y, sample_weight), self.max_iter, going_on, keep_state=False)
+        else:
+            X, y, sample_weight = self._checked(X, y, sample_weight, reset=not going_on)
+            self._open(going_on, np.unique(y))
+            whole = self._coded(X, y, sample_weight)
+            self._learn(whole, (X, y, sample_weight), self.max_iter, going_on, keep_state=False)
         self._warn()
         return self
 
@@ -177,9 +177,9 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), optional
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+        y : array-like or Dask collection of shape (n_samples,)
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
         classes : array of shape (n_classes,), optional
             All labels that will ever come; needed in the first call.
 
@@ -190,7 +190,46 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self._validate_params()
         self._check_settings(partial=True)
         first = not hasattr(self, "coefs_")
-        X, y = self._checked(X, y, reset=first)
+        if is_collection(X):
+            with staged(self, X, y, sample_weight, classifier=True, reset=first) as rows:
+                self._name_classes(first, classes)
+                whole = rows.inputs(self.classes_, self.classes_)
+                self._learn(whole, (X, y, sample_weight), 1, not first, keep_state=True)
+            return self
+        X, y, sample_weight = self._checked(X, y, sample_weight, reset=first)
+        self._name_classes(first, classes)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {unknown}."
+            )
+        whole = self._coded(X, y, sample_weight)
+        self._learn(whole, (X, y, sample_weight), 1, not first, keep_state=True)
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probabilities of the classes, (n_samples, n_classes); of a Dask collection lazily."""
+        return lazy.by_blocks(self, "predict_proba", X) if is_collection(X) else super().predict_proba(X)
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithms of the probabilities; of a Dask collection lazily."""
+        return lazy.by_blocks(self, "predict_log_proba", X) if is_collection(X) else super().predict_log_proba(X)
+
+    def _open(self, going_on: bool, classes: Any) -> None:
+        """Begin a fit to these classes."""
+        if going_on and set(classes) != set(self.classes_):
+            raise ValueError(
+                f"warm_start can only be used where `y` has the same classes as in the previous call to fit. Previously got "
+                f"{self.classes_}, `y` has {classes}"
+            )
+        if len(classes) < 2:
+            raise ValueError(f"y holds {len(classes)} class: a classifier needs at least two")
+        self.classes_ = classes
+        if not going_on:
+            self._first()
+
+    def _name_classes(self, first: bool, classes: Any) -> None:
+        """Set ``classes_`` in the first call of ``partial_fit``; raise where later ones differ."""
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if first:
@@ -200,16 +239,9 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
             )
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {unknown}."
-            )
-        self._learn(X, y, sample_weight, 1, self._go_on(X.dtype, True))
-        return self
 
-    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        refuse_collections(X, y, classifier=True)
+    def _checked(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Any, Any, Any]:
+        y, sample_weight = lazy.local(self, y, sample_weight)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, multi_output=True, reset=reset)
         y = column_of(y)
         check_classification_targets(y)
@@ -217,10 +249,12 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
             raise ValueError(
                 f"y has shape {y.shape}: several labels a row are not trained here; fit one classifier a label"
             )
-        return X, y
+        return X, y, None if sample_weight is None else _check_sample_weight(sample_weight, X)
 
-    def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, begin: Any) -> None:
+    def _coded(self, X: Any, y: Any, weights: Any) -> Any:
+        return inputs_of(X, np.searchsorted(self.classes_, y), weights, len(self.classes_))
+
+    def _learn(self, whole: Any, given: tuple[Any, Any, Any], epochs: int, going_on: bool, *, keep_state: bool) -> None:
         self._label_binarizer = LabelBinarizer().fit(self.classes_)
-        codes = np.searchsorted(self.classes_, y)
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        self._train(X, codes, weights, len(self.classes_), epochs=epochs, begin=begin, y=y)
+        begin = self._go_on(whole.dtype, keep_state) if going_on else None
+        self._train(whole, epochs=epochs, begin=begin, given=given)

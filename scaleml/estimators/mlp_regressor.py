@@ -7,9 +7,12 @@ from typing import Any, ClassVar, final
 from sklearn import neural_network as sk
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from scaleml.estimators.base import EXTRAS, KINDS, column_of, refuse_collections
+from scaleml.data.collections import is_collection
+from scaleml.estimators import lazy
+from scaleml.estimators.base import EXTRAS, KINDS, column_of, inputs_of
 from scaleml.estimators.callbacks import with_callbacks
 from scaleml.estimators.perceptron import Perceptron
+from scaleml.estimators.staged import staged
 
 
 @final
@@ -120,9 +123,9 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of shape (n_samples,), optional
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+        y : array-like or Dask collection of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
         Returns
         -------
@@ -143,9 +146,9 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of shape (n_samples,), optional
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+        y : array-like or Dask collection of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
         Returns
         -------
@@ -160,11 +163,16 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         return self
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, going_on: bool, *, keep_state: bool) -> None:
-        refuse_collections(X, y, classifier=False)
+        if is_collection(X):
+            with staged(self, X, y, sample_weight, classifier=False, reset=not going_on) as rows:
+                begin = self._go_on(rows.recipe.dtype, keep_state) if going_on else None
+                self._train(rows.inputs(None, None), epochs=epochs, begin=begin, given=(X, y, sample_weight))
+            return
+        y, sample_weight = lazy.local(self, y, sample_weight)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=KINDS, multi_output=True, y_numeric=True, reset=not going_on
         )
         y = column_of(y).astype(X.dtype, copy=False)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         begin = self._go_on(X.dtype, keep_state) if going_on else None
-        self._train(X, y, weights, None, epochs=epochs, begin=begin, y=y)
+        self._train(inputs_of(X, y, weights, None), epochs=epochs, begin=begin, given=(X, y, weights))

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from scaleml.data.inputs import Inputs
 from scaleml.engine.spec import Start, StopRule
-from scaleml.estimators.base import Trained, inputs_of
+from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run, signature_of
 from scaleml.models import MLP
@@ -57,18 +57,16 @@ class Perceptron(Trained):
             schedule="constant" if self.learning_rate == "constant" else "adaptive",
         )
 
-    def _train(
-        self: Any, x: Any, target: Any, weights: Any, n_classes: int | None, *, epochs: int, begin: Start | None, y: Any
-    ) -> None:
-        """Train and set scikit-learn's attributes; ``n_classes`` is None for numbers, ``y`` what the user passed."""
-        train, held = inputs_of(x, target, weights, n_classes), None
+    def _train(self: Any, whole: Any, *, epochs: int, begin: Start | None, given: tuple[Any, Any, Any]) -> None:
+        """Train and set scikit-learn's attributes; ``given`` is X, y and weights for callbacks."""
+        train, held = whole, None
         # Drawn from in scikit-learn's order: first weights, held-out rows, the order of the rows. The same seed gives the
         # same model, to rounding.
         random = check_random_state(self.random_state)
         if begin is None:
             begin = Start(self._network(train, 0.0).init(random))
-        if self.early_stopping:
-            train, held = self._split(x, target, weights, n_classes, random)
+        if self.early_stopping and isinstance(whole, Inputs):
+            train, held = self._split(whole, random)
         rows = train.rows
         if self.batch_size == "auto":
             batch = min(200, rows)
@@ -78,7 +76,7 @@ class Perceptron(Trained):
                 warnings.warn(
                     f"batch_size={batch} is larger than the {rows} rows: it is going to be clipped", stacklevel=4
                 )
-        mean_weight = 1.0 if train.weights is None else float(train.weights.mean()) or 1.0
+        mean_weight = train.mean_weight or 1.0
         rule = self._rule()
         sgd = self.optimizer is None and self.solver == "sgd"
         job = Job(
@@ -89,50 +87,50 @@ class Perceptron(Trained):
             optimizer=rule,
             epochs=epochs,
             batch_size=min(batch, rows),
-            seed=int(random.randint(2**31 - 1)) if self.strategy != "auto" else 0,
+            seed=int(random.randint(2**31 - 1)) if self.strategy != "auto" or not isinstance(whole, Inputs) else 0,
             random=random,
             stop=StopRule(
                 None if epochs == 1 else float(self.tol),
                 int(min(self.n_iter_no_change, 10**9)) + 1,  # scikit-learn's perceptrons wait one epoch longer
-                "score" if held is not None else "loss",
-                keep_best=held is not None,
+                "score" if self.early_stopping else "loss",
+                keep_best=bool(self.early_stopping),
                 power_t=float(self.power_t) if sgd and self.learning_rate == "invscaling" else None,
             ),
             begin=begin,
             shuffle=self.shuffle,
         )
         network = self._network(train, job.model.alpha)  # type: ignore[attr-defined]
-        with told(self, x, y, epochs, lambda params: layers(network, params), weights) as on_epoch:
-            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, on_epoch)
-        self._take(outcome, network, held is not None, rows)
+        with told(self, given, epochs, lambda params: layers(network, params)) as watch:
+            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
+        self._take(outcome, network, bool(self.early_stopping), rows)
 
-    def _model(self: Any, inputs: Inputs, alpha: float) -> MLP:
+    def _model(self: Any, inputs: Any, alpha: float) -> MLP:
         """Return the model for these data."""
         return MLP(
             hidden_layer_sizes=tuple(np.atleast_1d(self.hidden_layer_sizes).astype(int).tolist()),
             activation=self.activation,
             loss="squared_error" if inputs.classes is None else "log_loss",
             alpha=alpha,
-            dtype=inputs.x.dtype.name,
+            dtype=inputs.dtype,
         )
 
-    def _network(self: Any, inputs: Inputs, alpha: float) -> Any:
+    def _network(self: Any, inputs: Any, alpha: float) -> Any:
         model = self._model(inputs, alpha)
         return model.build(signature_of(inputs, model.dtype))
 
-    def _split(self: Any, x: Any, target: Any, weights: Any, n_classes: int | None, random: Any) -> Any:
+    def _split(self: Any, whole: Inputs, random: Any) -> tuple[Inputs, Inputs]:
         """Hold out a part of the rows, as scikit-learn does: in each of two classes alike, else at random."""
         rows, held_rows = train_test_split(
-            np.arange(x.shape[0]),
+            np.arange(whole.rows),
             random_state=random,
             test_size=self.validation_fraction,
-            stratify=target if n_classes == 2 else None,
+            stratify=whole.y if whole.task == "binary" else None,
         )
         if len(held_rows) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        return inputs_of(x, target, weights, n_classes, rows), inputs_of(x, target, weights, n_classes, held_rows)
+        return rows_of(whole, rows), rows_of(whole, held_rows)
 
     def _take(self: Any, outcome: Any, network: Any, stopped_early: bool, rows: int) -> None:
         """Set the attributes that training gives."""

@@ -8,12 +8,16 @@ import numpy as np
 from sklearn import linear_model as sk
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_collections, weights_for
+from scaleml.data.collections import is_collection
+from scaleml.estimators import lazy
+from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight, rows_of, weights_for
 from scaleml.estimators.callbacks import with_callbacks
 from scaleml.estimators.linear import Linear, coded
+from scaleml.estimators.staged import staged
 from scaleml.optim import Columns
 
 
@@ -31,7 +35,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     shuffle : bool
         Rows are shuffled each epoch in this process while they are few, else once. False needs ``strategy="auto"``.
     verbose : int
-        A line an epoch when trained in this process.
+        1 shows how the fit goes: live in a notebook or a terminal, else a line an epoch; above 1 always lines; 0 nothing.
     n_jobs : int
         No effect: see `workers`.
     learning_rate : {"optimal", "constant", "invscaling", "adaptive"}
@@ -46,7 +50,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     strategy : "auto" or Strategy
         ``"auto"`` trains data of up to 5e8 multiplications an epoch (values times outputs, or times weights: about
         0.3 s of one core) in this process, without a cluster, and more than that with ``AllReduce()``
-        on the current Dask cluster, or on an embedded one. A strategy such as ``LocalSGD(8)``
+        on the current Dask cluster, or on an embedded one; Dask collections always there. A strategy such as ``LocalSGD(8)``
         always trains on a cluster.
     workers : int, list of addresses or None
         Which workers of the cluster; None for all.
@@ -72,6 +76,11 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     A batch of B rows moves coordinate j by ``g_j / (1 / (B eta) + c_j)``, with scikit-learn's rate ``eta`` and a bound
     ``c_j`` measured from the data (see `scaleml.optim.RowSteps`), which tightens by a tenth of itself each epoch. Columns
     need no scaling, and no rate diverges. The objective is scikit-learn's. Weights of rows are scaled to mean 1.
+
+    **Dask.** X may be a Dask array (dense or CSR blocks) or dataframe, y and `sample_weight` may be Dask collections, too. ``fit`` and
+    ``partial_fit`` train where they lie, also when they are larger than the workers' memory; ``predict`` and its like return Dask
+    arrays, lazily, in X's chunks; ``score`` returns a number, computed in parallel. With `early_stopping` the rows that are held out
+    are drawn within each partition, at random.
 
     Examples
     --------
@@ -147,13 +156,13 @@ class SGDClassifier(Linear, sk.SGDClassifier):
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+        y : array-like or Dask collection of shape (n_samples,)
             Labels of any kind.
         coef_init : array of shape (n_classes, n_features), optional
             Where to start.
         intercept_init : array of shape (n_classes,), optional
-        sample_weight : array-like of shape (n_samples,), optional
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
         Returns
         -------
@@ -161,17 +170,21 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         """
         self._validate_params()
         self._check_settings(partial=False)
-        refuse_collections(X, y, classifier=True)
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
-        check_classification_targets(y)
-        classes = np.unique(y)
-        if len(classes) < 2:
-            raise ValueError(f"The number of classes has to be greater than one; got {len(classes)} class")
-        if self.warm_start and getattr(self, "coef_", None) is not None:
-            coef_init = self.coef_ if coef_init is None else coef_init
-            intercept_init = self.intercept_ if intercept_init is None else intercept_init
-        self.classes_, self.t_, self._end, self._columns = classes, 1.0, None, None
-        self._learn(X, y, sample_weight, self.max_iter, (coef_init, intercept_init))
+        if is_collection(X):
+            with staged(self, X, y, sample_weight, classifier=True, reset=True) as rows:
+                init = self._initial(coef_init, intercept_init)
+                self.classes_ = rows.labels
+                self._learn_staged(rows, self.max_iter, init, (X, y, sample_weight))
+        else:
+            y, sample_weight = lazy.local(self, y, sample_weight)
+            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
+            check_classification_targets(y)
+            classes = np.unique(y)
+            if len(classes) < 2:
+                raise ValueError(f"The number of classes has to be greater than one; got {len(classes)} class")
+            init = self._initial(coef_init, intercept_init)
+            self.classes_ = classes
+            self._learn(X, y, sample_weight, self.max_iter, init)
         self._warn()
         return self
 
@@ -181,11 +194,11 @@ class SGDClassifier(Linear, sk.SGDClassifier):
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+        y : array-like or Dask collection of shape (n_samples,)
         classes : array of shape (n_classes,), optional
             All labels that will ever come; needed in the first call.
-        sample_weight : array-like of shape (n_samples,), optional
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
         Returns
         -------
@@ -193,22 +206,61 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         """
         self._validate_params()
         self._check_settings(partial=True)
-        refuse_collections(X, y, classifier=True)
         first = not hasattr(self, "classes_")
         if first and self.class_weight == "balanced":
             raise ValueError(
                 "class_weight 'balanced' is not supported for partial_fit: pass compute_class_weight('balanced', "
                 "classes=classes, y=y) of a large enough sample as a dict"
             )
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", reset=first)
-        check_classification_targets(y)
+        if is_collection(X):
+            with staged(self, X, y, sample_weight, classifier=True, reset=first) as rows:
+                self._open(first, classes)
+                self._learn_staged(rows, 1, None, (X, y, sample_weight))
+        else:
+            y, sample_weight = lazy.local(self, y, sample_weight)
+            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", reset=first)
+            check_classification_targets(y)
+            self._open(first, classes)
+            self._learn(X, y, sample_weight, 1, None)
+        return self
+
+    def decision_function(self, X: Any) -> Any:
+        """Return the scores of the rows of X: (n_samples,), or (n_samples, n_classes); of a Dask collection lazily."""
+        return lazy.by_blocks(self, "decision_function", X) if is_collection(X) else super().decision_function(X)
+
+    @available_if(lambda self: self._check_proba())  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probabilities of the classes, (n_samples, n_classes); of a Dask collection lazily."""
+        return lazy.by_blocks(self, "predict_proba", X) if is_collection(X) else super().predict_proba(X)
+
+    @available_if(lambda self: self._check_proba())  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithms of the probabilities; of a Dask collection lazily."""
+        return lazy.by_blocks(self, "predict_log_proba", X) if is_collection(X) else super().predict_log_proba(X)
+
+    def _open(self, first: bool, classes: Any) -> None:
+        """Have what calls of ``partial_fit`` share."""
         _check_classes(self, classes)
         if first or not hasattr(self, "t_"):
             self.t_, self._columns = 1.0, None
         if self._columns is None:
-            self._columns = Columns(X.shape[1])
-        self._learn(X, y, sample_weight, 1, None)
-        return self
+            self._columns = Columns(self.n_features_in_)
+
+    def _learn_staged(self, rows: Any, epochs: int, init: Any, given: tuple[Any, Any, Any]) -> None:
+        """Train on a staged collection; see `_learn`."""
+        labels, factors = self.classes_, None
+        counts, mass = rows.tally(labels)
+        if rows.weighted or self.class_weight is not None:
+            factors = np.ones(len(labels))
+            if self.class_weight is not None:
+                there = labels[counts > 0]
+                factors = compute_class_weight(
+                    self.class_weight, classes=labels, y=there, sample_weight=counts[counts > 0]
+                )
+            factors = factors * (counts.sum() / refuse_no_weight(float(factors @ mass)))
+        table, n_classes = coded(self.loss, np.arange(len(labels)), len(labels), np.dtype(rows.recipe.dtype))
+        whole = rows.inputs(None if n_classes is None else np.arange(n_classes), labels, table, factors)
+        self._train(whole, None, epochs=epochs, begin=self._begin(whole, init), given=given)
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:
         """Train on checked data; ``init`` is where to start, or None to go on."""
@@ -219,16 +271,12 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         weights = weights_for(sample_weight, X, factors)
         target, n_classes = coded(self.loss, codes, len(self.classes_), X.dtype)
         whole = inputs_of(X, target, weights, n_classes)
-        if init is None:
-            begin = self._go_on(whole)
-        else:
-            begin = None if all(part is None for part in init) else self._from(init[0], init[1], whole)
+        begin = self._begin(whole, init)
         train, held = whole, None
         if self.early_stopping:
             splitter = StratifiedShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
             rows, held_rows = next(splitter.split(np.zeros((len(y), 1)), codes))
-            train = inputs_of(X, target, weights, n_classes, rows)
-            held = inputs_of(X, target, weights, n_classes, held_rows)
+            train, held = rows_of(whole, rows), rows_of(whole, held_rows)
         self._train(train, held, epochs=epochs, begin=begin, given=(X, y, sample_weight))
 
 

@@ -9,9 +9,12 @@ from sklearn import linear_model as sk
 from sklearn.model_selection import ShuffleSplit
 from sklearn.utils.validation import validate_data
 
-from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_collections, weights_for
+from scaleml.data.collections import is_collection
+from scaleml.estimators import lazy
+from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight, rows_of, weights_for
 from scaleml.estimators.callbacks import with_callbacks
 from scaleml.estimators.linear import Linear
+from scaleml.estimators.staged import staged
 from scaleml.optim import Columns
 
 
@@ -112,12 +115,12 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+        y : array-like or Dask collection of shape (n_samples,)
         coef_init : array of shape (n_features,), optional
             Where to start.
         intercept_init : array of shape (1,), optional
-        sample_weight : array-like of shape (n_samples,), optional
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
         Returns
         -------
@@ -125,13 +128,14 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         """
         self._validate_params()
         self._check_settings(partial=False)
-        refuse_collections(X, y, classifier=False)
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True)
-        if self.warm_start and getattr(self, "coef_", None) is not None:
-            coef_init = self.coef_ if coef_init is None else coef_init
-            intercept_init = self.intercept_ if intercept_init is None else intercept_init
-        self.t_, self._end, self._columns = 1.0, None, None
-        self._learn(X, y, sample_weight, self.max_iter, (coef_init, intercept_init))
+        if is_collection(X):
+            with staged(self, X, y, sample_weight, classifier=False, reset=True) as rows:
+                init = self._initial(coef_init, intercept_init)
+                self._learn_staged(rows, self.max_iter, init, (X, y, sample_weight))
+        else:
+            y, sample_weight = lazy.local(self, y, sample_weight)
+            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True)
+            self._learn(X, y, sample_weight, self.max_iter, self._initial(coef_init, intercept_init))
         self._warn()
         return self
 
@@ -141,9 +145,9 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-        sample_weight : array-like of shape (n_samples,), optional
+        X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
+        y : array-like or Dask collection of shape (n_samples,)
+        sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
         Returns
         -------
@@ -151,29 +155,45 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         """
         self._validate_params()
         self._check_settings(partial=True)
-        refuse_collections(X, y, classifier=False)
         first = getattr(self, "coef_", None) is None
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True, reset=first)
+        if is_collection(X):
+            with staged(self, X, y, sample_weight, classifier=False, reset=first) as rows:
+                self._open(first)
+                self._learn_staged(rows, 1, None, (X, y, sample_weight))
+        else:
+            y, sample_weight = lazy.local(self, y, sample_weight)
+            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True, reset=first)
+            self._open(first)
+            self._learn(X, y, sample_weight, 1, None)
+        return self
+
+    def _open(self, first: bool) -> None:
+        """Have what calls of ``partial_fit`` share."""
         if first or not hasattr(self, "t_"):
             self.t_, self._columns = 1.0, None
         if self._columns is None:
-            self._columns = Columns(X.shape[1])
-        self._learn(X, y, sample_weight, 1, None)
-        return self
+            self._columns = Columns(self.n_features_in_)
+
+    def _learn_staged(self, rows: Any, epochs: int, init: Any, given: tuple[Any, Any, Any]) -> None:
+        """Train on a staged collection; see `_learn`."""
+        if rows.targets > 1:
+            raise ValueError(f"y has {rows.targets} columns, but this estimator learns one target: pass one of them")
+        counts, mass = rows.tally(None)
+        factors = counts[0] / refuse_no_weight(float(mass[0])) if rows.weighted else None
+        whole = rows.inputs(None, None, None, factors)
+        self._train(whole, None, epochs=epochs, begin=self._begin(whole, init), given=given)
+        self.coef_ = self.coef_.ravel()
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:
         """Train on checked data; ``init`` is where to start, or None to go on."""
         y = y.astype(X.dtype, copy=False)
         weights = weights_for(sample_weight, X)
         whole = inputs_of(X, y, weights, None)
-        if init is None:
-            begin = self._go_on(whole)
-        else:
-            begin = None if all(part is None for part in init) else self._from(init[0], init[1], whole)
+        begin = self._begin(whole, init)
         train, held = whole, None
         if self.early_stopping:
             splitter = ShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
             rows, held_rows = next(splitter.split(np.zeros((len(y), 1))))
-            train, held = inputs_of(X, y, weights, None, rows), inputs_of(X, y, weights, None, held_rows)
+            train, held = rows_of(whole, rows), rows_of(whole, held_rows)
         self._train(train, held, epochs=epochs, begin=begin, given=(X, y, sample_weight))
         self.coef_ = self.coef_.ravel()

@@ -88,9 +88,9 @@ class Comparison:
         -------
         pandas.DataFrame
             strategy, workers, threads; loss and score (held-out, at the end; of the training data if nothing was held
-            out); time_s, time_to_target_s, cold_s (time_s and placing the data and starting); samples_per_s; speedup,
-            efficiency and speedup_by; compute, wait and comm (shares of the ranks' time, the rest is applying updates
-            and other); bytes_per_step; staleness; state. `attrs["target"]` is the target.
+            out); time_s, time_to_target_s, cold_s (time_s and placing the data and starting); samples_per_s,
+            samples_to_target; speedup, efficiency and speedup_by; compute, wait and comm (shares of the ranks' time,
+            the rest is applying updates and other); bytes_per_step; staleness; state. `attrs["target"]` is the target.
         """
         import pandas as pd
 
@@ -113,6 +113,7 @@ class Comparison:
                 "bytes_per_step": [row.bytes_per_step for row in rows],
                 "staleness": [row.staleness for row in rows],
                 "cold_s": [row.cold for row in rows],
+                "samples_to_target": [row.samples_to_target for row in rows],
                 "speedup_by": [row.speedup_by for row in rows],
                 "state": [row.state for row in rows],
             }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaleml.telemetry.bundle import png
+from scaleml.telemetry.bundle import data_uri
 from scaleml.telemetry.curves import Curve, loss_curve, throughput_curve
 from scaleml.telemetry.formatting import number
 from scaleml.telemetry.ledger import PARTS, Ledger
@@ -111,9 +112,15 @@ def _figure(width: float, height: float, theme: Theme) -> Figure:
         raise ImportError('Plots need matplotlib: install it with `pip install "scaleml[lab]"`.') from error
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.05)  # type: ignore[union-attr, call-arg]
-    # IPython shows a bare Figure as text until pyplot has been imported, which it must not be.
-    figure._repr_png_ = lambda: png(figure)  # type: ignore[attr-defined]
+    # IPython shows a bare Figure as text until pyplot has been imported, and after that as a PNG of four times the size.
+    figure._ipython_display_ = partial(_display, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _display(figure: Figure) -> None:
+    from IPython.display import display
+
+    display({"text/plain": repr(figure), "image/png": data_uri(figure).partition(",")[2]}, raw=True)
 
 
 def _ticks() -> EngFormatter:

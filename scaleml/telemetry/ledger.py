@@ -93,16 +93,19 @@ class Ledger:
 
     @property
     def slow(self) -> int | None:
-        """The rank that held up the others (5% of their time or more) while it hardly waited itself, or None."""
+        """The rank that held up the others (5% of their time or more) while it hardly waited itself, or None.
+
+        Servers wait for work: that holds nobody up.
+        """
         if len(self.ranks) < 2:
             return None
-        cost = self.waits.sum(axis=0) - np.diag(self.waits)
+        cost = self.waits[self.workers].sum(axis=0) - np.where(self.workers, np.diag(self.waits), 0.0)
         i = int(np.argmax(cost))
         others = np.arange(len(self.ranks)) != i
         if cost[i] < 0.05 * float(self.wall[others & self.workers].sum() or np.inf):
             return None
         own = self.wait[i] / self.wall[i] if self.wall[i] else 0.0
-        theirs = cost[i] / float(self.wall[others].sum())
+        theirs = cost[i] / float(self.wall[others & self.workers].sum())
         return int(self.ranks[i]) if not self.workers[i] or own < 0.5 * theirs else None
 
     def slow_sentence(self) -> str | None:

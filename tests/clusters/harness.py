@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from distributed import Client
@@ -11,18 +12,23 @@ from distributed import Client
 import leaks
 import scaleml
 from clusters.conftest import Problem, poll
+from engine.aftermath import of_this_client
 
 
 @contextlib.contextmanager
 def nothing_left(client: Client) -> Iterator[None]:
     """Fail if the block leaves a thread or a segment here or on a worker, or a task on the scheduler."""
-    before = client.run(leaks.look, False)
-    with leaks.guard(sockets=False):
-        yield
 
-    def left() -> Any:
-        now = client.run(leaks.look, False)
-        return [f"{address}: {r}" for address, now_r in now.items() if (r := now_r.minus(before[address]))]
+    def look() -> dict[str, leaks.Residue]:
+        return {"here": leaks.look(sockets=False), **client.run(leaks.look, False)}
+
+    before = look()
+    yield
+
+    def left() -> list[str]:
+        gone = {place: now.minus(before[place]) for place, now in look().items()}
+        ours = {p: replace(r, segments=frozenset(filter(of_this_client, r.segments))) for p, r in gone.items()}
+        return [f"{place}: {residue}" for place, residue in ours.items() if residue]
 
     assert poll(lambda: not left(), 5), left()
     assert poll(lambda: not scaleml_tasks(client), 5), scaleml_tasks(client)
@@ -53,3 +59,11 @@ def compare(problem: Problem, strategies: Any, **changed: Any) -> Any:
     settings = {**problem.settings(), "validation": 0.25, **changed}
     del settings["strategy"]
     return scaleml.compare(strategies=strategies, **settings)
+
+
+def sockets_of_links() -> list[str]:
+    """The types of the sockets that ranks in this process hold to each other."""
+    import gc
+
+    links = [o for o in gc.get_objects() if type(o).__name__ in ("PlainLink", "TLSLink")]
+    return [f"{type(link.sock).__name__} {getattr(link.sock, 'version', lambda: '')()}" for link in links]

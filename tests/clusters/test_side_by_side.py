@@ -27,7 +27,9 @@ def from_a_task(how: str, arguments: dict[str, Any]) -> tuple[str, Any]:
 
     import scaleml
 
-    if how == "worker_client":
+    if how == "nothing":
+        run = scaleml.train(**arguments)
+    elif how == "worker_client":
         with distributed.worker_client():
             run = scaleml.train(**arguments)
     else:
@@ -36,7 +38,7 @@ def from_a_task(how: str, arguments: dict[str, Any]) -> tuple[str, Any]:
     return run.state, run.params
 
 
-@pytest.mark.parametrize("how", ["worker_client", "get_client", "secede"])
+@pytest.mark.parametrize("how", ["nothing", "worker_client", "get_client", "secede"])
 def test_from_inside_a_task_of_one_thread_workers(client: Client, problem: Problem, how: str) -> None:
     future = client.submit(from_a_task, how, problem.settings(), pure=False)
     state, params = future.result(60)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cloudpickle
-import dask
 import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
 import leaks
 import scaleml
-from clusters.conftest import LOCAL, Problem, poll
-from clusters.harness import nothing_left, running
+from clusters.conftest import LOCAL, Problem
+from clusters.harness import nothing_left, running, sockets_of_links
 from scaleml import AllReduce, LocalSGD, ParameterServer, RunFailed, Serial
 from scaleml.engine.errors import StartFailed
 
@@ -112,14 +108,6 @@ def test_workers_that_are_threads_of_this_process(problem: Problem) -> None:
         assert client.status == "running"
 
 
-def sockets_of_links() -> list[str]:
-    """The types of the sockets that ranks in this process hold to each other."""
-    import gc
-
-    links = [o for o in gc.get_objects() if type(o).__name__ in ("PlainLink", "TLSLink")]
-    return [f"{type(link.sock).__name__} {getattr(link.sock, 'version', lambda: '')()}" for link in links]
-
-
 def test_a_tls_cluster_has_tls_links(client: Client, problem: Problem) -> None:
     # Proof that the look below sees links: on the plain cluster they are plain sockets.
     with running(**problem.endless(client=client)):
@@ -140,53 +128,6 @@ def test_a_tls_cluster_has_tls_links(client: Client, problem: Problem) -> None:
                 assert of_a_worker
                 assert all(re.fullmatch(r"SSLSocket TLSv1\.[23]", kind) for kind in of_a_worker), kinds
         problem.check(scaleml.train(**problem.settings(client=client)).params, shards=2)
-
-
-@pytest.fixture
-def command_line(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start Dask processes as a shell does; all are killed at the end."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*words: str) -> subprocess.Popen[bytes]:
-        with open(tmp_path / f"{len(started)}.log", "wb") as log:
-            # Each in a group of its own: a nanny's worker ends with it.
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *words], stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
-            )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
-        process.wait(10)
-
-
-def test_a_cluster_from_the_command_line_and_how_its_end_is_told(
-    command_line: Callable[..., subprocess.Popen[bytes]], problem: Problem, tmp_path: Path
-) -> None:
-    file = tmp_path / "scheduler.json"
-    where = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
-    scheduler = command_line("scheduler", *where, "--port", "0", "--scheduler-file", str(file))
-    for name in ("ann", "bob"):
-        command_line("worker", "--scheduler-file", str(file), "--nthreads", "1", "--name", name, *where)
-    assert poll(file.exists)
-    # An option for the test's sake only: the client gives up on its scheduler sooner than after 30 s.
-    with (
-        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        Client(scheduler_file=str(file), set_as_default=False) as client,
-    ):
-        client.wait_for_workers(2, timeout=60)
-        with nothing_left(client):
-            run = scaleml.train(**problem.settings(client=client, workers=["bob", "ann"]))
-        problem.check(run.params, shards=2)
-        segments = leaks.look(sockets=False).segments
-        with running(**problem.endless(client=client)) as run:
-            scheduler.kill()  # the cluster vanishes: workers without a scheduler end by themselves
-            with pytest.raises(RunFailed, match=r"Dask client|Dask worker|scheduler"):
-                run.wait(30)
-        assert poll(lambda: leaks.look(sockets=False).segments <= segments)
 
 
 def set_numpy_version(version: str) -> str:

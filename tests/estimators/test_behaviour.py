@@ -169,15 +169,6 @@ def test_several_labels_a_row_are_refused(classes):
         MLPClassifier().fit(X, np.eye(2, dtype=int)[np.zeros(len(X), int)])
 
 
-def test_dask_collections_are_not_fetched_silently(classes):
-    import dask.array
-
-    X, y = classes
-    for kind in ALL:
-        with pytest.raises(TypeError, match="Dask"):
-            kind().fit(dask.array.from_array(X), y)
-
-
 def test_an_optimizer_replaces_the_schedule(classes):
     X, y = classes
     for rule in (Adam(0.01), SGD(0.01, momentum=0.9)):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scaleml.telemetry import Comparison
+from scaleml.telemetry.bundle import png
 from scaleml.telemetry.report import run_fragment, run_text
 from telemetry_fakes import FakeRun, made
 
@@ -35,6 +36,7 @@ def test_the_table(runs):
     assert list(frame.columns)[:16] == [*COLUMNS[:2], "threads", *COLUMNS[2:], "cold_s"]
     rows = np.log(0.5 / 0.05) * 1000 * np.array([1, 1, 2])  # to the target
     np.testing.assert_allclose(frame["time_to_target_s"], rows / [1000, 3000, 3600], rtol=0.02)
+    np.testing.assert_allclose(frame["samples_to_target"], rows, rtol=0.02)
     np.testing.assert_allclose(frame["samples_per_s"], [1000, 3000, 3600])
     np.testing.assert_allclose(frame["speedup"], frame["time_to_target_s"][0] / frame["time_to_target_s"])
     np.testing.assert_allclose(frame["efficiency"], frame["speedup"] / frame["workers"])
@@ -184,7 +186,7 @@ def test_the_figure(runs):
         np.testing.assert_allclose(line.get_ydata(), run.history.evaluations["loss"])
     bars = figure.axes[2].patches
     assert sum(bar.get_width() for bar in bars) == pytest.approx(10 * (1 + 4 + 4))
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert png(figure).startswith(b"\x89PNG")
     looks = {(line.get_color(), line._dash_pattern[1] and tuple(line._dash_pattern[1])) for line in lines}
     assert len(looks) == 3
 

@@ -97,6 +97,15 @@ def test_a_busy_server_is_named():
     assert found.slow_sentence() == "rank 2 (a server) held up the workers: they waited 10 s for it"
 
 
+def test_a_server_that_waits_for_work_is_held_up_by_nobody():
+    found = ledger(
+        row(0, compute=9.5, wait=0.5, waited_for=2, samples=1),
+        row(1, compute=10, samples=1),
+        row(2, apply=1, wait=9, waited_for=0),
+    )
+    assert found.slow is None
+
+
 def test_short_waits_are_left_out():
     found = ledger(row(0, compute=100, wait=0.5, waited_for=1, samples=1), row(1, compute=100.5, samples=1))
     assert found.blame() == []

@@ -1,0 +1,26 @@
+"""Runs that are started from inside a Dask task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distributed import rejoin
+from distributed.worker import secede
+
+
+@contextmanager
+def seceded() -> Iterator[None]:
+    """Leave the worker's threads to others while the block runs, if this is a Dask task: a rank may need the only one.
+
+    As Dask's own ``compute`` does inside a task. Joblib's Dask backend runs its jobs as tasks that know nothing of it.
+    """
+    try:
+        secede()
+    except (ValueError, AttributeError, KeyError):  # no task; not on a pool of Dask's; seceded already
+        yield
+        return
+    try:
+        yield
+    finally:
+        rejoin()

@@ -1,0 +1,225 @@
+"""The one thread that owns the runs: it takes commands from a queue, so that a callback never waits."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+from scaleml.engine.compare import Trial, compare
+from scaleml.engine.run import Run
+from scaleml.faults import Fault
+from scaleml.telemetry import Comparison
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to run: ``data`` returns the model, X and y; ``settings`` are those of ``compare``."""
+
+    data: Callable[[], tuple[Any, Any, Any]]
+    trials: tuple[Trial, ...]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Go:
+    """Start a comparison."""
+
+    wish: Wish
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Tell the live run: ``pause``, ``resume`` or ``stop``."""
+
+    verb: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """Change settings of the live run, as ``Run.update`` takes them."""
+
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Break:
+    """Inject a fault into the live run."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class Clear:
+    """Forget the runs so far."""
+
+
+Order = Go | Tell | Change | Break | Clear
+
+
+@final
+class Controller:
+    """Owns the runs of a lab.
+
+    Parameters
+    ----------
+    changed : callable
+        Called, from any thread, when there is something new to show.
+
+    Attributes
+    ----------
+    phase : {"idle", "starting", "running", "stopping"}
+        Of the comparison.
+    runs : tuple of Run
+        All that were started since the last `Clear`.
+    note : str
+        What a person should know of the last command; empty if it simply worked.
+    error : str
+        Why the last comparison ended early; empty unless it did.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.phase = "idle"
+        self.runs: tuple[Run, ...] = ()
+        self.note = self.error = ""
+        self._told_to_stop = False
+        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._comparing: threading.Thread | None = None
+        self._lock = threading.Condition()
+        self._changed = changed
+        self._target: float | None = None
+
+    @property
+    def live(self) -> Run | None:
+        """The run that is under way."""
+        runs = self.runs
+        return runs[-1] if self.phase != "idle" and runs and not runs[-1].over else None
+
+    @property
+    def target(self) -> float | None:
+        """The held-out loss that counts, if one was given."""
+        return self._target
+
+    @property
+    def result(self) -> Comparison:
+        """All runs, compared."""
+        return Comparison(self.runs, self._target)
+
+    def submit(self, order: Order) -> None:
+        """Queue a command and return at once."""
+        with self._lock:
+            if isinstance(order, Go) and self.phase == "idle":
+                self.phase = "starting"  # now, so that who waits for the end does not find it before the beginning
+                self._told_to_stop = False
+            elif isinstance(order, Go):
+                self.say("A comparison is already running: stop it first.")
+                return
+            if order == Tell("stop"):
+                self._told_to_stop = True  # also heard while the cluster starts
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="scaleml-lab", daemon=True)
+                self._thread.start()
+        self._orders.put(order)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no comparison is under way; whether it came to that."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self.phase == "idle", timeout)
+
+    def close(self) -> None:
+        """Stop what runs and end the threads."""
+        if self._thread is not None:
+            self.submit(Tell("stop"))
+            self._orders.put(None)
+            self._thread.join()
+            self._thread = None
+
+    # The thread.
+
+    def _serve(self) -> None:
+        while (order := self._orders.get()) is not None:
+            try:
+                self._obey(order)
+            except Exception as error:  # noqa: BLE001  whatever a command meets, the next one is heard
+                self.say(str(error) or type(error).__name__)
+        if self._comparing is not None:
+            self._comparing.join()
+
+    def _obey(self, order: Order) -> None:
+        run = self.live
+        if isinstance(order, Go):
+            self._begin(order.wish)
+        elif isinstance(order, Clear):
+            self._clear()
+        elif run is None:
+            starting = self.phase != "idle"
+            self.say(
+                "The run has not started yet."
+                if starting and order != Tell("stop")
+                else ""
+                if starting
+                else "Nothing is running."
+            )
+        elif isinstance(order, Tell):
+            self._tell(run, order.verb)
+        elif isinstance(order, Change):
+            run.update(**order.settings)
+            self.say("")
+        else:
+            run.inject(order.fault)
+            self.say("")
+
+    def _tell(self, run: Run, verb: str) -> None:
+        if verb == "stop":
+            self._turn("stopping")
+            run.stop()
+        elif verb == "pause":
+            run.pause()
+        elif run.state == "paused":
+            run.resume()
+        self.say("")
+
+    def _clear(self) -> None:
+        if self.phase != "idle":
+            self.say("Stop the comparison before clearing it.")
+            return
+        self.runs = ()
+        self.error = ""
+        self.say("")
+
+    def _begin(self, wish: Wish) -> None:
+        self.error = ""
+        self._target = wish.settings.get("target")
+        self.say("")
+        self._comparing = threading.Thread(target=self._compare, args=(wish,), name="scaleml-lab-compare", daemon=True)
+        self._comparing.start()
+
+    def _compare(self, wish: Wish) -> None:
+        try:
+            model, X, y = wish.data()
+            if not self._told_to_stop:
+                compare(model, X, y, wish.trials, on_run=self._on_run, **wish.settings)
+        except Exception as error:  # noqa: BLE001  a failing model is shown, and the lab stays alive
+            if not self._told_to_stop:
+                self.error = f"{type(error).__name__}: {error}"
+        finally:
+            self._turn("idle")
+
+    def _on_run(self, run: Run, rows: int) -> None:
+        self.runs = (*self.runs, run)
+        self._turn("stopping" if self._told_to_stop else "running")
+        if self._told_to_stop:
+            run.stop()
+
+    def _turn(self, phase: str) -> None:
+        with self._lock:
+            self.phase = phase
+            self._lock.notify_all()
+        self._changed()
+
+    def say(self, note: str) -> None:
+        self.note = note
+        self._changed()

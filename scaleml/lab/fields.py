@@ -1,0 +1,200 @@
+"""One control for one field of a dataclass, chosen by the field's type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import ipywidgets as widgets
+
+from scaleml.lab import kinds
+
+NONE = "none"
+DEPTH = 2
+"""How deep a choice may stand in a choice: a codec around a codec, and no further."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A control and what it stands for.
+
+    Parameters
+    ----------
+    name : str
+        The dataclass field's.
+    box : Widget
+        What is shown.
+    read : callable
+        Returns the value; raises ValueError for what is none.
+    write : callable
+        Shows a value.
+    """
+
+    name: str
+    box: widgets.Widget
+    read: Callable[[], Any]
+    write: Callable[[Any], None]
+
+
+def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> Field | None:
+    """Return the control of one field, or None for a type that no control can give.
+
+    Parameters
+    ----------
+    kind : type
+        The dataclass; its docstring may name the choices of a text: ``consistency : {"bsp", "async"}``.
+    name, hint, start
+        Of the field; `start` may be ``MISSING``.
+    """
+    inner, optional = _without_none(hint)
+    choices = get_args(inner) if get_origin(inner) is Literal else ()
+    if inner is str and not choices:
+        choices = _documented(kind, name)
+    if choices:
+        return _choice(name, [*choices, *([None] if optional and None not in choices else [])], start)
+    if inner is bool and not optional:
+        return _switch(name, start)
+    if inner in (int, float):
+        return _number(name, inner, optional, start)
+    if inner is str:
+        return _text(name, optional, start)
+    if get_origin(inner) is tuple and get_args(inner) == (int, ...):
+        return _numbers(name, start)
+    if isinstance(inner, type) and depth < DEPTH:
+        return _nested(name, inner, optional, start, depth)
+    return None
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    """Take the None out of a union; a union of several others stays as it is."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint, False
+    others = [part for part in get_args(hint) if part is not NoneType]
+    return (others[0] if len(others) == 1 else hint), len(others) < len(get_args(hint))
+
+
+def _documented(kind: type, name: str) -> tuple[str, ...]:
+    """Return the choices that a numpydoc docstring gives for a text."""
+    found = re.search(rf"^\s*{name} : \{{(.*?)\}}", kind.__doc__ or "", re.MULTILINE)
+    return tuple(re.findall(r"[\"']([^\"']+)[\"']", found[1])) if found else ()
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def narrow(width: str = "76px") -> widgets.Layout:
+    """Return the layout of a small input."""
+    return widgets.Layout(width=width, margin="0 2px")
+
+
+def labelled(name: str, control: widgets.Widget) -> widgets.Widget:
+    """Return a control with its label before it, as one box that is never torn apart."""
+    label = widgets.Label(_label(name), layout=widgets.Layout(width="auto", margin="0 2px 0 0"))
+    return widgets.HBox(
+        [label, control], layout=widgets.Layout(width="auto", margin="0 10px 0 0", align_items="center")
+    )
+
+
+def above(name: str, control: widgets.Widget) -> widgets.Widget:
+    """Return a control with its label above it."""
+    label = widgets.HTML(f'<span class="scaleml-head">{_label(name)}</span>')
+    return widgets.VBox([label, control], layout=widgets.Layout(width="auto", margin="0 8px 0 0"))
+
+
+def _choice(name: str, choices: Sequence[Any], start: Any) -> Field:
+    options = [(NONE if choice is None else str(choice), choice) for choice in choices]
+    value = start if start in choices else choices[0]
+    control = widgets.Dropdown(options=options, value=value, layout=narrow("auto"))
+    return Field(name, labelled(name, control), lambda: control.value, lambda given: _set(control, given))
+
+
+def _switch(name: str, start: Any) -> Field:
+    control = widgets.Checkbox(value=start is True, description=_label(name), indent=False, layout=narrow("auto"))
+    return Field(name, control, lambda: bool(control.value), lambda given: _set(control, bool(given)))
+
+
+def _number(name: str, kind: type, optional: bool, start: Any) -> Field:
+    if optional:
+        return _typed(name, start, lambda text: _parse(name, kind, text) if text else None, NONE)
+    first = start if start is not MISSING else (2 if kind is int else 0.1)
+    control: Any = (widgets.IntText if kind is int else widgets.FloatText)(value=first, layout=narrow())
+    return Field(name, labelled(name, control), lambda: kind(control.value), lambda given: _set(control, given))
+
+
+def _text(name: str, optional: bool, start: Any) -> Field:
+    return _typed(name, start, lambda text: text or (None if optional else ""), NONE if optional else "")
+
+
+def _numbers(name: str, start: Any) -> Field:
+    def read(text: str) -> tuple[int, ...]:
+        return tuple(_parse(name, int, part) for part in text.replace(",", " ").split())
+
+    shown = ", ".join(map(str, start)) if start is not MISSING else ""
+    return _typed(name, shown, read, "none", "110px")
+
+
+def _typed(name: str, start: Any, read: Callable[[str], Any], empty: str, width: str = "76px") -> Field:
+    """Make a control of free text, which `read` understands."""
+
+    def show(value: Any) -> str:
+        if isinstance(value, tuple):
+            return ", ".join(map(str, value))
+        return "" if value is None or value is MISSING else str(value)
+
+    control = widgets.Text(value=show(start), placeholder=empty, layout=narrow(width))
+    return Field(
+        name,
+        labelled(name, control),
+        lambda: read(control.value.strip()),
+        lambda given: _set(control, show(given)),
+    )
+
+
+def _parse(name: str, kind: type, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "an integer" if kind is int else "a number"
+        raise ValueError(f"{_label(name)}: {text!r} is not {wanted}") from None
+
+
+def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Field | None:
+    """Make a choice of one of a base's subclasses, each with controls of its own."""
+    from scaleml.lab.form import Form
+
+    found = [kind for kind in kinds.offered(base) if kinds.startable(kind)]
+    if isinstance(start, base) and type(start) not in found:
+        found.append(type(start))
+    if not found:
+        return None
+    forms = [Form(kind, start if type(start) is kind else None, depth=depth + 1) for kind in found]
+    empty = [NONE] if optional else []
+    names = [*empty, *(kind.__name__ for kind in found)]
+    at = len(empty) + found.index(type(start)) if type(start) in found else 0
+    menu = widgets.Dropdown(options=names, index=at, layout=narrow("auto"))
+    pages = [*([widgets.HBox()] if optional else []), *(form.box for form in forms)]
+    stack = widgets.Stack(pages, selected_index=at, layout=widgets.Layout(width="auto"))
+    # In the browser: the page turns also while the kernel is busy.
+    widgets.jslink((menu, "index"), (stack, "selected_index"))
+
+    def read() -> Any:
+        chosen = menu.index - len(empty)
+        return None if chosen < 0 else forms[chosen].value()
+
+    def write(value: Any) -> None:
+        chosen = -1 if value is None else found.index(type(value))
+        menu.index = stack.selected_index = chosen + len(empty)
+        if value is not None:
+            forms[chosen].show(value)
+
+    box = widgets.HBox([labelled(name, menu), stack], layout=widgets.Layout(flex_flow="row wrap", width="auto"))
+    return Field(name, box, read, write)
+
+
+def _set(control: Any, value: Any) -> None:
+    if control.value != value:
+        control.value = value

@@ -1,0 +1,265 @@
+"""The lab: choose, run, watch, steer and break strategies in a notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final, final
+
+import ipywidgets as widgets
+
+from scaleml.engine.cluster import embedded_size
+from scaleml.lab import style
+from scaleml.lab.board import Board
+from scaleml.lab.controller import Clear, Controller, Go, Order, Tell
+from scaleml.lab.publisher import Publisher
+from scaleml.lab.report import living
+from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup
+from scaleml.lab.steering import Steering
+from scaleml.optim import Optimizer
+from scaleml.telemetry import Comparison
+
+_labs: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+
+@final
+class Lab:
+    """Compare strategies live in a notebook: choose, run, watch, steer, break them, and read which one to use.
+
+    The runs are those of `compare`, on real workers; what the buttons do is `Run.pause`, `resume`, `stop`, `update` and
+    `inject`. One lab trains at a time: a new one, as when its cell is run again, stops the runs of those before it.
+
+    Parameters
+    ----------
+    model : Model, optional
+        What is trained. Without one the lab offers some.
+    X, y : as for `compare`, optional
+        The data. Without it the lab offers what scikit-learn ships.
+    client : distributed.Client, optional
+        Default: the current one, else an embedded cluster.
+    strategies : sequence of Strategy or Trial, optional
+        What is ticked at first; all others that `scaleml.strategies` exports stand below.
+    workers, batch_size, epochs, target, optimizer
+        First values of the controls; see `compare`.
+    validation, seed
+        As for `compare`.
+    allow_kill : bool
+        Whether processes may be killed that scaleml did not start.
+
+    Attributes
+    ----------
+    widget : ipywidgets.Widget
+        All of it, to be put into other widgets.
+
+    Raises
+    ------
+    ImportError
+        Without ipywidgets and bqplot, which come with the extra ``lab``.
+
+    Examples
+    --------
+    >>> import scaleml
+    >>> lab = scaleml.Lab()
+    >>> lab  # doctest: +SKIP
+    >>> lab.start().wait().verdict  # what the Run button does, and what came of it  # doctest: +SKIP
+    >>> lab.close()
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        X: Any = None,
+        y: Any = None,
+        *,
+        client: Any = None,
+        strategies: Sequence[Any] | None = None,
+        workers: int | None = None,
+        batch_size: int = 256,
+        epochs: int = 60,
+        target: float | None = None,
+        optimizer: Optimizer = DEFAULT_OPTIMIZER,
+        validation: Any = 0.2,
+        seed: int = 0,
+        allow_kill: bool = False,
+    ) -> None:
+        if (X is None) != (y is None):
+            raise ValueError(
+                f"{'y' if X is None else 'X'} was given without {'X' if X is None else 'y'}: give both, or neither"
+            )
+        self._allow_kill = allow_kill
+        common = {
+            "workers": (max(2, embedded_size()) if client is None else _size(client)) if workers is None else workers,
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "target": target,
+            "optimizer": optimizer,
+        }
+        self._setup = Setup(model, X, y, strategies, common, {"client": client, "validation": validation, "seed": seed})
+        self._subject: Any = None
+        self._board = Board()
+        self._publisher = Publisher(self._repaint)
+        self._controller = Controller(self._publisher.wake)
+        self._steering = Steering(self._send)
+        self.run_button = _button("Run", "Train under every ticked strategy", "play", "primary")
+        self.stop_button = _button("Stop", "End the run and the comparison", "stop")
+        self.clear_button = _button("Clear", "Forget the runs so far", "trash")
+        self.run_button.on_click(lambda _: self._send(self._go))
+        self.stop_button.on_click(lambda _: self._send(lambda: Tell("stop")))
+        self.clear_button.on_click(lambda _: self._send(Clear))
+        self.widget = self._arranged()
+        self._display_id = secrets.token_hex(16)
+        self._shown = False
+        self._repaint()
+        for other in list(_labs):
+            other._controller.submit(Tell("stop"))
+        _labs.add(self)
+
+    # What a cell can do.
+
+    @property
+    def result(self) -> Comparison:
+        """All runs so far, compared: the table, the verdict, the pictures."""
+        return self._controller.result
+
+    @property
+    def runs(self) -> tuple[Any, ...]:
+        """The runs so far, the live one last."""
+        return self._controller.runs
+
+    @property
+    def running(self) -> bool:
+        """Whether a comparison is under way."""
+        return self._controller.phase != "idle"
+
+    def start(self) -> Lab:
+        """Do what the Run button does; returns at once.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a control whose value breaks its rule.
+        """
+        self._controller.submit(self._go())
+        return self
+
+    def pause(self) -> None:
+        """Park the ranks of the live run; returns at once."""
+        self._controller.submit(Tell("pause"))
+
+    def resume(self) -> None:
+        """Go on after a pause; returns at once."""
+        self._controller.submit(Tell("resume"))
+
+    def stop(self) -> None:
+        """End the live run and the comparison; returns at once."""
+        self._controller.submit(Tell("stop"))
+
+    def clear(self) -> None:
+        """Forget the runs so far; returns at once."""
+        self._controller.submit(Clear())
+
+    def wait(self, timeout: float | None = None) -> Comparison:
+        """Wait for the end of the comparison and return it; Ctrl-C stops it cleanly and returns what there is.
+
+        Raises
+        ------
+        TimeoutError
+            When it is still under way after `timeout` seconds.
+        """
+        try:
+            if not self._controller.wait(timeout):
+                raise TimeoutError(f"the comparison still runs after {timeout} s; stop() ends it")
+        except KeyboardInterrupt:
+            self.stop()
+            self._controller.wait()
+        self._keep()
+        return self.result
+
+    async def wait_async(self) -> Comparison:
+        """Wait without blocking the kernel: buttons work meanwhile, on every kernel."""
+        while self.running:
+            await asyncio.sleep(0.05)
+        self._keep()
+        return self.result
+
+    def close(self) -> None:
+        """Stop what runs and take the lab off the page."""
+        self._controller.close()
+        self._publisher.close()
+        _labs.discard(self)
+        for part in _all_of(self.widget):
+            part.close()
+
+    # What the page shows.
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        self._shown = True
+        display(self._repr_mimebundle_(), raw=True, display_id=self._display_id)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return living(self.widget, self.result, "choose strategies and press Run." if not self.runs else "")
+
+    def _keep(self) -> None:
+        """Put what was found into the outputs of the notebook, for the saved file; on the main thread."""
+        if self._shown and self.runs:
+            from IPython.display import update_display
+
+            update_display(self._repr_mimebundle_(), raw=True, display_id=self._display_id)
+
+    def _arranged(self) -> widgets.Widget:
+        self._sheet = widgets.HTML(style.SHEET, layout=widgets.Layout(display="none"))
+        buttons = [self.run_button, self._steering.pause, self._steering.resume, self.stop_button, self.clear_button]
+        row = widgets.HBox(buttons, layout=widgets.Layout(flex_flow="row wrap"))
+        setup, steering = widgets.VBox([self._setup.box]), widgets.VBox([self._steering.box])
+        for card in (setup, steering):
+            card.add_class("scaleml-card")
+        whole = widgets.VBox([self._sheet, setup, row, steering, self._board.box])
+        whole.add_class("scaleml-lab")
+        return whole
+
+    # What callbacks do: validate, queue, return.
+
+    def _send(self, order: Callable[[], Order]) -> None:
+        try:
+            self._controller.submit(order())
+        except (ValueError, TypeError) as error:
+            self._controller.say(str(error))
+
+    def _go(self) -> Order:
+        wish = self._setup.wish()
+        return Go(wish)
+
+    # What the publisher's thread does.
+
+    def _repaint(self) -> bool:
+        controller = self._controller
+        busy = controller.phase != "idle"
+        self._board.show(controller)
+        self._steering.follow(controller.live)
+        for control in (self.run_button, self.clear_button, *self._setup.controls):
+            if control.disabled != busy:
+                control.disabled = busy
+        if self.stop_button.disabled == busy:
+            self.stop_button.disabled = not busy
+        return busy
+
+
+def _size(client: Any) -> int:
+    return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+
+def _button(text: str, hint: str, icon: str, style: str = "") -> Any:
+    return widgets.Button(
+        description=text, tooltip=hint, icon=icon, button_style=style, layout=widgets.Layout(width="auto")
+    )
+
+
+def _all_of(widget: Any) -> list[Any]:
+    found = [widget]
+    for child in getattr(widget, "children", ()):
+        found += _all_of(child)
+    return found

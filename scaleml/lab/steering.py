@@ -1,0 +1,130 @@
+"""What can be done to a run while it lives: change its settings, break its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+import ipywidgets as widgets
+
+from scaleml import faults
+from scaleml.lab import kinds
+from scaleml.lab.controller import Break, Change, Order, Tell
+from scaleml.lab.fields import labelled, narrow
+from scaleml.lab.form import Form
+from scaleml.strategies import Strategy
+
+HIDDEN = ("rank", "step", "until")
+"""Fields of a fault that the lab fills in: the rank chosen, from now on, until the end."""
+FIRST = {"factor": 4.0, "seconds": 0.05, "bytes_per_second": 1e6, "to": 0}
+"""What the settings of a fault are at first."""
+
+
+@final
+class Steering:
+    """Controls of the live run.
+
+    Parameters
+    ----------
+    send : callable
+        Takes an order, or says why there is none.
+    """
+
+    def __init__(self, send: Callable[[Callable[[], Order]], None]) -> None:
+        self._send = send
+        self._run: Any = None
+        self.pause = _button("Pause", "Park all ranks at one step boundary", "pause")
+        self.resume = _button("Resume", "Go on after a pause", "play")
+        self.rate = widgets.FloatText(value=0.1, layout=narrow())
+        self.batch = widgets.BoundedIntText(value=256, min=1, max=2**31 - 1, layout=narrow())
+        self.change_rate = _button("Set", "From the next common step on")
+        self.change_batch = _button("Set", "From the next common step on")
+        self.strategies = {kind.__name__: Form(kind) for kind in kinds.offered(Strategy) if kinds.startable(kind)}
+        self.strategy, self._pages, strategy_box = _pages("strategy", self.strategies)
+        self.change_strategy = _button("Set", "From the next common step on")
+        offered = [kind for kind in kinds.offered(faults.Fault) if kind is not faults.Kill]  # that has its own button
+        self.faults = {kind.__name__: Form(kind, leave_out=HIDDEN, first=FIRST) for kind in offered}
+        self.fault, _, fault_box = _pages("fault", self.faults)
+        self.rank = widgets.Dropdown(options=[0], layout=narrow("60px"))
+        self.inject = _button("Inject", "Break it for real", "bolt")
+        self.kill = _button("Kill", "SIGKILL of this rank's process", "times", "danger")
+        self.pause.on_click(lambda _: send(lambda: Tell("pause")))
+        self.resume.on_click(lambda _: send(lambda: Tell("resume")))
+        self.change_rate.on_click(lambda _: send(lambda: Change({"learning_rate": self.rate.value})))
+        self.change_batch.on_click(lambda _: send(lambda: Change({"batch_size": self.batch.value})))
+        self.change_strategy.on_click(lambda _: send(self._new_strategy))
+        self.inject.on_click(lambda _: send(self._fault))
+        self.kill.on_click(lambda _: send(lambda: Break(faults.Kill(rank=self.rank.value, step=0))))
+        wrap = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
+        self.box = widgets.VBox(
+            [
+                widgets.HBox(
+                    [
+                        labelled("learning rate", self.rate), self.change_rate,
+                        labelled("batch", self.batch), self.change_batch,
+                        strategy_box, self.change_strategy,
+                    ],
+                    layout=wrap,
+                ),
+                widgets.HBox([labelled("rank", self.rank), fault_box, self.inject, self.kill], layout=wrap),
+            ]
+        )  # fmt: skip
+
+    def follow(self, run: Any) -> None:
+        """Stand for this run, or for none; called by the publisher's thread."""
+        live = run is not None
+        paused = live and run.state == "paused"
+        for control in (self.change_rate, self.change_batch, self.change_strategy, self.inject, self.kill):
+            _switch(control, live)
+        _switch(self.pause, live and not paused)
+        _switch(self.resume, paused)
+        if live and run is not self._run:
+            self._run = run
+            self._adopt(run)
+
+    def _adopt(self, run: Any) -> None:
+        """Show what the run was started with."""
+        self.rate.value = run.plan.optimizer.learning_rate
+        self.batch.value = run.plan.batch_size
+        if len(self.rank.options) != run.workers:
+            self.rank.options = list(range(run.workers))
+            self.rank.value = run.workers - 1
+        name = type(run.plan.strategy).__name__
+        if name in self.strategies and self.strategies[name].kind is type(run.plan.strategy):
+            self.strategy.value = name
+            self._pages.selected_index = self.strategy.index
+            self.strategies[name].show(run.plan.strategy)
+
+    def _new_strategy(self) -> Order:
+        return Change({"strategy": self.strategies[self.strategy.value].value()})
+
+    def _fault(self) -> Order:
+        form = self.faults[self.fault.value]
+        return Break(form.kind(rank=self.rank.value, step=0, **form.read()))
+
+
+def _pages(name: str, forms: dict[str, Form]) -> tuple[Any, Any, widgets.Widget]:
+    menu = widgets.Dropdown(options=list(forms), layout=narrow("auto"))
+    stack = widgets.Stack([form.box for form in forms.values()], selected_index=0, layout=widgets.Layout(width="auto"))
+    widgets.jslink((menu, "index"), (stack, "selected_index"))
+    return (
+        menu,
+        stack,
+        widgets.HBox([labelled(name, menu), stack], layout=widgets.Layout(flex_flow="row wrap", align_items="center")),
+    )
+
+
+def _button(text: str, hint: str, icon: str = "", style: str = "") -> Any:
+    return widgets.Button(
+        description=text,
+        tooltip=hint,
+        icon=icon,
+        button_style=style,
+        disabled=True,
+        layout=widgets.Layout(width="auto"),
+    )
+
+
+def _switch(control: Any, on: bool) -> None:
+    if control.disabled == on:
+        control.disabled = not on

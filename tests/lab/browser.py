@@ -1,0 +1,192 @@
+"""A real JupyterLab in a headless Chromium: one server and one browser for all tests, one page a notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SLOW = 90_000
+"""Milliseconds that anything may take on a loaded machine."""
+
+
+@dataclass
+class Jupyter:
+    """A JupyterLab server on a folder, and a browser to look at it."""
+
+    folder: Path
+    url: str
+    browser: Any
+    server: Any
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """The kernels that live."""
+        with urllib.request.urlopen(f"{self.url}/api/kernels", timeout=30) as answer:
+            return list(json.load(answer))
+
+    @contextlib.contextmanager
+    def notebook(
+        self, name: str, cells: Sequence[str], size: tuple[int, int] = (1440, 1400), path: str = "lab/tree"
+    ) -> Iterator[Notebook]:
+        """Write a notebook of these cells, open it, run all of it; its kernel ends with the block."""
+        write(self.folder / f"{name}.ipynb", cells)
+        page = self.browser.new_page(viewport={"width": size[0], "height": size[1]})
+        shown = Notebook(page, self, f"{self.url}/{path}/{name}.ipynb")
+        page.on("console", shown.heard)
+        page.on("pageerror", lambda error: shown.errors.append(str(error)))
+        try:
+            shown.open("?reset" if path == "lab/tree" else "")
+            yield shown
+        except BaseException:
+            shown.picture(self.folder / "failed.png")
+            raise
+        finally:
+            page.close()
+            for kernel in self.kernels():
+                call = urllib.request.Request(f"{self.url}/api/kernels/{kernel['id']}", method="DELETE")
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(call, timeout=30).close()
+
+
+@dataclass
+class Notebook:
+    """An open notebook."""
+
+    page: Any
+    jupyter: Jupyter
+    address: str
+    errors: list[str] = field(default_factory=list)
+
+    def heard(self, message: Any) -> None:
+        """Keep what the browser's console calls an error."""
+        if message.type == "error" and "favicon" not in message.text and "404" not in message.text:
+            self.errors.append(message.text)
+
+    def open(self, query: str = "") -> None:
+        """Load the page and wait for its kernel."""
+        self.page.goto(self.address + query)
+        self.page.locator(".jp-Notebook").first.wait_for(timeout=SLOW)
+        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(
+            state="attached", timeout=SLOW
+        )
+
+    def run_all(self) -> None:
+        """Run all cells; again where the kernel was not listening yet."""
+        for _ in range(5):
+            asked = self.page.locator(".jp-Dialog button.jp-mod-accept")
+            if asked.count():  # which kernel, where the page has not connected to the one it started
+                asked.first.click()
+            self.page.get_by_role("menuitem", name="Run", exact=True).first.click()
+            self.page.locator('li.lm-Menu-item[data-command="runmenu:run-all"]').click()
+            with contextlib.suppress(Exception):
+                self.page.wait_for_function(
+                    "() => [...document.querySelectorAll('.jp-InputPrompt')].some(one => /[*0-9]/.test(one.innerText))",
+                    timeout=5_000,
+                )
+                return
+        raise AssertionError("the cells did not run")
+
+    def wait(self, text: str) -> None:
+        """Wait until a text is visible in some output."""
+        self.page.locator(".jp-OutputArea-output, .jp-RenderedHTMLCommon").get_by_text(re.compile(text)).first.wait_for(
+            timeout=SLOW
+        )
+
+    def press(self, text: str) -> None:
+        """Click the button of that name."""
+        self.page.locator(f'button.widget-button:has-text("{text}"):not([disabled])').first.click(timeout=SLOW)
+
+    def picture(self, path: Path) -> None:
+        """Save what is seen."""
+        self.page.screenshot(path=str(path))
+
+    def tracebacks(self) -> list[str]:
+        """What cells show of errors."""
+        return list(
+            self.page.locator(
+                '.jp-OutputArea-output[data-mime-type*="error"], [data-mime-type*="stderr"]'
+            ).all_inner_texts()
+        )
+
+
+def write(path: Path, cells: Sequence[str]) -> Path:
+    """Write a notebook with a kernel: without one a dialog would ask for it."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = [
+        {"cell_type": "code", "id": f"cell-{i}", "metadata": {}, "source": text, "outputs": [], "execution_count": None}
+        for i, text in enumerate(cells)
+    ]
+    content = {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@contextlib.contextmanager
+def jupyter(folder: Path, python: str = sys.executable, theme: str = "JupyterLab Light") -> Iterator[Jupyter]:
+    """Start JupyterLab on a folder and a browser; both end with the block."""
+    from playwright.sync_api import sync_playwright
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = folder / ".jupyter-home"
+    _save_settings(settings / "settings" / "@jupyterlab" / "apputils-extension", theme)
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(settings / "config"),
+        "JUPYTER_DATA_DIR": str(settings / "data"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),
+        "JUPYTERLAB_SETTINGS_DIR": str(settings / "settings"),
+    }
+    with open(folder / "server.log", "wb") as log:
+        command = [python, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}"]
+        command += ["--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
+        command += ["--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]
+        command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _await(url, server, folder / "server.log")
+        with sync_playwright() as tools:
+            browser = tools.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
+            try:
+                yield Jupyter(folder, url, browser, server)
+            finally:
+                browser.close()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _save_settings(folder: Path, theme: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    (folder / "notification.jupyterlab-settings").write_text(json.dumps(news))
+
+
+def _await(url: str, server: Any, log: Path) -> None:
+    until = time.monotonic() + SLOW / 1000
+    while time.monotonic() < until and server.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{url}/api", timeout=5).close()
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
