@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import proxy
 
 from scaleml.comm import Aborted
+from scaleml.comm.reducing import placement
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
 from scaleml.strategies import Strategy
 
@@ -131,7 +132,7 @@ class Obeying:
             loop.mean(loop.w)
         if not loop.strategy.replicated:
             self._replicate()
-        loop.strategy = strategy
+        loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
         strategy.begin(loop.w, loop.state)
 
     def _replicate(self) -> None:

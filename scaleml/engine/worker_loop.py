@@ -10,6 +10,7 @@ from weakref import WeakMethod
 
 import numpy as np
 
+from scaleml.comm.reducing import placement
 from scaleml.compression import Stamp
 from scaleml.data.shards import Batches
 from scaleml.engine.apart import train_apart
@@ -74,7 +75,9 @@ class WorkerLoop:
     ) -> None:
         self.plan = plan
         self.group = group
-        self.strategy = plan.strategy
+        self.strategy = plan.strategy.fitted(
+            plan.network.size * plan.network.dtype.itemsize, placement(group.mesh.hosts, group.ranks)
+        )
         self.mailbox = mailbox
         self.report = report
         self.recorder = recorder
@@ -127,7 +130,7 @@ class WorkerLoop:
         self._warm_up()
         self.group.barrier()
         self.recorder.begin(clock())
-        self.report("entered")
+        self.report("entered", topology=getattr(self.strategy, "topology", None))
         self.evaluation.at(self.w, 0)
         if self.pace is not None:
             train_apart(self, self.pace)
@@ -138,7 +141,7 @@ class WorkerLoop:
             self.evaluation.at(self.w, self.step)
             if self.pace is None and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
-            elif self.servers is not None and self.plan.stop is not None and self._lacks_an_epoch:
+            elif self.pace is not None and self.plan.stop is not None and self._lacks_an_epoch:
                 self.progress.decide(self.w, self.state, shared=False, epochs=1)
         return outcome_of(self)
 
@@ -149,7 +152,7 @@ class WorkerLoop:
 
     @property
     def _lacks_an_epoch(self) -> bool:
-        """Whether the last epoch with servers has not been looked at: the servers' last evaluation is the one at the end."""
+        """Whether the last epoch of an asynchronous run has not been looked at: its evaluation is the one at the end."""
         ended = self.stopping or self.progress.converged
         return not ended and len(self.progress.losses) < self.plan.epochs
 

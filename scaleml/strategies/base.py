@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Protocol
 
@@ -103,6 +103,10 @@ class Strategy(ABC):
         """Return the roles this strategy needs for ``workers`` ranks that train."""
         return Layout(workers)
 
+    def fitted(self, nbytes: int, hosts: Sequence[int]) -> Strategy:
+        """Return what is used for parameters of ``nbytes`` bytes on hosts with so many ranks each: itself, or with choices made."""
+        return self
+
     def commits(self, step: int) -> bool:
         """Whether all ranks hold the same parameters after step ``step`` (counted from 0)."""
         return True
@@ -135,10 +139,10 @@ class Strategy(ABC):
         """Take one step, in place."""
 
 
-def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None) -> None:
+def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None, topology: str = "direct") -> None:
     """Sum the gradient ``g`` (P + 3,) over the ranks, in place: through ``codec`` where there is one, its tail always exactly."""
     if codec is None:
-        ctx.group.allreduce(g)
+        ctx.group.allreduce(g, topology)
         return
     tail = g[-TAIL:]
     ctx.group.allreduce(tail)

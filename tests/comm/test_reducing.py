@@ -32,9 +32,9 @@ def hosts_of(kind, size):
 @pytest.mark.parametrize("size", RANKS)
 def test_every_algorithm_sums(algorithm, size, way):
     def rank(group):
-        for kind in ("one", "two", "uneven", "each") if algorithm == "hierarchical" else ("one",):
-            part = group.split(0)
-            apart(part, hosts_of(kind, size) if way["shared_memory"] else range(size))
+        shared = way["shared_memory"]
+        for kind in ("one", "two", "uneven", "each") if algorithm == "hierarchical" and shared else ("one",):
+            part = apart(group.split(0), hosts_of(kind if shared else "each", size))
             for n in LENGTHS:
                 check(part, n, "float32")
             check(part, 1001, "int64")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scaleml.comm.link import INLINE
+
 HALVING_FROM = 9
 """Ranks from which short vectors go by halving and doubling."""
 
@@ -33,4 +35,10 @@ def choose(nbytes: int, hosts: Sequence[int]) -> str:
     >>> choose(4_000_000, (2,)), choose(4_000_000, (1, 1, 1)), choose(4_000_000, (2, 2))
     ('direct', 'ring', 'hierarchical')
     """
-    return "direct"
+    if len(hosts) == 1 or sum(hosts) < 3:
+        return "direct"
+    if len(hosts) < sum(hosts):
+        return "hierarchical"
+    if nbytes <= INLINE:
+        return "halving" if len(hosts) >= HALVING_FROM else "direct"
+    return "ring"
