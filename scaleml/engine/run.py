@@ -129,6 +129,10 @@ class Run:
         times = [clocks[ranks < self.workers], self.history.evaluations["time"]]  # a server's clock is no training time
         return float(max((column.max() for column in times if len(column)), default=0.0))
 
+    def peek(self) -> Any:
+        """Return the parameters that rank 0 kept last, (P,); None unless the run keeps them and still trains."""
+        return self._driver.peek()
+
     # What it can be told.
 
     @seceded()
@@ -250,13 +254,6 @@ class Run:
         return bundle(self.summary(), run_fragment(self), self.plot)
 
     # How it works.
-
-    def on_notes(self, rows: bytes, evaluations: list[Any]) -> None:
-        """Take in what a rank noted; called from Dask's event loop."""
-        if rows:
-            self.history.append_bytes(rows)
-        for evaluation in evaluations:
-            self.history.add_evaluation(*evaluation)
 
     def on_change(self) -> None:
         """Wake whoever waits; called from the driver's thread."""

@@ -74,6 +74,8 @@ class Plan:
     """Whether gradients are divided by a batch's rows, not by its weight: no bias where weights differ, mean weight 1."""
     keep_end: bool = False
     """Whether the outcome says where training could go on from."""
+    snapshots: bool = False
+    """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
 
     @cached_property
     def rows(self) -> int:

@@ -50,7 +50,7 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
         facts=facts,
         own_cluster=own_cluster,
     )
-    driver.start(run.on_notes, run.history.mark, run.on_change)
+    driver.start(run.history.take, run.history.mark, run.on_change)
     return run
 
 
@@ -100,6 +100,7 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         start=settings.begin,
         steps=None if settings.steps is None else settings.steps(rows),
         keep_end=settings.keep_end,
+        snapshots=settings.snapshots,
         by_rows=settings.by_rows,
     )
     check_sparse(plan.strategy, plan.why_dense)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter as clock
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -101,7 +102,7 @@ class WorkerLoop:
         self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
         self.pace = self.servers or self.shared
         self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
-        self.suffering = Suffering(plan.faults, group, self.gradients, self.mark)
+        self.suffering = Suffering(plan.faults, group, self.gradients, mark=WeakMethod(self.mark))
         self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
 
@@ -126,12 +127,25 @@ class WorkerLoop:
             self._evaluation.at(self.w, self.step)
             if self.pace is None and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+            elif self.servers is not None and self.plan.stop is not None and self._lacks_an_epoch:
+                self.progress.decide(self.w, self.state, shared=False, epochs=1)
         return outcome_of(self)
 
     @property
     def steps(self) -> int:
         """Steps so far."""
         return self.step
+
+    @property
+    def _lacks_an_epoch(self) -> bool:
+        """Whether the last epoch with servers has not been looked at: the servers' last evaluation is the one at the end."""
+        ended = self.stopping or self.progress.converged
+        return not ended and len(self.progress.losses) < self.plan.epochs
+
+    @property
+    def last_evaluated(self) -> Any:
+        """The parameters that were evaluated last."""
+        return self._evaluation.kept
 
     def last_good(self) -> Any:
         """Return the parameters of the last good step."""

@@ -47,6 +47,7 @@ class Recorder:
         self._since = self.due = 0.0
         self._rows: deque[tuple[float, ...]] = deque()
         self._evaluations: deque[tuple[float, ...]] = deque()
+        self._epochs: deque[tuple[float, ...]] = deque()
 
     def begin(self, now: float) -> None:
         """Start the training clock."""
@@ -114,6 +115,14 @@ class Recorder:
     def evaluated(self, time: float, samples: float, step: int, loss: float, score: float) -> None:
         """Note a held-out evaluation."""
         self._evaluations.append((time, samples, step, loss, score))
+
+    def epoch_over(self, number: int, loss: float, score: float, is_last: bool) -> None:
+        """Note the end of an epoch; see `History.add_epoch`."""
+        self._epochs.append((number, loss, score, is_last))
+
+    def drain_epochs(self) -> list[tuple[float, ...]]:
+        """Return all new ends of epochs."""
+        return _empty(self._epochs)
 
     def drain(self) -> tuple[bytes, list[tuple[float, ...]]]:
         """Return all new rows, packed as float64, and all new evaluations."""
