@@ -97,8 +97,9 @@ def test_the_slow_rank_is_blamed(train, strategy):
     assert ledger.compute[1] > 5 * max(ledger.compute[0], ledger.compute[2]), "the fault did not happen"
     assert ledger.slow == 1
     assert (ledger.waits[[0, 2], 1] > 0.4 * ledger.wall[[0, 2]]).all()
-    assert ledger.waits[1].sum() < 0.2 * ledger.wall[1]
-    assert {text.split(" for ")[1] for text in ledger.blame(0.3)} == {"rank 1"}
+    assert ledger.waits[1, :3].sum() < 0.2 * ledger.wall[1]
+    blamed = {text.partition(" for ")[2].partition(" for ")[0] for text in ledger.blame(0.3) if "server" not in text}
+    assert blamed == {"rank 1"}
     assert ledger.slow_sentence().startswith("rank 1 held up the others")
 
 
@@ -132,7 +133,7 @@ def test_evaluations_are_no_training_time(monkeypatch, strategy):
 @pytest.mark.parametrize("strategy", [*STRATEGIES, Hogwild()], ids=repr)
 def test_the_time_of_a_pause_is_no_training_time(strategy):
     x, y = digits()
-    pause = 1.0
+    pause = 2.0
 
     def hook(rank, step, mailbox):
         if rank == 0 and step == 5:
