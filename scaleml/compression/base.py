@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from time import perf_counter as clock
 from typing import Any, ClassVar, Final, Protocol, final
 
 import numpy as np
@@ -56,6 +57,7 @@ class Ranks(Protocol):
 
     rank: int
     size: int
+    meter: Any
 
     def part(self, rank: int, n: int) -> tuple[int, int]:
         """Return the part of `n` items that a rank sums."""
@@ -149,6 +151,8 @@ class Codec(ABC):
         if not weight:
             g[:] = 0
             return
+        begin, meter = clock(), group.meter
+        inside = meter.comm + meter.wait
         before = float(state.get(PREFIX + "weight", (weight,))[0])
         state[PREFIX + "weight"] = np.array([weight])
         factor = weight / before
@@ -157,6 +161,8 @@ class Codec(ABC):
             p *= factor
         p += g
         self._sum(p, g, group, state, stamp, factor)
+        # Coding is part of what communication costs; what the group itself did has been counted.
+        meter.comm += clock() - begin - (meter.comm + meter.wait - inside)
 
     @final
     def encode_next(self, x: Array, state: dict[str, Array], stamp: Stamp) -> Array:
