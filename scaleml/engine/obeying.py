@@ -51,12 +51,16 @@ class Obeying:
     def _announce(self, command: Command, after: int) -> None:
         stamped = command.stamped(after)
         self._loop.group.announce(stamped.number, stamped.encode())
+        if self._loop.pace is not None:
+            self._loop.pace.announced()
 
     def _carrier(self) -> int:
         """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
         loop = self._loop
-        if loop.servers is not None or loop.group.size == 1:
-            return -1  # at once: here ranks have no steps in common
+        if loop.pace is not None:
+            return loop.pace.common_step(loop.step)
+        if loop.group.size == 1:
+            return -1  # at once
         step = loop.step
         while not loop.strategy.commits(step):
             step += 1
@@ -107,7 +111,7 @@ class Obeying:
             loop.optimizer.optimizer = loop.optimizer.optimizer.with_rate(settings["learning_rate"])
             changes.append(f"learning_rate={settings['learning_rate']}")
         if "batch_size" in settings:
-            loop.batch_size = settings["batch_size"]
+            loop.batch_size = loop.gradients.batch_size = settings["batch_size"]
             changes.append(f"batch_size={settings['batch_size']}")
         if "strategy" in settings:
             if not loop.strategy.replicated:

@@ -59,7 +59,7 @@ class Run:
         self.total_samples = driver.plan.epochs * driver.plan.rows
         self.settings = (
             f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
-            f"{driver.plan.rows} rows, {driver.plan.dtype}"
+            f"{driver.plan.rows} rows, {driver.plan.dtype}{driver.plan.form}"
         )
         self.n_params = driver.plan.network.size
         self.placing_seconds = float(facts["placing_seconds"])

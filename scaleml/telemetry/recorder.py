@@ -64,6 +64,16 @@ class Recorder:
         self.excluded += seconds
         self._since += seconds
 
+    def forgive(self, seconds: float) -> None:
+        """Take up to ``seconds`` of the waiting since the last row off the clock: who was waited for was called away."""
+        meter = self.meter
+        seconds = min(seconds, meter.wait)
+        if seconds > 0:
+            left = 1.0 - seconds / meter.wait
+            meter.wait *= left
+            meter.waited[:] = [waited * left for waited in meter.waited]
+            self.exclude(seconds)
+
     def skip(self, seconds: float) -> None:
         """Exclude ``seconds`` that just passed, and what the group spent meanwhile."""
         self.exclude(seconds)
