@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter as clock
 from typing import Any, ClassVar, Final, Protocol, final
 
@@ -39,6 +39,26 @@ class Stamp:
     rank: int = 0
     part: int = 0
     matrices: tuple[tuple[int, int, int], ...] = ()
+
+    def at(self, step: int, rank: int) -> Stamp:
+        """Return the stamp of another step and rank."""
+        return replace(self, step=step, rank=rank)
+
+    def within(self, start: int, stop: int, part: int) -> Stamp:
+        """Return the stamp of a slice of the vector: of each matrix, the whole rows that lie in it.
+
+        Examples
+        --------
+        >>> Stamp(matrices=((0, 6, 4), (28, 5, 2))).within(10, 32, part=1).matrices
+        ((2, 3, 4), (18, 2, 2))
+        """
+        found = []
+        for first, rows, columns in self.matrices:
+            begin = max(0, -(-(start - first) // columns))
+            end = min(rows, (stop - first) // columns)
+            if begin < end:
+                found.append((first + begin * columns - start, end - begin, columns))
+        return replace(self, part=part, matrices=tuple(found))
 
     def random(self) -> np.random.Generator:
         """Return random numbers of this rank, step and part."""
