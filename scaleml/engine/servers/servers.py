@@ -10,6 +10,7 @@ import numpy as np
 from scaleml.engine.evaluation import of_rank_0
 from scaleml.engine.gradients import TAIL, Update
 from scaleml.engine.pace import Pace
+from scaleml.engine.servers.coded import CodedForm
 from scaleml.engine.servers.wire import (
     ASK,
     BYE,
@@ -65,8 +66,10 @@ class Servers(Pace):
         self._update = update
         self._recorder = recorder
         self._sparse = sparse
-        self._form: DenseForm | SparseForm
-        if sparse is None:
+        self._form: DenseForm | SparseForm | CodedForm
+        if plan.strategy.compression is not None:  # type: ignore[attr-defined]  # a ParameterServer
+            self._form = CodedForm(plan, group)
+        elif sparse is None:
             self._form = DenseForm(group, buffer)
         else:
             self._form = SparseForm(group, plan.dtype, sparse.width)
