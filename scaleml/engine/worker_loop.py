@@ -91,6 +91,8 @@ class WorkerLoop:
         self.suffering = Suffering(plan.faults, group, self._gradients, self.mark)
         self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
+        # Given the loop, not holding it: a cycle would keep mapped memory until it is collected.
+        self.on_epoch: Callable[[WorkerLoop], None] | None = None
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -112,15 +114,22 @@ class WorkerLoop:
         if not self.progress.converged or self.servers is not None:
             self._evaluation.at(self.w, self.step)
             if self.servers is None and self.progress.is_due:
-                self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+                self._decide(self.w, shared=self.strategy.replicated)
             elif self.servers is not None and self.plan.stop is not None and self._lacks_an_epoch:
-                self.progress.decide(self.w, self.state, shared=False, epochs=1)
+                self._decide(self.w, shared=False, epochs=1)
         return outcome_of(self)
 
     @property
     def steps(self) -> int:
         """Steps so far."""
         return self.step
+
+    def _decide(self, w: Any, *, shared: bool, epochs: int | None = None) -> bool:
+        """Take in the epoch that is over and tell of it; True if the run is to end; see `Stopping.decide`."""
+        self.progress.decide(w, self.state, shared=shared, epochs=epochs)
+        if self.on_epoch is not None:
+            self.on_epoch(self)
+        return self.progress.converged
 
     @property
     def _lacks_an_epoch(self) -> bool:
@@ -156,7 +165,7 @@ class WorkerLoop:
                     self.note()
                     evaluation.at(self.w, self.step)
                     evaluation.passed(self._rows_done)
-                if self.progress.is_due and self.progress.decide(self.w, self.state, shared=self.strategy.replicated):
+                if self.progress.is_due and self._decide(self.w, shared=self.strategy.replicated):
                     break
             self._take_step()
             committed = self.strategy.commits(self.step - 1)
@@ -217,7 +226,7 @@ class WorkerLoop:
             self.note()
             self._evaluation.of_rank_0(self.w, self.step)
             if self.plan.stop is not None and not self.progress.converged:
-                self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)
+                self._decide(self._evaluation.kept, shared=False, epochs=1)
 
     def note(self) -> None:
         """Write what has gathered into the history."""
