@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 from scaleml.comm import Aborted
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
@@ -29,7 +30,7 @@ class Obeying:
     """
 
     def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
-        self._loop = loop
+        self._loop = proxy(loop)  # no cycle: a loop's memory goes back with it, not when garbage is collected
         self._mailbox = mailbox
         self.applied = 0
 

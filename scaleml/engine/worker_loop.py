@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter as clock
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -88,7 +89,7 @@ class WorkerLoop:
         self._workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
         self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
-        self.suffering = Suffering(plan.faults, group, self._gradients, self.mark)
+        self.suffering = Suffering(plan.faults, group, self._gradients, mark=WeakMethod(self.mark))
         self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
         # Given the loop, not holding it: a cycle would keep mapped memory until it is collected.

@@ -103,12 +103,7 @@ def on_threads(
     lock = threading.Lock()
 
     def report(rank: int) -> Callable[..., None]:
-        def note(kind: str, **facts: Any) -> None:
-            if kind == "applied":
-                with lock:
-                    applied.setdefault(facts["number"], {})[rank] = facts["step"]
-
-        return note
+        return partial(_note, rank, applied, history)
 
     def after_gradient(rank: int, step: int) -> None:
         if rank == 0:
@@ -143,6 +138,13 @@ def on_threads(
 
     outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
     return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
+
+
+def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind: str, **facts: Any) -> None:
+    if kind == "applied":
+        applied.setdefault(facts["number"], {})[rank] = facts["step"]
+    elif kind == "mark":
+        history.mark(**facts)
 
 
 def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[Any]:
