@@ -111,7 +111,7 @@ class Update:
             self.t = t = self.t + 1
             self.optimizer.apply(w, mean, state, t)
             if self._steps is not None and self._steps.l1:
-                self._steps.shrink(w, self._seen, self.optimizer.rate(t, state))
+                self._steps.shrink(w, self._seen, self.optimizer.rate(t, state), state)
         self._recorder.apply += clock() - begin
 
     def mean(self, w: Any, g: Any) -> Any:

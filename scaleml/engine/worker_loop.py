@@ -80,7 +80,7 @@ class WorkerLoop:
         self.gradient = self._gradients.gradient
         self.optimizer = Update(plan, group, recorder)
         self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
-        self.state = plan.optimizer.init(size, plan.dtype)
+        self.state = plan.optimizer.init(size, plan.dtype) | ({} if plan.steps is None else plan.steps.slots())
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
         layout = plan.layout
