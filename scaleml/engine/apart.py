@@ -35,4 +35,4 @@ def _catch_up(loop: WorkerLoop, pace: Pace) -> None:
         loop.note()
         evaluation.at(evaluation.aside(lambda: pace.agreed(loop.w, loop.workers)), loop.step)
         if loop.plan.stop is not None and not loop.progress.converged:
-            loop.progress.decide(evaluation.kept, loop.state, shared=False, epochs=1)
+            loop.decide(evaluation.kept, shared=False, epochs=1)

@@ -146,7 +146,7 @@ class Update:
             rate = self.optimizer.rate(t, state, scale)
             self.optimizer.apply(w, mean, state, t, where, rate)
             if self._steps is not None and self._steps.l1:
-                self._steps.shrink(w, self._seen, rate)
+                self._steps.shrink(w, self._seen, rate, state)
         self._recorder.apply += clock() - begin
 
     def mean(self, w: Any, g: Any) -> Any:

@@ -104,7 +104,7 @@ class WorkerLoop:
             self.gradient = sparse.gradient
         self.optimizer = Update(plan, group, recorder)
         self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
-        self.state = plan.optimizer.init(size, plan.dtype)
+        self.state = plan.optimizer.init(size, plan.dtype) | ({} if plan.steps is None else plan.steps.slots())
         self.strategy.begin(self.w, self.state)
         self.committed = True
         if plan.start is not None:
@@ -119,6 +119,8 @@ class WorkerLoop:
         self.suffering = Suffering(plan.faults, group, self.gradients, mark=WeakMethod(self.mark))
         self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self.workers, self.optimizer, self.evaluation)
+        # Given the loop, not holding it: a cycle would keep mapped memory until it is collected.
+        self.on_epoch: Callable[[WorkerLoop], None] | None = None
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -140,15 +142,22 @@ class WorkerLoop:
         if not self.progress.converged or self.pace is not None:
             self.evaluation.at(self.w, self.step)
             if self.pace is None and self.progress.is_due:
-                self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+                self.decide(self.w, shared=self.strategy.replicated)
             elif self.pace is not None and self.plan.stop is not None and self._lacks_an_epoch:
-                self.progress.decide(self.w, self.state, shared=False, epochs=1)
+                self.decide(self.w, shared=False, epochs=1)
         return outcome_of(self)
 
     @property
     def steps(self) -> int:
         """Steps so far."""
         return self.step
+
+    def decide(self, w: Any, *, shared: bool, epochs: int | None = None) -> bool:
+        """Take in the epoch that is over and tell of it; True if the run is to end; see `Stopping.decide`."""
+        self.progress.decide(w, self.state, shared=shared, epochs=epochs)
+        if self.on_epoch is not None:
+            self.on_epoch(self)
+        return self.progress.converged
 
     @property
     def _lacks_an_epoch(self) -> bool:
@@ -190,13 +199,13 @@ class WorkerLoop:
 
     def _look_at_progress(self) -> bool:
         """Evaluate if that is due; return whether the run is to end."""
-        evaluation, progress = self.evaluation, self.progress
+        evaluation = self.evaluation
         w = self.w if self.committed else evaluation.aside(lambda: self.mean(np.array(self.w)))
         if self._rows_done >= evaluation.due_at:
             self.note()
             evaluation.at(w, self.step)
             evaluation.passed(self._rows_done)
-        return progress.is_due and progress.decide(w, self.state, shared=self.strategy.replicated)
+        return self.progress.is_due and self.decide(w, shared=self.strategy.replicated)
 
     def is_told_to_stop(self) -> bool:
         """Apply the commands that are due at this boundary; return whether one of them was to stop."""
