@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 from scaleml.comm import Aborted
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
@@ -29,7 +30,7 @@ class Obeying:
     """
 
     def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
-        self._loop = loop
+        self._loop = proxy(loop)  # no cycle: a loop's memory goes back with it, not when garbage is collected
         self._mailbox = mailbox
         self.applied = 0
 
@@ -50,12 +51,16 @@ class Obeying:
     def _announce(self, command: Command, after: int) -> None:
         stamped = command.stamped(after)
         self._loop.group.announce(stamped.number, stamped.encode())
+        if self._loop.pace is not None:
+            self._loop.pace.announced()
 
     def _carrier(self) -> int:
         """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
         loop = self._loop
-        if loop.servers is not None or loop.group.size == 1:
-            return -1  # at once: here ranks have no steps in common
+        if loop.pace is not None:
+            return loop.pace.common_step(loop.step)
+        if loop.group.size == 1:
+            return -1  # at once
         step = loop.step
         while not loop.strategy.commits(step):
             step += 1
@@ -106,7 +111,7 @@ class Obeying:
             loop.optimizer.optimizer = loop.optimizer.optimizer.with_rate(settings["learning_rate"])
             changes.append(f"learning_rate={settings['learning_rate']}")
         if "batch_size" in settings:
-            loop.batch_size = settings["batch_size"]
+            loop.batch_size = loop.gradients.batch_size = settings["batch_size"]
             changes.append(f"batch_size={settings['batch_size']}")
         if "strategy" in settings:
             if not loop.strategy.replicated:

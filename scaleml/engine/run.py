@@ -59,7 +59,7 @@ class Run:
         self.total_samples = driver.plan.epochs * driver.plan.rows
         self.settings = (
             f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
-            f"{driver.plan.rows} rows, {driver.plan.dtype}"
+            f"{driver.plan.rows} rows, {driver.plan.dtype}{driver.plan.form}"
         )
         self.n_params = driver.plan.network.size
         self.placing_seconds = float(facts["placing_seconds"])
@@ -128,6 +128,10 @@ class Run:
         ranks, clocks = rows[:, COLUMNS.index("rank")], rows[:, COLUMNS.index("time")]
         times = [clocks[ranks < self.workers], self.history.evaluations["time"]]  # a server's clock is no training time
         return float(max((column.max() for column in times if len(column)), default=0.0))
+
+    def peek(self) -> Any:
+        """Return the parameters that rank 0 kept last, (P,); None unless the run keeps them and still trains."""
+        return self._driver.peek()
 
     # What it can be told.
 
@@ -250,13 +254,6 @@ class Run:
         return bundle(self.summary(), run_fragment(self), self.plot)
 
     # How it works.
-
-    def on_notes(self, rows: bytes, evaluations: list[Any]) -> None:
-        """Take in what a rank noted; called from Dask's event loop."""
-        if rows:
-            self.history.append_bytes(rows)
-        for evaluation in evaluations:
-            self.history.add_evaluation(*evaluation)
 
     def on_change(self) -> None:
         """Wake whoever waits; called from the driver's thread."""

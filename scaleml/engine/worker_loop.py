@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter as clock
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -16,10 +17,14 @@ from scaleml.engine.evaluation import Evaluation
 from scaleml.engine.gradients import TAIL, Gradients, Update
 from scaleml.engine.obeying import Obeying
 from scaleml.engine.outcome import outcome_of
-from scaleml.engine.serving import Servers
+from scaleml.engine.servers import Servers
+from scaleml.engine.servers.wire import HEAD
+from scaleml.engine.shared import Shared
+from scaleml.engine.sparse import SparseGradients
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.stopping import Stopping
 from scaleml.engine.suffering import Suffering
+from scaleml.strategies import Hogwild
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -71,24 +76,33 @@ class WorkerLoop:
         self._rows = plan.rows
         self._rows_done = 0
         self.stopping = False
-        size = plan.network.size
-        self.w = group.buffer(size, plan.dtype)
+        size, layout = plan.network.size, plan.layout
+        self.shared = Shared(plan, group, recorder) if isinstance(plan.strategy, Hogwild) else None
+        if self.shared is not None:
+            self.w = self.shared.w
+        else:
+            w = group.buffer(0 if plan.sparse else size, plan.dtype)  # sparse: nothing is sent from it
+            self.w = w if len(w) else np.empty(size, plan.dtype)
         self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        buffer = group.buffer(size + TAIL, plan.dtype)
-        self._gradients = Gradients(plan, group, batches, buffer, recorder)
-        self.gradient = self._gradients.gradient
+        room = 0 if plan.sparse else size + (HEAD if layout.servers else TAIL)
+        buffer = group.buffer(room, plan.dtype)
+        self.gradients = Gradients(plan, group, batches, buffer[: size + TAIL], recorder)
+        self.gradient: Callable[..., Any] = self.gradients.gradient
+        sparse = SparseGradients(plan, self.gradients, not layout.servers) if plan.sparse else None
+        if sparse is not None:
+            self.gradient = sparse.gradient
         self.optimizer = Update(plan, group, recorder)
         self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
         self.state = plan.optimizer.init(size, plan.dtype)
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
-        layout = plan.layout
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
         self._workers = group.split(0, group.rank) if layout.servers else group
-        self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
+        self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
+        self.pace = self.servers or self.shared
         self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
-        self.suffering = Suffering(plan.faults, group, self._gradients, self.mark)
+        self.suffering = Suffering(plan.faults, group, self.gradients, mark=WeakMethod(self.mark))
         self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
 
@@ -104,15 +118,17 @@ class WorkerLoop:
         self.recorder.begin(clock())
         self.report("entered")
         self._evaluation.at(self.w, 0)
-        if self.servers is not None:
-            self._train_with_servers()
+        if self.pace is not None:
+            self._train_at_own_pace(self.pace)
         else:
             self._train_together()
         self.note()
-        if not self.progress.converged or self.servers is not None:
+        if not self.progress.converged or self.pace is not None:
             self._evaluation.at(self.w, self.step)
-            if self.servers is None and self.progress.is_due:
+            if self.pace is None and self.progress.is_due:
                 self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
+            elif self.servers is not None and self.plan.stop is not None and self._lacks_an_epoch:
+                self.progress.decide(self.w, self.state, shared=False, epochs=1)
         return outcome_of(self)
 
     @property
@@ -120,13 +136,24 @@ class WorkerLoop:
         """Steps so far."""
         return self.step
 
+    @property
+    def _lacks_an_epoch(self) -> bool:
+        """Whether the last epoch with servers has not been looked at: the servers' last evaluation is the one at the end."""
+        ended = self.stopping or self.progress.converged
+        return not ended and len(self.progress.losses) < self.plan.epochs
+
+    @property
+    def last_evaluated(self) -> Any:
+        """The parameters that were evaluated last."""
+        return self._evaluation.kept
+
     def last_good(self) -> Any:
         """Return the parameters of the last good step."""
         return np.array(self.w) if np.isfinite(self.w).all() else self._evaluation.kept
 
     def _warm_up(self) -> None:
         # First calls of BLAS and the first touch of memory are no part of training.
-        self._gradients.count = min(self.batch_size, self._rows)
+        self.gradients.count = min(self.batch_size, self._rows)
         self.gradient(self.w)
         self.recorder.compute = 0.0
 
@@ -148,21 +175,24 @@ class WorkerLoop:
             self._take_step()
             committed = self.strategy.commits(self.step - 1)
 
-    def _train_with_servers(self) -> None:
-        servers = self.servers
-        assert servers is not None
-        while not servers.done and not self.progress.converged:
+    def _train_at_own_pace(self, pace: Servers | Shared) -> None:
+        while not pace.done and not self.progress.converged:
             if self.mailbox.pending or self.group.control != self._orders.applied:
                 self._orders.obey()
                 if self.stopping:
                     break
             self._take_step()
-            self._catch_up()
-        servers.leave()
-        self._catch_up()
-        if self.group.rank == 0:
-            servers.collect(self.w)
-        self._workers.broadcast(self.w)
+            pace.stepped(self.gradients.last_rows)
+            self._catch_up(pace)
+            while pace.held:  # called away from its waiting
+                pace.wait(self.w)
+                self._catch_up(pace)
+        while not pace.leave():
+            self._catch_up(pace)
+            if self.group.control != self._orders.applied:
+                self._orders.obey()
+        self._catch_up(pace)
+        pace.collect(self.w, self._workers)
 
     @property
     def stamp(self) -> Stamp:
@@ -172,11 +202,11 @@ class WorkerLoop:
     @property
     def is_last_step(self) -> bool:
         """Whether the run ends with this step."""
-        gradients = self._gradients
+        gradients = self.gradients
         return self.epoch == self.plan.epochs - 1 and gradients.consumed + gradients.count >= self._rows
 
     def _take_step(self) -> None:
-        gradients, recorder = self._gradients, self.recorder
+        gradients, recorder = self.gradients, self.recorder
         if self.step >= self.suffering.next:
             self.suffering.begin(self.step)
         left = self._rows - gradients.consumed
@@ -197,11 +227,12 @@ class WorkerLoop:
         if now >= recorder.due:
             recorder.flush(now, self.step, self._rows_done / self._rows)
 
-    def _catch_up(self) -> None:
-        """Take part in the evaluations that the servers say are due: all workers do, on rank 0's parameters."""
-        assert self.servers is not None
-        while self._evaluation.done < self.servers.evaluations_due:
+    def _catch_up(self, pace: Servers | Shared) -> None:
+        """Take part in the evaluations that are due: all workers do, on rank 0's parameters."""
+        while self._evaluation.done < pace.evaluations_due:
             self.note()
+            if self.group.rank == 0:
+                self._evaluation.aside(lambda: pace.copy(self.w))
             self._evaluation.of_rank_0(self.w, self.step)
             if self.plan.stop is not None and not self.progress.converged:
                 self.progress.decide(self._evaluation.kept, self.state, shared=False, epochs=1)

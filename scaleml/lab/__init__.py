@@ -5,8 +5,8 @@ import warnings
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # bqscales declares traits the old way
-        import bqplot as bqplot  # noqa: PLC0414
-    import ipywidgets as ipywidgets  # noqa: PLC0414
+        import bqplot as bqplot
+    import ipywidgets as ipywidgets
 except ImportError as error:
     raise ImportError(
         f'scaleml.Lab needs ipywidgets and bqplot ({error}): install them with `pip install "scaleml[lab]"`'

@@ -14,7 +14,7 @@ from scaleml.lab.charts import LedgerChart, LineChart
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.curves import Curve
-from scaleml.telemetry.figures import title
+from scaleml.telemetry.figures import shorten, title
 from scaleml.telemetry.formatting import number, percent, seconds
 from scaleml.telemetry.palette import Stroke, strokes
 from scaleml.telemetry.report import fragment
@@ -31,21 +31,18 @@ class Board:
         self.progress = widgets.HTML()
         self.legend = widgets.HTML()
         self.found = widgets.HTML()
-        self.by_time = LineChart("Loss against time", "training time (s)", "loss", floor=None)
-        self.by_samples = LineChart("Loss against samples", "rows consumed by all workers", "loss", "~s", floor=None)
-        self.throughput = LineChart("Samples a second", "training time (s)", "rows / s", "", "~s")
+        self.by_time = LineChart("Loss against time", "training time (s)", "loss")
+        self.by_samples = LineChart("Loss against samples", "samples (rows)", "loss")
+        self.throughput = LineChart("Samples a second", "training time (s)", "rows a second")
         self.ledger = LedgerChart("Where each rank's time went")
         self.staleness = LineChart("Staleness of updates", "training time (s)", "steps")
-        grid = widgets.Layout(grid_template_columns="repeat(auto-fit, minmax(min(100%, 400px), 1fr))", grid_gap="8px")
         self.box = widgets.VBox(
             [
                 self.words,
                 self.progress,
                 self.legend,
-                widgets.GridBox(
-                    [chart.box for chart in (self.by_time, self.by_samples, self.throughput, self.ledger, self.staleness)],
-                    layout=grid,
-                ),
+                _grid(200, self.by_time.box, self.by_samples.box),
+                _grid(280, self.ledger.box, self.throughput.box, self.staleness.box),
                 self.found,
             ]
         )
@@ -70,7 +67,9 @@ class Board:
     def _dress(self, runs: Sequence[Any]) -> list[Stroke]:
         """Have a trace and a line for each run."""
         drawn = strokes([bool(run.is_serial) for run in runs])
-        if [trace.run for trace in self._traces][: len(runs)] != list(runs)[: len(self._traces)] or len(runs) < len(self._traces):
+        if [trace.run for trace in self._traces][: len(runs)] != list(runs)[: len(self._traces)] or len(runs) < len(
+            self._traces
+        ):
             self._traces = []
             self._lines([])
         if len(self._traces) < len(runs):
@@ -91,17 +90,20 @@ class Board:
         self.throughput.draw(index, *trace.throughput())
         self.staleness.draw(index, *trace.staleness())
         if index == len(self._traces) - 1:
-            self.ledger.draw(trace.ledger())
+            self.ledger.draw(trace.ledger(), shorten(title(trace.run), 30))
 
     def _frame(self, target: float | None) -> None:
         low, high = frame([trace.curve for trace in self._traces if trace.curve is not None])
         for chart in (self.by_time, self.by_samples):
-            chart.frame(low, high)
-            chart.aim(target)
+            chart.fit(low, high, target)
+        for other in (self.throughput, self.staleness):
+            other.fit()
 
     def _sentence(self, controller: Controller) -> str:
         notes = "".join(
-            f'<div class="scaleml-error" role="alert">{escape(text)}</div>' for text in (controller.error, controller.note) if text
+            f'<div class="scaleml-error" role="alert">{escape(text)}</div>'
+            for text in (controller.error, controller.note)
+            if text
         )
         return f'<div class="scaleml-words" role="status" aria-live="polite">{escape(self._state(controller))}</div>{notes}'
 
@@ -136,17 +138,21 @@ class Board:
         _set(self.found, f'<div class="scaleml-card">{fragment(controller.result)}</div>' if ended else "")
 
 
-def frame(curves: Sequence[Curve]) -> tuple[float | None, float | None]:
-    """Return the range of losses to show: a run that diverges does not flatten the others."""
+def _grid(least: int, *panels: Any) -> widgets.Widget:
+    """Arrange panels side by side, as many as fit at `least` pixels each."""
+    columns = f"repeat(auto-fit, minmax(min(100%, {least}px), 1fr))"
+    return widgets.GridBox(panels, layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px", margin="4px 0"))
+
+
+def frame(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Return the range of losses to show: from 0, and a run that diverges does not flatten the others."""
     finite = [curve.loss[np.isfinite(curve.loss)] for curve in curves]
     losses = np.concatenate(finite) if finite else np.empty(0)
     if not len(losses):
-        return None, None
+        return 0.0, 1.0
     first = max(float(part[0]) for part in finite if len(part))
     top = min(float(losses.max()), 1.3 * first) if losses.max() > 2 * first > 0 else float(losses.max())
-    low = float(losses.min())
-    room = 0.05 * (top - low) or 0.05
-    return low - room, top + room
+    return min(0.0, float(losses.min())), top
 
 
 def bar(done: float, text: str) -> str:

@@ -156,7 +156,13 @@ class Controller:
             self._clear()
         elif run is None:
             starting = self.phase != "idle"
-            self.say("The run has not started yet." if starting and order != Tell("stop") else "" if starting else "Nothing is running.")
+            self.say(
+                "The run has not started yet."
+                if starting and order != Tell("stop")
+                else ""
+                if starting
+                else "Nothing is running."
+            )
         elif isinstance(order, Tell):
             self._tell(run, order.verb)
         elif isinstance(order, Change):

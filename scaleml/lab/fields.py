@@ -94,7 +94,15 @@ def narrow(width: str = "76px") -> widgets.Layout:
 def labelled(name: str, control: widgets.Widget) -> widgets.Widget:
     """Return a control with its label before it, as one box that is never torn apart."""
     label = widgets.Label(_label(name), layout=widgets.Layout(width="auto", margin="0 2px 0 0"))
-    return widgets.HBox([label, control], layout=widgets.Layout(width="auto", margin="0 10px 0 0", align_items="center"))
+    return widgets.HBox(
+        [label, control], layout=widgets.Layout(width="auto", margin="0 10px 0 0", align_items="center")
+    )
+
+
+def above(name: str, control: widgets.Widget) -> widgets.Widget:
+    """Return a control with its label above it."""
+    label = widgets.HTML(f'<span class="scaleml-head">{_label(name)}</span>')
+    return widgets.VBox([label, control], layout=widgets.Layout(width="auto", margin="0 8px 0 0"))
 
 
 def _choice(name: str, choices: Sequence[Any], start: Any) -> Field:

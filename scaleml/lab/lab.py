@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import weakref
 from collections.abc import Callable, Sequence
@@ -77,8 +76,8 @@ class Lab:
         client: Any = None,
         strategies: Sequence[Any] | None = None,
         workers: int | None = None,
-        batch_size: int = 128,
-        epochs: int = 40,
+        batch_size: int = 256,
+        epochs: int = 60,
         target: float | None = None,
         optimizer: Optimizer = DEFAULT_OPTIMIZER,
         validation: Any = 0.2,
@@ -86,7 +85,9 @@ class Lab:
         allow_kill: bool = False,
     ) -> None:
         if (X is None) != (y is None):
-            raise ValueError(f"{'y' if X is None else 'X'} was given without {'X' if X is None else 'y'}: give both, or neither")
+            raise ValueError(
+                f"{'y' if X is None else 'X'} was given without {'X' if X is None else 'y'}: give both, or neither"
+            )
         self._allow_kill = allow_kill
         common = {
             "workers": (max(2, embedded_size()) if client is None else _size(client)) if workers is None else workers,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, final
 
 import ipywidgets as widgets
+import numpy as np
 
 from scaleml import datasets
-from scaleml.engine.compare import Trial
+from scaleml.datasets.dataset import task_of
 from scaleml.lab import kinds
 from scaleml.lab.controller import Wish
-from scaleml.lab.fields import labelled, narrow
-from scaleml.lab.form import Form
+from scaleml.lab.fields import above, narrow
+from scaleml.lab.rows import rows, table
 from scaleml.models import MLP, LinearModel
 from scaleml.optim import SGD, Optimizer
-from scaleml.strategies import AllReduce, LocalSGD, Serial, Strategy
+from scaleml.strategies import AllReduce, LocalSGD, Serial
 
 DATA = {
     "digits: 1,797 images, 64 columns": "digits",
@@ -33,38 +33,6 @@ CHOSEN = (Serial(), AllReduce(), LocalSGD(8))
 @lru_cache(maxsize=2)
 def _load(name: str) -> datasets.Dataset:
     return datasets.load(name)
-
-
-@final
-class StrategyRow:
-    """One strategy: whether to run it, its settings, and a learning rate of its own."""
-
-    def __init__(self, kind: type[Strategy], start: Trial | None) -> None:
-        self.kind = kind
-        self.tick = widgets.Checkbox(
-            value=start is not None, description=kind.__name__, indent=False, layout=widgets.Layout(width="150px")
-        )
-        self.form = Form(kind, None if start is None else start.strategy)
-        own = None if start is None or start.optimizer is None else start.optimizer.learning_rate
-        self.rate = widgets.Text(
-            value="" if own is None else f"{own:g}", placeholder="as below", layout=narrow("76px")
-        )
-        self._start = start
-        layout = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
-        self.box = widgets.HBox([self.tick, self.form.box, labelled("own learning rate", self.rate)], layout=layout)
-
-    def trial(self, optimizer: Optimizer) -> Trial:
-        """Return what the controls say; raises ValueError for a value that breaks its rule."""
-        strategy = self.form.value()
-        trial = Trial(strategy) if self._start is None else replace(self._start, strategy=strategy, optimizer=None)
-        text = self.rate.value.strip()
-        if not text:
-            return trial
-        try:
-            base = optimizer if self._start is None or self._start.optimizer is None else self._start.optimizer
-            return replace(trial, optimizer=base.with_rate(float(text)))
-        except ValueError as error:
-            raise ValueError(f"{self.kind.__name__}, own learning rate {text!r}: must be a positive number") from error
 
 
 @final
@@ -95,10 +63,10 @@ class Setup:
         self._given = (model, X, y)
         self._fixed = fixed
         self._optimizer: Optimizer = common["optimizer"]
-        self.rows = _rows(strategies)
-        self.data = widgets.Dropdown(options=DATA, layout=widgets.Layout(width="290px"))
+        self.rows = rows(CHOSEN if strategies is None else strategies)
+        self.data = widgets.Dropdown(options=DATA, layout=narrow("auto"))
         self.model = widgets.Dropdown(options=["MLP", "linear model"], layout=narrow("120px"))
-        self.hidden = widgets.Text(value="256, 128", placeholder="none", layout=narrow("110px"))
+        self.hidden = widgets.Text(value="512, 512", placeholder="none", layout=narrow("110px"))
         self.workers = widgets.BoundedIntText(value=common["workers"], min=1, max=4096, layout=narrow("64px"))
         self.batch = widgets.BoundedIntText(value=common["batch_size"], min=1, max=2**31 - 1, layout=narrow())
         self.epochs = widgets.BoundedIntText(value=common["epochs"], min=1, max=10**6, layout=narrow())
@@ -112,7 +80,17 @@ class Setup:
     def controls(self) -> list[Any]:
         """All that is switched off while something runs."""
         rows = [part for row in self.rows for part in (row.tick, row.rate, *row.form.controls)]
-        common = [self.data, self.model, self.hidden, self.workers, self.batch, self.epochs, self.target, self.optimizer, self.rate]
+        common = [
+            self.data,
+            self.model,
+            self.hidden,
+            self.workers,
+            self.batch,
+            self.epochs,
+            self.target,
+            self.optimizer,
+            self.rate,
+        ]
         return [*rows, *common]
 
     def wish(self) -> Wish:
@@ -144,7 +122,7 @@ class Setup:
 
         def load() -> tuple[Any, Any, Any]:
             if X is not None:
-                task = datasets.task_of(y) if model is None else ""
+                task = task_of(np.asarray(y)) if model is None else ""
                 return model or _model(hidden, task), X, y
             found = _load(name)
             return model or _model(hidden, found.task), found.X, found.y
@@ -158,27 +136,18 @@ class Setup:
 
     def _arranged(self) -> widgets.Widget:
         model, X, _ = self._given
-        wrap = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
-        subject = [labelled("data", self.data)] if X is None else []
-        subject += [labelled("model", self.model), labelled("hidden layers", self.hidden)] if model is None else []
+        subject = [above("data", self.data)] if X is None else []
+        subject += [above("model", self.model), above("hidden layers", self.hidden)] if model is None else []
         common = [
-            labelled("workers", self.workers),
-            labelled("batch", self.batch),
-            labelled("optimizer", self.optimizer),
-            labelled("learning rate", self.rate),
-            labelled("epochs", self.epochs),
-            labelled("target loss", self.target),
+            above("workers", self.workers),
+            above("batch (rows)", self.batch),
+            above("optimizer", self.optimizer),
+            above("learning rate", self.rate),
+            above("epochs", self.epochs),
+            above("target loss", self.target),
         ]
-        parts = [widgets.HBox(subject, layout=wrap)] if subject else []
-        return widgets.VBox([*parts, *(row.box for row in self.rows), widgets.HBox(common, layout=wrap)])
-
-
-def _rows(given: Sequence[Any] | None) -> list[StrategyRow]:
-    """One row for each strategy that was given, ticked, then one for each other that the package exports."""
-    trials = [part if isinstance(part, Trial) else Trial(part) for part in (CHOSEN if given is None else given)]
-    kinds_given = {type(trial.strategy) for trial in trials}
-    others = [kind for kind in kinds.offered(Strategy) if kind not in kinds_given]
-    return [*(StrategyRow(type(trial.strategy), trial) for trial in trials), *(StrategyRow(kind, None) for kind in others)]
+        wrap = widgets.Layout(flex_flow="row wrap", width="100%")
+        return widgets.VBox([widgets.HBox([*subject, *common], layout=wrap), table(self.rows)])
 
 
 def _target(text: str) -> float | None:

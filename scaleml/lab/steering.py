@@ -107,12 +107,21 @@ def _pages(name: str, forms: dict[str, Form]) -> tuple[Any, Any, widgets.Widget]
     menu = widgets.Dropdown(options=list(forms), layout=narrow("auto"))
     stack = widgets.Stack([form.box for form in forms.values()], selected_index=0, layout=widgets.Layout(width="auto"))
     widgets.jslink((menu, "index"), (stack, "selected_index"))
-    return menu, stack, widgets.HBox([labelled(name, menu), stack], layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+    return (
+        menu,
+        stack,
+        widgets.HBox([labelled(name, menu), stack], layout=widgets.Layout(flex_flow="row wrap", align_items="center")),
+    )
 
 
 def _button(text: str, hint: str, icon: str = "", style: str = "") -> Any:
     return widgets.Button(
-        description=text, tooltip=hint, icon=icon, button_style=style, disabled=True, layout=widgets.Layout(width="auto")
+        description=text,
+        tooltip=hint,
+        icon=icon,
+        button_style=style,
+        disabled=True,
+        layout=widgets.Layout(width="auto"),
     )
 
 

@@ -10,15 +10,19 @@ SHEET: Final = """<style>
 .scaleml-lab .scaleml-panel, .scaleml-lab .scaleml-card {
   border: 1px solid var(--jp-border-color2, #ddd); border-radius: 6px; padding: 6px 10px; overflow: hidden }
 .scaleml-lab .scaleml-soft { color: var(--jp-ui-font-color2, #666) }
+.scaleml-lab .scaleml-head { font-size: 11px; line-height: 16px; color: var(--jp-ui-font-color2, #666); padding-left: 2px }
 .scaleml-lab .scaleml-words { font-size: 14px; line-height: 1.45; min-height: 21px }
 .scaleml-lab .scaleml-error { color: var(--jp-error-color1, #c62828) }
+.scaleml-lab .scaleml-keys { text-align: center }
+.scaleml-lab .scaleml-about { font-size: 11px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+.scaleml-lab .scaleml-verdict { font-size: 15px; font-weight: 600 }
 .scaleml-lab .scaleml-key { margin-left: 10px; font-size: 11px; white-space: nowrap }
 .scaleml-lab .scaleml-key i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 4px }
 .scaleml-lab .scaleml-legend { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 12px; line-height: 20px }
 .scaleml-lab .scaleml-legend span { white-space: nowrap }
 .scaleml-lab .scaleml-legend svg { vertical-align: middle; margin-right: 6px }
 .scaleml-lab .bqplot text { fill: var(--jp-ui-font-color1, #222) }
-.scaleml-lab .bqplot .axislabel { font-size: 11px; font-weight: 400 }
+.scaleml-lab .bqplot .axislabel { font-size: 11px !important; font-weight: 400 }
 .scaleml-lab .widget-html, .scaleml-lab .widget-html-content { line-height: inherit; height: auto }
 .scaleml-bar { height: 6px; border-radius: 3px; background: var(--jp-border-color2, #ddd); overflow: hidden }
 .scaleml-bar i { display: block; height: 100%; background: #0072B2 }

@@ -16,7 +16,9 @@ POINTS = 500
 _ROWS = 2_000
 _AT = {name: i for i, name in enumerate(COLUMNS)}
 _NEWEST = [_AT[name] for name in ("step", "epoch", "time", "samples")]
-_SUMMED = [_AT[name] for name in ("compute", "wait", "comm", "apply", "other", "bytes_sent", "bytes_received", "updates")]
+_SUMMED = [
+    _AT[name] for name in ("compute", "wait", "comm", "apply", "other", "bytes_sent", "bytes_received", "updates")
+]
 
 
 @final
@@ -78,12 +80,14 @@ class Trace:
         """Loss along the run: ``"held-out"`` as far as it was evaluated, else ``"training"``."""
         if kind == "training":
             return training_curve(self._thin)
-        found = loss_curve(self.run.history) if len(self.run.history.evaluations["loss"]) else training_curve(self._thin)
+        found = (
+            loss_curve(self.run.history) if len(self.run.history.evaluations["loss"]) else training_curve(self._thin)
+        )
         return _thinned(found)
 
     def throughput(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rows a second of all ranks, along the training clock."""
-        return throughput_curve(self._thin)
+        return throughput_curve(self._thin, 30)
 
     def staleness(self, bins: int = 60) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean staleness of the updates, along the training clock."""
@@ -121,6 +125,7 @@ def _thinned(curve: Curve) -> Curve:
     if len(curve.loss) <= POINTS:
         return curve
     keep = np.unique(np.linspace(0, len(curve.loss) - 1, POINTS).astype(np.int64))
-    return Curve(
-        *(getattr(curve, name)[keep] for name in ("time", "samples", "step", "loss", "score")), kind=curve.kind
+    time, samples, step, loss, score = (
+        getattr(curve, name)[keep] for name in ("time", "samples", "step", "loss", "score")
     )
+    return Curve(time, samples, step, loss, score, curve.kind)

@@ -102,5 +102,5 @@ def line(trace: Trace) -> str:
         return f"{name} is taking its first steps."
     most = max(("compute", "wait", "comm"), key=lambda part: now.shares[part])
     verb = {"compute": "computing", "wait": "waiting for each other", "comm": "communicating"}[most]
-    text = f"{name} trains on {count(now.samples_per_s)} samples a second; its ranks spend {percent(now.shares[most])} of their time {verb}."
-    return text + slow
+    text = f"{name} trains on {count(now.samples_per_s)} samples a second"
+    return f"{text}; its ranks spend {percent(now.shares[most])} of their time {verb}.{slow}"

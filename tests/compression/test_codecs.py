@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.testing import assert_allclose, assert_array_equal
 
+import fake_cupy
 from scaleml.comm.key import CODECS as NAMES
 from scaleml.compression import FP16, Codec, Int8, OneBit, PowerSGD, RandomK, Stamp, TopK
 from scaleml.compression.base import forget
@@ -282,6 +283,23 @@ def test_vectors_of_one_state_are_told_apart_by_their_part():
         "compression.residual 0": [-1.0, 1.0],
         "compression.residual 1": [-100.0, 100.0],
     }
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_on_a_gpu_the_arithmetic_is_the_same(monkeypatch, codec, dtype):
+    cupy = fake_cupy.install(monkeypatch)
+    states: dict = {np: {}, cupy: {}}
+    for step in range(3):
+        x, stamp = normal(1500, dtype, seed=step), stamp_for(1500, step=step)
+        payloads = [codec.encode_next(xp.asarray(x), states[xp], stamp) for xp in (np, cupy)]
+        assert type(payloads[1]) is cupy.ndarray
+        assert_array_equal(payloads[1].get(), payloads[0])
+        outs = [decoded(codec, payloads[0], x, stamp), cupy.zeros(1500, dtype)]
+        codec.decode(payloads[1], outs[1], stamp)
+        assert_array_equal(outs[1].get(), outs[0])
+    for name, array in states[np].items():
+        assert_array_equal(states[cupy][name].get(), array)
 
 
 def test_every_codec_is_a_frozen_leaf():

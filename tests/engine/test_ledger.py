@@ -14,10 +14,17 @@ from scaleml.engine.commands import Command
 from scaleml.faults import Slow
 from scaleml.models import MLP, Network
 from scaleml.optim import SGD
-from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+from scaleml.strategies import AllReduce, Hogwild, LocalSGD, ParameterServer, Serial
 from scaleml.telemetry import Ledger
 
-STRATEGIES = [Serial(), AllReduce(), LocalSGD(4), ParameterServer(), ParameterServer(servers=2)]
+STRATEGIES = [
+    Serial(),
+    AllReduce(),
+    LocalSGD(4),
+    ParameterServer(),
+    ParameterServer("bsp", servers=2),
+    ParameterServer("ssp", staleness=1, servers=2),
+]
 
 
 def digits():
@@ -71,7 +78,11 @@ def test_bytes_are_those_on_the_way(train, strategy):
         assert ledger.bytes_sent[3:].sum() == pytest.approx(pushes * vector, rel=0.1)
 
 
-@pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(4)], ids=repr)
+@pytest.mark.parametrize(
+    "strategy",
+    [AllReduce(), LocalSGD(4), ParameterServer("bsp", servers=2), ParameterServer("ssp", staleness=1)],
+    ids=repr,
+)
 def test_the_slow_rank_is_blamed(train, strategy):
     x, y = digits()
     drag = Slow(rank=1, factor=40)
@@ -93,7 +104,7 @@ def test_with_a_server_the_others_do_not_wait_for_the_slow_rank(train):
     assert ledger.waits[[0, 2], 1].sum() < 0.1 * ledger.wall[[0, 2]].sum()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, Hogwild()], ids=repr)
 def test_evaluations_are_no_training_time(monkeypatch, strategy):
     x, y = digits()
     spent, real = 0.3, Network.statistics
@@ -107,13 +118,12 @@ def test_evaluations_are_no_training_time(monkeypatch, strategy):
         MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=300, validation=(x, y)
     )
     evaluations = len(result.history.evaluations["time"])
-    assert evaluations >= 3
-    workers = result.history["rank"] < strategy.layout(2).workers
-    assert result.history["time"][workers].max() < 0.5 * spent * evaluations
-    assert Ledger(result.history.rows[workers]).wall.max() < 0.5 * spent * evaluations
+    assert evaluations >= (2 if strategy == Hogwild() else 3)  # there one may come late, and then not any more
+    assert result.history["time"].max() < 0.5 * spent * evaluations
+    assert Ledger(result.history).wall.max() < 0.5 * spent * evaluations, "servers wait for workers that evaluate, too"
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, Hogwild()], ids=repr)
 def test_the_time_of_a_pause_is_no_training_time(strategy):
     x, y = digits()
     pause = 1.0
@@ -125,9 +135,8 @@ def test_the_time_of_a_pause_is_no_training_time(strategy):
 
     result = harness.on_threads(MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=60, hook=hook)
     assert len(result.applied[2]) == strategy.layout(2).workers, "it was not paused"
-    workers = result.history["rank"] < strategy.layout(2).workers
-    assert result.history["time"][workers].max() < 0.5 * pause
-    assert Ledger(result.history.rows[workers]).wall.max() < 0.5 * pause
+    assert result.history["time"].max() < 0.5 * pause
+    assert Ledger(result.history).wall.max() < 0.5 * pause
 
 
 def test_a_pause_is_no_training_time(cluster):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -50,11 +51,14 @@ class Jupyter:
         write(self.folder / f"{name}.ipynb", cells)
         page = self.browser.new_page(viewport={"width": size[0], "height": size[1]})
         shown = Notebook(page, self, f"{self.url}/{path}/{name}.ipynb")
-        page.on("console", lambda message: shown.heard(message))
+        page.on("console", shown.heard)
         page.on("pageerror", lambda error: shown.errors.append(str(error)))
         try:
             shown.open("?reset" if path == "lab/tree" else "")
             yield shown
+        except BaseException:
+            shown.picture(self.folder / "failed.png")
+            raise
         finally:
             page.close()
             for kernel in self.kernels():
@@ -81,11 +85,16 @@ class Notebook:
         """Load the page and wait for its kernel."""
         self.page.goto(self.address + query)
         self.page.locator(".jp-Notebook").first.wait_for(timeout=SLOW)
-        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(timeout=SLOW)
+        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(
+            state="attached", timeout=SLOW
+        )
 
     def run_all(self) -> None:
         """Run all cells; again where the kernel was not listening yet."""
         for _ in range(5):
+            asked = self.page.locator(".jp-Dialog button.jp-mod-accept")
+            if asked.count():  # which kernel, where the page has not connected to the one it started
+                asked.first.click()
             self.page.get_by_role("menuitem", name="Run", exact=True).first.click()
             self.page.locator('li.lm-Menu-item[data-command="runmenu:run-all"]').click()
             with contextlib.suppress(Exception):
@@ -98,7 +107,9 @@ class Notebook:
 
     def wait(self, text: str) -> None:
         """Wait until a text is visible in some output."""
-        self.page.locator(".jp-OutputArea-output, .jp-RenderedHTMLCommon").get_by_text(text).first.wait_for(timeout=SLOW)
+        self.page.locator(".jp-OutputArea-output, .jp-RenderedHTMLCommon").get_by_text(re.compile(text)).first.wait_for(
+            timeout=SLOW
+        )
 
     def press(self, text: str) -> None:
         """Click the button of that name."""
@@ -111,7 +122,9 @@ class Notebook:
     def tracebacks(self) -> list[str]:
         """What cells show of errors."""
         return list(
-            self.page.locator('.jp-OutputArea-output[data-mime-type*="error"], [data-mime-type*="stderr"]').all_inner_texts()
+            self.page.locator(
+                '.jp-OutputArea-output[data-mime-type*="error"], [data-mime-type*="stderr"]'
+            ).all_inner_texts()
         )
 
 
@@ -128,14 +141,14 @@ def write(path: Path, cells: Sequence[str]) -> Path:
 
 
 @contextlib.contextmanager
-def jupyter(folder: Path, python: str = sys.executable) -> Iterator[Jupyter]:
+def jupyter(folder: Path, python: str = sys.executable, theme: str = "JupyterLab Light") -> Iterator[Jupyter]:
     """Start JupyterLab on a folder and a browser; both end with the block."""
     from playwright.sync_api import sync_playwright
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = folder / ".jupyter-home"
-    settings.mkdir(exist_ok=True)
+    _save_settings(settings / "settings" / "@jupyterlab" / "apputils-extension", theme)
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(settings / "config"),
         "JUPYTER_DATA_DIR": str(settings / "data"),
@@ -160,6 +173,13 @@ def jupyter(folder: Path, python: str = sys.executable) -> Iterator[Jupyter]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _save_settings(folder: Path, theme: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    (folder / "notification.jupyterlab-settings").write_text(json.dumps(news))
 
 
 def _await(url: str, server: Any, log: Path) -> None:
