@@ -13,7 +13,7 @@ from scaleml.engine.cluster import close_embedded, find_client
 from scaleml.optim import SGD
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Any]:
     """The embedded cluster, as a lab without a client makes it."""
     with pytest.MonkeyPatch.context() as patch:
