@@ -73,6 +73,7 @@ class Driver:
         self.error: str | None = None
         self.params: Any = None
         self.outcome: Outcome | None = None
+        self.topology: str | None = None
         self._data = data
         self._on_notes: Callable[[bytes, list[Any], list[Any]], None] | None = None
         self._on_mark: Callable[[float, str, int], None] | None = None
@@ -80,8 +81,7 @@ class Driver:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: list[Future[Any]] = []
         self._former: list[Future[Any]] = []
-        self._next: tuple[Plan, Placement] | None = None
-        self.generation = 0
+        self._next, self.generation = (plan, placement), 0
         self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
 
@@ -105,9 +105,9 @@ class Driver:
         self._on_notes, self._on_mark, self._on_change = on_notes, on_mark, on_change
         self._thread.start()
 
-    def join(self, timeout: float | None = None) -> None:
+    def join(self) -> None:
         """Wait for the thread's end."""
-        self._thread.join(timeout)
+        self._thread.join()
 
     def send(self, command: Command) -> bool:
         """Bring a command to rank 0; False if that is not there any more."""
@@ -152,6 +152,7 @@ class Driver:
             assert self._on_mark is not None
             self._on_mark(message["time"], message["text"], message["step"])
         elif message["generation"] == self.generation and (event := event_of(message)) is not None:
+            self.topology = message.get("topology") or self.topology
             self._events.put(event)
 
     def on_worker_lost(self, address: str) -> None:
@@ -221,8 +222,7 @@ class Driver:
 
     def _succeed(self) -> None:
         """Have the next generation of ranks take over."""
-        assert self._next is not None
-        (self.plan, self.placement), self._next = self._next, None
+        self.plan, self.placement = self._next
         self._former, self._futures = self._futures, []
         self._supervisor = self._supervisor.successor(self.placement.addresses)
         self.state = self._supervisor.state

@@ -28,9 +28,8 @@ def hand_over(loop: WorkerLoop) -> Handover | None:
     rows = loop.rows_done if together else int(ranks[:, 1].sum()) + (0 if before is None else before.rows)
     if not ranks[:, 0].any() or rows >= loop.plan.rows * loop.plan.epochs:
         return None
-    forget(loop.state)
-    if loop.servers is None and not loop.strategy.replicated:
-        loop.replicate()
+    if loop.servers is None:
+        level(loop)
     step = int(ranks[:, 2].max())
     return Handover(
         start=Start(np.array(loop.w), loop.state, loop.optimizer.t, float(ranks[:, 3].max())),
@@ -43,6 +42,15 @@ def hand_over(loop: WorkerLoop) -> Handover | None:
         faults=loop.suffering.left(loop.step, step),
         commands=loop.group.control,
     )
+
+
+def level(loop: WorkerLoop) -> None:
+    """Leave nothing in the optimizer's state but its own arrays, the same on all ranks that train: the mean, where they differ."""
+    loop.strategy.end(loop.state)
+    forget(loop.state)
+    if not loop.strategy.replicated:
+        for array in (array for name, array in loop.state.items() if name != "schedule"):
+            loop.mean(array)
 
 
 def take_over(plan: Plan, before: Sequence[Outcome]) -> Plan:

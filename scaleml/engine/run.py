@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from scaleml import strategies
-from scaleml.engine.commands import Command, describe, is_ours
+from scaleml.engine.commands import Command, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.permission import check_faults, check_victims
@@ -99,6 +99,11 @@ class Run:
     def outcome(self) -> Outcome | None:
         """How the rank ended whose parameters these are: its epochs and their losses; None while the run lives."""
         return self._driver.outcome
+
+    @property
+    def topology(self) -> str | None:
+        """Who sends what to whom, as fixed at the start: ``"ring"``, say; None until then, and where there is no choice."""
+        return self._driver.topology
 
     @property
     def model(self) -> TrainedModel:
@@ -199,15 +204,11 @@ class Run:
             For a value that breaks its rule.
         """
         settings = live_settings(learning_rate, batch_size)
-        here = False
-        if strategy is not None:
-            if not isinstance(strategy, strategies.Strategy):
-                raise TypeError(f"strategy={strategy!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
-            here = same_ranks(self._strategy, strategy, self.workers) and is_ours(strategy)
-            if here:
-                settings["strategy"] = describe(strategy)
-            else:
-                self._driver.succession(strategy)  # what cannot be is told before anything changes
+        here = strategy is not None and same_ranks(self._strategy, strategy, self.workers)
+        if here:
+            settings["strategy"] = describe(strategy)
+        elif strategy is not None:
+            self._driver.succession(strategy)  # what cannot be is told before anything changes
         if settings:
             self._tell("update", settings)
         if strategy is not None and not here:

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaleml.engine.commands import Command
 from scaleml.engine.servers import Clients, DenseSlice, SparseSlice
+from scaleml.engine.servers.coded import CodedForm
 from scaleml.engine.servers.wire import DenseForm, SparseForm, slices
 from scaleml.engine.spec import Outcome, Plan, Start
 from scaleml.engine.worker_loop import Report
@@ -31,13 +32,17 @@ class ServerLoop:
         group.buffer(0, plan.dtype)
         width = plan.network.signature.n_outputs if plan.sparse else 1
         start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
-        form = SparseForm(group, plan.dtype, width) if plan.sparse else DenseForm(group, None)
-        me = proxy(self)  # no cycle: a loop's memory goes back with it
-        values, heed = (lambda w, keys: me.optimizer.values(w, keys)), (lambda step: me.obey(step))
-        self.clients = Clients(plan, group, (start, stop), form, values, recorder, heed)
-        servers = self._servers = group.split(1, group.rank)
         first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
         self.w = np.array(first[start:stop], plan.dtype)
+        form: DenseForm | SparseForm | CodedForm
+        if plan.strategy.compression is not None:
+            form = CodedForm(plan, group, self.w)
+        else:
+            form = SparseForm(group, plan.dtype, width) if plan.sparse else DenseForm(group, None)
+        me = proxy(self)  # no cycle: a loop's memory goes back with it
+        values, heed = (lambda w, keys: me.optimizer.values(w, keys)), (lambda step: me.obey(step))  # noqa: PLW0108
+        self.clients = Clients(plan, group, (start, stop), form, values, recorder, heed)
+        servers = self._servers = group.split(1, group.rank)
         self.optimizer: DenseSlice | SparseSlice = (
             SparseSlice(plan, servers, recorder, start, stop) if plan.sparse else DenseSlice(plan, servers, recorder)
         )

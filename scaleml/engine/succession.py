@@ -7,6 +7,7 @@ from dataclasses import replace
 from distributed import Client
 
 from scaleml.engine import calls, config
+from scaleml.engine.commands import is_ours
 from scaleml.engine.hosts import facts_of
 from scaleml.engine.memory import check_memory
 from scaleml.engine.placement import Placement, place
@@ -42,6 +43,10 @@ def check_roles(
 
 def same_ranks(before: Strategy, after: Strategy, workers: int) -> bool:
     """Whether the ranks of a strategy can go on with another one as they stand: both keep all in step, without servers."""
+    if not isinstance(after, Strategy):
+        raise TypeError(f"strategy={after!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
+    if not is_ours(after):
+        return False  # no rank could rebuild it from its name
     layouts = before.layout(workers), after.layout(workers)
     return layouts == (Layout(workers), Layout(workers)) and before.synchronous and after.synchronous
 

@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from scaleml.engine.servers.clocks import Clocks
+from scaleml.engine.servers.coded import CodedForm
 from scaleml.engine.servers.wire import (
     ANSWER,
     ASK,
@@ -69,7 +70,7 @@ class Clients:
     ----------
     start, stop : int
         This server's slice.
-    form : DenseForm or SparseForm
+    form : DenseForm, SparseForm or CodedForm
         How messages are read.
     values : callable
         ``values(w, keys)``: the parameters at the keys that a worker asks for.
@@ -89,7 +90,7 @@ class Clients:
         plan: Plan,
         group: Any,
         part: tuple[int, int],
-        form: DenseForm | SparseForm,
+        form: DenseForm | SparseForm | CodedForm,
         values: Callable[[Any, Any], Any],
         recorder: Recorder,
         heed: Callable[[int], None],
@@ -104,8 +105,8 @@ class Clients:
         self._values = values
         self._heed = heed
         # One outbox a worker: an answer may be read while the next push of another worker is being applied.
-        # Sparse answers are as long as they have to be.
-        shape = (0, 0) if plan.sparse else (workers, part[1] - part[0] + NOTES)
+        # Other forms' answers are as long as they have to be, and made anew.
+        shape = (workers, part[1] - part[0] + NOTES) if isinstance(form, DenseForm) else (0, 0)
         self._outboxes = group.buffer(shape[0] * shape[1], plan.dtype).reshape(shape)
         self._dtype = np.dtype(plan.dtype)
         self._total = plan.goal
@@ -205,9 +206,13 @@ class Clients:
         culprit = self.clocks.slowest if hold else self._last
         held = begin - waiting.since if culprit != source else 0.0
         values = self._values(w, waiting.wants)
+        notes = Notes(waiting.staleness, self._due, over, hold, culprit, held)
+        if isinstance(self._form, CodedForm):
+            self._form.answer(values, notes, source, self.version)
+            return
         answer = self._outboxes[source] if len(self._outboxes) else np.empty(len(values) + NOTES, self._dtype)
         answer[:-NOTES] = values
-        answer[-NOTES:] = Notes(waiting.staleness, self._due, over, hold, culprit, held)
+        answer[-NOTES:] = notes
         self._group.meter.comm += clock() - begin
         self._group.send(answer, source, tag=ANSWER, sequence=self.version)
 
