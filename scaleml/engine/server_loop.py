@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.engine.commands import Command
 from scaleml.engine.servers import Clients, DenseSlice, SparseSlice
+from scaleml.engine.servers.orders import Orders
 from scaleml.engine.servers.wire import DenseForm, SparseForm, slices
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.worker_loop import Report
@@ -30,16 +30,18 @@ class ServerLoop:
         group.buffer(0, plan.dtype)
         width = plan.network.signature.n_outputs if plan.sparse else 1
         start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
-        form = SparseForm(group, plan.dtype, width) if plan.sparse else DenseForm(group, None)
-        self.clients = Clients(plan, group, (start, stop), form, self._values, recorder, self._obey)
         servers = self._servers = group.split(1, group.rank)
+        form: SparseForm | DenseForm
+        held: SparseSlice | DenseSlice
+        if plan.sparse:
+            form, held = SparseForm(group, plan.dtype, width), SparseSlice(plan, servers, recorder, start, stop)
+        else:
+            form, held = DenseForm(group, None), DenseSlice(plan, servers, recorder)
+        self.optimizer = held
+        self.clients = Clients(plan, group, (start, stop), form, held, Orders(group, held), recorder)
         first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
         self.w = np.array(first[start:stop], plan.dtype)
-        self.optimizer: DenseSlice | SparseSlice = (
-            SparseSlice(plan, servers, recorder, start, stop) if plan.sparse else DenseSlice(plan, servers, recorder)
-        )
         self.state = plan.optimizer.init(stop - start, plan.dtype)
-        self._applied = 0
         self._epochs_a_row = 1.0 / plan.rows
 
     def run(self) -> Outcome:
@@ -59,20 +61,6 @@ class ServerLoop:
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
         return Outcome("finished", clients.version, widest=clients.clocks.widest)
-
-    def _values(self, w: Any, keys: Any) -> Any:
-        return self.optimizer.values(w, keys)
-
-    def _obey(self, step: int) -> None:
-        """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one."""
-        while self._applied < self.group.control:
-            command = Command.decode(self.group.await_announcement(self._applied + 1))
-            if command.after >= step:
-                return
-            self._applied = command.number
-            # The other commands concern the workers.
-            if "learning_rate" in command.settings:
-                self.optimizer.optimizer = self.optimizer.optimizer.with_rate(command.settings["learning_rate"])
 
     @property
     def steps(self) -> int:

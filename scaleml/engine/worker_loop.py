@@ -96,9 +96,9 @@ class WorkerLoop:
         self.state = plan.optimizer.init(size, plan.dtype)
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
+        self._workers = group.split(0, group.rank) if layout.servers else group
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
-        self._workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
         self.pace = self.servers or self.shared
         self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
