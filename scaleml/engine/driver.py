@@ -78,6 +78,7 @@ class Driver:
         self.error: str | None = None
         self.params: Any = None
         self.outcome: Outcome | None = None
+        self.topology: str | None = None
         self._data = data
         self._on_notes: Callable[[bytes, list[Any], list[Any]], None] | None = None
         self._on_mark: Callable[[float, str, int], None] | None = None
@@ -148,6 +149,7 @@ class Driver:
         elif kind == "arrived":
             self._events.put(Arrived(rank))
         elif kind == "entered":
+            self.topology = message.get("topology") or self.topology
             self._events.put(Entered(rank))
         elif kind == "left":
             self._events.put(Left(rank, message["status"], message["step"]))

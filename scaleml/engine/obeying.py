@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import proxy
 
 from scaleml.comm import Aborted
+from scaleml.comm.reducing import placement
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
+from scaleml.strategies import Strategy
 
 if TYPE_CHECKING:
     from scaleml.engine.worker_loop import WorkerLoop
@@ -37,16 +39,20 @@ class Obeying:
     def obey(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
         loop = self._loop
-        if loop.group.rank == 0 and self._mailbox.pending:
-            command = self._mailbox.take()
-            if command is not None:
-                self._announce(command, self._carrier())
+        self.listen()
         while self.applied < loop.group.control and not loop.stopping:
             command = Command.decode(loop.group.await_announcement(self.applied + 1))
             if command.after >= loop.step:
                 break
             self.applied = command.number
             self._do(command)
+
+    def listen(self) -> None:
+        """On rank 0: stamp and announce a command that arrived."""
+        if self._loop.group.rank == 0 and self._mailbox.pending:
+            command = self._mailbox.take()
+            if command is not None:
+                self._announce(command, self._carrier())
 
     def _announce(self, command: Command, after: int) -> None:
         stamped = command.stamped(after)
@@ -61,10 +67,7 @@ class Obeying:
             return loop.pace.common_step(loop.step)
         if loop.group.size == 1:
             return -1  # at once
-        step = loop.step
-        while not loop.strategy.commits(step):
-            step += 1
-        return step
+        return loop.strategy.carrier(loop.step, loop.epoch_end, loop.group.size)
 
     def _do(self, command: Command) -> None:
         loop = self._loop
@@ -87,6 +90,8 @@ class Obeying:
         loop = self._loop
         loop.note()
         began = clock()
+        if loop.pace is not None:
+            loop.pace.park()
         self._confirm(command)
         while True:
             if loop.group.rank == 0 and self.applied == loop.group.control:  # nothing was announced before the pause
@@ -114,16 +119,23 @@ class Obeying:
             loop.batch_size = loop.gradients.batch_size = settings["batch_size"]
             changes.append(f"batch_size={settings['batch_size']}")
         if "strategy" in settings:
-            if not loop.strategy.replicated:
-                self._replicate()
-            loop.strategy = strategy_from(settings["strategy"])
+            self._follow(strategy_from(settings["strategy"]))
             changes.append(f"strategy={loop.strategy!r}")
         if loop.group.rank == 0:
             loop.mark(", ".join(changes))
 
+    def _follow(self, strategy: Strategy) -> None:
+        """Go on with another strategy, from the same parameters and the same optimizer's state on all ranks."""
+        loop = self._loop
+        loop.strategy.end(loop.state)
+        if not loop.committed:
+            loop.mean(loop.w)
+        if not loop.strategy.replicated:
+            self._replicate()
+        loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
+        strategy.begin(loop.w, loop.state)
+
     def _replicate(self) -> None:
         # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
-        group = self._loop.group
         for array in (array for name, array in self._loop.state.items() if name != "schedule"):
-            group.allreduce(array)
-            array /= group.size
+            self._loop.mean(array)

@@ -84,7 +84,7 @@ def _train(
             batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), sources)
             loop = WorkerLoop(plan, group, batches, validation, lobby.mailbox, beacon.report, recorder)
             if spec.rank == 0:
-                loop.progress.on_epoch = partial(_note_epoch, loop, lobby if plan.snapshots else None)
+                loop.on_epoch = partial(_note_epoch, lobby if plan.snapshots else None)
         try:
             return loop.run()
         except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
@@ -95,7 +95,7 @@ def _train(
             return Outcome("failed", step, loop.last_good(), _words(error), traceback.format_exc())
 
 
-def _note_epoch(loop: WorkerLoop, keeper: lobbies.Lobby | None) -> None:
+def _note_epoch(keeper: lobbies.Lobby | None, loop: WorkerLoop) -> None:
     if keeper is not None:
         keeper.kept = current(loop)
     loop.recorder.epoch_over(*newest(loop))

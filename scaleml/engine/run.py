@@ -102,6 +102,11 @@ class Run:
         return self._driver.outcome
 
     @property
+    def topology(self) -> str | None:
+        """Who sends what to whom, as fixed at the start: ``"ring"``, say; None until then, and where there is no choice."""
+        return self._driver.topology
+
+    @property
     def model(self) -> TrainedModel:
         """The trained model, once the run is over.
 
@@ -186,7 +191,7 @@ class Run:
         Parameters
         ----------
         strategy : Strategy, optional
-            Another strategy with the same ranks: AllReduce and LocalSGD may replace each other.
+            Another strategy with the same ranks: AllReduce, LocalSGD and Gossip may replace each other.
         learning_rate : float, optional
             Of the optimizer.
         batch_size : int, optional
@@ -309,9 +314,6 @@ class Run:
     def _check_successor(self, strategy: strategies.Strategy) -> None:
         if not isinstance(strategy, strategies.Strategy):
             raise TypeError(f"strategy={strategy!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
-        servers = strategy.layout(self.workers).servers or self.plan.layout.servers
-        ranks = strategy.layout(self.workers).workers
-        if servers or ranks != self.workers:
-            raise ValueError(
-                f"{strategy!r} needs other ranks than {self._strategy!r}, which this run was started with: start a new run"
-            )
+        together = strategy.synchronous and self.plan.strategy.synchronous
+        if not together or strategy.layout(self.workers) != self.plan.layout:
+            raise ValueError(f"{strategy!r} needs other ranks than {self._strategy!r}: start a new run")

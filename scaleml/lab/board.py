@@ -49,6 +49,8 @@ class Board:
         self.kind = "held-out"
         self._traces: list[Trace] = []
         self._judged: tuple[int, str] | None = None
+        self._told: Any = None
+        self.reached: Any = None
 
     def show(self, controller: Controller) -> None:
         """Draw what is new."""
@@ -63,6 +65,17 @@ class Board:
         _set(self.words, self._sentence(controller))
         _set(self.progress, self._bar(controller))
         self._judge(controller)
+        self.reached = self._reached(controller)
+
+    def _reached(self, controller: Controller) -> Any:
+        run = controller.live
+        if run is None or controller.target is None or self._told is run:
+            return None
+        losses = run.history.evaluations["loss"]
+        if not (losses <= controller.target).any():
+            return None
+        self._told = run
+        return run
 
     def _dress(self, runs: Sequence[Any]) -> list[Stroke]:
         """Have a trace and a line for each run."""
@@ -112,6 +125,8 @@ class Board:
             return "Stopping at the next step all ranks have in common ..."
         if controller.phase == "starting":
             return "Starting: the data goes to the workers ..."
+        if self._traces and controller.phase == "idle":
+            return controller.result.verdict.headline
         if self._traces:
             return words.line(self._traces[-1])
         return "Choose strategies and press Run."

@@ -39,6 +39,14 @@ class Field:
     write: Callable[[Any], None]
 
 
+class Pages(widgets.Stack):
+    """Pages of which a menu shows one: in the browser, so that it turns also while the kernel is busy."""
+
+    def __init__(self, menu: Any, pages: Sequence[widgets.Widget]) -> None:
+        super().__init__(list(pages), selected_index=menu.index, layout=widgets.Layout(width="auto"))
+        self.link = widgets.jslink((menu, "index"), (self, "selected_index"))
+
+
 def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> Field | None:
     """Return the control of one field, or None for a type that no control can give.
 
@@ -177,9 +185,7 @@ def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Fi
     at = len(empty) + found.index(type(start)) if type(start) in found else 0
     menu = widgets.Dropdown(options=names, index=at, layout=narrow("auto"))
     pages = [*([widgets.HBox()] if optional else []), *(form.box for form in forms)]
-    stack = widgets.Stack(pages, selected_index=at, layout=widgets.Layout(width="auto"))
-    # In the browser: the page turns also while the kernel is busy.
-    widgets.jslink((menu, "index"), (stack, "selected_index"))
+    stack = Pages(menu, pages)
 
     def read() -> Any:
         chosen = menu.index - len(empty)
@@ -187,7 +193,7 @@ def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Fi
 
     def write(value: Any) -> None:
         chosen = -1 if value is None else found.index(type(value))
-        menu.index = stack.selected_index = chosen + len(empty)
+        menu.index = stack.selected_index = chosen + len(empty)  # here, too: without a browser nothing turns the page
         if value is not None:
             forms[chosen].show(value)
 
