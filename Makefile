@@ -1,6 +1,7 @@
-# make demo                 compare the strategies on real data, from nothing but a Python of version 3.11 or newer
+# make lab                  JupyterLab on the first notebook, from nothing but a Python of version 3.11 or newer
+# make demo                 the same comparison in a terminal, on real data
 # make demo DATA=polarity STRATEGIES='Serial(), AllReduce()' ARGS='--workers 2'
-# make test | bench | lint | format | clean
+# make test | bench | lint | format | notebooks | clean
 # make PYTHON=/path/to/python3.13 VENV=.venv-3.13 test
 
 VENV ?= .venv
@@ -15,11 +16,15 @@ STRATEGIES ?=
 ARGS ?=
 export DATA STRATEGIES
 
-.PHONY: help demo test bench lint format clean distclean
+.PHONY: help lab demo test bench lint format notebooks clean distclean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
+
+# Without a browser, or over ssh: make lab ARGS=--no-browser, and open the address it prints. Another port: ARGS=--port=9000.
+lab: $(VENV)/.installed-lab
+	$(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks/01-compare-strategies.ipynb
 
 demo: $(VENV)/.installed-lab
 	@$(PY) -m scaleml demo $${DATA:+--data "$$DATA"} $${STRATEGIES:+--strategies "$$STRATEGIES"} $(ARGS)
@@ -43,8 +48,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build dist comparison.html dask-scratch-space .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find scaleml tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build dist comparison.html dask-scratch-space notebooks/.ipynb_checkpoints .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find scaleml tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Executes them in place: what they show was measured when this was last done, best on a machine that does nothing else.
+notebooks: $(VENV)/.installed-lab
+	$(PY) notebooks/execute.py $(ARGS)
 
 # clean, and the environment too: the next target installs everything again.
 distclean: clean

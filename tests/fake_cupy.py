@@ -48,6 +48,9 @@ class ndarray:
     def astype(self, dtype, copy=True):
         return ndarray(self._a.astype(dtype, copy=copy))
 
+    def view(self, dtype):
+        return ndarray(self._a.view(dtype))
+
     def reshape(self, *shape):
         return ndarray(self._a.reshape(*shape))
 
@@ -72,13 +75,15 @@ class ndarray:
 
     shape = property(lambda self: self._a.shape)
     ndim = property(lambda self: self._a.ndim)
+    size = property(lambda self: self._a.size)
     dtype = property(lambda self: self._a.dtype)
     T = property(lambda self: ndarray(self._a.T))
 
 
 def _reduction(name):
-    def method(self, axis=None, out=None, keepdims=False):
-        found = getattr(self._a, name)(axis=axis, keepdims=keepdims)
+    def method(self, axis=None, out=None, keepdims=False, **dtype):
+        assert set(dtype) <= ({"dtype"} if name == "sum" else set())
+        found = getattr(self._a, name)(axis=axis, keepdims=keepdims, **dtype)
         if out is None:
             return _close(found)
         _open(out)[...] = found
@@ -100,9 +105,9 @@ def _operator(name):
     return method
 
 
-for _name in ("sum", "max", "min", "any", "argmax"):
+for _name in ("sum", "max", "min", "all", "any", "argmax"):
     setattr(ndarray, _name, _reduction(_name))
-for _base in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or"):
+for _base in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or"):
     for _prefix in ("", "r", "i"):
         setattr(ndarray, f"__{_prefix}{_base}__", _operator(f"__{_prefix}{_base}__"))
 for _name in ("neg", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne"):
@@ -111,7 +116,9 @@ for _name in ("neg", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne"):
 
 def _function(name):
     def function(*args, out=None, **kwargs):
-        assert not set(kwargs) - {"axis", "dtype", "keepdims"}, f"CuPy's {name} does not take {sorted(kwargs)}"
+        assert not set(kwargs) - {"axis", "dtype", "keepdims", *OWN.get(name, ())}, (
+            f"CuPy's {name} does not take {sorted(kwargs)}"
+        )
         args = tuple(_open(arg) for arg in args)
         if out is None:
             return _close(getattr(np, name)(*args, **kwargs))
@@ -166,26 +173,43 @@ class _Transposed:
         return ndarray(self._matrix @ _open(other))
 
 
+OWN = {"bincount": ("minlength",), "searchsorted": ("side",)}
+"""Arguments that a function has to itself."""
+
 FUNCTIONS = [
     "absolute",
     "arange",
+    "bincount",
     "concatenate",
+    "count_nonzero",
+    "cumsum",
     "empty",
+    "empty_like",
     "exp",
+    "flatnonzero",
+    "floor",
     "greater",
     "isfinite",
+    "isinf",
     "log",
     "matmul",
     "maximum",
     "minimum",
     "multiply",
     "ones",
+    "packbits",
+    "partition",
+    "searchsorted",
     "sign",
+    "sort",
     "sqrt",
     "stack",
     "subtract",
     "tanh",
+    "unpackbits",
+    "where",
     "zeros",
+    "zeros_like",
 ]
 
 
@@ -195,6 +219,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     for name in FUNCTIONS:
         setattr(module, name, _function(name))
     module.ndarray, module.int64, module.int32 = ndarray, np.int64, np.int32
+    module.linalg = types.SimpleNamespace(qr=lambda a: tuple(_close(part) for part in np.linalg.qr(_open(a))))
     module.asarray = lambda array: ndarray(np.array(array))
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module

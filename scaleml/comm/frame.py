@@ -122,7 +122,7 @@ def holding(seconds: float) -> int:
     >>> round(held(decode(encode(MESSAGE, 0, 0, 0, holding(0.02), 0, 0, 1, 0, 0, 0, 0, 0, 0, 0.0, 0))), 5)
     0.02
     """
-    return min(int(seconds / _HELD_UNIT), _HELD_MOST) << _HELD
+    return min(round(seconds / _HELD_UNIT), _HELD_MOST) << _HELD
 
 
 def held(header: Header) -> float:

@@ -64,7 +64,7 @@ class FP16(Codec):
         up, down = x.dtype.type(2.0**shift), x.dtype.type(2.0**-shift)
         for start in range(0, n, BLOCK):
             own = slice(start, start + BLOCK)
-            xp.multiply(x[own], up, out=halves[own], casting="same_kind")
+            xp.multiply(x[own], up, out=halves[own])
             if lost is not None:
                 xp.subtract(x[own], halves[own] * down, out=lost[own])
         return payload

@@ -49,8 +49,9 @@ class Beacon:
         """Send the history's new rows."""
         if self._recorder is not None:
             rows, evaluations = self._recorder.drain()
-            if rows or evaluations:
-                self.report("rows", rows=rows, evaluations=evaluations)
+            epochs = self._recorder.drain_epochs()
+            if rows or evaluations or epochs:
+                self.report("rows", rows=rows, evaluations=evaluations, epochs=epochs)
 
     def stop(self) -> None:
         """Send the last notes and fall silent."""

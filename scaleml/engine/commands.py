@@ -60,9 +60,9 @@ def describe(thing: Any) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from scaleml import LocalSGD
-    >>> describe(LocalSGD(4)) == {"room": "strategies", "name": "LocalSGD", "fields": {"period": 4}}
-    True
+    >>> from scaleml import Serial
+    >>> describe(Serial(threads=2))
+    {'room': 'strategies', 'name': 'Serial', 'fields': {'threads': 2}}
     """
     kind = type(thing)
     package, _, rest = kind.__module__.partition(".")

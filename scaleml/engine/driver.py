@@ -33,7 +33,7 @@ from scaleml.engine.events import (
     Tick,
     WorkerLost,
 )
-from scaleml.engine.lobby import deliver, end_ranks
+from scaleml.engine.lobby import deliver, end_ranks, peek
 from scaleml.engine.placement import Placement
 from scaleml.engine.placing import PlacedData
 from scaleml.engine.spec import Outcome, Plan
@@ -78,8 +78,9 @@ class Driver:
         self.error: str | None = None
         self.params: Any = None
         self.outcome: Outcome | None = None
+        self.topology: str | None = None
         self._data = data
-        self._on_notes: Callable[[bytes, list[Any]], None] | None = None
+        self._on_notes: Callable[[bytes, list[Any], list[Any]], None] | None = None
         self._on_mark: Callable[[float, str, int], None] | None = None
         self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -89,7 +90,7 @@ class Driver:
 
     def start(
         self,
-        on_notes: Callable[[bytes, list[Any]], None],
+        on_notes: Callable[[bytes, list[Any], list[Any]], None],
         on_mark: Callable[[float, str, int], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -98,7 +99,7 @@ class Driver:
         Parameters
         ----------
         on_notes : callable
-            Called with the history's new rows and evaluations.
+            Called with the history's new rows, evaluations and ends of epochs.
         on_mark : callable
             Called with the time, the words and the step of a change in mid-run.
         on_change : callable
@@ -116,6 +117,11 @@ class Driver:
         address = self.placement.addresses[0]
         answer = calls.on_workers(self.client, CALL, deliver, (self.run, 0, 0), command, workers=[address])
         return bool(answer[address])
+
+    def peek(self) -> Any:
+        """Return the parameters that rank 0 kept last, if the run keeps them and it is still there."""
+        address = self.placement.addresses[0]
+        return calls.on_workers(self.client, CALL, peek, (self.run, 0, 0), workers=[address])[address]
 
     def give_up(self) -> None:
         """End a run that is still starting."""
@@ -136,13 +142,14 @@ class Driver:
         kind, rank = message["kind"], message["rank"]
         if kind == "rows":
             assert self._on_notes is not None
-            self._on_notes(message["rows"], message["evaluations"])
+            self._on_notes(message["rows"], message["evaluations"], message["epochs"])
         elif kind == "mark":
             assert self._on_mark is not None
             self._on_mark(message["time"], message["text"], message["step"])
         elif kind == "arrived":
             self._events.put(Arrived(rank))
         elif kind == "entered":
+            self.topology = message.get("topology") or self.topology
             self._events.put(Entered(rank))
         elif kind == "left":
             self._events.put(Left(rank, message["status"], message["step"]))
@@ -232,9 +239,11 @@ class Driver:
         with contextlib.suppress(Exception):
             workers = calls.identity(self.client, CALL)
             limit = config.seconds("comm.timeout")
+            # All stamped by the scheduler: the worker heard last is its "now", whatever this machine's clock says.
+            newest = max((facts["last_seen"] for facts in workers.values()), default=0.0)
             for rank in suspects:
                 facts = workers.get(addresses[rank])
-                silent = time.time() - facts["last_seen"] if facts else limit + 1
+                silent = newest - facts["last_seen"] if facts else limit + 1
                 if silent > limit and rank != stall.rank:
                     self._events.put(Silent(rank, stall, silent))
                     return

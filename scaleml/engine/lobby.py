@@ -43,6 +43,8 @@ class Lobby:
         self.ticket: Final = ticket
         self.mailbox: Final = Mailbox()
         self.reason: str | None = None
+        self.kept: Any = None
+        """The parameters after the newest epoch, of a run that keeps them."""
         self._group: Any = None
         self._lock = threading.Lock()
         tls = worker.security.get_listen_args("worker").get("ssl_context") if worker.address.startswith("tls") else None
@@ -168,3 +170,10 @@ def deliver(key: tuple[str, int, int], command: Command) -> bool:
         return False
     lobby.mailbox.put(command)
     return True
+
+
+def peek(key: tuple[str, int, int]) -> Any:
+    """Return the parameters that a rank kept last; None if there are none, or if it is not here."""
+    with _lock:
+        lobby = _entered.get(key)
+    return None if lobby is None else lobby.kept

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, final
 
 import numpy as np
@@ -12,12 +13,10 @@ from scaleml.comm import inprocess
 from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Arrays, Batches
 from scaleml.engine.commands import Mailbox
+from scaleml.engine.epochs import OnEpoch, tell
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.worker_loop import WorkerLoop
 from scaleml.telemetry.recorder import Recorder
-
-OnEpoch = Callable[[WorkerLoop], None]
-"""Called after each epoch, with the loop as it stands."""
 
 _IN_ORDER: Final = 1 << 26
 """Bytes of dense data above which a shuffled copy is made once: gathering rows from all over memory would cost more."""
@@ -80,7 +79,7 @@ def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: 
     held_out : Arrays, optional
         For the evaluations.
     on_epoch : sequence of callables
-        Called after each epoch.
+        Told of each epoch; what is true ends the run.
 
     Raises
     ------
@@ -92,7 +91,7 @@ def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: 
         recorder = Recorder(0, group.meter)
         loop = WorkerLoop(plan, group, batches, held_out, Mailbox(), lambda *_, **__: None, recorder)
         if on_epoch:
-            loop.progress.on_epoch = lambda: [call(loop) for call in on_epoch]
+            loop.on_epoch = partial(tell, on_epoch)
         return loop.run()
     finally:
         group.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 from scaleml.comm import Aborted
+from scaleml.comm.reducing import placement
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
+from scaleml.strategies import Strategy
 
 if TYPE_CHECKING:
     from scaleml.engine.worker_loop import WorkerLoop
@@ -29,17 +32,14 @@ class Obeying:
     """
 
     def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
-        self._loop = loop
+        self._loop = proxy(loop)  # no cycle: a loop's memory goes back with it, not when garbage is collected
         self._mailbox = mailbox
         self.applied = 0
 
     def obey(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
         loop = self._loop
-        if loop.group.rank == 0 and self._mailbox.pending:
-            command = self._mailbox.take()
-            if command is not None:
-                self._announce(command, self._carrier())
+        self.listen()
         while self.applied < loop.group.control and not loop.stopping:
             command = Command.decode(loop.group.await_announcement(self.applied + 1))
             if command.after >= loop.step:
@@ -47,19 +47,27 @@ class Obeying:
             self.applied = command.number
             self._do(command)
 
+    def listen(self) -> None:
+        """On rank 0: stamp and announce a command that arrived."""
+        if self._loop.group.rank == 0 and self._mailbox.pending:
+            command = self._mailbox.take()
+            if command is not None:
+                self._announce(command, self._carrier())
+
     def _announce(self, command: Command, after: int) -> None:
         stamped = command.stamped(after)
         self._loop.group.announce(stamped.number, stamped.encode())
+        if self._loop.pace is not None:
+            self._loop.pace.announced()
 
     def _carrier(self) -> int:
         """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
         loop = self._loop
-        if loop.servers is not None or loop.group.size == 1:
-            return -1  # at once: here ranks have no steps in common
-        step = loop.step
-        while not loop.strategy.commits(step):
-            step += 1
-        return step
+        if loop.pace is not None:
+            return loop.pace.common_step(loop.step)
+        if loop.group.size == 1:
+            return -1  # at once
+        return loop.strategy.carrier(loop.step, loop.epoch_end, loop.group.size)
 
     def _do(self, command: Command) -> None:
         loop = self._loop
@@ -82,6 +90,8 @@ class Obeying:
         loop = self._loop
         loop.note()
         began = clock()
+        if loop.pace is not None:
+            loop.pace.park()
         self._confirm(command)
         while True:
             if loop.group.rank == 0 and self.applied == loop.group.control:  # nothing was announced before the pause
@@ -106,19 +116,26 @@ class Obeying:
             loop.optimizer.optimizer = loop.optimizer.optimizer.with_rate(settings["learning_rate"])
             changes.append(f"learning_rate={settings['learning_rate']}")
         if "batch_size" in settings:
-            loop.batch_size = settings["batch_size"]
+            loop.batch_size = loop.gradients.batch_size = settings["batch_size"]
             changes.append(f"batch_size={settings['batch_size']}")
         if "strategy" in settings:
-            if not loop.strategy.replicated:
-                self._replicate()
-            loop.strategy = strategy_from(settings["strategy"])
+            self._follow(strategy_from(settings["strategy"]))
             changes.append(f"strategy={loop.strategy!r}")
         if loop.group.rank == 0:
             loop.mark(", ".join(changes))
 
+    def _follow(self, strategy: Strategy) -> None:
+        """Go on with another strategy, from the same parameters and the same optimizer's state on all ranks."""
+        loop = self._loop
+        loop.strategy.end(loop.state)
+        if not loop.committed:
+            loop.mean(loop.w)
+        if not loop.strategy.replicated:
+            self._replicate()
+        loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
+        strategy.begin(loop.w, loop.state)
+
     def _replicate(self) -> None:
         # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
-        group = self._loop.group
         for array in (array for name, array in self._loop.state.items() if name != "schedule"):
-            group.allreduce(array)
-            array /= group.size
+            self._loop.mean(array)

@@ -20,7 +20,7 @@ def outcome_of(loop: WorkerLoop) -> Outcome:
     params = np.array(loop.w) if with_servers else _result(loop)
     end = Start(np.array(loop.w), loop.state, update.t, update.rows) if loop.plan.keep_end else None
     epochs = loop.epoch
-    if with_servers:
+    if loop.pace is not None:
         epochs = len(progress.losses) if progress.converged else loop.plan.epochs
     return Outcome(
         "stopped" if loop.stopping else "finished",
@@ -29,6 +29,7 @@ def outcome_of(loop: WorkerLoop) -> Outcome:
         epochs=epochs,
         losses=tuple(progress.losses),
         scores=tuple(progress.scores),
+        widest=None if loop.pace is None else loop.pace.widest,
         end=end,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from distributed import get_worker
@@ -16,6 +17,7 @@ from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Batches, MappedShard, Shard, opened
 from scaleml.engine import lobby as lobbies
 from scaleml.engine.beacon import Beacon
+from scaleml.engine.epochs import current, newest
 from scaleml.engine.errors import NonFinite
 from scaleml.engine.server_loop import ServerLoop
 from scaleml.engine.spec import Outcome, Plan, RankSpec
@@ -81,6 +83,8 @@ def _train(
             sources, validation = data
             batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), sources)
             loop = WorkerLoop(plan, group, batches, validation, lobby.mailbox, beacon.report, recorder)
+            if spec.rank == 0:
+                loop.on_epoch = partial(_note_epoch, lobby if plan.snapshots else None)
         try:
             return loop.run()
         except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
@@ -89,6 +93,12 @@ def _train(
             # Told before the links close: then the cause is known before its consequences.
             beacon.report("failed", error=_words(error), cause=_cause(error), step=step, peer=_peer(error))
             return Outcome("failed", step, loop.last_good(), _words(error), traceback.format_exc())
+
+
+def _note_epoch(keeper: lobbies.Lobby | None, loop: WorkerLoop) -> None:
+    if keeper is not None:
+        keeper.kept = current(loop)
+    loop.recorder.epoch_over(*newest(loop))
 
 
 def _connect(spec: RankSpec, lobby: lobbies.Lobby, beacon: Beacon, worker: Any) -> Any:

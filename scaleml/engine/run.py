@@ -59,7 +59,7 @@ class Run:
         self.total_samples = driver.plan.epochs * driver.plan.rows
         self.settings = (
             f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
-            f"{driver.plan.rows} rows, {driver.plan.dtype}"
+            f"{driver.plan.rows} rows, {driver.plan.dtype}{driver.plan.form}"
         )
         self.n_params = driver.plan.network.size
         self.placing_seconds = float(facts["placing_seconds"])
@@ -102,6 +102,11 @@ class Run:
         return self._driver.outcome
 
     @property
+    def topology(self) -> str | None:
+        """Who sends what to whom, as fixed at the start: ``"ring"``, say; None until then, and where there is no choice."""
+        return self._driver.topology
+
+    @property
     def model(self) -> TrainedModel:
         """The trained model, once the run is over.
 
@@ -128,6 +133,10 @@ class Run:
         ranks, clocks = rows[:, COLUMNS.index("rank")], rows[:, COLUMNS.index("time")]
         times = [clocks[ranks < self.workers], self.history.evaluations["time"]]  # a server's clock is no training time
         return float(max((column.max() for column in times if len(column)), default=0.0))
+
+    def peek(self) -> Any:
+        """Return the parameters that rank 0 kept last, (P,); None unless the run keeps them and still trains."""
+        return self._driver.peek()
 
     # What it can be told.
 
@@ -182,7 +191,7 @@ class Run:
         Parameters
         ----------
         strategy : Strategy, optional
-            Another strategy with the same ranks: AllReduce and LocalSGD may replace each other.
+            Another strategy with the same ranks: AllReduce, LocalSGD and Gossip may replace each other.
         learning_rate : float, optional
             Of the optimizer.
         batch_size : int, optional
@@ -251,13 +260,6 @@ class Run:
 
     # How it works.
 
-    def on_notes(self, rows: bytes, evaluations: list[Any]) -> None:
-        """Take in what a rank noted; called from Dask's event loop."""
-        if rows:
-            self.history.append_bytes(rows)
-        for evaluation in evaluations:
-            self.history.add_evaluation(*evaluation)
-
     def on_change(self) -> None:
         """Wake whoever waits; called from the driver's thread."""
         if self.over:
@@ -312,9 +314,6 @@ class Run:
     def _check_successor(self, strategy: strategies.Strategy) -> None:
         if not isinstance(strategy, strategies.Strategy):
             raise TypeError(f"strategy={strategy!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
-        servers = strategy.layout(self.workers).servers or self.plan.layout.servers
-        ranks = strategy.layout(self.workers).workers
-        if servers or ranks != self.workers:
-            raise ValueError(
-                f"{strategy!r} needs other ranks than {self._strategy!r}, which this run was started with: start a new run"
-            )
+        together = strategy.synchronous and self.plan.strategy.synchronous
+        if not together or strategy.layout(self.workers) != self.plan.layout:
+            raise ValueError(f"{strategy!r} needs other ranks than {self._strategy!r}: start a new run")

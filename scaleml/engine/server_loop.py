@@ -1,4 +1,4 @@
-"""The loop of a rank that holds parameters: serve pushes until all workers have left."""
+"""The loop of a rank that holds parameters: serve workers until all have left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from scaleml.engine.commands import Command
-from scaleml.engine.serving import Clients, SliceUpdate
+from scaleml.engine.servers import Clients, DenseSlice, SparseSlice
+from scaleml.engine.servers.coded import CodedForm
+from scaleml.engine.servers.wire import DenseForm, SparseForm, slices
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.worker_loop import Report
 from scaleml.strategies import ParameterServer
@@ -27,13 +29,21 @@ class ServerLoop:
         # Making buffers is collective: as many calls here as in a worker.
         group.buffer(0, plan.dtype)
         group.buffer(0, plan.dtype)
-        self.clients = Clients(plan, group, recorder)
-        self._servers = group.split(1, group.rank)
-        part = slice(self.clients.start, self.clients.stop)
-        start = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        self.w = np.array(start[part], plan.dtype)
-        self.optimizer = SliceUpdate(plan.optimizer, recorder)
-        self.state = plan.optimizer.init(part.stop - part.start, plan.dtype)
+        width = plan.network.signature.n_outputs if plan.sparse else 1
+        start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
+        first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
+        self.w = np.array(first[start:stop], plan.dtype)
+        form: DenseForm | SparseForm | CodedForm
+        if plan.strategy.compression is not None:
+            form = CodedForm(plan, group, self.w)
+        else:
+            form = SparseForm(group, plan.dtype, width) if plan.sparse else DenseForm(group, None)
+        self.clients = Clients(plan, group, (start, stop), form, self._values, recorder, self._obey)
+        servers = self._servers = group.split(1, group.rank)
+        self.optimizer: DenseSlice | SparseSlice = (
+            SparseSlice(plan, servers, recorder, start, stop) if plan.sparse else DenseSlice(plan, servers, recorder)
+        )
+        self.state = plan.optimizer.init(stop - start, plan.dtype)
         self._applied = 0
         self._epochs_a_row = 1.0 / plan.rows
 
@@ -46,27 +56,28 @@ class ServerLoop:
         while not clients.gone:
             self.group.step = clients.version
             self.strategy.serve(self.w, self.state, self)  # type: ignore[arg-type]
-            if self.group.control != self._applied:
-                self._obey()
-            if clients.version != self.group.step:  # a worker that leaves is no update
-                recorder.updates += 1
             now = clock()
             if now >= recorder.due:
                 recorder.flush(now, clients.version, clients.rows * self._epochs_a_row)
         recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
-        clients.hand_over(self.optimizer.optimizer.result(self.w, self.state, self.optimizer.t))
+        clients.hand_over(self.optimizer.result(self.w, self.state))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
-        return Outcome("finished", clients.version)
+        return Outcome("finished", clients.version, widest=clients.clocks.widest)
 
-    def _obey(self) -> None:
-        """Take a new learning rate; the other commands concern the workers."""
+    def _values(self, w: Any, keys: Any) -> Any:
+        return self.optimizer.values(w, keys)
+
+    def _obey(self, step: int) -> None:
+        """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one."""
         while self._applied < self.group.control:
             command = Command.decode(self.group.await_announcement(self._applied + 1))
+            if command.after >= step:
+                return
             self._applied = command.number
+            # The other commands concern the workers.
             if "learning_rate" in command.settings:
-                rate = command.settings["learning_rate"]
-                self.optimizer.optimizer = self.optimizer.optimizer.with_rate(rate)
+                self.optimizer.optimizer = self.optimizer.optimizer.with_rate(command.settings["learning_rate"])
 
     @property
     def steps(self) -> int:

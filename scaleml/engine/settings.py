@@ -33,6 +33,7 @@ class Settings:
     steps: Callable[[int], RowSteps] | None = None
     """Given the rows of an update, what turns mean gradients into steps; see ``Plan.steps``."""
     keep_end: bool = False
+    snapshots: bool = False
     by_rows: bool = False
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from scaleml.engine.sparsity import in_words, why_dense
 from scaleml.faults import Fault
 from scaleml.models import Network
 from scaleml.optim import Optimizer, RowSteps
@@ -73,11 +74,28 @@ class Plan:
     """Whether gradients are divided by a batch's rows, not by its weight: no bias where weights differ, mean weight 1."""
     keep_end: bool = False
     """Whether the outcome says where training could go on from."""
+    snapshots: bool = False
+    """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
 
     @cached_property
     def rows(self) -> int:
         """Rows of training data."""
         return sum(self.shard_sizes)
+
+    @cached_property
+    def why_dense(self) -> str:
+        """Why updates are of whole vectors; nothing where they are sparse."""
+        return why_dense(self.network, self.strategy, self.optimizer, self.steps)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether updates are of what a batch touches."""
+        return not self.why_dense
+
+    @property
+    def form(self) -> str:
+        """The form of updates in words, where there was something to decide."""
+        return in_words(self.network, self.strategy, self.why_dense)
 
     def owned(self, rank: int) -> tuple[int, ...]:
         """Shards of a rank: whole runs of neighbours, as even as their number allows."""
@@ -123,5 +141,7 @@ class Outcome:
     losses: tuple[float, ...] = ()
     """The mean training objective of each epoch, where a stop rule looks at it."""
     scores: tuple[float, ...] = ()
+    widest: int | None = None
+    """With servers: the most clocks that any push was ahead of the slowest worker."""
     end: Start | None = None
     """Where training could go on from; ``params`` may be averaged or the best instead."""

@@ -10,6 +10,7 @@ from math import inf, isfinite
 from time import perf_counter as clock
 from time import sleep
 from typing import Any, Final
+from weakref import WeakMethod
 
 from scaleml.comm.wire import Pace
 from scaleml.engine.gradients import Gradients
@@ -20,7 +21,7 @@ _LOOK: Final = 0.05
 _LAST_WORDS: Final = 0.05
 """Seconds for the news of a kill to leave the process."""
 
-Mark = Callable[[str], None]
+Mark = WeakMethod[Callable[[str], None]]
 """Told in words what begins."""
 
 
@@ -35,8 +36,8 @@ class Suffering:
         All ranks.
     gradients : Gradients
         What a slow rank computes slowly.
-    mark : callable
-        Told what begins, as it begins.
+    mark : weak method
+        Told what begins, as it begins; weak, for its object holds this one.
     """
 
     def __init__(self, faults: Sequence[Fault], group: Any, gradients: Gradients, mark: Mark) -> None:
@@ -77,7 +78,9 @@ class Suffering:
     def _tell(self, step: int) -> None:
         for fault in [fault for fault in self._unmarked if fault.active(step)]:
             self._unmarked.remove(fault)
-            self._mark(repr(fault))
+            mark = self._mark()
+            assert mark is not None
+            mark(repr(fault))
 
     def _shape_links(self, now: Sequence[Fault]) -> None:
         bad = [fault for fault in now if isinstance(fault, Latency | Bandwidth)]

@@ -20,11 +20,13 @@ from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
 from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
+from scaleml.engine.shared import REFUSAL
+from scaleml.engine.sparsity import check_sparse
 from scaleml.engine.spec import Plan
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
-from scaleml.strategies import AllReduce, Strategy
+from scaleml.strategies import AllReduce, Hogwild, Strategy
 
 
 def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> Run:
@@ -48,7 +50,7 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
         facts=facts,
         own_cluster=own_cluster,
     )
-    driver.start(run.on_notes, run.history.mark, run.on_change)
+    driver.start(run.history.take, run.history.mark, run.on_change)
     return run
 
 
@@ -72,14 +74,15 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         raise ValueError(
             f"{placement.layout.servers} servers for {data.network.size} parameters: use at most one server a parameter"
         )
-    if placement.layout.servers and getattr(settings.optimizer, "schedule", "") == "adaptive":
+    if not settings.strategy.synchronous and settings.optimizer.schedule == "adaptive":
         raise ValueError(
-            "schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'"
+            f"schedule='adaptive' needs the epoch's loss, which nobody has with {settings.strategy!r}: use 'constant' or 'invscaling'"
         )
+    _check_one_host(settings.strategy, client, placement)
     check_faults(settings.faults, placement.layout, own_cluster)
     check_victims(settings.faults, placement, client)
     batch_size = min(int(settings.batch_size), data.rows)
-    rows = batch_size if settings.strategy.replicated else max(1, batch_size // training)
+    rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
     watched = data.placed.held_out is not None or settings.stop is not None
     plan = Plan(
         network=data.network,
@@ -97,10 +100,23 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         start=settings.begin,
         steps=None if settings.steps is None else settings.steps(rows),
         keep_end=settings.keep_end,
+        snapshots=settings.snapshots,
         by_rows=settings.by_rows,
     )
+    check_sparse(plan.strategy, plan.why_dense)
     check_memory(info, placement, plan, data.placed, config.memory_share())
     return plan, placement
+
+
+def _check_one_host(strategy: Strategy, client: Client, placement: Placement) -> None:
+    """Refuse ranks that cannot share memory where they have to, before they are sent."""
+    if not isinstance(strategy, Hogwild) or placement.layout.workers == 1:
+        return
+    hosts = {facts["boot"] for facts in facts_of(client, placement.workers).values()}
+    if len(hosts) > 1:
+        raise ValueError(REFUSAL.format(why=f"these workers are on {len(hosts)} hosts"))
+    if not config.shared_memory():
+        raise ValueError(REFUSAL.format(why="it is turned off (scaleml.comm.shared-memory in Dask's configuration)"))
 
 
 def finder(client: Client | None, workers: Any) -> Find:

@@ -1,13 +1,13 @@
-"""scikit-learn's callbacks (1.9 and newer), and a line an epoch for ``verbose``."""
+"""Whoever follows a fit: scikit-learn's callbacks (1.9 and newer), and what ``verbose`` shows."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from scaleml.engine.local import OnEpoch
+from scaleml.engine.epochs import Epoch, OnEpoch, Watch
+from scaleml.telemetry.fitting import Fitting
 
 try:
     from sklearn import callback as _sk
@@ -31,24 +31,45 @@ def with_callbacks(method: _Method) -> _Method:
 
 @contextmanager
 def told(
-    estimator: Any, X: Any, y: Any, epochs: int, fitted: Callable[[Any], dict[str, Any]], sample_weight: Any = None
-) -> Iterator[Sequence[OnEpoch]]:
-    """Tell scikit-learn's callbacks of a fit: its begin, its end, and as yielded functions its epochs.
+    estimator: Any, given: tuple[Any, Any, Any], epochs: int, fitted: Callable[[Any], dict[str, Any]]
+) -> Iterator[Watch]:
+    """Tell scikit-learn's callbacks of a fit, its begin, its epochs and its end, and show what ``verbose`` asks for.
 
     Parameters
     ----------
+    given : tuple
+        X, y and the weights.
+    epochs : int
+        The most there may be.
     fitted : callable
         Parameters (P,) -> the fitted attributes that make the estimator ready to predict.
     """
-    if not hasattr(estimator, "_init_callback_context") or not getattr(estimator, "_skl_callbacks", None):
-        yield [_Lines(estimator)] if estimator.verbose else []
+    if not estimator.verbose:
+        with _callbacks(estimator, given, epochs, fitted) as each:
+            yield Watch(each, snapshots=bool(each))
         return
+    with (
+        Fitting(type(estimator).__name__, epochs, int(estimator.verbose)) as display,
+        _callbacks(estimator, given, epochs, fitted) as each,
+    ):
+        shown: OnEpoch = lambda epoch: display.on_epoch(epoch.loss, epoch.score)  # noqa: E731
+        yield Watch([shown, *each], display.on_look, snapshots=bool(each))
+
+
+@contextmanager
+def _callbacks(
+    estimator: Any, given: tuple[Any, Any, Any], epochs: int, fitted: Callable[[Any], dict[str, Any]]
+) -> Iterator[list[OnEpoch]]:
+    if not hasattr(estimator, "_init_callback_context") or not getattr(estimator, "_skl_callbacks", None):
+        yield []
+        return
+    X, y, sample_weight = given
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
     facts = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
     context = estimator._init_callback_context(max_subtasks=epochs)
     context.call_on_fit_task_begin(**facts)
     each = _Epochs(context, facts, fitted, epochs)
-    yield [*([_Lines(estimator)] if estimator.verbose else []), each]
+    yield [each]
     each.close()
     context.call_on_fit_task_end(**facts, reconstruction_attributes={})
 
@@ -61,13 +82,15 @@ class _Epochs:
         self._open: Any = None
         self._begin()
 
-    def __call__(self, loop: Any) -> None:
-        attributes = self._fitted(loop.optimizer.optimizer.result(loop.w, loop.state, loop.optimizer.t))
-        if self._open.call_on_fit_task_end(**self._facts, reconstruction_attributes=attributes):
-            loop.progress.converged = True
+    def __call__(self, epoch: Epoch) -> bool:
+        # Parameters are fetched only for callbacks that look at the fitted estimator.
+        enough = self._open.call_on_fit_task_end(
+            **self._facts, reconstruction_attributes=lambda: self._fitted(epoch.params())
+        )
         self._open = None
-        if not loop.progress.converged:
+        if not enough and not epoch.is_last:
             self._begin()
+        return bool(enough)
 
     def _begin(self) -> None:
         if self._left:
@@ -79,15 +102,3 @@ class _Epochs:
         """End the subtask of an epoch that never ran."""
         if self._open is not None:
             self._open.call_on_fit_task_end(estimator=self._facts["estimator"])
-
-
-class _Lines:
-    """A line an epoch."""
-
-    def __init__(self, estimator: Any) -> None:
-        self._name = type(estimator).__name__
-
-    def __call__(self, loop: Any) -> None:
-        progress = loop.progress
-        score = f", validation score = {progress.scores[-1]:.6f}" if progress.scores else ""
-        sys.stdout.write(f"{self._name}, epoch {loop.epoch}, loss = {progress.losses[-1]:.8f}{score}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.data.inputs import Inputs
+from scaleml.engine.epochs import Watch
 from scaleml.engine.errors import NonFinite
-from scaleml.engine.local import OnEpoch, batches_of, train_here
+from scaleml.engine.local import batches_of, train_here
 from scaleml.engine.spec import Outcome, Plan, Start, StopRule
 from scaleml.models import Model, Signature
 from scaleml.optim import Optimizer, RowSteps
@@ -121,7 +122,7 @@ def _has_client() -> bool:
     return has_client()
 
 
-def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, on_epoch: Sequence[OnEpoch] = ()) -> Outcome:
+def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, watch: Watch) -> Outcome:
     """Train, here (``strategy=None``) or on a cluster.
 
     Raises
@@ -132,7 +133,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, on_epoch
         When a cluster's run fails.
     """
     if strategy is None:
-        return _here(job, on_epoch)
+        return _here(job, watch)
     from scaleml.engine.remote import train_there
 
     return train_there(
@@ -142,6 +143,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, on_epoch
         strategy=strategy,
         workers=workers,
         client=client,
+        watch=watch,
         optimizer=job.optimizer,
         epochs=job.epochs,
         batch_size=job.batch_size,
@@ -153,7 +155,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, on_epoch
     )
 
 
-def _here(job: Job, on_epoch: Sequence[OnEpoch]) -> Outcome:
+def _here(job: Job, watch: Watch) -> Outcome:
     rows, dtype = job.inputs.rows, job.signature.dtype
     batch = min(job.batch_size, rows)
     plan = Plan(
@@ -177,7 +179,7 @@ def _here(job: Job, on_epoch: Sequence[OnEpoch]) -> Outcome:
     random = np.random.RandomState(job.seed) if job.random is None else job.random
     batches = batches_of(_arrays(job.inputs, dtype), random, job.shuffle)
     try:
-        return train_here(plan, batches, held_out, on_epoch)
+        return train_here(plan, batches, held_out, watch.on_epoch)
     except NonFinite as error:
         raise ValueError(str(error)) from None
 

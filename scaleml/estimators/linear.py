@@ -149,8 +149,8 @@ class Linear(Trained):
             shuffle=self.shuffle,
             by_rows=True,
         )
-        with told(self, given[0], given[1], epochs, layout.coefficients, given[2]) as on_epoch:
-            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, on_epoch)
+        with told(self, given, epochs, layout.coefficients) as watch:
+            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
         for name, value in layout.coefficients(outcome.params).items():
             setattr(self, name, value)
         self._end = outcome.end if layout.used is None else None

@@ -38,7 +38,7 @@ momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_
     shuffle : bool
         Rows are shuffled each epoch in this process while they are few, else once. False needs ``strategy="auto"``.
     verbose : bool
-        A line an epoch when trained in this process.
+        Shows how the fit goes: live in a notebook or a terminal, else a line an epoch.
     max_fun : int
         Of ``"lbfgs"``: no effect.
     strategy : "auto" or Strategy

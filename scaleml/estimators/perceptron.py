@@ -100,8 +100,8 @@ class Perceptron(Trained):
             shuffle=self.shuffle,
         )
         network = self._network(train, job.model.alpha)  # type: ignore[attr-defined]
-        with told(self, given[0], given[1], epochs, lambda params: layers(network, params), given[2]) as on_epoch:
-            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, on_epoch)
+        with told(self, given, epochs, lambda params: layers(network, params)) as watch:
+            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
         self._take(outcome, network, bool(self.early_stopping), rows)
 
     def _model(self: Any, inputs: Any, alpha: float) -> MLP:

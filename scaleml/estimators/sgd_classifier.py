@@ -35,7 +35,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     shuffle : bool
         Rows are shuffled each epoch in this process while they are few, else once. False needs ``strategy="auto"``.
     verbose : int
-        A line an epoch when trained in this process.
+        1 shows how the fit goes: live in a notebook or a terminal, else a line an epoch; above 1 always lines; 0 nothing.
     n_jobs : int
         No effect: see `workers`.
     learning_rate : {"optimal", "constant", "invscaling", "adaptive"}

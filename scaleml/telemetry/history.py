@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
@@ -30,6 +31,7 @@ COLUMNS = (
     "updates",
 )
 EVALUATION = ("time", "samples", "step", "loss", "score")
+EPOCH = ("number", "loss", "score", "is_last")
 
 _AT = {name: i for i, name in enumerate(COLUMNS)}
 _SUMMED = [
@@ -86,6 +88,7 @@ class History:
         self._used = 0
         self._appended = 0
         self._evaluations: list[tuple[float, ...]] = []
+        self._epochs: list[tuple[float, ...]] = []
 
     def append_bytes(self, data: bytes) -> None:
         """Append rows as they come from the wire.
@@ -107,6 +110,14 @@ class History:
             )
         self.append_rows(np.frombuffer(data, dtype=np.float64).reshape(-1, len(COLUMNS)))
 
+    def take(self, rows: bytes, evaluations: Iterable[Any], epochs: Iterable[Any]) -> None:
+        """Append all that a rank noted; called from Dask's event loop."""
+        self.append_bytes(rows)
+        for evaluation in evaluations:
+            self.add_evaluation(*evaluation)
+        for epoch in epochs:
+            self.add_epoch(*epoch)
+
     def append_rows(self, rows: Any) -> None:
         """Append rows of shape (n, 16) in the order of `COLUMNS`; they are copied."""
         rows = np.asarray(rows, dtype=np.float64)
@@ -127,6 +138,11 @@ class History:
         """Append an evaluation on held-out data: training clock (s), rows consumed by all ranks, steps, loss, score."""
         with self._lock:
             self._evaluations.append((float(time), float(samples), float(step), float(loss), float(score)))
+
+    def add_epoch(self, number: float, loss: float, score: float, is_last: float) -> None:
+        """Append the end of an epoch of a run with a stop rule: mean objective, held-out score, whether the rule ends it."""
+        with self._lock:
+            self._epochs.append((float(number), float(loss), float(score), float(is_last)))
 
     def mark(self, time: float, text: str, step: int = -1) -> None:
         """Note that something changed at `time` on the training clock, before `step` of the rank that says so."""
@@ -171,6 +187,13 @@ class History:
             table = np.array(self._evaluations, dtype=np.float64).reshape(-1, len(EVALUATION))
         return {name: table[:, i].copy() for i, name in enumerate(EVALUATION)}
 
+    @property
+    def epochs(self) -> dict[str, NDArray[np.float64]]:
+        """The ends of epochs by column: number, loss, score (NaN without one), is_last; empty without a stop rule."""
+        with self._lock:
+            table = np.array(self._epochs, dtype=np.float64).reshape(-1, len(EPOCH))
+        return {name: table[:, i].copy() for i, name in enumerate(EPOCH)}
+
     def to_frame(self) -> pd.DataFrame:
         """All rows as a pandas frame, one column for each of `COLUMNS`; counts are integers."""
         import pandas as pd
@@ -198,6 +221,7 @@ class History:
             return state | {
                 "_rows": self._rows[: self._used].copy(),
                 "_evaluations": list(self._evaluations),
+                "_epochs": list(self._epochs),
                 "changes": list(self.changes),
             }
 

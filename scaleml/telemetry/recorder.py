@@ -47,6 +47,7 @@ class Recorder:
         self._since = self.due = 0.0
         self._rows: deque[tuple[float, ...]] = deque()
         self._evaluations: deque[tuple[float, ...]] = deque()
+        self._epochs: deque[tuple[float, ...]] = deque()
 
     def begin(self, now: float) -> None:
         """Start the training clock."""
@@ -62,6 +63,16 @@ class Recorder:
         """Take ``seconds`` that just passed (an evaluation, a pause) off the training clock."""
         self.excluded += seconds
         self._since += seconds
+
+    def forgive(self, seconds: float) -> None:
+        """Take up to ``seconds`` of the waiting since the last row off the clock: who was waited for was called away."""
+        meter = self.meter
+        seconds = min(seconds, meter.wait)
+        if seconds > 0:
+            left = 1.0 - seconds / meter.wait
+            meter.wait *= left
+            meter.waited[:] = [waited * left for waited in meter.waited]
+            self.exclude(seconds)
 
     def skip(self, seconds: float) -> None:
         """Exclude ``seconds`` that just passed, and what the group spent meanwhile."""
@@ -104,6 +115,14 @@ class Recorder:
     def evaluated(self, time: float, samples: float, step: int, loss: float, score: float) -> None:
         """Note a held-out evaluation."""
         self._evaluations.append((time, samples, step, loss, score))
+
+    def epoch_over(self, number: int, loss: float, score: float, is_last: bool) -> None:
+        """Note the end of an epoch; see `History.add_epoch`."""
+        self._epochs.append((number, loss, score, is_last))
+
+    def drain_epochs(self) -> list[tuple[float, ...]]:
+        """Return all new ends of epochs."""
+        return _empty(self._epochs)
 
     def drain(self) -> tuple[bytes, list[tuple[float, ...]]]:
         """Return all new rows, packed as float64, and all new evaluations."""

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.testing import assert_allclose, assert_array_equal
 
+import fake_cupy
 from scaleml.comm.key import CODECS as NAMES
 from scaleml.compression import FP16, Codec, Int8, OneBit, PowerSGD, RandomK, Stamp, TopK
 from scaleml.compression.base import forget
+from scaleml.compression.top_k import _largest
 from scaleml.strategies import AllReduce
 
 CODECS = [FP16(), Int8(), OneBit(), TopK(0.01), TopK(0.3), RandomK(0.01), RandomK(1.0), PowerSGD(1), PowerSGD(3)]
@@ -189,6 +191,14 @@ def test_top_k_keeps_the_largest(dtype, n, ratio):
     assert squares(out - x) <= (1 - k / n) * squares(x)
 
 
+@pytest.mark.parametrize("nonzero", [0, 1, 9, 10, 11, 300, 600])
+def test_top_k_among_zeros(nonzero):
+    x = normal(1000)
+    x[np.random.default_rng(nonzero).permutation(1000)[nonzero:]] = 0
+    where = _largest(x, 10)
+    assert_array_equal(where, np.sort(np.argsort(-np.abs(x), kind="stable")[:10]))
+
+
 def test_of_equal_items_the_first_are_sent():
     x = np.array([1, -2, 2, 3, 2, -2], "float32")
     assert through(TopK(0.5), x, Stamp()).tolist() == [0, -2, 2, 3, 0, 0]
@@ -282,6 +292,23 @@ def test_vectors_of_one_state_are_told_apart_by_their_part():
         "compression.residual 0": [-1.0, 1.0],
         "compression.residual 1": [-100.0, 100.0],
     }
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_on_a_gpu_the_arithmetic_is_the_same(monkeypatch, codec, dtype):
+    cupy = fake_cupy.install(monkeypatch)
+    states: dict = {np: {}, cupy: {}}
+    for step in range(3):
+        x, stamp = normal(1500, dtype, seed=step), stamp_for(1500, step=step)
+        payloads = [codec.encode_next(xp.asarray(x), states[xp], stamp) for xp in (np, cupy)]
+        assert type(payloads[1]) is cupy.ndarray
+        assert_array_equal(payloads[1].get(), payloads[0])
+        outs = [decoded(codec, payloads[0], x, stamp), cupy.zeros(1500, dtype)]
+        codec.decode(payloads[1], outs[1], stamp)
+        assert_array_equal(outs[1].get(), outs[0])
+    for name, array in states[np].items():
+        assert_array_equal(states[cupy][name].get(), array)
 
 
 def test_every_codec_is_a_frozen_leaf():

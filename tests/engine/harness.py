@@ -42,6 +42,8 @@ class Result:
     applied: dict[int, dict[int, int]]
     """Command number -> rank -> steps before it took effect."""
     outcomes: list[Outcome] = field(default_factory=list)
+    run: Any = None
+    """Of workers, the run."""
 
 
 def on_threads(
@@ -103,12 +105,7 @@ def on_threads(
     lock = threading.Lock()
 
     def report(rank: int) -> Callable[..., None]:
-        def note(kind: str, **facts: Any) -> None:
-            if kind == "applied":
-                with lock:
-                    applied.setdefault(facts["number"], {})[rank] = facts["step"]
-
-        return note
+        return partial(_note, rank, applied, history)
 
     def after_gradient(rank: int, step: int) -> None:
         if rank == 0:
@@ -120,7 +117,7 @@ def on_threads(
 
     def rank_main(group: Any) -> Outcome:
         network = copy.copy(plan.network)  # networks keep scratch arrays: one a thread
-        network.loss_grad = _hooked(network.loss_grad, partial(after_gradient, group.rank))  # type: ignore[method-assign]
+        _hook(network, partial(after_gradient, group.rank))
         own = dataclasses.replace(plan, network=network)
         recorder = Recorder(group.rank, group.meter)
         loop: WorkerLoop | ServerLoop
@@ -145,6 +142,13 @@ def on_threads(
     return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
 
 
+def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind: str, **facts: Any) -> None:
+    if kind == "applied":
+        applied.setdefault(facts["number"], {})[rank] = facts["step"]
+    elif kind == "mark":
+        history.mark(**facts)
+
+
 def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[Any]:
     if not validation:
         return [None] * workers
@@ -153,15 +157,25 @@ def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[A
     return [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
 
 
-def _hooked(loss_grad: Callable[..., Any], told: Callable[[int], None]) -> Callable[..., Any]:
+def _hook(network: Any, told: Callable[[int], None]) -> None:
+    """Have every gradient counted, also those of what a batch touches alone."""
     calls = count()
+    narrowed = network.narrowed
 
-    def call(*arguments: Any, **named: Any) -> Any:
-        result = loss_grad(*arguments, **named)
-        told(next(calls))
-        return result
+    def hooked(loss_grad: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            result = loss_grad(*arguments, **named)
+            told(next(calls))
+            return result
 
-    return call
+        return call
+
+    def narrow(columns: int) -> Any:
+        part = narrowed(columns)
+        part.loss_grad = hooked(part.loss_grad)
+        return part
+
+    network.loss_grad, network.narrowed = hooked(network.loss_grad), narrow
 
 
 def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:
@@ -173,7 +187,7 @@ def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:
 def result(run: Any) -> Result:
     """Return what a run left."""
     numbers = range(1, run._commands + 1)
-    return Result(run.params, run.history, run.state, {n: run._driver.applied_at(n) for n in numbers})
+    return Result(run.params, run.history, run.state, {n: run._driver.applied_at(n) for n in numbers}, run=run)
 
 
 def await_condition(condition: Callable[[], Any], seconds: float = 20.0) -> bool:

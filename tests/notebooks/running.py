@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nbformat
 import psutil
@@ -34,7 +34,14 @@ class Execution:
 
 
 def execute(
-    python: str | Path, notebook: Path, folder: Path, settings: dict[str, Any], *, within: Any = (), every: float = 1.0, **how: Any
+    python: str | Path,
+    notebook: Path,
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    within: Any = (),
+    every: float = 1.0,
+    **how: Any,
 ) -> Execution:
     """Execute a notebook with small settings in a process of its own.
 
@@ -86,7 +93,7 @@ class Watch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch")
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

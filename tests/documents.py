@@ -1,0 +1,108 @@
+"""Runs what a page of documentation shows: its Python blocks in one namespace, its shell blocks between them.
+
+``python -m documents page.md`` runs a page in the working folder, as a reader would in a notebook. A shell block that starts
+Dask processes runs on in the background to the end of the page; any other must succeed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LASTING = re.compile(r"^dask (scheduler|worker)\b", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its code, the line where that begins."""
+
+    language: str
+    code: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return all fenced blocks of a page."""
+    text = page.read_text()
+    return [Block(m[1], m[2], text[: m.start(2)].count("\n") + 1) for m in FENCE.finditer(text)]
+
+
+def run(
+    page: Path, folder: Path, probe: str = "", prelude: str = "", skip: tuple[str, ...] = (), **environment: str
+) -> str:
+    """Run a page in a process of its own and return what it printed; fail with its traceback.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it runs, with its home and its temporary files.
+    probe : str
+        Python that runs after the last block, in the same namespace.
+    prelude : str
+        Python that runs before the first block, in a namespace of its own.
+    skip : tuple of str
+        Languages whose blocks are left out.
+    **environment : str
+        Variables to set.
+    """
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.pop("PATH", ""), os.environ["PATH"]])
+    done = subprocess.run(
+        [sys.executable, "-m", "documents", str(page), probe, prelude, *skip],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=folder,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "HOME": str(folder),
+            "TMPDIR": str(temporary),
+            **environment,
+            "PATH": path,
+        },
+    )
+    assert done.returncode == 0, f"{page.name}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def _shell(block: Block) -> None:
+    process = subprocess.Popen(["bash", "-euc", block.code], start_new_session=True)
+    if LASTING.search(block.code):
+        atexit.register(_kill, process)
+    elif process.wait():
+        raise SystemExit(f"line {block.line}: the shell block ended with {process.returncode}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _main(page: str, probe: str, prelude: str, *skip: str) -> None:
+    exec(prelude, {})
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(Path(page)):
+        if block.language == "bash" and "bash" not in skip:
+            _shell(block)
+        elif block.language == "python":
+            # As many lines down as on the page: a traceback names the right one.
+            exec(compile("\n" * (block.line - 1) + block.code, page, "exec"), names)
+    exec(probe, names)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
