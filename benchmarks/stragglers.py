@@ -14,7 +14,7 @@ import numpy as np
 
 from .report import Row, alone, compare
 
-ROWS, FEATURES, CLASSES, HIDDEN, BATCH, EPOCHS = 24_000, 64, 10, 128, 512, 6
+ROWS, FEATURES, CLASSES, HIDDEN, BATCH, EPOCHS = 24_000, 256, 10, 256, 1024, 6
 FACTOR, EVERY = 4.0, 6
 KINDS: dict[str, dict[str, Any]] = {"bsp": {}, "ssp": {"staleness": 4}, "async": {}}
 GOAL = 1.1
