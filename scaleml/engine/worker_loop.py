@@ -113,9 +113,9 @@ class WorkerLoop:
         self.committed = True
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
+        self.workers = group.split(0, group.rank) if layout.servers else group
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
-        self.workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
         self.neighbours = Neighbours(plan, group, self.w, recorder)
         self.pace: Pace | None = self.servers or self.shared or (None if plan.strategy.synchronous else self.neighbours)

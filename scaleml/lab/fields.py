@@ -63,15 +63,15 @@ def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> F
         choices = _documented(kind, name)
     if choices:
         return _choice(name, [*choices, *([None] if optional and None not in choices else [])], start)
-    if inner is bool and not optional:
-        return _switch(name, start)
+    if inner is bool:
+        return _three_way(name, start) if optional else _switch(name, start)
     if inner in (int, float):
         return _number(name, inner, optional, start)
     if inner is str:
         return _text(name, optional, start)
     if get_origin(inner) is tuple and get_args(inner) == (int, ...):
         return _numbers(name, start)
-    if isinstance(inner, type) and depth < DEPTH:
+    if isinstance(inner, type) and inner.__module__ != "builtins" and depth < DEPTH:
         return _nested(name, inner, optional, start, depth)
     return None
 
@@ -123,6 +123,15 @@ def _choice(name: str, choices: Sequence[Any], start: Any) -> Field:
 def _switch(name: str, start: Any) -> Field:
     control = widgets.Checkbox(value=start is True, description=_label(name), indent=False, layout=narrow("auto"))
     return Field(name, control, lambda: bool(control.value), lambda given: _set(control, bool(given)))
+
+
+def _three_way(name: str, start: Any) -> Field:
+    control = widgets.Dropdown(
+        options=[("auto", None), ("yes", True), ("no", False)],
+        value=start if isinstance(start, bool) else None,
+        layout=narrow("auto"),
+    )
+    return Field(name, labelled(name, control), lambda: control.value, lambda given: _set(control, given))
 
 
 def _number(name: str, kind: type, optional: bool, start: Any) -> Field:
