@@ -58,24 +58,28 @@ def run(
     temporary = folder / "tmp"
     temporary.mkdir()
     path = os.pathsep.join([str(Path(sys.executable).parent), environment.pop("PATH", ""), os.environ["PATH"]])
-    done = subprocess.run(
-        [sys.executable, "-m", "documents", str(page), probe, prelude, *skip],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=folder,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-            "HOME": str(folder),
-            "TMPDIR": str(temporary),
-            **environment,
-            "PATH": path,
-        },
-    )
-    assert done.returncode == 0, f"{page.name}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    log = folder / "page.log"
+    # Into a file: whoever is left of a page's processes would keep a pipe open.
+    with log.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "documents", str(page), probe, prelude, *skip],
+            stdout=file,
+            stderr=file,
+            timeout=280,
+            cwd=folder,
+            check=False,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+                "PYTHONUNBUFFERED": "1",
+                "HOME": str(folder),
+                "TMPDIR": str(temporary),
+                **environment,
+                "PATH": path,
+            },
+        )
+    assert done.returncode == 0, f"{page.name}:\n{log.read_text()}"
+    return log.read_text()
 
 
 def _shell(block: Block) -> None:
@@ -96,6 +100,7 @@ def _main(page: str, probe: str, prelude: str, *skip: str) -> None:
     exec(prelude, {})
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(Path(page)):
+        print(f"-- line {block.line}")
         if block.language == "bash" and "bash" not in skip:
             _shell(block)
         elif block.language == "python":
