@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from dask import delayed
+from dask.delayed import delayed
 
 from .pairs import dial, obey, pair
 from .report import Row, alone, compare, missing
