@@ -62,7 +62,7 @@ def run(
         [sys.executable, "-m", "documents", str(page), probe, prelude, *skip],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         cwd=folder,
         check=False,
         env={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from time import perf_counter as clock
 from time import sleep
@@ -53,19 +54,29 @@ class Gradients:
         self._sums = buffer[:-TAIL]
         self._tail = buffer[-TAIL:]
         self._loss_grad = plan.network.loss_grad
+        self._blocks = plan.network.blocks
         self.slowness = 1.0
 
-    def gradient(self, w: Any) -> Any:
-        """Return the (P + 3,) gradient sum over this rank's part of the batch, with its tail."""
+    def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:
+        """Return the (P + 3,) gradient sum over this rank's part of the batch, with its tail.
+
+        ``ready`` is called with each block's part as soon as it is final, from the last block to the first, then with the tail.
+        """
         begin = clock()
         x, y, weights, rows = self.batches.take(self.consumed, self.count)
+        told = None if ready is None else lambda own: ready(self._sums[own])
         if rows:
-            loss, weight = self._loss_grad(w, x, y, weights, self._sums)
+            loss, weight = self._loss_grad(w, x, y, weights, self._sums, told)
             self.check(loss, y)
             tail = self._tail
             tail[0], tail[1], tail[2] = loss, weight, rows
         else:
             self._buffer[:] = 0
+            if told is not None:
+                for block in reversed(self._blocks):
+                    told(slice(block.start, block.stop))
+        if ready is not None:
+            ready(self._tail)
         self.finish(begin, rows)
         return self._buffer
 
@@ -135,7 +146,7 @@ class Update:
             rate = self.optimizer.rate(t, state, scale)
             self.optimizer.apply(w, mean, state, t, where, rate)
             if self._steps is not None and self._steps.l1:
-                self._steps.shrink(w, self._seen, rate)
+                self._steps.shrink(w, self._seen, rate, state)
         self._recorder.apply += clock() - begin
 
     def mean(self, w: Any, g: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from scaleml.engine.servers import Clients, DenseSlice, SparseSlice
+from scaleml.engine.servers.coded import CodedForm
 from scaleml.engine.servers.orders import Orders
 from scaleml.engine.servers.wire import DenseForm, SparseForm, slices
-from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.spec import Outcome, Plan, Start
 from scaleml.engine.worker_loop import Report
 from scaleml.strategies import ParameterServer
 from scaleml.telemetry.recorder import Recorder
@@ -31,24 +32,32 @@ class ServerLoop:
         width = plan.network.signature.n_outputs if plan.sparse else 1
         start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
         servers = self._servers = group.split(1, group.rank)
-        form: SparseForm | DenseForm
-        held: SparseSlice | DenseSlice
+        first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
+        self.w = np.array(first[start:stop], plan.dtype)
+        form: DenseForm | SparseForm | CodedForm
+        held: DenseSlice | SparseSlice
         if plan.sparse:
             form, held = SparseForm(group, plan.dtype, width), SparseSlice(plan, servers, recorder, start, stop)
         else:
-            form, held = DenseForm(group, None), DenseSlice(plan, servers, recorder)
+            coded = plan.strategy.compression is not None
+            form = CodedForm(plan, group, self.w) if coded else DenseForm(group, None)
+            held = DenseSlice(plan, servers, recorder)
         self.optimizer = held
-        self.clients = Clients(plan, group, (start, stop), form, held, Orders(group, held), recorder)
-        first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        self.w = np.array(first[start:stop], plan.dtype)
+        given = 0 if plan.handover is None else plan.handover.commands
+        self.clients = Clients(plan, group, (start, stop), form, held, Orders(group, held, given), recorder)
         self.state = plan.optimizer.init(stop - start, plan.dtype)
+        if plan.start is not None:
+            held.t = plan.start.updates
+            old = plan.start.state
+            self.state |= {name: np.array(old[name][start:stop]) for name in self.state if name in old}
+        self._clock = 0.0 if plan.handover is None else plan.handover.clock
         self._epochs_a_row = 1.0 / plan.rows
 
     def run(self) -> Outcome:
         """Serve to the end."""
         clients, recorder = self.clients, self.recorder
         self.group.barrier()
-        recorder.begin(clock())
+        recorder.begin(clock(), self._clock)
         self.report("entered")
         while not clients.gone:
             self.group.step = clients.version
@@ -60,7 +69,8 @@ class ServerLoop:
         clients.hand_over(self.optimizer.result(self.w, self.state))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
-        return Outcome("finished", clients.version, widest=clients.clocks.widest)
+        end = Start(self.optimizer.values(self.w, None), self.state, self.optimizer.t)
+        return Outcome("finished", clients.version, widest=clients.clocks.widest, end=end)
 
     @property
     def steps(self) -> int:

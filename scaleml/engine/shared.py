@@ -7,6 +7,8 @@ from typing import Any, Final, final
 import numpy as np
 
 from scaleml.comm import shared_vector
+from scaleml.engine.evaluation import of_rank_0
+from scaleml.engine.pace import Pace
 from scaleml.engine.spec import Plan
 from scaleml.telemetry.recorder import Recorder
 
@@ -22,7 +24,7 @@ _LINE: Final = 8
 
 
 @final
-class Shared:
+class Shared(Pace):
     """The memory that all ranks write, and the ranks' pace.
 
     Each rank counts its updates and rows in the shared memory, where all read them, without locks: so it knows when the run has
@@ -44,9 +46,6 @@ class Shared:
         When the ranks do not share one host's memory; says what to use instead.
     """
 
-    held: Final = False
-    widest: Final = None
-
     def __init__(self, plan: Plan, group: Any, recorder: Recorder) -> None:
         self._group = group
         self._recorder = recorder
@@ -62,10 +61,8 @@ class Shared:
         self._answered = 0
         self._others = 0
         self._over = False
-        self._total = plan.rows * plan.epochs
+        self._total = plan.goal
         self._every = plan.evaluate_every
-        self.evaluations_due = 0
-        self.done = False
 
     def stepped(self, rows: int) -> None:
         """Count a step over ``rows`` rows, see how far the others are, and hear what rank 0 calls to."""
@@ -99,19 +96,13 @@ class Shared:
             self._hear()
         return self._over
 
-    def wait(self, w: Any) -> None:
-        """Nobody waits for anybody."""
-
-    def copy(self, w: Any) -> None:
-        """Nothing to bring: ``w`` is what all have."""
+    def agreed(self, w: Any, workers: Any) -> Any:
+        """Return what rank 0 sees now: the others may still write."""
+        return of_rank_0(w, workers)
 
     def collect(self, w: Any, workers: Any) -> None:
         """Wait until nobody writes ``w`` any more."""
         workers.barrier()
-
-    def common_step(self, step: int) -> int:
-        """Ranks have no steps in common."""
-        return -1
 
     def _call(self, what: bytes) -> None:
         for rank in range(1, self._group.size):

@@ -16,6 +16,8 @@ def why_dense(network: Network, strategy: Strategy, optimizer: Optimizer, steps:
         return f"{strategy!r} has no sparse form"
     if strategy.sparse is False:
         return "sparse=False"
+    if getattr(strategy, "compression", None) is not None:
+        return "a codec writes whole vectors: leave compression out"
     if not network.signature.sparse:
         return "X is dense: pass a CSR matrix"
     if len(network.blocks) > 1:

@@ -246,34 +246,40 @@ class Network:
 
         Returns
         -------
-        float64 array of shape (5,)
-            Loss, weight, and for classes: weight of the right predictions, 0, 0; for numbers: squared residuals, y and
-            squared y, over all targets.
+        float64 array of shape (3,), or (2 + 3 n_outputs,) for numbers
+            Loss, weight, and for classes: weight of the right predictions; for numbers: squared residuals, y and
+            squared y, of each target.
         """
-        total = np.zeros(5)
+        total = np.zeros(self.n_statistics)
         for start in range(0, x.shape[0], CHUNK):
             stop = min(start + CHUNK, x.shape[0])
             weight = None if sample_weight is None else sample_weight[start:stop]
             total += self._statistics(w, rows(x, start, stop), y[start:stop], weight)
         return total
 
+    @property
+    def n_statistics(self) -> int:
+        """Length of what `statistics` returns."""
+        return 2 + 3 * self.signature.n_outputs if self.signature.task == "regression" else 3
+
     def summarise(self, stats: np.ndarray) -> tuple[float, float]:
-        """Return the mean loss, without penalty, and the score: accuracy, or R squared over all targets together.
+        """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared.
 
         Parameters
         ----------
-        stats : float64 array of shape (5,)
+        stats : float64 array
             A sum of what `statistics` returned; without any weight, both results are NaN.
         """
-        loss, weight, first, y, y_squared = (float(value) for value in stats)
+        loss, weight = float(stats[0]), float(stats[1])
         if not weight:
             return math.nan, math.nan
         if self.signature.task != "regression":
-            return loss / weight, first / weight
-        spread = y_squared - y * y / (weight * self.signature.n_outputs)
-        if spread <= 0:  # scikit-learn's r2_score: constant y
-            return loss / weight, 1.0 if first == 0 else 0.0
-        return loss / weight, 1 - first / spread
+            return loss / weight, float(stats[2]) / weight
+        residuals, y, y_squared = stats[2:].reshape(3, -1)
+        spread = y_squared - y * y / weight
+        constant = spread <= 0  # as scikit-learn's r2_score has it: 1 or 0
+        scores = np.where(constant, residuals == 0, 1 - residuals / np.where(constant, 1, spread))
+        return loss / weight, float(scores.mean())
 
     def check(self, x: Array, y: Array, sample_weight: Array | None = None) -> None:
         """Check data once, before training, for `loss_grad` does not.
@@ -301,9 +307,8 @@ class Network:
         if self.signature.task == "regression":
             target = y.astype(np.float64)
             squares = ((target - scores) ** 2, target, target**2)
-            rest = [float((weight @ values).sum()) for values in squares]
+            rest = [float(value) for values in squares for value in (weight @ values).reshape(-1)]
         else:
-            right = (self._decide(scores) == y).astype(np.float64)
-            rest = [float(weight @ right), 0.0, 0.0]
+            rest = [float(weight @ (self._decide(scores) == y).astype(np.float64))]
         losses, _ = self.loss.evaluate(scores, y, work)
         return np.array([float((weight @ losses).sum()), float(weight.sum()), *rest])

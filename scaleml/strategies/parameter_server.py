@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar
 
+from scaleml.compression import Codec
+from scaleml.compression.base import check_codec
 from scaleml.strategies.base import Context, Layout, Strategy
 
 CONSISTENCIES = ("bsp", "ssp", "async")
@@ -58,11 +60,15 @@ class ParameterServer(Strategy):
     sparse : bool, optional
         True for sparse push and pull or an error that says what is against it, False for whole vectors. Default: sparse where
         that changes nothing but the speed.
+    compression : Codec, optional
+        How gradients travel, one of `scaleml.compression`, and back the changes that a worker's answer brings it since its
+        last. What either loses is sent with the next, so a worker has the parameters only nearly; the run's result is the
+        servers', as it is.
 
     Raises
     ------
     ValueError
-        For another consistency, a staleness that does not fit it, or less than one server.
+        For another consistency, a staleness that does not fit it, less than one server, or no codec.
 
     Examples
     --------
@@ -77,6 +83,7 @@ class ParameterServer(Strategy):
     Dean et al., Large scale distributed deep networks, NIPS 2012.
     Ho et al., More effective distributed ML via a stale synchronous parallel parameter server, NIPS 2013.
     Li et al., Scaling distributed machine learning with the parameter server, OSDI 2014.
+    Tang et al., DoubleSqueeze, ICML 2019, arXiv:1905.05957 (``compression``).
     Zhang, Gupta, Lian and Liu, Staleness-aware async-SGD for distributed deep learning, 2015, arXiv:1511.05950.
     """
 
@@ -87,8 +94,10 @@ class ParameterServer(Strategy):
     servers: int = 1
     staleness_aware: bool = False
     sparse: bool | None = None
+    compression: Codec | None = None
 
     def __post_init__(self) -> None:
+        check_codec(self.compression)
         if self.consistency not in CONSISTENCIES:
             listed = ", ".join(repr(name) for name in CONSISTENCIES)
             raise ValueError(f"consistency={self.consistency!r}: must be one of {listed}")

@@ -14,7 +14,7 @@ from scaleml.engine.commands import Command
 from scaleml.faults import Slow
 from scaleml.models import MLP, Network
 from scaleml.optim import SGD
-from scaleml.strategies import AllReduce, Hogwild, LocalSGD, ParameterServer, Serial
+from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
 from scaleml.telemetry import Ledger
 
 STRATEGIES = [
@@ -24,6 +24,8 @@ STRATEGIES = [
     ParameterServer(),
     ParameterServer("bsp", servers=2),
     ParameterServer("ssp", staleness=1, servers=2),
+    Gossip(),
+    Gossip(asynchronous=True),
 ]
 
 
@@ -65,13 +67,17 @@ def test_bytes_are_those_on_the_way(train, strategy):
         assert ledger.bytes_sent.sum() == ledger.bytes_received.sum() == 0
         return
     vector = 4 * (50 * 30 + 30 + 30 * 10 + 10)
-    assert ledger.bytes_sent.sum() == pytest.approx(ledger.bytes_received.sum(), rel=0.05)
+    # What is read ahead while a rank still starts counts for nobody: an offer may come that early.
+    early = 0.0 if strategy.synchronous else 2 * vector
+    assert ledger.bytes_sent.sum() == pytest.approx(ledger.bytes_received.sum(), rel=0.05, abs=early)
     if strategy.synchronous:
         exchanges = epochs * len(y) / batch / period
         sent = ledger.bytes_sent / exchanges / vector
         # A rank sends between its parts once (2 of 3 reduced, 2 of 3 gathered) and the whole vector to each other.
         assert (sent >= 0.6).all()
         assert (sent <= 4.5).all()
+    elif isinstance(strategy, Gossip):  # at most one offer a step of the active ranks, and an answer to each
+        assert 0 < ledger.bytes_sent.sum() <= 1.1 * 2 * ledger.updates[[0, 2]].sum() * vector
     else:
         pushes = ledger.updates[:3].sum()
         assert ledger.bytes_sent[:3].sum() == pytest.approx(pushes * vector, rel=0.1)

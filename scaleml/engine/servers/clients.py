@@ -11,6 +11,7 @@ import numpy as np
 
 from scaleml.engine.evaluation import restore, state_of
 from scaleml.engine.servers.clocks import Clocks
+from scaleml.engine.servers.coded import CodedForm
 from scaleml.engine.servers.orders import Orders
 from scaleml.engine.servers.slices import DenseSlice, SparseSlice
 from scaleml.engine.servers.wire import (
@@ -71,7 +72,7 @@ class Clients:
     ----------
     start, stop : int
         This server's slice.
-    form : DenseForm or SparseForm
+    form : DenseForm, SparseForm or CodedForm
         How messages are read.
     held : DenseSlice or SparseSlice
         Gives the parameters at the keys that a worker asks for.
@@ -91,7 +92,7 @@ class Clients:
         plan: Plan,
         group: Any,
         part: tuple[int, int],
-        form: DenseForm | SparseForm,
+        form: DenseForm | SparseForm | CodedForm,
         held: DenseSlice | SparseSlice,
         orders: Orders,
         recorder: Recorder,
@@ -106,11 +107,11 @@ class Clients:
         self._values = held.values
         self._orders = orders
         # One outbox a worker: an answer may be read while the next push of another worker is being applied.
-        # Sparse answers are as long as they have to be.
-        shape = (0, 0) if plan.sparse else (workers, part[1] - part[0] + NOTES)
+        # Other forms' answers are as long as they have to be, and made anew.
+        shape = (workers, part[1] - part[0] + NOTES) if isinstance(form, DenseForm) else (0, 0)
         self._outboxes = group.buffer(shape[0] * shape[1], plan.dtype).reshape(shape)
         self._dtype = np.dtype(plan.dtype)
-        self._total = plan.rows * plan.epochs
+        self._total = plan.goal
         self._every = plan.evaluate_every
         self._by_rows = plan.by_rows
         self._due = 0
@@ -216,9 +217,13 @@ class Clients:
         culprit = self.clocks.slowest if hold else self._last
         held = begin - waiting.since if culprit != source else 0.0
         values = self._values(w, waiting.wants)
+        notes = Notes(waiting.staleness, self._due, over, hold, culprit, held)
+        if isinstance(self._form, CodedForm):
+            self._form.answer(values, notes, source, self.version)
+            return
         answer = self._outboxes[source] if len(self._outboxes) else np.empty(len(values) + NOTES, self._dtype)
         answer[:-NOTES] = values
-        answer[-NOTES:] = Notes(waiting.staleness, self._due, over, hold, culprit, held)
+        answer[-NOTES:] = notes
         self._group.meter.comm += clock() - begin
         self._group.send(answer, source, tag=ANSWER, sequence=self.version)
 

@@ -18,12 +18,14 @@ class Orders:
         All ranks.
     held : DenseSlice or SparseSlice
         What takes a new learning rate.
+    given : int
+        How many commands the run was given before this server began.
     """
 
-    def __init__(self, group: Any, held: DenseSlice | SparseSlice) -> None:
+    def __init__(self, group: Any, held: DenseSlice | SparseSlice, given: int) -> None:
         self._group = group
         self._held = held
-        self._applied = 0
+        self._applied = group.control = given
 
     def obey(self, step: int) -> None:
         """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one."""

@@ -8,7 +8,10 @@ from weakref import WeakMethod
 
 import numpy as np
 
+from scaleml.engine.evaluation import of_rank_0
 from scaleml.engine.gradients import TAIL, Update
+from scaleml.engine.pace import Pace
+from scaleml.engine.servers.coded import CodedForm
 from scaleml.engine.servers.wire import (
     ASK,
     BYE,
@@ -32,7 +35,7 @@ from scaleml.telemetry.recorder import Recorder
 
 
 @final
-class Servers:
+class Servers(Pace):
     """What a strategy's ``step`` sees as ``ctx.servers``.
 
     All servers know the same; a worker listens to the last one: when an evaluation is due, whether the run has had its
@@ -64,8 +67,10 @@ class Servers:
         self._update = update
         self._recorder = recorder
         self._sparse = sparse
-        self._form: DenseForm | SparseForm
-        if sparse is None:
+        self._form: DenseForm | SparseForm | CodedForm
+        if plan.strategy.compression is not None:  # type: ignore[attr-defined]  # a ParameterServer
+            self._form = CodedForm(plan, group)
+        elif sparse is None:
             self._form = DenseForm(group, buffer)
         else:
             self._form = SparseForm(group, plan.dtype, sparse.width)
@@ -77,10 +82,6 @@ class Servers:
         cuts = slices(plan.network.size, plan.layout.servers, width)
         self._parts = [(workers + s, part) for s, part in enumerate(cuts)]
         self._versions = [0] * len(cuts)
-        self.evaluations_due = 0
-        self.done = False
-        self.held = False
-        self.widest: int | None = None
 
     def push(self, g: Any, w: Any) -> None:
         """Send each server its slice of the mean gradient at ``w``; ``g``, a sum with its tail, is used up."""
@@ -111,18 +112,13 @@ class Servers:
         self._tell(self._word(ASK))
         self._receive(w)
 
-    def copy(self, w: Any) -> None:
-        """Receive all parameters into ``w`` (P,), where only those of its batches are here."""
-        if self._sparse is not None:
+    def agreed(self, w: Any, workers: Any) -> Any:
+        """Return rank 0's parameters, on all workers; where it has only those of its batches, it asks for all first."""
+        if self._group.rank == 0 and self._sparse is not None:
             self._tell(self._word(COPY))
             for server, (a, b) in self._parts:
                 self._group.recv(server, tag=WHOLE, out=w[a:b])
-
-    def stepped(self, rows: int) -> None:
-        """Nothing to tell: the servers count the rows of pushes."""
-
-    def announced(self) -> None:
-        """Nothing to tell: what travels carries the number of the newest command."""
+        return of_rank_0(w, workers)
 
     def leave(self) -> bool:
         """Tell every server that this worker pushes no more; learn how many evaluations there are in all."""
