@@ -84,10 +84,20 @@ def test_the_intercept_moves_with_the_columns_means():
 def test_shrinking_stops_at_zero():
     steps = made(rows(), RowRate("constant", eta0=0.1), l1=0.5)
     w = np.array([1e-9, -1e-9, 5.0, -5.0, 0.0, 7.0])
-    steps.shrink(w, 0, 1.0)
+    state = steps.slots()
+    steps.shrink(w, 0, 1.0, state)
     assert list(w[[0, 1, 4, 5]]) == [0, 0, 0, 7]
     assert 4 < w[2] < 5
     assert -5 < w[3] < -4
+    # What a coefficient did not pay while it was 0 it still owes, and no more than that.
+    step, once = steps.steps(0)[0] * steps.l1, w[2]
+    w[0] = 1.5 * step
+    steps.shrink(w, 0, 1.0, state)
+    assert w[0] == 0
+    w[0] = 1.0
+    steps.shrink(w, 0, 1.0, state)
+    assert_allclose(w[0], 1 - 1.5 * step, atol=1e-6)
+    assert_allclose(5 - w[2], 3 * (5 - once))
 
 
 def test_moments_come_in_parts():

@@ -1,42 +1,38 @@
-"""Training without steps in common: each rank at its own pace, with parameter servers or with neighbours."""
+"""Training without steps in common: each rank at its own pace, with servers, with neighbours, or on one shared vector."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from scaleml.engine.pace import Pace
 
 if TYPE_CHECKING:
     from scaleml.engine.worker_loop import WorkerLoop
 
 
-def train_apart(loop: WorkerLoop) -> None:
-    """Train until the servers, or rank 0 where there are none, say that the run has had its rows; then agree."""
-    others = loop.servers or loop.neighbours
-    while not others.done and not loop.progress.converged:
-        if loop.is_told_to_stop():
+def train_apart(loop: WorkerLoop, pace: Pace) -> None:
+    """Train until the run has had its rows, at this rank's own pace; then agree with the others."""
+    while not pace.done and not loop.progress.converged:
+        if loop.is_told_to_leave():
             break
         loop.take_step()
-        _catch_up(loop, others)
-    others.leave()
-    _catch_up(loop, others)
-    if loop.servers is None:
-        loop.mean(loop.w)
-        return
-    if loop.group.rank == 0:
-        loop.servers.collect(loop.w)
-    loop.workers.broadcast(loop.w)
+        pace.stepped(loop.gradients.last_rows)
+        _catch_up(loop, pace)
+        while pace.held:  # called away from its waiting
+            pace.wait(loop.w)
+            _catch_up(loop, pace)
+    while not pace.leave():
+        _catch_up(loop, pace)
+        loop.is_told_to_leave()
+    _catch_up(loop, pace)
+    pace.collect(loop.w, loop.workers)
 
 
-def _catch_up(loop: WorkerLoop, others: Any) -> None:
-    """Take part in the evaluations that are due: all workers do, on rank 0's parameters; without servers, on the mean."""
+def _catch_up(loop: WorkerLoop, pace: Pace) -> None:
+    """Take part in the evaluations that are due: all ranks that train do, on the same parameters."""
     evaluation = loop.evaluation
-    while evaluation.done < others.evaluations_due:
+    while evaluation.done < pace.evaluations_due:
         loop.note()
-        if loop.servers is not None:
-            evaluation.of_rank_0(loop.w, loop.step)
-        else:
-            evaluation.aside(others.settle)
-            evaluation.at(evaluation.aside(lambda: loop.mean(np.array(loop.w))), loop.step)
+        evaluation.at(evaluation.aside(lambda: pace.agreed(loop.w, loop.workers)), loop.step)
         if loop.plan.stop is not None and not loop.progress.converged:
-            loop.progress.decide(evaluation.kept, loop.state, shared=False, epochs=1)
+            loop.decide(evaluation.kept, shared=False, epochs=1)

@@ -79,7 +79,7 @@ def current(loop: WorkerLoop) -> Any:
     return np.array(loop.optimizer.optimizer.result(loop.w, loop.state, loop.optimizer.t))
 
 
-def tell(loop: WorkerLoop, on_epoch: Sequence[OnEpoch]) -> None:
+def tell(on_epoch: Sequence[OnEpoch], loop: WorkerLoop) -> None:
     """Tell of the epoch that is just over, in the loop's own thread."""
     epoch = Epoch(*newest(loop), partial(current, loop))
     if tell_all(epoch, on_epoch):

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from scaleml.comm.link import INLINE
+from scaleml.engine.pace import Pace
 from scaleml.engine.spec import Plan
 from scaleml.telemetry.recorder import Recorder
 
@@ -23,7 +24,7 @@ NOTICE: Final = 15
 """From rank 0: evaluations due so far, and whether the run has had its rows."""
 
 
-class Neighbours:
+class Neighbours(Pace):
     """A rank's end of all its conversations with others.
 
     Parameters
@@ -44,7 +45,8 @@ class Neighbours:
         self._recorder = recorder
         self._w = w
         self._dtype = plan.dtype
-        self._total = plan.rows * plan.epochs
+        self._total = plan.goal
+        self._before = recorder.samples
         self._every = plan.evaluate_every
         self._boxes: Any = None
         self._readers: list[set[int]] = [set(), set()]  # who has not yet read what lies in a box
@@ -55,8 +57,6 @@ class Neighbours:
         self._asked = -1
         self._rounds = 0
         self._settled = dict.fromkeys(range(0, group.size, 2), 0)
-        self.evaluations_due = 0
-        self.done = False
         if not plan.strategy.synchronous and not plan.layout.servers:
             self._box(0)  # here, for it is collective
 
@@ -93,7 +93,7 @@ class Neighbours:
     def mix(self, w: Any) -> None:
         """Take in what has come: answers to our offers, offers that we answer; note how far all are."""
         group = self._group
-        self._rows[group.rank] = self._recorder.samples
+        self._rows[group.rank] = self._recorder.samples - self._before
         self._included = group.step
         if group.size > 1:
             if self._asked >= 0 and group.poll(ANSWER):
@@ -129,9 +129,26 @@ class Neighbours:
         while min(self._settled.values()) < self._rounds:
             self._hear(self._w)
 
-    def leave(self) -> None:
-        """Settle for good, before the ranks agree."""
+    def park(self) -> None:
+        """Settle: who is parked owes nobody an answer."""
         self.settle()
+
+    def leave(self) -> bool:
+        """Settle for good."""
+        self.settle()
+        return True
+
+    def agreed(self, w: Any, workers: Any) -> Any:
+        """Return the mean of all ranks' parameters."""
+        self.settle()
+        mean = np.array(w)
+        self.collect(mean, workers)
+        return mean
+
+    def collect(self, w: Any, workers: Any) -> None:
+        """Give all ranks the mean of their parameters, in place."""
+        workers.allreduce(w)
+        w /= workers.size
 
     def _take_answer(self, w: Any) -> None:
         partner, self._asked = self._asked, -1

@@ -93,5 +93,5 @@ def _apply(block: Any, method: str, model: Any) -> Any:
 
 def _statistics(model: Any, x: Any, y: Any, weights: Any) -> Any:
     if x.shape[0] == 0:
-        return np.zeros(5)
+        return np.zeros(model.network.n_statistics)
     return model.statistics(x, y, weights)

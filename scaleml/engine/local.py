@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, final
 
 import numpy as np
@@ -90,7 +91,7 @@ def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: 
         recorder = Recorder(0, group.meter)
         loop = WorkerLoop(plan, group, batches, held_out, Mailbox(), lambda *_, **__: None, recorder)
         if on_epoch:
-            loop.progress.on_epoch = lambda: tell(loop, on_epoch)
+            loop.on_epoch = partial(tell, on_epoch)
         return loop.run()
     finally:
         group.close()

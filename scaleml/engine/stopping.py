@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,6 @@ class Stopping:
         The parameters of the best score, if the rule keeps them.
     converged : bool
         Whether the rule has ended the run.
-    on_epoch : callable or None
-        Called after each decision.
     """
 
     def __init__(self, plan: Plan, group: Any, update: Update, evaluation: Evaluation) -> None:
@@ -57,7 +54,6 @@ class Stopping:
         self.scores: list[float] = []
         self.best: Any = None
         self.converged = False
-        self.on_epoch: Callable[[], Any] | None = None
 
     def epoch_over(self, state: dict[str, Any]) -> None:
         """Note that an epoch has come to its end; the decision waits for the next common boundary."""
@@ -113,8 +109,6 @@ class Stopping:
             self.converged = rule.power_t is not None or not self._update.optimizer.may_slow_down(state)
             if not self.converged:
                 self._divide(state, SLOWER)
-        if self.on_epoch is not None:
-            self.on_epoch()
         return self.converged
 
     @staticmethod

@@ -79,7 +79,7 @@ class TrainedModel:
         return self._evaluate(X, y, sample_weight)[0]
 
     def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
-        """Return sums from which ``Network.summarise`` makes loss and score: (5,), to be added over parts of the data."""
+        """Return sums from which ``Network.summarise`` makes loss and score, to be added over parts of the data."""
         inputs = check_inputs(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
         self._check(inputs.x)
         dtype = self.network.dtype.name

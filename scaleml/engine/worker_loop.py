@@ -20,10 +20,15 @@ from scaleml.engine.gossiping import Neighbours
 from scaleml.engine.gradients import TAIL, Gradients, Update
 from scaleml.engine.obeying import Obeying
 from scaleml.engine.outcome import outcome_of
-from scaleml.engine.serving import Servers
+from scaleml.engine.pace import Pace
+from scaleml.engine.servers import Servers
+from scaleml.engine.servers.wire import HEAD
+from scaleml.engine.shared import Shared
+from scaleml.engine.sparse import SparseGradients
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.stopping import Stopping
 from scaleml.engine.suffering import Suffering
+from scaleml.strategies import Hogwild
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -77,34 +82,49 @@ class WorkerLoop:
         self.report = report
         self.recorder = recorder
         self.batch_size = plan.batch_size
-        self.step = 0
-        self.epoch = 0
+        before = plan.handover
         self._rows = plan.rows
-        self._rows_done = 0
-        self.stopping = False
-        size = plan.network.size
-        self.w = group.buffer(size, plan.dtype)
+        self.step = 0 if before is None else before.step
+        self.rows_done = 0 if before is None else before.rows
+        self.epoch, consumed = divmod(self.rows_done, self._rows)
+        self._clock = 0.0 if before is None else before.clock
+        recorder.samples = 0 if before is None else before.samples
+        self.stopping = self.switching = False
+        size, layout = plan.network.size, plan.layout
+        self.shared = Shared(plan, group, recorder) if isinstance(plan.strategy, Hogwild) else None
+        if self.shared is not None:
+            self.w = self.shared.w
+        else:
+            w = group.buffer(0 if plan.sparse else size, plan.dtype)  # sparse: nothing is sent from it
+            self.w = w if len(w) else np.empty(size, plan.dtype)
         self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        buffer = group.buffer(size + TAIL, plan.dtype)
-        self._gradients = Gradients(plan, group, batches, buffer, recorder)
-        self.gradient = self._gradients.gradient
+        room = 0 if plan.sparse else size + (HEAD if layout.servers else TAIL)
+        buffer = group.buffer(room, plan.dtype)
+        self.gradients = Gradients(plan, group, batches, buffer[: size + TAIL], recorder)
+        self.gradients.consumed = consumed
+        self.gradient: Callable[..., Any] = self.gradients.gradient
+        sparse = SparseGradients(plan, self.gradients, not layout.servers) if plan.sparse else None
+        if sparse is not None:
+            self.gradient = sparse.gradient
         self.optimizer = Update(plan, group, recorder)
         self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
-        self.state = plan.optimizer.init(size, plan.dtype)
+        self.state = plan.optimizer.init(size, plan.dtype) | ({} if plan.steps is None else plan.steps.slots())
         self.strategy.begin(self.w, self.state)
         self.committed = True
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
-        layout = plan.layout
+        self.workers = group.split(0, group.rank) if layout.servers else group
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
-        self.workers = group.split(0, group.rank) if layout.servers else group
-        self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
+        self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
         self.neighbours = Neighbours(plan, group, self.w, recorder)
+        self.pace: Pace | None = self.servers or self.shared or (None if plan.strategy.synchronous else self.neighbours)
         self.evaluation = Evaluation(plan, self.workers, held_out, recorder)
-        self.suffering = Suffering(plan.faults, group, self._gradients, mark=WeakMethod(self.mark))
+        self.suffering = Suffering(plan.faults, group, self.gradients, mark=WeakMethod(self.mark), since=self.step)
         self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self.workers, self.optimizer, self.evaluation)
+        # Given the loop, not holding it: a cycle would keep mapped memory until it is collected.
+        self.on_epoch: Callable[[WorkerLoop], None] | None = None
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -115,26 +135,43 @@ class WorkerLoop:
     def _run(self) -> Outcome:
         self._warm_up()
         self.group.barrier()
-        self.recorder.begin(clock())
+        self.recorder.begin(clock(), self._clock)
+        if self.plan.handover is not None:
+            if self.group.rank == 0:
+                self.mark(f"strategy={self.plan.strategy!r}")
+            if self.plan.evaluate_every:
+                self.evaluation.passed(self.rows_done)
         self.report("entered", topology=getattr(self.strategy, "topology", None))
-        self.evaluation.at(self.w, 0)
-        if self.strategy.synchronous:
-            self._train_together()
+        self.evaluation.at(self.w, self.step)
+        if self.pace is not None:
+            train_apart(self, self.pace)
         else:
-            train_apart(self)
+            self._train_together()
         self.note()
-        if not self.progress.converged or not self.strategy.synchronous:
+        if not self.switching and (not self.progress.converged or self.pace is not None):
             self.evaluation.at(self.w, self.step)
-            if self.strategy.synchronous and self.progress.is_due:
-                self.progress.decide(self.w, self.state, shared=self.strategy.replicated)
-            elif not self.strategy.synchronous and self.plan.stop is not None and self._lacks_an_epoch:
-                self.progress.decide(self.w, self.state, shared=False, epochs=1)
+            if self.pace is None and self.progress.is_due:
+                self.decide(self.w, shared=self.strategy.replicated)
+            elif self.pace is not None and self.plan.stop is not None and self._lacks_an_epoch:
+                self.decide(self.w, shared=False, epochs=1)
         return outcome_of(self)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the rank was told to end here."""
+        return self.stopping or self.switching
 
     @property
     def steps(self) -> int:
         """Steps so far."""
         return self.step
+
+    def decide(self, w: Any, *, shared: bool, epochs: int | None = None) -> bool:
+        """Take in the epoch that is over and tell of it; True if the run is to end; see `Stopping.decide`."""
+        self.progress.decide(w, self.state, shared=shared, epochs=epochs)
+        if self.on_epoch is not None:
+            self.on_epoch(self)
+        return self.progress.converged
 
     @property
     def _lacks_an_epoch(self) -> bool:
@@ -153,7 +190,7 @@ class WorkerLoop:
 
     def _warm_up(self) -> None:
         # First calls of BLAS and the first touch of memory are no part of training.
-        self._gradients.count = min(self.batch_size, self._rows)
+        self.gradients.count = min(self.batch_size, self._rows)
         self.gradient(self.w)
         self.recorder.compute = 0.0
 
@@ -161,9 +198,9 @@ class WorkerLoop:
         boundary = True
         while self.epoch < self.plan.epochs:
             if boundary:
-                if self.is_told_to_stop():
+                if self.is_told_to_leave():
                     break
-                if (self._rows_done >= self.evaluation.due_at or self.progress.is_due) and self._look_at_progress():
+                if (self.rows_done >= self.evaluation.due_at or self.progress.is_due) and self._look_at_progress():
                     break
             elif self.mailbox.pending:
                 self._orders.listen()
@@ -176,19 +213,19 @@ class WorkerLoop:
 
     def _look_at_progress(self) -> bool:
         """Evaluate if that is due; return whether the run is to end."""
-        evaluation, progress = self.evaluation, self.progress
+        evaluation = self.evaluation
         w = self.w if self.committed else evaluation.aside(lambda: self.mean(np.array(self.w)))
-        if self._rows_done >= evaluation.due_at:
+        if self.rows_done >= evaluation.due_at:
             self.note()
             evaluation.at(w, self.step)
-            evaluation.passed(self._rows_done)
-        return progress.is_due and progress.decide(w, self.state, shared=self.strategy.replicated)
+            evaluation.passed(self.rows_done)
+        return self.progress.is_due and self.decide(w, shared=self.strategy.replicated)
 
-    def is_told_to_stop(self) -> bool:
-        """Apply the commands that are due at this boundary; return whether one of them was to stop."""
+    def is_told_to_leave(self) -> bool:
+        """Apply the commands that are due at this boundary; return whether one of them was to end here."""
         if self.mailbox.pending or self.group.control != self._orders.applied:
             self._orders.obey()
-        return self.stopping
+        return self.leaving
 
     def mean(self, array: Any) -> Any:
         """Give all ranks the mean of what they have, in place."""
@@ -209,16 +246,16 @@ class WorkerLoop:
     @property
     def ends_epoch(self) -> bool:
         """Whether the epoch ends with this step."""
-        return self._gradients.consumed + self.batch_size >= self._rows
+        return self.gradients.consumed + self.batch_size >= self._rows
 
     @property
     def epoch_end(self) -> int:
         """The step with which the epoch ends."""
-        return self.step - (self._gradients.consumed - self._rows) // self.batch_size - 1
+        return self.step - (self.gradients.consumed - self._rows) // self.batch_size - 1
 
     def take_step(self) -> None:
         """Take one step of the strategy, on the next batch."""
-        gradients, recorder = self._gradients, self.recorder
+        gradients, recorder = self.gradients, self.recorder
         if self.step >= self.suffering.next:
             self.suffering.begin(self.step)
         left = self._rows - gradients.consumed
@@ -226,7 +263,7 @@ class WorkerLoop:
         self.group.step = self.step
         self.strategy.step(self.w, self.state, self)
         self.step += 1
-        self._rows_done += count
+        self.rows_done += count
         recorder.samples += gradients.last_rows
         recorder.updates += 1
         if count < left:
@@ -237,11 +274,11 @@ class WorkerLoop:
             self.progress.epoch_over(self.state)
         now = clock()
         if now >= recorder.due:
-            recorder.flush(now, self.step, self._rows_done / self._rows)
+            recorder.flush(now, self.step, self.rows_done / self._rows)
 
     def note(self) -> None:
         """Write what has gathered into the history."""
-        self.recorder.flush(clock(), self.step, self._rows_done / self._rows)
+        self.recorder.flush(clock(), self.step, self.rows_done / self._rows)
 
     def mark(self, text: str) -> None:
         """Have the history say what changed."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
-from scaleml.models.blocks import Block, Workspace
+from scaleml.models.blocks import Block, Dense, Score, Workspace
 from scaleml.models.losses import BinaryLog, Loss, Softmax
 from scaleml.models.margins import LogMargin
 
@@ -142,6 +142,25 @@ class Network:
                 ready(own)
         return loss_sum, weight_sum
 
+    def narrowed(self, columns: int) -> Network:
+        """Return this linear network for data of so many columns, for a batch that has no others; scratch is shared.
+
+        Examples
+        --------
+        >>> from scaleml.models import LinearModel, Signature
+        >>> LinearModel().build(Signature(1000)).narrowed(3).size
+        4
+        """
+        (block,) = self.blocks
+        bias = block.stop > block.n_weights
+        if isinstance(block, Score):
+            narrow: Block = Score(0, 0, columns, bias)
+        else:
+            narrow = Dense(0, 0, columns, block.out_features, "identity", bias)
+        network = Network((narrow,), self.loss, self.signature, self.dtype.name, self.l1, self.l2, init_factor=0.0)
+        network._work = self._work
+        return network
+
     def _workspace(self, w: Array) -> Workspace:
         work = self._work.get(type(w))
         if work is None:
@@ -227,34 +246,40 @@ class Network:
 
         Returns
         -------
-        float64 array of shape (5,)
-            Loss, weight, and for classes: weight of the right predictions, 0, 0; for numbers: squared residuals, y and
-            squared y, over all targets.
+        float64 array of shape (3,), or (2 + 3 n_outputs,) for numbers
+            Loss, weight, and for classes: weight of the right predictions; for numbers: squared residuals, y and
+            squared y, of each target.
         """
-        total = np.zeros(5)
+        total = np.zeros(self.n_statistics)
         for start in range(0, x.shape[0], CHUNK):
             stop = min(start + CHUNK, x.shape[0])
             weight = None if sample_weight is None else sample_weight[start:stop]
             total += self._statistics(w, rows(x, start, stop), y[start:stop], weight)
         return total
 
+    @property
+    def n_statistics(self) -> int:
+        """Length of what `statistics` returns."""
+        return 2 + 3 * self.signature.n_outputs if self.signature.task == "regression" else 3
+
     def summarise(self, stats: np.ndarray) -> tuple[float, float]:
-        """Return the mean loss, without penalty, and the score: accuracy, or R squared over all targets together.
+        """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared.
 
         Parameters
         ----------
-        stats : float64 array of shape (5,)
+        stats : float64 array
             A sum of what `statistics` returned; without any weight, both results are NaN.
         """
-        loss, weight, first, y, y_squared = (float(value) for value in stats)
+        loss, weight = float(stats[0]), float(stats[1])
         if not weight:
             return math.nan, math.nan
         if self.signature.task != "regression":
-            return loss / weight, first / weight
-        spread = y_squared - y * y / (weight * self.signature.n_outputs)
-        if spread <= 0:  # scikit-learn's r2_score: constant y
-            return loss / weight, 1.0 if first == 0 else 0.0
-        return loss / weight, 1 - first / spread
+            return loss / weight, float(stats[2]) / weight
+        residuals, y, y_squared = stats[2:].reshape(3, -1)
+        spread = y_squared - y * y / weight
+        constant = spread <= 0  # as scikit-learn's r2_score has it: 1 or 0
+        scores = np.where(constant, residuals == 0, 1 - residuals / np.where(constant, 1, spread))
+        return loss / weight, float(scores.mean())
 
     def check(self, x: Array, y: Array, sample_weight: Array | None = None) -> None:
         """Check data once, before training, for `loss_grad` does not.
@@ -282,9 +307,8 @@ class Network:
         if self.signature.task == "regression":
             target = y.astype(np.float64)
             squares = ((target - scores) ** 2, target, target**2)
-            rest = [float((weight @ values).sum()) for values in squares]
+            rest = [float(value) for values in squares for value in (weight @ values).reshape(-1)]
         else:
-            right = (self._decide(scores) == y).astype(np.float64)
-            rest = [float(weight @ right), 0.0, 0.0]
+            rest = [float(weight @ (self._decide(scores) == y).astype(np.float64))]
         losses, _ = self.loss.evaluate(scores, y, work)
         return np.array([float((weight @ losses).sum()), float(weight.sum()), *rest])

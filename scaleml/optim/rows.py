@@ -254,14 +254,33 @@ class RowSteps:
         offset *= scale[f]
         offset -= centre @ weights
 
-    def shrink(self, w: Array, seen: float, rate: float) -> None:
-        """Move the coefficients in ``w`` (P,) towards 0 by the L1 penalty's step, and not past it."""
+    def slots(self) -> dict[str, Any]:
+        """Return the state that `shrink` needs, at the start: the L1 penalty that is due, and what each coefficient has paid."""
+        if not self.l1:
+            return {}
+        f, k, dtype = self._features, self._outputs, self._bound.dtype
+        return {"l1_due": np.zeros(f, dtype), "l1_paid": np.zeros(f * k, dtype)}
+
+    def shrink(self, w: Array, seen: float, rate: float, state: dict[str, Any]) -> None:
+        """Move the coefficients in ``w`` (P,) towards 0 by all of the L1 penalty that they still owe, and not past it.
+
+        A coefficient that the noise of one batch moves off 0 is brought back by what it has not paid while it was 0.
+
+        References
+        ----------
+        Tsuruoka, Tsujii and Ananiadou: Stochastic gradient descent training for L1-regularized log-linear models with
+        cumulative penalty, 2009; as in scikit-learn.
+        """
         if not self.l1:
             return
         xp, f, k = namespace(w), self._features, self._outputs
         weights = w[: f * k].reshape(f, k)
-        step = xp.asarray(self.steps(seen)[:f, None]) * (self.l1 * rate)
-        weights -= xp.clip(weights, -step, step)
+        due, paid = state["l1_due"].reshape(f, 1), state["l1_paid"].reshape(f, k)
+        due += xp.asarray(self.steps(seen)[:f, None]) * (self.l1 * rate)
+        owed = xp.where(weights > 0, due + paid, due - paid)
+        change = xp.clip(weights, -owed, owed)
+        weights -= change
+        paid -= change
 
 
 def _largest(x: Array, made: RowSteps, centre: Any, intercept: bool, curvature: float, random: Any) -> float:

@@ -33,8 +33,8 @@ class Layout:
 class Updater(Protocol):
     """The optimizer as a strategy sees it."""
 
-    def apply(self, w: Any, g: Any, state: dict[str, Any]) -> None:
-        """Update ``w`` in place from the gradient sum ``g``."""
+    def apply(self, w: Any, g: Any, state: dict[str, Any], scale: float = 1.0) -> None:
+        """Update ``w`` in place from the gradient sum ``g``, with the learning rate times ``scale``."""
 
 
 class Context(Protocol):
@@ -42,7 +42,8 @@ class Context(Protocol):
 
     ``gradient(w)`` returns a flat array of ``P + 3`` items: the sum of the gradients over this rank's part of
     the batch, then the sum of the losses, the weight and the number of those rows, so that they travel with it.
-    ``optimizer.apply(w, g, state)`` divides by that weight, adds the penalty and updates ``w`` in place.
+    ``optimizer.apply(w, g, state)`` divides by that weight, adds the penalty and updates ``w`` in place. Where only the
+    columns of a batch count, ``g`` is a sparse gradient, which ``optimizer`` and ``servers`` take as well.
     ``gradient(w, ready)`` calls ``ready(part)`` with parts of that array as soon as they are final, all of it in the end.
     """
 
@@ -109,6 +110,10 @@ class Strategy(ABC):
     def commits(self, step: int) -> bool:
         """Whether all ranks hold the same parameters after step ``step`` (counted from 0)."""
         return True
+
+    def updates_a_batch(self, workers: int) -> int:
+        """Return into how many updates of the parameters one batch goes: one, or one a rank that steps by itself."""
+        return 1 if self.replicated else workers
 
     def is_boundary(self, step: int, ends_epoch: bool) -> bool:
         """Whether commands and evaluations may come after step ``step``: where it commits, if nothing else is said.

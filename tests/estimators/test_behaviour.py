@@ -1,8 +1,10 @@
 """What scikit-learn's users rely on: parameters, attributes, going on, weights, errors."""
 
+import gc
 import pickle
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scaleml import SGD, Adam, LocalSGD
+from scaleml import SGD, Adam, LocalSGD, Serial
+from scaleml.engine import local
+from scaleml.engine.worker_loop import WorkerLoop
 from scaleml.linear_model import SGDClassifier, SGDRegressor
 from scaleml.neural_network import MLPClassifier, MLPRegressor
 
@@ -59,13 +63,21 @@ def test_coefficients_have_scikit_learns_shapes_and_dtype(classes, dtype, sparse
     assert not SGDClassifier(fit_intercept=False, random_state=0).fit(X, y).intercept_.any()
 
 
-def test_the_l1_penalty_makes_exact_zeros(numbers):
+@pytest.mark.parametrize("strategy", ["auto", Serial(), LocalSGD(4)], ids=repr)
+@pytest.mark.parametrize("penalty", [{"penalty": "l1"}, {"penalty": "elasticnet", "l1_ratio": 0.9}], ids=str)
+def test_the_l1_part_of_a_penalty_makes_exact_zeros(penalty, strategy, numbers, request):
+    if strategy != "auto":
+        request.getfixturevalue("cluster")
     X, y = numbers
     noise = np.random.default_rng(0).standard_normal((len(y), 30))
-    clf = SGDRegressor(penalty="l1", alpha=0.05, eta0=0.1, random_state=0).fit(np.hstack([X, noise]), y)
-    assert (clf.coef_[8:] == 0).mean() > 0.8
-    assert (clf.coef_[:8] != 0).any()
-    assert clf.sparsify().predict(np.hstack([X, noise])).shape == y.shape
+    wide, settings = np.hstack([X, noise]), {"strategy": strategy, "random_state": 0, **penalty}
+    numbers_of = SGDRegressor(alpha=0.05, eta0=0.1, **settings).fit(wide, y)
+    classes_of = SGDClassifier("log_loss", alpha=0.02, **settings).fit(wide, y > 0)
+    for clf in (numbers_of, classes_of):
+        coef = clf.coef_.reshape(-1)
+        assert (coef[8:] == 0).mean() > 0.8
+        assert (coef[:8] != 0).any()
+        assert clf.sparsify().predict(wide).shape == y.shape
 
 
 def test_partial_fit_learns_from_single_rows_and_knows_all_classes(classes):
@@ -224,3 +236,23 @@ def test_scikit_learns_callbacks_see_each_epoch(kind, classes):
     assert seen[0] == "setup"
     assert seen[-1] == "teardown"
     assert seen.count("begin") == seen.count("end") == 5
+
+
+def test_nothing_holds_a_fit_that_is_over(classes, monkeypatch, capsys):
+    """Not even until the garbage is collected: it may have mapped much memory."""
+    X, y = classes
+    made = []
+
+    class Watched(WorkerLoop):
+        def __init__(self, *given):
+            super().__init__(*given)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(local, "WorkerLoop", Watched)
+    gc.disable()
+    try:
+        SGDClassifier(verbose=1, max_iter=2, tol=None, random_state=0).fit(X, y)
+    finally:
+        gc.enable()
+    assert capsys.readouterr().out.count("epoch") == 2
+    assert [loop() for loop in made] == [None]
