@@ -34,16 +34,16 @@ class Board:
         self.by_time = LineChart("Loss against time", "training time (s)", "loss")
         self.by_samples = LineChart("Loss against samples", "samples (rows)", "loss")
         self.throughput = LineChart("Samples a second", "training time (s)", "rows a second")
-        self.ledger = LedgerChart("Where each rank's time went")
+        self.ledger = LedgerChart("Time of each rank")
         self.staleness = LineChart("Staleness of updates", "training time (s)", "steps")
         self.box = widgets.VBox(
             [
                 self.words,
                 self.progress,
+                self.found,
                 self.legend,
                 _grid(200, self.by_time.box, self.by_samples.box),
                 _grid(280, self.ledger.box, self.throughput.box, self.staleness.box),
-                self.found,
             ]
         )
         self.kind = "held-out"
@@ -125,8 +125,6 @@ class Board:
             return "Stopping at the next step all ranks have in common ..."
         if controller.phase == "starting":
             return "Starting: the data goes to the workers ..."
-        if self._traces and controller.phase == "idle":
-            return controller.result.verdict.headline
         if self._traces:
             return words.line(self._traces[-1])
         return "Choose strategies and press Run."

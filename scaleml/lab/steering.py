@@ -62,15 +62,16 @@ class Steering:
         wrap = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
         self.box = widgets.VBox(
             [
+                widgets.HTML('<span class="scaleml-head">while it runs</span>'),
                 widgets.HBox(
                     [
-                        labelled("learning rate", self.rate), self.change_rate,
-                        labelled("batch", self.batch), self.change_batch,
-                        strategy_box, self.change_strategy,
+                        _group(labelled("learning rate", self.rate), self.change_rate),
+                        _group(labelled("batch", self.batch), self.change_batch),
+                        _group(strategy_box, self.change_strategy),
+                        _group(labelled("rank", self.rank), fault_box, self.inject, self.kill),
                     ],
                     layout=wrap,
                 ),
-                widgets.HBox([labelled("rank", self.rank), fault_box, self.inject, self.kill], layout=wrap),
             ]
         )  # fmt: skip
 
@@ -108,6 +109,12 @@ class Steering:
     def _fault(self) -> Order:
         form = self.faults[self.fault.value]
         return Break(form.kind(rank=self.rank.value, step=0, **form.read()))
+
+
+def _group(*parts: widgets.Widget) -> widgets.Widget:
+    """Keep controls together with their button."""
+    layout = widgets.Layout(flex_flow="row wrap", align_items="center", margin="0 14px 0 0")
+    return widgets.HBox(list(parts), layout=layout)
 
 
 def _pages(name: str, forms: dict[str, Form]) -> tuple[Any, Any, widgets.Widget]:
