@@ -121,11 +121,12 @@ class Notebook:
     def _last_prompt(self) -> str:
         return str(self.page.locator(".jp-CodeCell .jp-InputPrompt").last.inner_text())
 
-    def wait(self, text: str) -> None:
-        """Wait until a text is visible in some output."""
-        self.page.locator(".jp-OutputArea-output, .jp-RenderedHTMLCommon").get_by_text(re.compile(text)).first.wait_for(
-            timeout=SLOW
-        )
+    def wait(self, text: str) -> Any:
+        """Wait until a text is visible in some output, and return where."""
+        outputs = self.page.locator(".jp-OutputArea-output")
+        found = outputs.get_by_text(re.compile(text)).first
+        found.wait_for(timeout=SLOW)
+        return found
 
     def press(self, text: str) -> None:
         """Click the button of that name."""

@@ -22,8 +22,7 @@ def children(kernel):
 
 
 def kernel_of(notebook):
-    notebook.wait(r"kernel \d+")
-    return int(notebook.page.get_by_text("kernel ").last.inner_text().split()[-1])
+    return int(notebook.wait(r"kernel \d+").inner_text().split()[-1])
 
 
 def test_run_watch_and_read_the_verdict(jupyter):
