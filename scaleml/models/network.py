@@ -11,8 +11,8 @@ import numpy as np
 from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
 from scaleml.models.blocks import Block, Dense, Score, Workspace
-from scaleml.models.losses import BinaryLog, Loss, OwnClass, Softmax
-from scaleml.models.margins import LogMargin
+from scaleml.models.losses import BinaryLog, Loss
+from scaleml.models.probabilities import probabilities
 
 __all__ = ["Network"]
 
@@ -218,27 +218,7 @@ class Network:
         ValueError
             The loss is not ``"log_loss"``.
         """
-        scores = self.scores(w, x)
-        xp = namespace(scores)
-        loss = self.loss.loss if isinstance(self.loss, OwnClass) else self.loss
-        if isinstance(loss, BinaryLog):
-            scores *= 0.5
-            second = 0.5 * xp.tanh(scores) + 0.5
-            if self._labels:
-                return second
-            return xp.stack([1 - second, second], axis=1)
-        if isinstance(loss, Softmax):
-            scores -= scores.max(axis=1, keepdims=True)
-            xp.exp(scores, out=scores)
-            scores /= scores.sum(axis=1, keepdims=True)
-            return scores
-        if isinstance(loss, LogMargin):
-            scores *= 0.5
-            each = 0.5 * xp.tanh(scores) + 0.5
-            each /= each.sum(axis=1, keepdims=True)
-            return each
-        name = type(loss).__name__
-        raise ValueError(f"the loss {name} gives scores, not probabilities: only 'log_loss' does; train with it.")
+        return probabilities(self.loss, self.scores(w, x), several_labels=self._labels)
 
     def statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None = None) -> np.ndarray:
         """Return sums that add over parts of the data and that `summarise` turns into loss and score.
