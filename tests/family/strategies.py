@@ -8,4 +8,6 @@ STRATEGIES = [
     LocalSGD(4),
     ParameterServer(),
     ParameterServer(servers=2),
+    ParameterServer("bsp"),
+    ParameterServer("ssp", staleness=2),
 ]
