@@ -55,9 +55,7 @@ def compared(x: Any, y: Any, plan: Any, target: float) -> Any:
     import scaleml
 
     strategies = [scaleml.ParameterServer(kind, **settings) for kind, settings in KINDS.items()]
-    return scaleml.compare(
-        scaleml.MLP((HIDDEN,)), x, y, strategies, target=target, workers=2, faults=plan, **SETTINGS
-    )
+    return scaleml.compare(scaleml.MLP((HIDDEN,)), x, y, strategies, target=target, workers=2, faults=plan, **SETTINGS)
 
 
 def serial_loss(x: Any, y: Any) -> float:
@@ -80,7 +78,6 @@ def data() -> tuple[Any, Any]:
     x = random.standard_normal((ROWS, FEATURES), dtype=np.float32)
     scores = x @ random.standard_normal((FEATURES, CLASSES), dtype=np.float32)
     return x, (scores + random.gumbel(size=scores.shape)).argmax(axis=1)
-
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import ipywidgets as widgets
 from scaleml.lab import kinds
 
 NONE = "none"
+THREE = {None: "auto", True: "yes", False: "no"}
 DEPTH = 2
 """How deep a choice may stand in a choice: a codec around a codec, and no further."""
 
@@ -64,7 +65,7 @@ def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> F
     if choices:
         return _choice(name, [*choices, *([None] if optional and None not in choices else [])], start)
     if inner is bool:
-        return _three_way(name, start) if optional else _switch(name, start)
+        return _choice(name, [None, True, False], start, THREE) if optional else _switch(name, start)
     if inner in (int, float):
         return _number(name, inner, optional, start)
     if inner is str:
@@ -113,25 +114,26 @@ def above(name: str, control: widgets.Widget) -> widgets.Widget:
     return widgets.VBox([label, control], layout=widgets.Layout(width="auto", margin="0 8px 0 0"))
 
 
-def _choice(name: str, choices: Sequence[Any], start: Any) -> Field:
-    options = [(NONE if choice is None else str(choice), choice) for choice in choices]
-    value = start if start in choices else choices[0]
-    control = widgets.Dropdown(options=options, value=value, layout=narrow("auto"))
-    return Field(name, labelled(name, control), lambda: control.value, lambda given: _set(control, given))
+def _choice(name: str, choices: Sequence[Any], start: Any, labels: dict[Any, str] | None = None) -> Field:
+    # By index: for a menu of widgets, None would be the absence of a choice.
+    shown = [(labels or {None: NONE}).get(choice, str(choice)) for choice in choices]
+    at = choices.index(start) if start in choices else 0
+    control = widgets.Dropdown(options=shown, index=at, layout=narrow("auto"))
+
+    def write(given: Any) -> None:
+        control.index = choices.index(given)
+
+    return Field(name, labelled(name, control), lambda: choices[control.index], write)
 
 
 def _switch(name: str, start: Any) -> Field:
-    control = widgets.Checkbox(value=start is True, description=_label(name), indent=False, layout=narrow("auto"))
-    return Field(name, control, lambda: bool(control.value), lambda given: _set(control, bool(given)))
-
-
-def _three_way(name: str, start: Any) -> Field:
-    control = widgets.Dropdown(
-        options=[("auto", None), ("yes", True), ("no", False)],
-        value=start if isinstance(start, bool) else None,
-        layout=narrow("auto"),
+    control = widgets.Checkbox(
+        value=start is True,
+        description=_label(name),
+        indent=False,
+        layout=widgets.Layout(width="auto", margin="0 12px 0 2px"),
     )
-    return Field(name, labelled(name, control), lambda: control.value, lambda given: _set(control, given))
+    return Field(name, control, lambda: bool(control.value), lambda given: _set(control, bool(given)))
 
 
 def _number(name: str, kind: type, optional: bool, start: Any) -> Field:

@@ -52,6 +52,8 @@ class Lab:
     ----------
     widget : ipywidgets.Widget
         All of it, to be put into other widgets.
+    repaints : int
+        How often the panels were brought up to date, so far.
 
     Raises
     ------
@@ -99,6 +101,7 @@ class Lab:
         self._subject: Any = None
         self._common: dict[str, Any] = {}
         self._kept: Any = None
+        self.repaints = 0
         self._board = Board()
         self._publisher = Publisher(self._repaint)
         self._controller = Controller(self._publisher.wake)
@@ -266,6 +269,7 @@ class Lab:
     # What the publisher's thread does.
 
     def _repaint(self) -> bool:
+        self.repaints += 1
         controller = self._controller
         busy = controller.phase != "idle"
         self._board.show(controller)

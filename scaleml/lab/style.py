@@ -23,6 +23,9 @@ SHEET: Final = """<style>
 .scaleml-lab .scaleml-legend svg { vertical-align: middle; margin-right: 6px }
 .scaleml-lab .bqplot { --bq-axislabel-font: 11px sans-serif }
 .scaleml-lab .widget-html, .scaleml-lab .widget-html-content { line-height: inherit; height: auto }
+.scaleml-lab .widget-html, .scaleml-lab .widget-html-content { min-width: 0 }
+.scaleml-lab .widget-html-content { flex: 1 1 auto }
+.scaleml-lab .scaleml-card { box-sizing: border-box; max-width: 100% }
 .scaleml-lab .bqplot path.line[style*="dasharray: 10, 10"] { stroke-dasharray: 8, 4 !important }
 .scaleml-lab .bqplot path.line[style*="dasharray: 2, 10"] { stroke-dasharray: 3, 2.5 !important }
 .scaleml-lab .widget-button { margin-right: 4px }
