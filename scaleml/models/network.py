@@ -10,7 +10,7 @@ import numpy as np
 
 from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
-from scaleml.models.blocks import Block, Dense, Score, Workspace
+from scaleml.models.blocks import Block, Workspace
 from scaleml.models.losses import BinaryLog, Loss
 from scaleml.models.probabilities import probabilities
 
@@ -151,16 +151,11 @@ class Network:
         Examples
         --------
         >>> from scaleml.models import LinearModel, Signature
-        >>> LinearModel().build(Signature(1000)).narrowed(3).size
-        4
+        >>> LinearModel().build(Signature(1000)).narrowed(3).blocks
+        (Score(0, 0, 3, True),)
         """
-        (block,) = self.blocks
-        bias = block.stop > block.n_weights
-        if isinstance(block, Score):
-            narrow: Block = Score(0, 0, columns, bias)
-        else:
-            narrow = Dense(0, 0, columns, block.out_features, "identity", bias)
-        network = Network((narrow,), self.loss, self.signature, self.dtype.name, self.l1, self.l2, init_factor=0.0)
+        part = (self.blocks[0].narrowed(columns),)
+        network = Network(part, self.loss, self.signature, self.dtype.name, self.l1, self.l2, init_factor=0.0)
         network._work = self._work
         return network
 
