@@ -66,6 +66,7 @@ def measure(rounds: int) -> list[Row]:
         _ddp() as ddp,
     ):
         placed, *blocks = _place(x, y, held_x, held_y, client)
+        _incremental(client, blocks, 2)  # both workers import what it needs
         for _ in range(rounds):
             reached = _ours(placed, client, (near, at))
             mine["near"].append(reached[0])
