@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 FLAGS = (
     "--no-sandbox",
@@ -42,6 +42,13 @@ class Jupyter:
         """The kernels that live."""
         with urllib.request.urlopen(f"{self.url}/api/kernels", timeout=30) as answer:
             return list(json.load(answer))
+
+    def restart(self) -> None:
+        """Restart the kernels, as the menu does."""
+        for kernel in self.kernels():
+            urllib.request.urlopen(
+                urllib.request.Request(f"{self.url}/api/kernels/{kernel['id']}/restart", method="POST"), timeout=60
+            ).close()
 
     @contextlib.contextmanager
     def notebook(
@@ -71,6 +78,12 @@ class Jupyter:
 class Notebook:
     """An open notebook."""
 
+    NOISE: ClassVar = (
+        "favicon",
+        "404",
+        "debugger state",
+    )  # JupyterLab's own: what it misses, and what a reload interrupts
+
     page: Any
     jupyter: Jupyter
     address: str
@@ -78,7 +91,7 @@ class Notebook:
 
     def heard(self, message: Any) -> None:
         """Keep what the browser's console calls an error."""
-        if message.type == "error" and "favicon" not in message.text and "404" not in message.text:
+        if message.type == "error" and not any(noise in message.text for noise in self.NOISE):
             self.errors.append(message.text)
 
     def open(self, query: str = "") -> None:
@@ -108,15 +121,26 @@ class Notebook:
     def _last_prompt(self) -> str:
         return str(self.page.locator(".jp-CodeCell .jp-InputPrompt").last.inner_text())
 
-    def wait(self, text: str) -> None:
-        """Wait until a text is visible in some output."""
-        self.page.locator(".jp-OutputArea-output, .jp-RenderedHTMLCommon").get_by_text(re.compile(text)).first.wait_for(
-            timeout=SLOW
-        )
+    def wait(self, text: str) -> Any:
+        """Wait until a text is visible in some output, and return where."""
+        outputs = self.page.locator(".jp-OutputArea-output")
+        found = outputs.get_by_text(re.compile(text)).first
+        found.wait_for(timeout=SLOW)
+        return found
 
     def press(self, text: str) -> None:
         """Click the button of that name."""
         self.page.locator(f'button.widget-button:has-text("{text}"):not([disabled])').first.click(timeout=SLOW)
+
+    def save(self) -> None:
+        """Save the notebook, as Ctrl-S does."""
+        self.page.locator(".jp-Notebook").first.click(position={"x": 5, "y": 5})
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=SLOW)
+
+    def saved(self) -> Any:
+        """Return what the file holds."""
+        return json.loads((self.jupyter.folder / self.address.rpartition("/")[2]).read_text())
 
     def picture(self, path: Path) -> None:
         """Save what is seen."""
