@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def train_apart(loop: WorkerLoop, pace: Pace) -> None:
     """Train until the run has had its rows, at this rank's own pace; then agree with the others."""
     while not pace.done and not loop.progress.converged:
-        if loop.is_told_to_stop():
+        if loop.is_told_to_leave():
             break
         loop.take_step()
         pace.stepped(loop.gradients.last_rows)
@@ -23,7 +23,7 @@ def train_apart(loop: WorkerLoop, pace: Pace) -> None:
             _catch_up(loop, pace)
     while not pace.leave():
         _catch_up(loop, pace)
-        loop.is_told_to_stop()
+        loop.is_told_to_leave()
     _catch_up(loop, pace)
     pace.collect(loop.w, loop.workers)
 

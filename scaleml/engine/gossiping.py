@@ -45,7 +45,8 @@ class Neighbours(Pace):
         self._recorder = recorder
         self._w = w
         self._dtype = plan.dtype
-        self._total = plan.rows * plan.epochs
+        self._total = plan.goal
+        self._before = recorder.samples
         self._every = plan.evaluate_every
         self._boxes: Any = None
         self._readers: list[set[int]] = [set(), set()]  # who has not yet read what lies in a box
@@ -92,7 +93,7 @@ class Neighbours(Pace):
     def mix(self, w: Any) -> None:
         """Take in what has come: answers to our offers, offers that we answer; note how far all are."""
         group = self._group
-        self._rows[group.rank] = self._recorder.samples
+        self._rows[group.rank] = self._recorder.samples - self._before
         self._included = group.step
         if group.size > 1:
             if self._asked >= 0 and group.poll(ANSWER):

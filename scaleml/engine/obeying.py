@@ -9,6 +9,7 @@ from weakref import proxy
 from scaleml.comm import Aborted
 from scaleml.comm.reducing import placement
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
+from scaleml.engine.handing import level
 from scaleml.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ class Obeying:
     def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
         self._loop = proxy(loop)  # no cycle: a loop's memory goes back with it, not when garbage is collected
         self._mailbox = mailbox
-        self.applied = 0
+        self.applied = loop.group.control = 0 if loop.plan.handover is None else loop.plan.handover.commands
 
     def obey(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
         loop = self._loop
         self.listen()
-        while self.applied < loop.group.control and not loop.stopping:
+        while self.applied < loop.group.control and not loop.leaving:
             command = Command.decode(loop.group.await_announcement(self.applied + 1))
             if command.after >= loop.step:
                 break
@@ -76,6 +77,8 @@ class Obeying:
             return
         if command.verb == "stop":
             loop.stopping = True
+        elif command.verb == "switch":
+            loop.switching = True
         elif command.verb == "update":
             self._update(command.settings)
         elif command.verb == "inject":
@@ -101,7 +104,7 @@ class Obeying:
                 self._announce(told, loop.step - 1)
             command = Command.decode(loop.group.await_announcement(self.applied + 1))
             self.applied = command.number
-            if command.verb in ("resume", "stop"):
+            if command.verb in ("resume", "stop", "switch"):
                 loop.recorder.skip(clock() - began)
                 self._do(command)
                 return
@@ -119,23 +122,17 @@ class Obeying:
             loop.batch_size = loop.gradients.batch_size = settings["batch_size"]
             changes.append(f"batch_size={settings['batch_size']}")
         if "strategy" in settings:
-            self._follow(strategy_from(settings["strategy"]))
-            changes.append(f"strategy={loop.strategy!r}")
+            strategy = strategy_from(settings["strategy"])
+            self._follow(strategy)
+            changes.append(f"strategy={strategy!r}")
         if loop.group.rank == 0:
             loop.mark(", ".join(changes))
 
     def _follow(self, strategy: Strategy) -> None:
         """Go on with another strategy, from the same parameters and the same optimizer's state on all ranks."""
         loop = self._loop
-        loop.strategy.end(loop.state)
         if not loop.committed:
             loop.mean(loop.w)
-        if not loop.strategy.replicated:
-            self._replicate()
+        level(loop)
         loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
         strategy.begin(loop.w, loop.state)
-
-    def _replicate(self) -> None:
-        # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
-        for array in (array for name, array in self._loop.state.items() if name != "schedule"):
-            self._loop.mean(array)

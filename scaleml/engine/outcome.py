@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scaleml.engine.handing import hand_over
 from scaleml.engine.spec import Outcome, Start
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def outcome_of(loop: WorkerLoop) -> Outcome:
-    """Return how a rank ended that came to its end; collective where ranks keep averages of their own."""
+    """Return how a rank ended that came to its end; collective where others go on, or ranks keep averages of their own."""
     progress, update = loop.progress, loop.optimizer
     with_servers = loop.servers is not None
     # Servers hand over what their optimizer gives out.
@@ -22,8 +23,9 @@ def outcome_of(loop: WorkerLoop) -> Outcome:
     epochs = loop.epoch
     if loop.pace is not None:
         epochs = len(progress.losses) if progress.converged else loop.plan.epochs
+    handover = hand_over(loop)
     return Outcome(
-        "stopped" if loop.stopping else "finished",
+        "stopped" if loop.stopping else "finished" if handover is None else "switched",
         loop.step,
         params=params if progress.best is None else progress.best,
         epochs=epochs,
@@ -31,6 +33,7 @@ def outcome_of(loop: WorkerLoop) -> Outcome:
         scores=tuple(progress.scores),
         widest=None if loop.pace is None else loop.pace.widest,
         end=end,
+        handover=handover,
     )
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.engine.commands import Command
 from scaleml.engine.servers import Clients, DenseSlice, SparseSlice
 from scaleml.engine.servers.coded import CodedForm
+from scaleml.engine.servers.orders import Orders
 from scaleml.engine.servers.wire import DenseForm, SparseForm, slices
-from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.spec import Outcome, Plan, Start
 from scaleml.engine.worker_loop import Report
 from scaleml.strategies import ParameterServer
 from scaleml.telemetry.recorder import Recorder
@@ -31,27 +31,33 @@ class ServerLoop:
         group.buffer(0, plan.dtype)
         width = plan.network.signature.n_outputs if plan.sparse else 1
         start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
+        servers = self._servers = group.split(1, group.rank)
         first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
         self.w = np.array(first[start:stop], plan.dtype)
         form: DenseForm | SparseForm | CodedForm
-        if plan.strategy.compression is not None:
-            form = CodedForm(plan, group, self.w)
+        held: DenseSlice | SparseSlice
+        if plan.sparse:
+            form, held = SparseForm(group, plan.dtype, width), SparseSlice(plan, servers, recorder, start, stop)
         else:
-            form = SparseForm(group, plan.dtype, width) if plan.sparse else DenseForm(group, None)
-        self.clients = Clients(plan, group, (start, stop), form, self._values, recorder, self._obey)
-        servers = self._servers = group.split(1, group.rank)
-        self.optimizer: DenseSlice | SparseSlice = (
-            SparseSlice(plan, servers, recorder, start, stop) if plan.sparse else DenseSlice(plan, servers, recorder)
-        )
+            coded = plan.strategy.compression is not None
+            form = CodedForm(plan, group, self.w) if coded else DenseForm(group, None)
+            held = DenseSlice(plan, servers, recorder)
+        self.optimizer = held
+        given = 0 if plan.handover is None else plan.handover.commands
+        self.clients = Clients(plan, group, (start, stop), form, held, Orders(group, held, given), recorder)
         self.state = plan.optimizer.init(stop - start, plan.dtype)
-        self._applied = 0
+        if plan.start is not None:
+            held.t = plan.start.updates
+            old = plan.start.state
+            self.state |= {name: np.array(old[name][start:stop]) for name in self.state if name in old}
+        self._clock = 0.0 if plan.handover is None else plan.handover.clock
         self._epochs_a_row = 1.0 / plan.rows
 
     def run(self) -> Outcome:
         """Serve to the end."""
         clients, recorder = self.clients, self.recorder
         self.group.barrier()
-        recorder.begin(clock())
+        recorder.begin(clock(), self._clock)
         self.report("entered")
         while not clients.gone:
             self.group.step = clients.version
@@ -63,21 +69,8 @@ class ServerLoop:
         clients.hand_over(self.optimizer.result(self.w, self.state))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
-        return Outcome("finished", clients.version, widest=clients.clocks.widest)
-
-    def _values(self, w: Any, keys: Any) -> Any:
-        return self.optimizer.values(w, keys)
-
-    def _obey(self, step: int) -> None:
-        """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one."""
-        while self._applied < self.group.control:
-            command = Command.decode(self.group.await_announcement(self._applied + 1))
-            if command.after >= step:
-                return
-            self._applied = command.number
-            # The other commands concern the workers.
-            if "learning_rate" in command.settings:
-                self.optimizer.optimizer = self.optimizer.optimizer.with_rate(command.settings["learning_rate"])
+        end = Start(self.optimizer.values(self.w, None), self.state, self.optimizer.t)
+        return Outcome("finished", clients.version, widest=clients.clocks.widest, end=end)
 
     @property
     def steps(self) -> int:

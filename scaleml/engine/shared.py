@@ -61,7 +61,7 @@ class Shared(Pace):
         self._answered = 0
         self._others = 0
         self._over = False
-        self._total = plan.rows * plan.epochs
+        self._total = plan.goal
         self._every = plan.evaluate_every
 
     def stepped(self, rows: int) -> None:

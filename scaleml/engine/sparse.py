@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter as clock
 from typing import Any, final
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -73,8 +74,8 @@ class SparseGradients:
         network = plan.network
         self.width = network.signature.n_outputs
         self.features = network.signature.n_features
-        self.fetch: Callable[[Any, Any], None] | None = None
-        """Brings the newest parameters at some keys into ``w``, where they lie elsewhere."""
+        self.fetch: WeakMethod[Callable[[Any, Any], None]] | None = None
+        """Brings the newest parameters at some keys into ``w``, where they lie elsewhere; weak, for its object holds this one."""
         self._base = base
         self._network = network
         self._intercept = np.arange(self.features, network.size // self.width, dtype=np.int32)  # one key or none
@@ -90,7 +91,9 @@ class SparseGradients:
         base = self._base
         batch = self._at(base.consumed, base.count)
         if self.fetch is not None and not batch.here:
-            self.fetch(batch.keys, w)
+            fetch = self.fetch()
+            assert fetch is not None
+            fetch(batch.keys, w)
         begin = clock()
         width = self.width
         values = np.empty(len(batch.keys) * width + TAIL, w.dtype)

@@ -51,6 +51,37 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Handover:
+    """What a rank leaves to the next generation of ranks, which goes on with another strategy from there.
+
+    Parameters
+    ----------
+    start : Start
+        Parameters and optimizer state, the same on all ranks that train.
+    rows : int
+        Rows that all ranks together have consumed.
+    step, samples : int
+        Steps so far, the most of any rank; rows that this rank has consumed.
+    clock : float
+        This rank's training clock.
+    optimizer, batch_size, faults
+        As they were told in mid-run; the faults are this rank's that are not over.
+    commands : int
+        How many commands the run has been told.
+    """
+
+    start: Start
+    rows: int
+    step: int
+    samples: int
+    clock: float
+    optimizer: Optimizer
+    batch_size: int
+    faults: tuple[Fault, ...]
+    commands: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """The mathematics of a run, the same on all ranks."""
 
@@ -76,6 +107,13 @@ class Plan:
     """Whether the outcome says where training could go on from."""
     snapshots: bool = False
     """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
+    handover: Handover | None = None
+    """What an earlier generation of ranks has left to this rank."""
+
+    @property
+    def goal(self) -> int:
+        """Rows that this generation of ranks still has to consume."""
+        return self.rows * self.epochs - (0 if self.handover is None else self.handover.rows)
 
     @cached_property
     def rows(self) -> int:
@@ -130,7 +168,7 @@ class RankSpec:
 
 @dataclass
 class Outcome:
-    """How a rank ended: ``finished``, ``stopped``, ``failed`` or ``aborted``."""
+    """How a rank ended: ``finished``, ``stopped``, ``switched`` (others go on), ``failed`` or ``aborted``."""
 
     status: str
     step: int
@@ -144,4 +182,5 @@ class Outcome:
     widest: int | None = None
     """With servers: the most clocks that any push was ahead of the slowest worker."""
     end: Start | None = None
-    """Where training could go on from; ``params`` may be averaged or the best instead."""
+    """Where training could go on from; ``params`` may be averaged or the best instead. Of a server: its slice."""
+    handover: Handover | None = None

@@ -20,13 +20,13 @@ from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
 from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
-from scaleml.engine.shared import REFUSAL
 from scaleml.engine.sparsity import check_sparse
 from scaleml.engine.spec import Plan
+from scaleml.engine.succession import check_roles
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
-from scaleml.strategies import AllReduce, Hogwild, Strategy
+from scaleml.strategies import AllReduce, Strategy
 
 
 def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> Run:
@@ -70,15 +70,7 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         raise ValueError(
             f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer workers"
         )
-    if placement.layout.servers > data.network.size:
-        raise ValueError(
-            f"{placement.layout.servers} servers for {data.network.size} parameters: use at most one server a parameter"
-        )
-    if not settings.strategy.synchronous and settings.optimizer.schedule == "adaptive":
-        raise ValueError(
-            f"schedule='adaptive' needs the epoch's loss, which nobody has with {settings.strategy!r}: use 'constant' or 'invscaling'"
-        )
-    _check_one_host(settings.strategy, client, placement)
+    check_roles(settings.strategy, placement, data.network, settings.optimizer, client)
     check_faults(settings.faults, placement.layout, own_cluster)
     check_victims(settings.faults, placement, client)
     batch_size = min(int(settings.batch_size), data.rows)
@@ -106,17 +98,6 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
     check_sparse(plan.strategy, plan.why_dense)
     check_memory(info, placement, plan, data.placed, config.memory_share())
     return plan, placement
-
-
-def _check_one_host(strategy: Strategy, client: Client, placement: Placement) -> None:
-    """Refuse ranks that cannot share memory where they have to, before they are sent."""
-    if not isinstance(strategy, Hogwild) or placement.layout.workers == 1:
-        return
-    hosts = {facts["boot"] for facts in facts_of(client, placement.workers).values()}
-    if len(hosts) > 1:
-        raise ValueError(REFUSAL.format(why=f"these workers are on {len(hosts)} hosts"))
-    if not config.shared_memory():
-        raise ValueError(REFUSAL.format(why="it is turned off (scaleml.comm.shared-memory in Dask's configuration)"))
 
 
 def finder(client: Client | None, workers: Any) -> Find:

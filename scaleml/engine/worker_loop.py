@@ -82,11 +82,14 @@ class WorkerLoop:
         self.report = report
         self.recorder = recorder
         self.batch_size = plan.batch_size
-        self.step = 0
-        self.epoch = 0
+        before = plan.handover
         self._rows = plan.rows
-        self._rows_done = 0
-        self.stopping = False
+        self.step = 0 if before is None else before.step
+        self.rows_done = 0 if before is None else before.rows
+        self.epoch, consumed = divmod(self.rows_done, self._rows)
+        self._clock = 0.0 if before is None else before.clock
+        recorder.samples = 0 if before is None else before.samples
+        self.stopping = self.switching = False
         size, layout = plan.network.size, plan.layout
         self.shared = Shared(plan, group, recorder) if isinstance(plan.strategy, Hogwild) else None
         if self.shared is not None:
@@ -98,6 +101,7 @@ class WorkerLoop:
         room = 0 if plan.sparse else size + (HEAD if layout.servers else TAIL)
         buffer = group.buffer(room, plan.dtype)
         self.gradients = Gradients(plan, group, batches, buffer[: size + TAIL], recorder)
+        self.gradients.consumed = consumed
         self.gradient: Callable[..., Any] = self.gradients.gradient
         sparse = SparseGradients(plan, self.gradients, not layout.servers) if plan.sparse else None
         if sparse is not None:
@@ -109,14 +113,14 @@ class WorkerLoop:
         self.committed = True
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
+        self.workers = group.split(0, group.rank) if layout.servers else group
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
-        self.workers = group.split(0, group.rank) if layout.servers else group
         self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
         self.neighbours = Neighbours(plan, group, self.w, recorder)
         self.pace: Pace | None = self.servers or self.shared or (None if plan.strategy.synchronous else self.neighbours)
         self.evaluation = Evaluation(plan, self.workers, held_out, recorder)
-        self.suffering = Suffering(plan.faults, group, self.gradients, mark=WeakMethod(self.mark))
+        self.suffering = Suffering(plan.faults, group, self.gradients, mark=WeakMethod(self.mark), since=self.step)
         self._orders = Obeying(self, mailbox)
         self.progress = Stopping(plan, self.workers, self.optimizer, self.evaluation)
         # Given the loop, not holding it: a cycle would keep mapped memory until it is collected.
@@ -131,21 +135,31 @@ class WorkerLoop:
     def _run(self) -> Outcome:
         self._warm_up()
         self.group.barrier()
-        self.recorder.begin(clock())
+        self.recorder.begin(clock(), self._clock)
+        if self.plan.handover is not None:
+            if self.group.rank == 0:
+                self.mark(f"strategy={self.plan.strategy!r}")
+            if self.plan.evaluate_every:
+                self.evaluation.passed(self.rows_done)
         self.report("entered", topology=getattr(self.strategy, "topology", None))
-        self.evaluation.at(self.w, 0)
+        self.evaluation.at(self.w, self.step)
         if self.pace is not None:
             train_apart(self, self.pace)
         else:
             self._train_together()
         self.note()
-        if not self.progress.converged or self.pace is not None:
+        if not self.switching and (not self.progress.converged or self.pace is not None):
             self.evaluation.at(self.w, self.step)
             if self.pace is None and self.progress.is_due:
                 self.decide(self.w, shared=self.strategy.replicated)
             elif self.pace is not None and self.plan.stop is not None and self._lacks_an_epoch:
                 self.decide(self.w, shared=False, epochs=1)
         return outcome_of(self)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the rank was told to end here."""
+        return self.stopping or self.switching
 
     @property
     def steps(self) -> int:
@@ -184,9 +198,9 @@ class WorkerLoop:
         boundary = True
         while self.epoch < self.plan.epochs:
             if boundary:
-                if self.is_told_to_stop():
+                if self.is_told_to_leave():
                     break
-                if (self._rows_done >= self.evaluation.due_at or self.progress.is_due) and self._look_at_progress():
+                if (self.rows_done >= self.evaluation.due_at or self.progress.is_due) and self._look_at_progress():
                     break
             elif self.mailbox.pending:
                 self._orders.listen()
@@ -201,17 +215,17 @@ class WorkerLoop:
         """Evaluate if that is due; return whether the run is to end."""
         evaluation = self.evaluation
         w = self.w if self.committed else evaluation.aside(lambda: self.mean(np.array(self.w)))
-        if self._rows_done >= evaluation.due_at:
+        if self.rows_done >= evaluation.due_at:
             self.note()
             evaluation.at(w, self.step)
-            evaluation.passed(self._rows_done)
+            evaluation.passed(self.rows_done)
         return self.progress.is_due and self.decide(w, shared=self.strategy.replicated)
 
-    def is_told_to_stop(self) -> bool:
-        """Apply the commands that are due at this boundary; return whether one of them was to stop."""
+    def is_told_to_leave(self) -> bool:
+        """Apply the commands that are due at this boundary; return whether one of them was to end here."""
         if self.mailbox.pending or self.group.control != self._orders.applied:
             self._orders.obey()
-        return self.stopping
+        return self.leaving
 
     def mean(self, array: Any) -> Any:
         """Give all ranks the mean of what they have, in place."""
@@ -249,7 +263,7 @@ class WorkerLoop:
         self.group.step = self.step
         self.strategy.step(self.w, self.state, self)
         self.step += 1
-        self._rows_done += count
+        self.rows_done += count
         recorder.samples += gradients.last_rows
         recorder.updates += 1
         if count < left:
@@ -260,11 +274,11 @@ class WorkerLoop:
             self.progress.epoch_over(self.state)
         now = clock()
         if now >= recorder.due:
-            recorder.flush(now, self.step, self._rows_done / self._rows)
+            recorder.flush(now, self.step, self.rows_done / self._rows)
 
     def note(self) -> None:
         """Write what has gathered into the history."""
-        self.recorder.flush(clock(), self.step, self._rows_done / self._rows)
+        self.recorder.flush(clock(), self.step, self.rows_done / self._rows)
 
     def mark(self, text: str) -> None:
         """Have the history say what changed."""

@@ -31,6 +31,8 @@ class Recorder:
         Sums since the last row.
     samples : int
         Rows of data consumed so far.
+    last : float
+        What the training clock showed at the last row.
     due : float
         When the next row is to be written: the caller flushes at the first step that ends after it.
     """
@@ -43,15 +45,16 @@ class Recorder:
         self.staleness = 0.0
         self.updates = 0
         self.samples = 0
-        self.start = self.excluded = 0.0
+        self.start = self.excluded = self.last = 0.0
         self._since = self.due = 0.0
         self._rows: deque[tuple[float, ...]] = deque()
         self._evaluations: deque[tuple[float, ...]] = deque()
         self._epochs: deque[tuple[float, ...]] = deque()
 
-    def begin(self, now: float) -> None:
-        """Start the training clock."""
-        self.start = self._since = now
+    def begin(self, now: float, clock: float = 0.0) -> None:
+        """Start the training clock, at what it showed when others trained before this rank."""
+        self.start, self._since = now - clock, now
+        self.last = clock
         self.due = now + INTERVAL
         self.meter.reset()
 
@@ -109,6 +112,7 @@ class Recorder:
         self.compute = self.apply = self.loss_sum = self.weight = self.staleness = 0.0
         self.updates = 0
         self._since = now
+        self.last = self.clock(now)
         self.due = now + INTERVAL
         self.meter.reset()
 

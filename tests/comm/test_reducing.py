@@ -139,6 +139,7 @@ def test_who_is_where():
 
 @pytest.mark.parametrize("nbytes", [0, 4, 4000, 64 * 1024, 64 * 1024 + 4, 1 << 20, 1 << 28])
 def test_the_choice_is_one_of_the_table_and_fits_the_place(nbytes):
+    assert choose(nbytes, (1, 1)) == choose(nbytes, (8,)) == "direct"
     for hosts in [(1,), (4,), (1, 1), (1,) * 8, (1,) * 16, (2, 2), (4, 4, 4), (3, 1)]:
         chosen = choose(nbytes, hosts)
         assert chosen in ALGORITHMS

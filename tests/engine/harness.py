@@ -20,6 +20,7 @@ from scaleml.data.shards import Batches
 from scaleml.data.split import hold_out
 from scaleml.data.store import array_shard
 from scaleml.engine.commands import Command, Mailbox
+from scaleml.engine.handing import take_over
 from scaleml.engine.server_loop import ServerLoop
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.worker_loop import WorkerLoop
@@ -64,6 +65,7 @@ def on_threads(
     shared_memory: bool = True,
     hook: Hook | None = None,
     commands: Sequence[tuple[int, Command]] = (),
+    before: Sequence[Outcome] = (),
 ) -> Result:
     """Run the loops of all ranks on threads of this process.
 
@@ -71,6 +73,8 @@ def on_threads(
     ----------
     commands : sequence of (steps, Command)
         Arrives at rank 0 during the last of so many steps.
+    before : sequence of Outcome
+        Of the ranks that have handed over to these.
     """
     inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
     rows = hold_out(inputs.rows, 0.0, seed)[0]
@@ -118,10 +122,12 @@ def on_threads(
     def rank_main(group: Any) -> Outcome:
         network = copy.copy(plan.network)  # networks keep scratch arrays: one a thread
         _hook(network, partial(after_gradient, group.rank))
-        own = dataclasses.replace(plan, network=network)
+        training = not layout.is_server(group.rank)
+        theirs = [before[group.rank if training else 0], *before[layout.workers :]] if before else []
+        own = take_over(dataclasses.replace(plan, network=network), theirs)
         recorder = Recorder(group.rank, group.meter)
         loop: WorkerLoop | ServerLoop
-        if layout.is_server(group.rank):
+        if not training:
             loop = ServerLoop(own, group, report(group.rank), recorder)
         else:
             batches = Batches(

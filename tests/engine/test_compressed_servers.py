@@ -68,7 +68,7 @@ def test_bytes_go_down_both_ways(way, request):
     def a_push(codec):
         strategy = ParameterServer(compression=codec)
         # Enough epochs that the whole parameters, which rank 0 gives to all at the end, hardly count.
-        settings = {**DIGITS, "batch_size": 32, "epochs": 3, "strategy": strategy}
+        settings = {**DIGITS, "batch_size": 64 if way == "workers" else 32, "epochs": 3, "strategy": strategy}
         if way == "workers":
             result = harness.on_workers(MLP((256, 128)), x, y, **settings)
         else:

@@ -59,7 +59,8 @@ def _share(within: Group, leaders: Group | None, channel: Channel, x: np.ndarray
 def _between(leaders: Group | None, channel: Channel, x: np.ndarray, key: Key) -> None:
     if leaders is None:
         return
-    algorithm = collectives.allreduce if x.nbytes <= INLINE else ring.allreduce
+    direct = x.nbytes <= INLINE or leaders.size == 2
+    algorithm = collectives.allreduce if direct else ring.allreduce
     algorithm(leaders, channel, x, key._replace(group=leaders.number))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter as clock
@@ -10,8 +9,11 @@ from typing import Any, final
 
 import numpy as np
 
+from scaleml.engine.evaluation import restore, state_of
 from scaleml.engine.servers.clocks import Clocks
 from scaleml.engine.servers.coded import CodedForm
+from scaleml.engine.servers.orders import Orders
+from scaleml.engine.servers.slices import DenseSlice, SparseSlice
 from scaleml.engine.servers.wire import (
     ANSWER,
     ASK,
@@ -72,10 +74,10 @@ class Clients:
         This server's slice.
     form : DenseForm, SparseForm or CodedForm
         How messages are read.
-    values : callable
-        ``values(w, keys)``: the parameters at the keys that a worker asks for.
-    heed : callable
-        Called with the step of each message that comes, before it is read: commands take effect then.
+    held : DenseSlice or SparseSlice
+        Gives the parameters at the keys that a worker asks for.
+    orders : Orders
+        Told the step of each message that comes, before it is read: commands take effect then.
 
     Attributes
     ----------
@@ -91,9 +93,9 @@ class Clients:
         group: Any,
         part: tuple[int, int],
         form: DenseForm | SparseForm | CodedForm,
-        values: Callable[[Any, Any], Any],
+        held: DenseSlice | SparseSlice,
+        orders: Orders,
         recorder: Recorder,
-        heed: Callable[[int], None],
     ) -> None:
         workers = plan.layout.workers
         self.version = 0
@@ -102,14 +104,14 @@ class Clients:
         self._group = group
         self._recorder = recorder
         self._form = form
-        self._values = values
-        self._heed = heed
+        self._values = held.values
+        self._orders = orders
         # One outbox a worker: an answer may be read while the next push of another worker is being applied.
         # Other forms' answers are as long as they have to be, and made anew.
         shape = (workers, part[1] - part[0] + NOTES) if isinstance(form, DenseForm) else (0, 0)
         self._outboxes = group.buffer(shape[0] * shape[1], plan.dtype).reshape(shape)
         self._dtype = np.dtype(plan.dtype)
-        self._total = plan.rows * plan.epochs
+        self._total = plan.goal
         self._every = plan.evaluate_every
         self._by_rows = plan.by_rows
         self._due = 0
@@ -136,7 +138,7 @@ class Clients:
         """Wait for the next message of any worker; return its gradient, None if it has none to apply now."""
         message = self._group.recv(tag=PUSH, view=True)
         source = self._last = message.source
-        self._heed(message.step)
+        self._orders.obey(message.step)
         head, gradient, wants = self._form.read(message)
         if head.aside > self._aside:
             self._recorder.forgive(head.aside - self._aside)
@@ -182,9 +184,8 @@ class Clients:
 
         One that may not go on, but is wanted for an evaluation, is called to it, and will ask again.
         """
-        for source in self._copies:
-            self._group.send(self._values(w, None), source, tag=WHOLE)
-        self._copies.clear()
+        if self._copies:
+            self._send_copies(w)
         if ahead > 0 or self.clocks.level:
             self.rows += self._coming
             self._coming = 0.0
@@ -198,6 +199,16 @@ class Clients:
                 self._send(source, w, over, hold=False)
             elif self._due > self._told[source]:
                 self._send(source, w, over, hold=True)
+
+    def _send_copies(self, w: Any) -> None:
+        """Send all parameters, for an evaluation: outside the clock and the ledger, as evaluations are."""
+        begin, meter = clock(), self._group.meter
+        saved = state_of(meter)
+        for source in self._copies:
+            self._group.send(self._values(w, None), source, tag=WHOLE)
+        self._copies.clear()
+        restore(meter, saved)
+        self._recorder.exclude(clock() - begin)
 
     def _send(self, source: int, w: Any, over: bool, hold: bool) -> None:
         begin = clock()

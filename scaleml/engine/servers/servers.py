@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter as clock
 from typing import Any, final
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class Servers(Pace):
             self._form = DenseForm(group, buffer)
         else:
             self._form = SparseForm(group, plan.dtype, sparse.width)
-            sparse.fetch = self.fetch
+            sparse.fetch = WeakMethod(self.fetch)
         self._ahead = plan.strategy.ahead  # type: ignore[attr-defined]  # a ParameterServer
         self._clip_norm = None if are_applied_together(plan) else plan.optimizer.clip_norm
         workers = plan.layout.workers
