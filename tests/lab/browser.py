@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import scaleml
+
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -38,17 +40,15 @@ class Jupyter:
     browser: Any
     server: Any
 
-    def kernels(self) -> list[dict[str, Any]]:
-        """The kernels that live."""
-        with urllib.request.urlopen(f"{self.url}/api/kernels", timeout=30) as answer:
-            return list(json.load(answer))
-
     def restart(self) -> None:
         """Restart the kernels, as the menu does."""
-        for kernel in self.kernels():
-            urllib.request.urlopen(
-                urllib.request.Request(f"{self.url}/api/kernels/{kernel['id']}/restart", method="POST"), timeout=60
-            ).close()
+        for kernel in self._ask("kernels"):
+            self._ask(f"kernels/{kernel['id']}/restart", "POST")
+
+    def _ask(self, what: str, method: str = "GET") -> Any:
+        call = urllib.request.Request(f"{self.url}/api/{what}", method=method)
+        with urllib.request.urlopen(call, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
 
     @contextlib.contextmanager
     def notebook(
@@ -68,10 +68,9 @@ class Jupyter:
             raise
         finally:
             page.close()
-            for kernel in self.kernels():
-                call = urllib.request.Request(f"{self.url}/api/kernels/{kernel['id']}", method="DELETE")
+            for session in self._ask("sessions"):
                 with contextlib.suppress(OSError):
-                    urllib.request.urlopen(call, timeout=30).close()
+                    self._ask(f"sessions/{session['id']}", "DELETE")
 
 
 @dataclass
@@ -176,7 +175,9 @@ def jupyter(folder: Path, python: str = sys.executable, theme: str = "JupyterLab
         port = free.getsockname()[1]
     settings = folder / ".jupyter-home"
     _save_settings(settings / "settings" / "@jupyterlab" / "apputils-extension", theme)
+    package = str(Path(scaleml.__file__).parents[1])
     environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "JUPYTER_CONFIG_DIR": str(settings / "config"),
         "JUPYTER_DATA_DIR": str(settings / "data"),
         "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),
