@@ -114,7 +114,7 @@ def _place(x: Any, y: Any, held_x: Any, held_y: Any, client: Any) -> tuple[Any, 
     import dask.array as da
 
     from scaleml import LinearModel
-    from scaleml.engine.dataplane import Data
+    from scaleml.engine.supply.dataplane import Data
 
     placed = Data(LinearModel(alpha=ALPHA), x, y, None, (held_x, held_y), 0)
     size, arrays = len(x) // PARTS, []

@@ -149,7 +149,7 @@ def test_without_gradients_ranks_agree_at_the_speed_of_the_spectral_gap(ranks):
     def rank_main(group):
         from types import SimpleNamespace
 
-        from scaleml.engine.gossiping import Neighbours
+        from scaleml.engine.ranks.gossiping import Neighbours
         from scaleml.telemetry.recorder import Recorder
 
         w = np.random.default_rng(group.rank).normal(size=50)
@@ -251,7 +251,7 @@ def test_pairs_keep_the_mean_however_they_meet(shared_memory):
     def rank_main(group):
         from types import SimpleNamespace
 
-        from scaleml.engine.gossiping import Neighbours
+        from scaleml.engine.ranks.gossiping import Neighbours
         from scaleml.telemetry.recorder import Recorder
 
         size = INLINE // 8 + 100 if group.rank >= 0 else 0
