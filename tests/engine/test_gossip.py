@@ -153,7 +153,7 @@ def test_without_gradients_ranks_agree_at_the_speed_of_the_spectral_gap(ranks):
         from scaleml.telemetry.recorder import Recorder
 
         w = np.random.default_rng(group.rank).normal(size=50)
-        plan = SimpleNamespace(dtype="float64", rows=1, epochs=1, evaluate_every=0, strategy=Gossip(), layout=None)
+        plan = SimpleNamespace(dtype="float64", goal=1, evaluate_every=0, strategy=Gossip(), layout=None)
         context = Mute(group, Neighbours(plan, group, w, Recorder(group.rank, group.meter)))
         path = [w.copy()]
         for context.step in range(steps):
@@ -258,7 +258,7 @@ def test_pairs_keep_the_mean_however_they_meet(shared_memory):
         w = np.random.default_rng(group.rank).normal(size=size)
         first = w.copy()
         plan = SimpleNamespace(
-            dtype="float64", rows=1 << 40, epochs=1, evaluate_every=0,
+            dtype="float64", goal=1 << 40, evaluate_every=0,
             strategy=Gossip("random", asynchronous=True), layout=SimpleNamespace(servers=0),
         )  # fmt: skip
         neighbours = Neighbours(plan, group, w, Recorder(group.rank, group.meter))
