@@ -21,7 +21,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).resolve().parent
-KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+KERNEL = {
+    "name": "python3",
+    "display_name": "Python 3 (ipykernel)",
+    "language": "python",
+}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SECONDS_A_CELL = 300
 
@@ -50,7 +54,9 @@ def execute(path: Path, settings: Mapping[str, Any] | None = None) -> Any:
         notebook,
         timeout=SECONDS_A_CELL,
         kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its ports, which are this machine's own
+        extra_arguments=[
+            "--IPKernelApp.log_level=ERROR"
+        ],  # it warns of its ports, which are this machine's own
         store_widget_state=False,
         record_timing=False,
         resources={"metadata": {"path": str(path.resolve().parent)}},
@@ -61,9 +67,13 @@ def execute(path: Path, settings: Mapping[str, Any] | None = None) -> Any:
 
 def clean(notebook: Any) -> Any:
     """Leave out of a notebook what changes from run to run or needs a kernel; returns it."""
-    notebook.metadata = nbformat.NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
+    notebook.metadata = nbformat.NotebookNode(
+        kernelspec=KERNEL, language_info={"name": "python"}
+    )
     for cell in notebook.cells:
-        cell.metadata = nbformat.NotebookNode({k: v for k, v in cell.metadata.items() if k == "tags"})
+        cell.metadata = nbformat.NotebookNode(
+            {k: v for k, v in cell.metadata.items() if k == "tags"}
+        )
         for output in cell.get("outputs", []):
             output.pop("transient", None)
             data = output.get("data", {})
@@ -75,7 +85,11 @@ def clean(notebook: Any) -> Any:
 
 
 def _override(notebook: Any, settings: Mapping[str, Any]) -> None:
-    at = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+    at = next(
+        i
+        for i, cell in enumerate(notebook.cells)
+        if "parameters" in cell.metadata.get("tags", [])
+    )
     known = {
         target.id
         for line in ast.parse(notebook.cells[at].source).body
@@ -84,7 +98,9 @@ def _override(notebook: Any, settings: Mapping[str, Any]) -> None:
         if isinstance(target, ast.Name)
     }
     if unknown := settings.keys() - known:
-        raise ValueError(f"{', '.join(sorted(unknown))}: the notebook has no such parameter; it has {sorted(known)}")
+        raise ValueError(
+            f"{', '.join(sorted(unknown))}: the notebook has no such parameter; it has {sorted(known)}"
+        )
     source = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(source))
 
@@ -97,9 +113,20 @@ def _setting(text: str) -> tuple[str, Any]:
 def main() -> None:
     """Execute what the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all beside this script")
-    parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", dest="settings")
-    parser.add_argument("--output", type=Path, help="write there instead; for one notebook")
+    parser.add_argument(
+        "notebooks", nargs="*", type=Path, help="default: all beside this script"
+    )
+    parser.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="settings",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="write there instead; for one notebook"
+    )
     arguments = parser.parse_args()
     notebooks = arguments.notebooks or sorted(HERE.glob("*.ipynb"))
     if arguments.output is not None and len(notebooks) != 1:
