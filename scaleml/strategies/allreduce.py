@@ -8,7 +8,7 @@ from typing import Any
 
 from scaleml.comm.reducing import ALGORITHMS, choose
 from scaleml.compression import Codec
-from scaleml.compression.base import check_codec
+from scaleml.compression.base import check_codec, forget
 from scaleml.strategies.base import Context, Strategy, allreduce
 
 
@@ -93,6 +93,10 @@ class AllReduce(Strategy):
         if self.topology != "auto":
             return self
         return replace(self, topology="direct" if self.compression is not None else choose(nbytes, hosts))
+
+    def end(self, state: dict[str, Any]) -> None:
+        """Forget what a codec lost."""
+        forget(state)
 
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
