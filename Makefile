@@ -77,6 +77,7 @@ $(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
 	@$(PIP) install --quiet --editable .
 	@$(PIP) install --quiet --group bench \
 	  || echo "not every peer could be installed: the rows of the missing ones will say so"
+	@$(PIP) install --quiet ray || echo "no ray for this Python: its rows will say so"
 	@touch $@
 
 # PYTHON chooses the interpreter; otherwise the first on PATH that is new enough. A $(VENV) that already works is kept.

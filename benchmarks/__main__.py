@@ -8,7 +8,10 @@ from types import ModuleType
 
 from .report import ONE_THREAD, Row, parser, show
 
-NAMES = ("allreduce", "compression", "numpy_loop", "two_ranks", "start", "time_to_loss", "dask_predict")
+NAMES = (
+    "allreduce", "compression", "topologies", "numpy_loop", "two_ranks", "start", "time_to_loss", "dask_predict", "actors",
+    "stragglers", "lab",
+)  # fmt: skip
 
 
 def main() -> int:

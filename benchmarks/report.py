@@ -92,7 +92,7 @@ def compare(
 
 def missing(what: str, peer: str, target: float | None, hint: str) -> Row:
     """Return the row of a peer that is not there."""
-    return Row(what, peer, None, None, "", None, target, note=f"not installed: {hint}")
+    return Row(what, peer, None, None, "", None, target, note=f"missing: {hint}")
 
 
 def table(rows: Sequence[Row], title: str = "") -> Any:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import SGD, AdaGrad, Adam
-    from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+    from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
     from scaleml.telemetry import Comparison
 
 # Imported when first used: a worker that only needs a rank does not load what the client needs.
@@ -23,6 +23,8 @@ _HOMES = {
     "Adam": "scaleml.optim",
     "AllReduce": "scaleml.strategies",
     "Comparison": "scaleml.telemetry",
+    "Gossip": "scaleml.strategies",
+    "Hogwild": "scaleml.strategies",
     "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
     "LocalSGD": "scaleml.strategies",
@@ -45,6 +47,8 @@ __all__ = [
     "Adam",
     "AllReduce",
     "Comparison",
+    "Gossip",
+    "Hogwild",
     "Lab",
     "LinearModel",
     "LocalSGD",

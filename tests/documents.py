@@ -6,7 +6,6 @@ Dask processes runs on in the background to the end of the page; any other must 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import re
@@ -58,44 +57,47 @@ def run(
     temporary = folder / "tmp"
     temporary.mkdir()
     path = os.pathsep.join([str(Path(sys.executable).parent), environment.pop("PATH", ""), os.environ["PATH"]])
-    done = subprocess.run(
-        [sys.executable, "-m", "documents", str(page), probe, prelude, *skip],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        cwd=folder,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-            "HOME": str(folder),
-            "TMPDIR": str(temporary),
-            **environment,
-            "PATH": path,
-        },
-    )
-    assert done.returncode == 0, f"{page.name}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    log = folder / "page.log"
+    # Into a file: whoever is left of a page's processes would keep a pipe open.
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "documents", str(page), probe, prelude, *skip],
+            stdout=file,
+            stderr=file,
+            cwd=folder,
+            start_new_session=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+                "PYTHONUNBUFFERED": "1",
+                "HOME": str(folder),
+                "TMPDIR": str(temporary),
+                **environment,
+                "PATH": path,
+            },
+        )
+    try:
+        process.wait(280)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what its shell blocks started
+    assert process.wait() == 0, f"{page.name}:\n{log.read_text()}"
+    return log.read_text()
 
 
 def _shell(block: Block) -> None:
-    process = subprocess.Popen(["bash", "-euc", block.code], start_new_session=True)
-    if LASTING.search(block.code):
-        atexit.register(_kill, process)
-    elif process.wait():
+    process = subprocess.Popen(["bash", "-euc", block.code])
+    if not LASTING.search(block.code) and process.wait():
         raise SystemExit(f"line {block.line}: the shell block ended with {process.returncode}")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _main(page: str, probe: str, prelude: str, *skip: str) -> None:
     exec(prelude, {})
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(Path(page)):
+        print(f"-- line {block.line}")
         if block.language == "bash" and "bash" not in skip:
             _shell(block)
         elif block.language == "python":

@@ -4,6 +4,7 @@ from .channel import ANY
 from .errors import Aborted, CommError, CorruptFrame, HandshakeError, Mismatch, PeerLost, PeerTimeout
 from .group import Group
 from .listener import Listener
+from .memory import shared_vector
 from .messages import Message
 from .meter import Meter
 from .progress import Handle
@@ -24,4 +25,5 @@ __all__ = [
     "PeerLost",
     "PeerTimeout",
     "connect",
+    "shared_vector",
 ]

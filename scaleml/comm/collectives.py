@@ -45,9 +45,9 @@ def allreduce(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
     if group.size == 1:
         return
     if x.nbytes <= INLINE:
-        _sum_into(group, x, _swap_small(group, channel, x, key))
+        sum_into(group, x, _swap_small(group, channel, x, key))
         return
-    slots = _ring(group, channel, x, key, x.nbytes // group.size)
+    slots = ring_doorbells(group, channel, x, key, x.nbytes // group.size)
     if slots is None:
         _through_sockets(group, channel, x, key, give_back=True)
         return
@@ -58,13 +58,13 @@ def allreduce(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
     for low in range(start, stop, step):
         high = min(low + step, stop)
         total = mine[low:high]
-        _sum_into(group, total, [slot[low:high] for slot in slots])
+        sum_into(group, total, [slot[low:high] for slot in slots])
         for slot in others:
             slot[low:high] = total
-    _leave(group, channel, key, (stop - start) * x.itemsize)
+    leave(group, channel, key, (stop - start) * x.itemsize)
     if not np.may_share_memory(mine, x):  # it was staged
         x[:] = mine
-    _count_shared(channel, x.nbytes, (stop - start) * x.itemsize, group.size)
+    count_shared(channel, x.nbytes, (stop - start) * x.itemsize, group.size)
 
 
 def reduce_scatter(group: Group, channel: Channel, x: np.ndarray, key: Key) -> np.ndarray:
@@ -74,13 +74,13 @@ def reduce_scatter(group: Group, channel: Channel, x: np.ndarray, key: Key) -> n
         pass
     elif x.nbytes <= INLINE:
         parts = _swap_small(group, channel, x, key)
-        _sum_into(group, x[start:stop], [part[start:stop] for part in parts])
-    elif (slots := _ring(group, channel, x, key, x.nbytes // group.size)) is None:
+        sum_into(group, x[start:stop], [part[start:stop] for part in parts])
+    elif (slots := ring_doorbells(group, channel, x, key, x.nbytes // group.size)) is None:
         _through_sockets(group, channel, x, key, give_back=False)
     else:
-        _sum_into(group, x[start:stop], [slot[start:stop] for slot in slots])
-        _leave(group, channel, key)
-        _count_shared(channel, x.nbytes, 0, group.size)
+        sum_into(group, x[start:stop], [slot[start:stop] for slot in slots])
+        leave(group, channel, key)
+        count_shared(channel, x.nbytes, 0, group.size)
     return x[start:stop]
 
 
@@ -93,23 +93,23 @@ def allgather(group: Group, channel: Channel, x: np.ndarray, key: Key) -> np.nda
     elif x.nbytes <= INLINE:
         for rank, part in enumerate(_swap_small(group, channel, x, key)):
             out[rank] = part
-    elif (slots := _ring(group, channel, x, key, x.nbytes)) is not None:
+    elif (slots := ring_doorbells(group, channel, x, key, x.nbytes)) is not None:
         for rank, slot in enumerate(slots):
             out[rank] = slot
-        _leave(group, channel, key)
-        _count_shared(channel, 0, x.nbytes, group.size)
+        leave(group, channel, key)
+        count_shared(channel, 0, x.nbytes, group.size)
     else:
         rows = {peer: bytes_of(row) for peer, row in zip(group.ranks, out, strict=True)}
-        _swap_large(group, channel, x, key, group.peers, group.peers, lambda peer, header: rows[peer])
+        swap_large(group, channel, x, key, group.peers, group.peers, lambda peer, header: rows[peer])
     return out
 
 
 def broadcast(group: Group, channel: Channel, x: np.ndarray, key: Key, root: int) -> None:
     """Give `x` of rank `root` to all, in place."""
     if group.rank == root:
-        _swap_large(group, channel, x, key, group.peers, (), lambda peer, header: memoryview(b""))
+        swap_large(group, channel, x, key, group.peers, (), lambda peer, header: memoryview(b""))
     else:
-        _swap_large(group, channel, x, key, (), (group.ranks[root],), lambda peer, header: bytes_of(x))
+        swap_large(group, channel, x, key, (), (group.ranks[root],), lambda peer, header: bytes_of(x))
 
 
 def allgather_bytes(group: Group, channel: Channel, payload: bytes, key: Key) -> list[bytes]:
@@ -119,11 +119,11 @@ def allgather_bytes(group: Group, channel: Channel, payload: bytes, key: Key) ->
     def place(peer: int, header: Header) -> memoryview:
         return memoryview(found.setdefault(peer, bytearray(header.length)))
 
-    _swap_large(group, channel, np.frombuffer(payload, np.uint8), key, group.peers, group.peers, place)
+    swap_large(group, channel, np.frombuffer(payload, np.uint8), key, group.peers, group.peers, place)
     return [payload if rank == group.rank else bytes(found[peer]) for rank, peer in enumerate(group.ranks)]
 
 
-def _sum_into(group: Group, target: np.ndarray, parts: list[np.ndarray]) -> None:
+def sum_into(group: Group, target: np.ndarray, parts: list[np.ndarray]) -> None:
     """Sum `parts` in their order; `target` may be one of them."""
     if len(parts) == 2:
         np.add(parts[0], parts[1], out=target)
@@ -149,7 +149,7 @@ def _swap_small(group: Group, channel: Channel, x: np.ndarray, key: Key) -> list
 # --- shared memory ----------------------------------------------------------------------------------------------------
 
 
-def _ring(group: Group, channel: Channel, x: np.ndarray, key: Key, share: int) -> list[np.ndarray] | None:
+def ring_doorbells(group: Group, channel: Channel, x: np.ndarray, key: Key, share: int) -> list[np.ndarray] | None:
     """Ring everybody's doorbell; return all ranks' vectors in shared memory, None if somebody has no room there.
 
     `share` is how many bytes of ours each peer is going to use.
@@ -167,11 +167,11 @@ def _ring(group: Group, channel: Channel, x: np.ndarray, key: Key, share: int) -
     found = [slot for slot in slots if slot is not None]
     if len(found) == len(slots):
         return found
-    _leave(group, channel, key)  # all have seen it, and those who have a stage have shown it
+    leave(group, channel, key)  # all have seen it, and those who have a stage have shown it
     return None
 
 
-def _leave(group: Group, channel: Channel, key: Key, written: int = 0) -> None:
+def leave(group: Group, channel: Channel, key: Key, written: int = 0) -> None:
     """Wait until all ranks are done with the others' memory, into each of which we have written so many bytes."""
     if written and group.mesh.wires is not None:
         group.mesh.wires.charge(group.peers, written)
@@ -179,8 +179,8 @@ def _leave(group: Group, channel: Channel, key: Key, written: int = 0) -> None:
     group.memory.opened()
 
 
-def _count_shared(channel: Channel, given: int, returned: int, size: int) -> None:
-    # What would have gone over a wire: our vector but for our own part, and our sums to all others.
+def count_shared(channel: Channel, given: int, returned: int, size: int) -> None:
+    """Count what would have gone over a wire: our vector but for our own part, and our sums to all others."""
     share = given * (size - 1) // size + returned * (size - 1)
     channel.meter.bytes_sent += share
     channel.meter.bytes_received += share
@@ -189,7 +189,7 @@ def _count_shared(channel: Channel, given: int, returned: int, size: int) -> Non
 # --- sockets ----------------------------------------------------------------------------------------------------------
 
 
-def _swap_large(
+def swap_large(
     group: Group,
     channel: Channel,
     x: np.ndarray,
@@ -271,7 +271,7 @@ def _through_sockets(group: Group, channel: Channel, x: np.ndarray, key: Key, gi
         low, high = mine[index]
         vectors = [room[position, index % depth, : high - low] for position in range(others)]
         vectors.insert(group.rank, x[low:high])
-        _sum_into(group, x[low:high], vectors)
+        sum_into(group, x[low:high], vectors)
         if give_back:
             for other in group.peers:
                 sums[other].append(index)

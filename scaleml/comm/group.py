@@ -21,6 +21,7 @@ from .mesh import Mesh
 from .messages import Data, Message
 from .meter import Meter
 from .progress import Handle
+from .reducing import ALGORITHMS
 
 
 @final
@@ -71,6 +72,7 @@ class Group:
         self.one_host = all(mesh.hosts[a][b] for a in ranks for b in ranks)
         self.memory = Memory(mesh, self.peers)
         mesh.memories.append(self.memory)
+        self.layers: tuple[Group, Group | None] | None = None  # within this host, and between hosts
         self._sequence = 0
 
     @property
@@ -99,19 +101,18 @@ class Group:
 
     @property
     def lost(self) -> frozenset[int]:
-        """Ranks, by their root numbers, whose links were found closed."""
+        """Ranks, by root numbers, whose links were found closed."""
         return frozenset(self.mesh.channel.lost | self.mesh.progress.channel.lost)
 
     # --- collectives ----------------------------------------------------------------------------------------------
-
     def part(self, rank: int, n: int) -> tuple[int, int]:
         """Return the (start, stop) of the part of `n` items that `rank` owns in `reduce_scatter`."""
         align = 16 if n >= 1024 * self.size else 1  # whole cache lines
         start = n * rank // self.size // align * align
         return start, n if rank == self.size - 1 else n * (rank + 1) // self.size // align * align
 
-    def allreduce(self, x: np.ndarray) -> None:
-        """Sum `x` over the ranks, in place; always in rank order, so with the same bits everywhere and every time.
+    def allreduce(self, x: np.ndarray, algorithm: str = "direct") -> None:
+        """Sum `x` over the ranks, in place, in the order of an algorithm of `reducing`: with the same bits everywhere, always.
 
         Parameters
         ----------
@@ -124,14 +125,14 @@ class Group:
             If another rank is in another collective, or has another length or dtype.
         PeerLost, PeerTimeout, CorruptFrame, Aborted
         """
-        self._now(ops.ALLREDUCE, x, collectives.allreduce)
+        self._now(ALGORITHMS[algorithm].op, x, ALGORITHMS[algorithm].allreduce)
 
-    def allreduce_start(self, x: np.ndarray) -> Handle:
+    def allreduce_start(self, x: np.ndarray, algorithm: str = "direct") -> Handle:
         """`allreduce` in the background; `x` must be left alone until the handle's `wait` returned.
 
         What was started runs in that order, the same on all ranks. A blocking collective first waits for all of it.
         """
-        return self._later(ops.ALLREDUCE, x, collectives.allreduce)
+        return self._later(ALGORITHMS[algorithm].op, x, ALGORITHMS[algorithm].allreduce)
 
     def reduce_scatter(self, x: np.ndarray) -> np.ndarray:
         """Sum `x` over the ranks; return this rank's `part`, a view of `x`, whose other parts are then undefined."""

@@ -7,8 +7,13 @@ from typing import NamedTuple
 from .errors import Mismatch
 from .frame import COLLECTIVE, Header
 
-OPS = ("barrier", "allreduce", "broadcast", "allgather", "allgather_bytes", "reduce_scatter", "exchange")
-BARRIER, ALLREDUCE, BROADCAST, ALLGATHER, ALLGATHER_BYTES, REDUCE_SCATTER, EXCHANGE = range(len(OPS))
+OPS = (
+    "barrier", "allreduce", "broadcast", "allgather", "allgather_bytes", "reduce_scatter", "exchange",
+    "ring allreduce", "halving allreduce", "hierarchical allreduce",
+)  # fmt: skip
+(
+    BARRIER, ALLREDUCE, BROADCAST, ALLGATHER, ALLGATHER_BYTES, REDUCE_SCATTER, EXCHANGE, RING, HALVING, HIERARCHICAL
+) = range(len(OPS))  # fmt: skip
 
 CODECS = ("no compression", "FP16", "Int8", "OneBit", "TopK", "RandomK", "PowerSGD")
 """What the codec field of a header stands for; any other number is the caller's own."""

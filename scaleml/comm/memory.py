@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .mesh import Mesh, Place, Shared
 from .segment import Segment
@@ -61,6 +62,23 @@ class Memory:
             return np.zeros(n, dtype)
         mesh.segments.append(Shared(segment, number, frozenset(sharers)))
         return segment.array(dtype, n)
+
+    def vector(self, group: Group, n: int, dtype: np.dtype[Any]) -> np.ndarray | None:
+        """`shared_vector`."""
+        segment = None
+        if group.one_host and group.rank == 0:
+            segment = self._create(n * dtype.itemsize)
+        offer = group.allgather_bytes(segment.path.encode() if segment else b"")[0]
+        mapped = segment
+        if offer and group.rank:
+            try:
+                mapped = Segment.open(offer.decode())
+            except OSError:
+                mapped = None
+        fine = all(reply == b"\1" for reply in group.allgather_bytes(b"\1" if mapped else b"\0"))
+        if segment is not None:
+            self._unlink(segment)
+        return mapped.array(dtype, n) if fine and mapped is not None else None
 
     def place(self, x: np.ndarray) -> Place | None:
         """Where all peers can read `x`, which is copied into the stage if need be; None if there is no room."""
@@ -121,3 +139,25 @@ class Memory:
     def _unlink(self, segment: Segment) -> None:
         segment.unlink()
         self._mesh.named.discard(segment)
+
+
+def shared_vector(group: Group, n: int, dtype: DTypeLike = np.float32) -> np.ndarray | None:
+    """Return `n` zeros (more than none) that all ranks of a group read and write in the same memory; collective.
+
+    Nothing orders what several ranks read and write there at one time but the processor, which writes aligned items of up to
+    8 bytes whole. None, on all ranks, where they do not share one host's memory.
+
+    Examples
+    --------
+    >>> from scaleml.comm import inprocess
+    >>> def total(group):
+    ...     w = shared_vector(group, group.size)
+    ...     w[group.rank] = group.rank + 1
+    ...     group.barrier()
+    ...     return float(w.sum())
+    >>> inprocess.run(3, total)
+    [6.0, 6.0, 6.0]
+    """
+    if group.size == 1:
+        return np.zeros(n, dtype)
+    return group.memory.vector(group, n, np.dtype(dtype))

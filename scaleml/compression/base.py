@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter as clock
 from typing import Any, ClassVar, Final, Protocol, final
 
 import numpy as np
@@ -39,6 +40,26 @@ class Stamp:
     part: int = 0
     matrices: tuple[tuple[int, int, int], ...] = ()
 
+    def at(self, step: int, rank: int) -> Stamp:
+        """Return the stamp of another step and rank."""
+        return replace(self, step=step, rank=rank)
+
+    def within(self, start: int, stop: int, part: int) -> Stamp:
+        """Return the stamp of a slice of the vector: of each matrix, the whole rows that lie in it.
+
+        Examples
+        --------
+        >>> Stamp(matrices=((0, 6, 4), (28, 5, 2))).within(10, 32, part=1).matrices
+        ((2, 3, 4), (18, 2, 2))
+        """
+        found = []
+        for first, rows, columns in self.matrices:
+            begin = max(0, -(-(start - first) // columns))
+            end = min(rows, (stop - first) // columns)
+            if begin < end:
+                found.append((first + begin * columns - start, end - begin, columns))
+        return replace(self, part=part, matrices=tuple(found))
+
     def random(self) -> np.random.Generator:
         """Return random numbers of this rank, step and part."""
         return np.random.Generator(np.random.SFC64([self.seed, self.step, self.part, self.rank + 1]))
@@ -56,6 +77,7 @@ class Ranks(Protocol):
 
     rank: int
     size: int
+    meter: Any
 
     def part(self, rank: int, n: int) -> tuple[int, int]:
         """Return the part of `n` items that a rank sums."""
@@ -149,6 +171,8 @@ class Codec(ABC):
         if not weight:
             g[:] = 0
             return
+        begin, meter = clock(), group.meter
+        inside = meter.comm + meter.wait
         before = float(state.get(PREFIX + "weight", (weight,))[0])
         state[PREFIX + "weight"] = np.array([weight])
         factor = weight / before
@@ -157,6 +181,8 @@ class Codec(ABC):
             p *= factor
         p += g
         self._sum(p, g, group, state, stamp, factor)
+        # Coding is part of what communication costs; what the group itself did has been counted.
+        meter.comm += clock() - begin - (meter.comm + meter.wait - inside)
 
     @final
     def encode_next(self, x: Array, state: dict[str, Array], stamp: Stamp) -> Array:

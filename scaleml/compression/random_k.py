@@ -23,6 +23,9 @@ class RandomK(Codec):
 
     All ranks send the same places, so their sum is an ordinary all-reduce of k items, whatever their number.
 
+    An item waits for ``1 / ratio`` steps on average, and with servers as long again on its way back. What comes so late
+    wants small learning rates: with servers, ratios above 0.2 or rates several times smaller; `TopK` bears far more.
+
     Parameters
     ----------
     ratio : float

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from scaleml import arrays
 from scaleml.data.reading import BLOCK, Blocks, Prefetch, Segment, Stream
 from scaleml.data.schedule import Schedule
@@ -168,6 +170,15 @@ class Batches:
             y = xp.concatenate([part[1] for part in parts])
             weights = None if parts[0][2] is None else xp.concatenate([part[2] for part in parts])
         return x, y, weights, int(y.shape[0])
+
+    def column_counts(self, columns: int) -> tuple[Any, int]:
+        """Return how many of this rank's rows, of CSR data, have each of the columns, and how many rows there are."""
+        counts, rows = np.zeros(columns, np.int64), 0
+        for shard in self._shards:
+            for x, y, _ in shard.blocks() if isinstance(shard, Stream) else [shard]:
+                counts += np.bincount(x.indices, minlength=columns)
+                rows += int(y.shape[0])
+        return counts, rows
 
     def locate(self, consumed: int, count: int, row: int) -> tuple[int, int]:
         """Return the shard, and the row within it, of row ``row`` of this rank's part of a batch."""

@@ -23,10 +23,11 @@ class Command:
     ----------
     number : int
         1, 2, ... in the order the run was told.
-    verb : {"pause", "resume", "stop", "update", "inject"}
+    verb : {"pause", "resume", "stop", "update", "inject", "switch"}
         What to do.
     settings : dict
-        New settings for ``update``: ``learning_rate``, ``batch_size``, ``strategy``; the fault for ``inject``.
+        New settings for ``update``: ``learning_rate``, ``batch_size``, ``strategy``; the fault for ``inject``. With ``switch``
+        the ranks hand over to others.
     after : int
         The step after which all ranks apply it, stamped by rank 0.
     """
@@ -50,6 +51,12 @@ class Command:
         return cls(**json.loads(bytes(data)))
 
 
+def is_ours(thing: Any) -> bool:
+    """Whether an object's class is one of this package that a running rank may be told of by its name."""
+    package, *rest = type(thing).__module__.split(".")
+    return package == "scaleml" and rest[:1] != [] and rest[0] in _ROOMS and is_dataclass(thing)
+
+
 def describe(thing: Any) -> dict[str, Any]:
     """Return a strategy or a fault, and the codecs and optimizers in it, as names of classes and their fields.
 
@@ -60,15 +67,14 @@ def describe(thing: Any) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from scaleml import LocalSGD
-    >>> describe(LocalSGD(4)) == {"room": "strategies", "name": "LocalSGD", "fields": {"period": 4}}
-    True
+    >>> from scaleml import Serial
+    >>> describe(Serial(threads=2))
+    {'room': 'strategies', 'name': 'Serial', 'fields': {'threads': 2}}
     """
     kind = type(thing)
-    package, _, rest = kind.__module__.partition(".")
-    room = rest.partition(".")[0]
-    if package != "scaleml" or room not in _ROOMS or not is_dataclass(thing):
+    if not is_ours(thing):
         raise ValueError(f"{thing!r} is of no class of scaleml's own, which a running rank could find by its name")
+    room = kind.__module__.split(".")[1]
     settings = {setting.name: getattr(thing, setting.name) for setting in fields(thing) if setting.init}
     return {
         "room": room,

@@ -123,7 +123,7 @@ def compare(
     -------
     Comparison
         ``runs``, ``table()``, ``verdict``, ``plot()``, ``to_html(path)``. A run that failed stands in it with its error. After Ctrl-C
-        it holds the runs so far.
+        it holds the runs so far; a run that is stopped ends the comparison, too, unless it had reached the target.
 
     Examples
     --------
@@ -167,7 +167,7 @@ def compare(
         plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
         for settings, count in plans:
             prepare(settings, data, found, own, count)
-        _run_all(plans, data, found, own, on_run, runs)
+        _run_all(plans, data, found, own, on_run, runs, target)
     except KeyboardInterrupt:
         if not runs:
             raise
@@ -186,8 +186,9 @@ def _run_all(
     own_cluster: bool,
     on_run: Callable[[Run, int], None] | None,
     runs: list[Run],
+    target: float | None,
 ) -> None:
-    """Run one after another, each noted in ``runs`` as it starts; return early when one was stopped."""
+    """Run one after another, each noted in ``runs`` as it starts; return early when one was stopped short of the target."""
     enough = len(calls.identity(client, 10.0))
     for settings, workers in plans:
         try:
@@ -202,12 +203,16 @@ def _run_all(
         if on_run is not None:
             on_run(run, settings.epochs * data.rows)
         try:
-            if run.wait().state == "stopped":
+            if run.wait().state == "stopped" and not _has_reached(run, target):
                 return
         except RunFailed:
             # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
             with contextlib.suppress(TimeoutError):
                 client.wait_for_workers(enough, timeout=_REPLACEMENT)
+
+
+def _has_reached(run: Run, target: float | None) -> bool:
+    return target is not None and bool((run.history.evaluations["loss"] <= target).any())
 
 
 def _check_target(target: Any) -> None:

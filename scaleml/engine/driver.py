@@ -18,26 +18,27 @@ from scaleml.engine.errors import StartFailed
 from scaleml.engine.events import (
     Abort,
     Applied,
-    Arrived,
     CheckHeartbeat,
     ClientLost,
     Conclude,
-    Entered,
     Event,
     GivenUp,
     Instruction,
     Left,
-    RankFailed,
     Silent,
     Stalled,
+    Succeed,
     Tick,
     WorkerLost,
+    event_of,
 )
 from scaleml.engine.lobby import deliver, end_ranks, peek
 from scaleml.engine.placement import Placement
 from scaleml.engine.placing import PlacedData
 from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.succession import successor
 from scaleml.engine.supervisor import Supervisor
+from scaleml.strategies import Strategy
 
 TICK: Final = 0.1
 CALL: Final = 10.0
@@ -63,13 +64,7 @@ class Driver:
         The shards.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        plan: Plan,
-        placement: Placement,
-        data: PlacedData,
-    ) -> None:
+    def __init__(self, client: Client, plan: Plan, placement: Placement, data: PlacedData) -> None:
         self.run = secrets.token_hex(16)
         self.client = client
         self.plan = plan
@@ -78,12 +73,15 @@ class Driver:
         self.error: str | None = None
         self.params: Any = None
         self.outcome: Outcome | None = None
+        self.topology: str | None = None
         self._data = data
         self._on_notes: Callable[[bytes, list[Any], list[Any]], None] | None = None
         self._on_mark: Callable[[float, str, int], None] | None = None
         self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: list[Future[Any]] = []
+        self._former: list[Future[Any]] = []
+        self._next, self.generation = (plan, placement), 0
         self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
 
@@ -107,24 +105,33 @@ class Driver:
         self._on_notes, self._on_mark, self._on_change = on_notes, on_mark, on_change
         self._thread.start()
 
-    def join(self, timeout: float | None = None) -> None:
+    def join(self) -> None:
         """Wait for the thread's end."""
-        self._thread.join(timeout)
+        self._thread.join()
 
     def send(self, command: Command) -> bool:
         """Bring a command to rank 0; False if that is not there any more."""
         address = self.placement.addresses[0]
-        answer = calls.on_workers(self.client, CALL, deliver, (self.run, 0, 0), command, workers=[address])
+        to = self.run, self.generation, 0
+        answer = calls.on_workers(self.client, CALL, deliver, to, command, workers=[address])
         return bool(answer[address])
 
     def peek(self) -> Any:
         """Return the parameters that rank 0 kept last, if the run keeps them and it is still there."""
         address = self.placement.addresses[0]
-        return calls.on_workers(self.client, CALL, peek, (self.run, 0, 0), workers=[address])[address]
+        return calls.on_workers(self.client, CALL, peek, (self.run, self.generation, 0), workers=[address])[address]
 
     def give_up(self) -> None:
         """End a run that is still starting."""
         self._events.put(GivenUp())
+
+    def succession(self, strategy: Strategy) -> tuple[Plan, Placement]:
+        """Return how others would go on with another strategy; ValueError when they could not."""
+        return successor(self.plan, strategy, self.placement, self._data, self.client)
+
+    def follow_with(self, strategy: Strategy) -> None:
+        """Have others go on with another strategy, once all ranks have been told to hand over."""
+        self._next = self.succession(strategy)
 
     def has_applied(self, number: int) -> bool:
         """Whether command ``number`` has taken effect on all ranks."""
@@ -138,27 +145,15 @@ class Driver:
 
     def on_message(self, message: dict[str, Any]) -> None:
         """A rank reports."""
-        kind, rank = message["kind"], message["rank"]
-        if kind == "rows":
+        if message["kind"] == "rows":
             assert self._on_notes is not None
             self._on_notes(message["rows"], message["evaluations"], message["epochs"])
-        elif kind == "mark":
+        elif message["kind"] == "mark":
             assert self._on_mark is not None
             self._on_mark(message["time"], message["text"], message["step"])
-        elif kind == "arrived":
-            self._events.put(Arrived(rank))
-        elif kind == "entered":
-            self._events.put(Entered(rank))
-        elif kind == "left":
-            self._events.put(Left(rank, message["status"], message["step"]))
-        elif kind == "failed":
-            self._events.put(RankFailed(rank, message["error"], message["cause"], message["step"], message["peer"]))
-        elif kind == "stalled":
-            self._events.put(
-                Stalled(rank, message["peer"], message["step"], message["waiting_for"], message["seconds"])
-            )
-        elif kind == "applied":
-            self._events.put(Applied(rank, message["number"], message["verb"], message["step"]))
+        elif message["generation"] == self.generation and (event := event_of(message)) is not None:
+            self.topology = message.get("topology") or self.topology
+            self._events.put(event)
 
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
@@ -173,9 +168,8 @@ class Driver:
             self._place_ranks()
             self._follow()
         except Exception as error:  # noqa: BLE001  whatever happens, the run must end and say why
-            self._conclude(
-                Conclude("failed", str(error) if isinstance(error, StartFailed) else f"{type(error).__name__}: {error}")
-            )
+            words = str(error) if isinstance(error, StartFailed) else f"{type(error).__name__}: {error}"
+            self._conclude(Conclude("failed", words))
         finally:
             inbox.forget(self.run, workers, self)
             self._clean_up()
@@ -185,12 +179,12 @@ class Driver:
     def _place_ranks(self) -> None:
         # Ranks read their data before they enter: a slow disk is no fault.
         patience = config.seconds("start-timeout") + self._data.nbytes / _SLOW_DISK
-        run = starting.Start(self.client, self.run, self.plan, self.placement, patience)
+        run = starting.Start(self.client, self.run, self.plan, self.placement, patience, self.generation)
         parts = run.bring(self._data)  # first, for it may take long, and open places do not wait for ever
         answers = run.open_places()
         self._supervisor.busy = {address: answer["busy"] for address, answer in answers.items()}
         self._supervisor.start_by = time.monotonic() + run.patience
-        run.send_ranks(answers, parts, self._futures)
+        run.send_ranks(answers, parts, self._futures, self._former)
 
     def _follow(self) -> None:
         while not self._supervisor.over:
@@ -208,6 +202,7 @@ class Driver:
             self._perform(instruction)
         if not self._supervisor.over:
             self.state = self._supervisor.state
+            self._former = [] if self.state == "running" else self._former
         if self.state != before or isinstance(event, Applied):
             self._changed()
 
@@ -218,10 +213,21 @@ class Driver:
     def _perform(self, instruction: Instruction) -> None:
         if isinstance(instruction, Abort):
             self._abort(instruction.reason)
+        elif isinstance(instruction, Succeed):
+            self._succeed()
         elif isinstance(instruction, CheckHeartbeat):
             self._check_heartbeat(instruction.stall)
         else:
             self._conclude(instruction)
+
+    def _succeed(self) -> None:
+        """Have the next generation of ranks take over."""
+        self.plan, self.placement = self._next
+        self._former, self._futures = self._futures, []
+        self._supervisor = self._supervisor.successor(self.placement.addresses)
+        self.state = self._supervisor.state
+        self.generation += 1
+        self._place_ranks()
 
     def _abort(self, reason: str) -> None:
         living = [address for address in self.placement.workers if address not in self._supervisor.lost]
@@ -235,8 +241,7 @@ class Driver:
         # A server waits for anybody (peer -1): then it may be any of the others.
         suspects = [stall.peer] if stall.peer >= 0 else [r for r in range(len(addresses)) if r not in ended]
         with contextlib.suppress(Exception):
-            workers = calls.identity(self.client, CALL)
-            limit = config.seconds("comm.timeout")
+            workers, limit = calls.identity(self.client, CALL), config.seconds("comm.timeout")
             # All stamped by the scheduler: the worker heard last is its "now", whatever this machine's clock says.
             newest = max((facts["last_seen"] for facts in workers.values()), default=0.0)
             for rank in suspects:
@@ -283,9 +288,12 @@ class Driver:
 
     def _fetch_params(self) -> None:
         """Take the parameters from the first rank that has them."""
-        for rank, future in enumerate(self._futures[: self.placement.layout.workers]):
-            if self.client.status != "running" or self._supervisor.ended.get(rank, "lost") == "lost":
-                continue
+        workers = self.placement.layout.workers
+        ended = self._supervisor.ended
+        told = [future for rank, future in enumerate(self._futures[:workers]) if ended.get(rank, "lost") != "lost"]
+        for future in [*told, *self._former[:workers]]:  # those who handed over, if the others did not get that far
+            if self.client.status != "running":
+                return
             with contextlib.suppress(Exception):
                 outcome = future.result(timeout=CALL)
                 if isinstance(outcome, Outcome) and outcome.params is not None:
@@ -293,7 +301,7 @@ class Driver:
                     return
 
     def _clean_up(self) -> None:
-        futures, self._futures = self._futures, []
+        futures, self._futures, self._former = [*self._futures, *self._former], [], []
         if self.client.status == "running":
             if self._supervisor.state == "failed":
                 with contextlib.suppress(Exception):

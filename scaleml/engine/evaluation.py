@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from time import perf_counter as clock
 from typing import Any
@@ -50,16 +51,15 @@ class Evaluation:
         """Note that the run, with ``rows`` rows consumed, has been evaluated."""
         self.due_at = (rows // self._every + 1) * self._every
 
-    def of_rank_0(self, w: Any, step: int) -> None:
-        """Evaluate rank 0's parameters, where each rank has its own."""
+    def aside(self, call: Callable[[], Any]) -> Any:
+        """Return what ``call`` returns; neither the clock nor the ledger notices it."""
         begin = clock()
-        theirs = np.array(w)
         meter = self._group.meter
         saved = state_of(meter)
-        self._group.broadcast(theirs)
+        result = call()
         restore(meter, saved)
         self._recorder.exclude(clock() - begin)
-        self.at(theirs, step)
+        return result
 
     def at(self, w: Any, step: int) -> None:
         """Evaluate ``w``, which is the same on all ranks."""
@@ -85,6 +85,13 @@ class Evaluation:
         if isinstance(self._held_out, Stream):
             return sum(self._network.statistics(w, *block) for block in self._held_out.blocks())
         return self._network.statistics(w, *self._held_out)
+
+
+def of_rank_0(w: Any, workers: Any) -> Any:
+    """Return rank 0's parameters, where each rank has its own; collective."""
+    theirs = np.array(w)
+    workers.broadcast(theirs)
+    return theirs
 
 
 def state_of(meter: Any) -> tuple[float, float, int, int, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -118,4 +119,27 @@ class Conclude:
     error: str | None = None
 
 
-Instruction = Abort | CheckHeartbeat | Conclude
+@dataclass(frozen=True)
+class Succeed:
+    """All ranks have handed over: others go on in their place."""
+
+
+Instruction = Abort | CheckHeartbeat | Conclude | Succeed
+
+
+def event_of(message: dict[str, Any]) -> Event | None:
+    """Return what a rank's message is about, if it is something that happened to the run."""
+    kind, rank = message["kind"], message["rank"]
+    if kind == "arrived":
+        return Arrived(rank)
+    if kind == "entered":
+        return Entered(rank)
+    if kind == "left":
+        return Left(rank, message["status"], message["step"])
+    if kind == "failed":
+        return RankFailed(rank, message["error"], message["cause"], message["step"], message["peer"])
+    if kind == "stalled":
+        return Stalled(rank, message["peer"], message["step"], message["waiting_for"], message["seconds"])
+    if kind == "applied":
+        return Applied(rank, message["number"], message["verb"], message["step"])
+    return None

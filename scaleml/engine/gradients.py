@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from time import perf_counter as clock
 from time import sleep
@@ -47,33 +48,60 @@ class Gradients:
         self.consumed = 0
         self.count = 0
         self.last_rows = 0
+        self.batch_size = plan.batch_size
+        self._rows = plan.rows
         self._buffer = buffer
         self._sums = buffer[:-TAIL]
         self._tail = buffer[-TAIL:]
         self._loss_grad = plan.network.loss_grad
+        self._blocks = plan.network.blocks
         self.slowness = 1.0
 
-    def gradient(self, w: Any) -> Any:
-        """Return the (P + 3,) gradient sum over this rank's part of the batch, with its tail."""
+    def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:
+        """Return the (P + 3,) gradient sum over this rank's part of the batch, with its tail.
+
+        ``ready`` is called with each block's part as soon as it is final, from the last block to the first, then with the tail.
+        """
         begin = clock()
         x, y, weights, rows = self.batches.take(self.consumed, self.count)
+        told = None if ready is None else lambda own: ready(self._sums[own])
         if rows:
-            loss, weight = self._loss_grad(w, x, y, weights, self._sums)
-            if not isfinite(loss):
-                raise self._non_finite(loss, x, y)
+            loss, weight = self._loss_grad(w, x, y, weights, self._sums, told)
+            self.check(loss, y)
             tail = self._tail
             tail[0], tail[1], tail[2] = loss, weight, rows
         else:
             self._buffer[:] = 0
+            if told is not None:
+                for block in reversed(self._blocks):
+                    told(slice(block.start, block.stop))
+        if ready is not None:
+            ready(self._tail)
+        self.finish(begin, rows)
+        return self._buffer
+
+    @property
+    def following(self) -> tuple[int, int]:
+        """Where the next batch begins, and how many rows it has over all ranks."""
+        after = self.consumed + self.count
+        after = after if after < self._rows else 0
+        return after, min(self.batch_size, self._rows - after)
+
+    def check(self, loss: float, y: Any) -> None:
+        """Raise NonFinite for a loss that is no number."""
+        if not isfinite(loss):
+            raise self._non_finite(loss, y)
+
+    def finish(self, begin: float, rows: int) -> None:
+        """Note that a gradient over ``rows`` rows was begun at ``begin`` and is done."""
         self.last_rows = rows
         if self.slowness > 1:
             sleep((clock() - begin) * (self.slowness - 1))
         seconds = clock() - begin
         self._group.compute_seconds = seconds  # goes out with this rank's next message
         self.recorder.compute += seconds
-        return self._buffer
 
-    def _non_finite(self, loss: float, x: Any, y: Any) -> NonFinite:
+    def _non_finite(self, loss: float, y: Any) -> NonFinite:
         shards = sorted({self.batches.locate(self.consumed, self.count, row)[0] for row in (0, int(y.shape[0]) - 1)})
         where = f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]} to {shards[-1]}"
         return NonFinite(
@@ -97,21 +125,28 @@ class Update:
         self._steps = plan.steps
         self._by_rows = plan.by_rows
         self._parts = 1 if plan.strategy.replicated else plan.layout.workers
+        # Where the gradient is of a rank's part only, but the update of the whole batch, steps are the batch's.
+        self._share = self._parts // plan.strategy.updates_a_batch(plan.layout.workers)
+        self._penalise = not plan.sparse  # else the gradient has it already, or a server adds it
         self._recorder = recorder
         self._buffer: Any = None
         self._mean: Any = None
 
-    def apply(self, w: Any, g: Any, state: dict[str, Any]) -> None:
-        """Update ``w`` (P,) in place from the gradient sum ``g`` (P + 3,), which is used up."""
+    def apply(self, w: Any, g: Any, state: dict[str, Any], scale: float = 1.0) -> None:
+        """Update ``w`` (P,) in place from the gradient sum ``g``, (P + 3,) or sparse, which is used up."""
         begin = clock()
+        where = None
+        if not isinstance(g, np.ndarray):
+            g, where = g.values, g.entries
         mean = self.mean(w, g)
         if mean is not None:
             if self.optimizer.clip_norm is not None:
                 clip(mean, self.optimizer.clip_norm)
             self.t = t = self.t + 1
-            self.optimizer.apply(w, mean, state, t)
+            rate = self.optimizer.rate(t, state, scale)
+            self.optimizer.apply(w, mean, state, t, where, rate)
             if self._steps is not None and self._steps.l1:
-                self._steps.shrink(w, self._seen, self.optimizer.rate(t, state), state)
+                self._steps.shrink(w, self._seen, rate, state)
         self._recorder.apply += clock() - begin
 
     def mean(self, w: Any, g: Any) -> Any:
@@ -130,13 +165,14 @@ class Update:
             return None
         mean = self._mean
         mean *= 1.0 / (rows if self._by_rows else weight)
-        self._network.add_penalty_grad(w, mean)
+        if self._penalise:
+            self._network.add_penalty_grad(w, mean)
         if not isfinite(mean.dot(mean)):
             self._refuse(mean)
         self._seen = self.rows
         self.rows += rows * self._parts
         if self._steps is not None:
-            self._steps.apply(mean, self._seen, rows)
+            self._steps.apply(mean, self._seen, rows * self._share)
         return mean
 
     def _refuse(self, mean: Any) -> None:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import proxy
 
 from scaleml.comm import Aborted
+from scaleml.comm.reducing import placement
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
+from scaleml.engine.handing import level
+from scaleml.strategies import Strategy
 
 if TYPE_CHECKING:
     from scaleml.engine.worker_loop import WorkerLoop
@@ -32,35 +35,40 @@ class Obeying:
     def __init__(self, loop: WorkerLoop, mailbox: Mailbox) -> None:
         self._loop = proxy(loop)  # no cycle: a loop's memory goes back with it, not when garbage is collected
         self._mailbox = mailbox
-        self.applied = 0
+        self.applied = loop.group.control = 0 if loop.plan.handover is None else loop.plan.handover.commands
 
     def obey(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
         loop = self._loop
-        if loop.group.rank == 0 and self._mailbox.pending:
-            command = self._mailbox.take()
-            if command is not None:
-                self._announce(command, self._carrier())
-        while self.applied < loop.group.control and not loop.stopping:
+        self.listen()
+        while self.applied < loop.group.control and not loop.leaving:
             command = Command.decode(loop.group.await_announcement(self.applied + 1))
             if command.after >= loop.step:
                 break
             self.applied = command.number
             self._do(command)
 
+    def listen(self) -> None:
+        """On rank 0: stamp and announce a command that arrived."""
+        if self._loop.group.rank == 0 and self._mailbox.pending:
+            command = self._mailbox.take()
+            if command is not None:
+                self._announce(command, self._carrier())
+
     def _announce(self, command: Command, after: int) -> None:
         stamped = command.stamped(after)
         self._loop.group.announce(stamped.number, stamped.encode())
+        if self._loop.pace is not None:
+            self._loop.pace.announced()
 
     def _carrier(self) -> int:
         """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
         loop = self._loop
-        if loop.servers is not None or loop.group.size == 1:
-            return -1  # at once: here ranks have no steps in common
-        step = loop.step
-        while not loop.strategy.commits(step):
-            step += 1
-        return step
+        if loop.pace is not None:
+            return loop.pace.common_step(loop.step)
+        if loop.group.size == 1:
+            return -1  # at once
+        return loop.strategy.carrier(loop.step, loop.epoch_end, loop.group.size)
 
     def _do(self, command: Command) -> None:
         loop = self._loop
@@ -69,6 +77,8 @@ class Obeying:
             return
         if command.verb == "stop":
             loop.stopping = True
+        elif command.verb == "switch":
+            loop.switching = True
         elif command.verb == "update":
             self._update(command.settings)
         elif command.verb == "inject":
@@ -83,6 +93,8 @@ class Obeying:
         loop = self._loop
         loop.note()
         began = clock()
+        if loop.pace is not None:
+            loop.pace.park()
         self._confirm(command)
         while True:
             if loop.group.rank == 0 and self.applied == loop.group.control:  # nothing was announced before the pause
@@ -92,7 +104,7 @@ class Obeying:
                 self._announce(told, loop.step - 1)
             command = Command.decode(loop.group.await_announcement(self.applied + 1))
             self.applied = command.number
-            if command.verb in ("resume", "stop"):
+            if command.verb in ("resume", "stop", "switch"):
                 loop.recorder.skip(clock() - began)
                 self._do(command)
                 return
@@ -107,19 +119,20 @@ class Obeying:
             loop.optimizer.optimizer = loop.optimizer.optimizer.with_rate(settings["learning_rate"])
             changes.append(f"learning_rate={settings['learning_rate']}")
         if "batch_size" in settings:
-            loop.batch_size = settings["batch_size"]
+            loop.batch_size = loop.gradients.batch_size = settings["batch_size"]
             changes.append(f"batch_size={settings['batch_size']}")
         if "strategy" in settings:
-            if not loop.strategy.replicated:
-                self._replicate()
-            loop.strategy = strategy_from(settings["strategy"])
-            changes.append(f"strategy={loop.strategy!r}")
+            strategy = strategy_from(settings["strategy"])
+            self._follow(strategy)
+            changes.append(f"strategy={strategy!r}")
         if loop.group.rank == 0:
             loop.mark(", ".join(changes))
 
-    def _replicate(self) -> None:
-        # Each rank's own momentum becomes the mean of all: the same on every rank from here on.
-        group = self._loop.group
-        for array in (array for name, array in self._loop.state.items() if name != "schedule"):
-            group.allreduce(array)
-            array /= group.size
+    def _follow(self, strategy: Strategy) -> None:
+        """Go on with another strategy, from the same parameters and the same optimizer's state on all ranks."""
+        loop = self._loop
+        if not loop.committed:
+            loop.mean(loop.w)
+        level(loop)
+        loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
+        strategy.begin(loop.w, loop.state)

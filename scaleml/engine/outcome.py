@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scaleml.engine.handing import hand_over
 from scaleml.engine.spec import Outcome, Start
 
 if TYPE_CHECKING:
@@ -13,23 +14,26 @@ if TYPE_CHECKING:
 
 
 def outcome_of(loop: WorkerLoop) -> Outcome:
-    """Return how a rank ended that came to its end; collective where ranks keep averages of their own."""
+    """Return how a rank ended that came to its end; collective where others go on, or ranks keep averages of their own."""
     progress, update = loop.progress, loop.optimizer
     with_servers = loop.servers is not None
     # Servers hand over what their optimizer gives out.
     params = np.array(loop.w) if with_servers else _result(loop)
     end = Start(np.array(loop.w), loop.state, update.t, update.rows) if loop.plan.keep_end else None
     epochs = loop.epoch
-    if with_servers:
+    if loop.pace is not None:
         epochs = len(progress.losses) if progress.converged else loop.plan.epochs
+    handover = hand_over(loop)
     return Outcome(
-        "stopped" if loop.stopping else "finished",
+        "stopped" if loop.stopping else "finished" if handover is None else "switched",
         loop.step,
         params=params if progress.best is None else progress.best,
         epochs=epochs,
         losses=tuple(progress.losses),
         scores=tuple(progress.scores),
+        widest=None if loop.pace is None else loop.pace.widest,
         end=end,
+        handover=handover,
     )
 
 

@@ -19,6 +19,7 @@ from scaleml.engine import lobby as lobbies
 from scaleml.engine.beacon import Beacon
 from scaleml.engine.epochs import current, newest
 from scaleml.engine.errors import NonFinite
+from scaleml.engine.handing import take_over
 from scaleml.engine.server_loop import ServerLoop
 from scaleml.engine.spec import Outcome, Plan, RankSpec
 from scaleml.engine.threads import pinned
@@ -31,8 +32,15 @@ def task_key(run: str, generation: int, rank: int) -> str:
     return f"scaleml-{run}-{generation}-{rank}"
 
 
-def rank_main(plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Sequence[Shard]) -> Outcome | None:
+def rank_main(
+    plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Sequence[Shard], before: Sequence[Outcome] = ()
+) -> Outcome | None:
     """Run one rank to its end; never raises, for Dask would run it again or log what the supervisor knows already.
+
+    Parameters
+    ----------
+    before : sequence of Outcome
+        Of the training rank that this one follows and of the servers, where ranks have handed over.
 
     Returns
     -------
@@ -48,7 +56,7 @@ def rank_main(plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Seq
         secede()
         beacon.report("arrived")
         with pinned(spec.threads):
-            outcome = _train(plan, spec, lobby, beacon, worker, shards, held_out)
+            outcome = _train(take_over(plan, before), spec, lobby, beacon, worker, shards, held_out)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
         outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
         beacon.report("failed", error=outcome.error, cause=_cause(error), step=0, peer=_peer(error))

@@ -6,10 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, final
-
-import numpy as np
 
 from scaleml import strategies
 from scaleml.engine.commands import Command, describe
@@ -17,7 +14,9 @@ from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.permission import check_faults, check_victims
 from scaleml.engine.seceding import seceded
+from scaleml.engine.settings import live_settings
 from scaleml.engine.spec import Outcome
+from scaleml.engine.succession import same_ranks
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
 from scaleml.telemetry import COLUMNS, History, Ledger
@@ -56,10 +55,10 @@ class Run:
         self.hosts = int(facts["hosts"])
         self.cores = int(facts["cores"])
         self.is_serial = isinstance(driver.plan.strategy, strategies.Serial)
-        self.total_samples = driver.plan.epochs * driver.plan.rows
+        self.total_samples = driver.plan.goal
         self.settings = (
             f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
-            f"{driver.plan.rows} rows, {driver.plan.dtype}"
+            f"{driver.plan.rows} rows, {driver.plan.dtype}{driver.plan.form}"
         )
         self.n_params = driver.plan.network.size
         self.placing_seconds = float(facts["placing_seconds"])
@@ -70,7 +69,7 @@ class Run:
         self._changed = threading.Condition()
         self._strategy = driver.plan.strategy
         self._commands = 0
-        self._telling = threading.Lock()
+        self._telling = threading.RLock()
         self._closers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -100,6 +99,11 @@ class Run:
     def outcome(self) -> Outcome | None:
         """How the rank ended whose parameters these are: its epochs and their losses; None while the run lives."""
         return self._driver.outcome
+
+    @property
+    def topology(self) -> str | None:
+        """Who sends what to whom, as fixed at the start: ``"ring"``, say; None until then, and where there is no choice."""
+        return self._driver.topology
 
     @property
     def model(self) -> TrainedModel:
@@ -186,7 +190,9 @@ class Run:
         Parameters
         ----------
         strategy : Strategy, optional
-            Another strategy with the same ranks: AllReduce and LocalSGD may replace each other.
+            Another strategy, or the same with other settings, for as many ranks that train. It goes on with the same parameters,
+            optimizer state (the mean, where ranks had their own) and place in the data, without what a codec has not sent. Where
+            roles change, as with `ParameterServer`, the ranks hand over to others: that takes about as long as a start.
         learning_rate : float, optional
             Of the optimizer.
         batch_size : int, optional
@@ -197,25 +203,17 @@ class Run:
         ValueError, TypeError
             For a value that breaks its rule.
         """
-        settings: dict[str, Any] = {}
-        if learning_rate is not None:
-            real = isinstance(learning_rate, Real) and not isinstance(learning_rate, bool)
-            if not (real and 0 < learning_rate < np.inf):
-                raise ValueError(f"learning_rate={learning_rate!r}: must be a positive number")
-            settings["learning_rate"] = float(learning_rate)
-        if batch_size is not None:
-            if not (isinstance(batch_size, int) and batch_size >= 1):
-                raise ValueError(
-                    f"batch_size={batch_size!r}: must be a positive integer, the rows of one step over all ranks"
-                )
-            settings["batch_size"] = batch_size
-        if strategy is not None:
-            self._check_successor(strategy)
+        settings = live_settings(learning_rate, batch_size)
+        here = strategy is not None and same_ranks(self._strategy, strategy, self.workers)
+        if here:
             settings["strategy"] = describe(strategy)
+        elif strategy is not None:
+            self._driver.succession(strategy)  # what cannot be is told before anything changes
         if settings:
             self._tell("update", settings)
-            if strategy is not None:
-                self._strategy = strategy
+        if strategy is not None and not here:
+            self._switch(strategy)
+        self._strategy = strategy or self._strategy
 
     def inject(self, fault: Fault) -> None:
         """Break something on purpose, from the next step boundary on.
@@ -306,12 +304,14 @@ class Run:
         else:
             self._await(lambda: self.over, _ACKNOWLEDGE)
 
-    def _check_successor(self, strategy: strategies.Strategy) -> None:
-        if not isinstance(strategy, strategies.Strategy):
-            raise TypeError(f"strategy={strategy!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
-        servers = strategy.layout(self.workers).servers or self.plan.layout.servers
-        ranks = strategy.layout(self.workers).workers
-        if servers or ranks != self.workers:
-            raise ValueError(
-                f"{strategy!r} needs other ranks than {self._strategy!r}, which this run was started with: start a new run"
-            )
+    def _switch(self, strategy: strategies.Strategy) -> None:
+        """Have other ranks, on the same workers, go on with another strategy from where these are."""
+        if self.state == "paused":
+            raise ValueError(f"{strategy!r} needs other ranks than {self._strategy!r}: resume() before they take over")
+        driver = self._driver
+        with self._telling:
+            generation = driver.generation
+            driver.follow_with(strategy)
+            self._tell("switch")
+            # The new ranks have a deadline of their own.
+            self._await(lambda: self.over or (driver.generation > generation and self.state != "starting"), None)

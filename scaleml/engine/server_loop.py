@@ -1,4 +1,4 @@
-"""The loop of a rank that holds parameters: serve pushes until all workers have left."""
+"""The loop of a rank that holds parameters: serve workers until all have left."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.engine.commands import Command
-from scaleml.engine.serving import Clients, SliceUpdate
-from scaleml.engine.spec import Outcome, Plan
+from scaleml.engine.servers import Clients, DenseSlice, SparseSlice
+from scaleml.engine.servers.coded import CodedForm
+from scaleml.engine.servers.orders import Orders
+from scaleml.engine.servers.wire import DenseForm, SparseForm, slices
+from scaleml.engine.spec import Outcome, Plan, Start
 from scaleml.engine.worker_loop import Report
 from scaleml.strategies import ParameterServer
 from scaleml.telemetry.recorder import Recorder
@@ -27,46 +29,48 @@ class ServerLoop:
         # Making buffers is collective: as many calls here as in a worker.
         group.buffer(0, plan.dtype)
         group.buffer(0, plan.dtype)
-        self.clients = Clients(plan, group, recorder)
-        self._servers = group.split(1, group.rank)
-        part = slice(self.clients.start, self.clients.stop)
-        start = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        self.w = np.array(start[part], plan.dtype)
-        self.optimizer = SliceUpdate(plan.optimizer, recorder)
-        self.state = plan.optimizer.init(part.stop - part.start, plan.dtype)
-        self._applied = 0
+        width = plan.network.signature.n_outputs if plan.sparse else 1
+        start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
+        servers = self._servers = group.split(1, group.rank)
+        first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
+        self.w = np.array(first[start:stop], plan.dtype)
+        form: DenseForm | SparseForm | CodedForm
+        held: DenseSlice | SparseSlice
+        if plan.sparse:
+            form, held = SparseForm(group, plan.dtype, width), SparseSlice(plan, servers, recorder, start, stop)
+        else:
+            coded = plan.strategy.compression is not None
+            form = CodedForm(plan, group, self.w) if coded else DenseForm(group, None)
+            held = DenseSlice(plan, servers, recorder)
+        self.optimizer = held
+        given = 0 if plan.handover is None else plan.handover.commands
+        self.clients = Clients(plan, group, (start, stop), form, held, Orders(group, held, given), recorder)
+        self.state = plan.optimizer.init(stop - start, plan.dtype)
+        if plan.start is not None:
+            held.t = plan.start.updates
+            old = plan.start.state
+            self.state |= {name: np.array(old[name][start:stop]) for name in self.state if name in old}
+        self._clock = 0.0 if plan.handover is None else plan.handover.clock
         self._epochs_a_row = 1.0 / plan.rows
 
     def run(self) -> Outcome:
         """Serve to the end."""
         clients, recorder = self.clients, self.recorder
         self.group.barrier()
-        recorder.begin(clock())
+        recorder.begin(clock(), self._clock)
         self.report("entered")
         while not clients.gone:
             self.group.step = clients.version
             self.strategy.serve(self.w, self.state, self)  # type: ignore[arg-type]
-            if self.group.control != self._applied:
-                self._obey()
-            if clients.version != self.group.step:  # a worker that leaves is no update
-                recorder.updates += 1
             now = clock()
             if now >= recorder.due:
                 recorder.flush(now, clients.version, clients.rows * self._epochs_a_row)
         recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
-        clients.hand_over(self.optimizer.optimizer.result(self.w, self.state, self.optimizer.t))
+        clients.hand_over(self.optimizer.result(self.w, self.state))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
-        return Outcome("finished", clients.version)
-
-    def _obey(self) -> None:
-        """Take a new learning rate; the other commands concern the workers."""
-        while self._applied < self.group.control:
-            command = Command.decode(self.group.await_announcement(self._applied + 1))
-            self._applied = command.number
-            if "learning_rate" in command.settings:
-                rate = command.settings["learning_rate"]
-                self.optimizer.optimizer = self.optimizer.optimizer.with_rate(rate)
+        end = Start(self.optimizer.values(self.w, None), self.state, self.optimizer.t)
+        return Outcome("finished", clients.version, widest=clients.clocks.widest, end=end)
 
     @property
     def steps(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -59,3 +61,20 @@ class Settings:
             raise ValueError(
                 f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run"
             )
+
+
+def live_settings(learning_rate: float | None, batch_size: int | None) -> dict[str, Any]:
+    """Return what a run is told to change in mid-run, checked."""
+    settings: dict[str, Any] = {}
+    if learning_rate is not None:
+        real = isinstance(learning_rate, Real) and not isinstance(learning_rate, bool)
+        if not (real and 0 < learning_rate < np.inf):
+            raise ValueError(f"learning_rate={learning_rate!r}: must be a positive number")
+        settings["learning_rate"] = float(learning_rate)
+    if batch_size is not None:
+        if not (isinstance(batch_size, int) and batch_size >= 1):
+            raise ValueError(
+                f"batch_size={batch_size!r}: must be a positive integer, the rows of one step over all ranks"
+            )
+        settings["batch_size"] = batch_size
+    return settings

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from scaleml.engine.sparsity import in_words, why_dense
 from scaleml.faults import Fault
 from scaleml.models import Network
 from scaleml.optim import Optimizer, RowSteps
@@ -50,6 +51,37 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Handover:
+    """What a rank leaves to the next generation of ranks, which goes on with another strategy from there.
+
+    Parameters
+    ----------
+    start : Start
+        Parameters and optimizer state, the same on all ranks that train.
+    rows : int
+        Rows that all ranks together have consumed.
+    step, samples : int
+        Steps so far, the most of any rank; rows that this rank has consumed.
+    clock : float
+        This rank's training clock.
+    optimizer, batch_size, faults
+        As they were told in mid-run; the faults are this rank's that are not over.
+    commands : int
+        How many commands the run has been told.
+    """
+
+    start: Start
+    rows: int
+    step: int
+    samples: int
+    clock: float
+    optimizer: Optimizer
+    batch_size: int
+    faults: tuple[Fault, ...]
+    commands: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """The mathematics of a run, the same on all ranks."""
 
@@ -75,11 +107,33 @@ class Plan:
     """Whether the outcome says where training could go on from."""
     snapshots: bool = False
     """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
+    handover: Handover | None = None
+    """What an earlier generation of ranks has left to this rank."""
+
+    @property
+    def goal(self) -> int:
+        """Rows that this generation of ranks still has to consume."""
+        return self.rows * self.epochs - (0 if self.handover is None else self.handover.rows)
 
     @cached_property
     def rows(self) -> int:
         """Rows of training data."""
         return sum(self.shard_sizes)
+
+    @cached_property
+    def why_dense(self) -> str:
+        """Why updates are of whole vectors; nothing where they are sparse."""
+        return why_dense(self.network, self.strategy, self.optimizer, self.steps)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether updates are of what a batch touches."""
+        return not self.why_dense
+
+    @property
+    def form(self) -> str:
+        """The form of updates in words, where there was something to decide."""
+        return in_words(self.network, self.strategy, self.why_dense)
 
     def owned(self, rank: int) -> tuple[int, ...]:
         """Shards of a rank: whole runs of neighbours, as even as their number allows."""
@@ -114,7 +168,7 @@ class RankSpec:
 
 @dataclass
 class Outcome:
-    """How a rank ended: ``finished``, ``stopped``, ``failed`` or ``aborted``."""
+    """How a rank ended: ``finished``, ``stopped``, ``switched`` (others go on), ``failed`` or ``aborted``."""
 
     status: str
     step: int
@@ -125,5 +179,8 @@ class Outcome:
     losses: tuple[float, ...] = ()
     """The mean training objective of each epoch, where a stop rule looks at it."""
     scores: tuple[float, ...] = ()
+    widest: int | None = None
+    """With servers: the most clocks that any push was ahead of the slowest worker."""
     end: Start | None = None
-    """Where training could go on from; ``params`` may be averaged or the best instead."""
+    """Where training could go on from; ``params`` may be averaged or the best instead. Of a server: its slice."""
+    handover: Handover | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final
 
 from distributed import Client, Future
@@ -90,9 +91,17 @@ class Start:
         return answers
 
     def send_ranks(
-        self, answers: dict[str, Any], parts: list[tuple[list[Any], list[Any]]], futures: list[Future[Any]]
+        self,
+        answers: dict[str, Any],
+        parts: list[tuple[list[Any], list[Any]]],
+        futures: list[Future[Any]],
+        former: Sequence[Future[Any]] = (),
     ) -> None:
-        """Submit the ranks, each pinned to its worker, and append their futures to ``futures``."""
+        """Submit the ranks, each pinned to its worker, and append their futures to ``futures``.
+
+        Where they go on for a ``former`` generation, Dask brings each what it needs of theirs: most of it lies where it is.
+        """
+        workers = self.placement.layout.workers
         book = {rank: place for answer in answers.values() for rank, place in answer["addresses"].items()}
         for rank, address in enumerate(self.placement.addresses):
             spec = RankSpec(
@@ -115,6 +124,7 @@ class Start:
                 spec,
                 shards,
                 held_out,
+                [former[rank if rank < workers else 0], *former[workers:]] if former else [],
                 key=task_key(self.run, self.generation, rank),
                 workers=[address],
                 allow_other_workers=False,

@@ -38,14 +38,16 @@ class Suffering:
         What a slow rank computes slowly.
     mark : weak method
         Told what begins, as it begins; weak, for its object holds this one.
+    since : int
+        The first step here: what began before has been told.
     """
 
-    def __init__(self, faults: Sequence[Fault], group: Any, gradients: Gradients, mark: Mark) -> None:
+    def __init__(self, faults: Sequence[Fault], group: Any, gradients: Gradients, mark: Mark, since: int = 0) -> None:
         self._faults = [fault for fault in faults if fault.rank == group.rank]
         self._group = group
         self._gradients = gradients
         self._mark = mark
-        self._unmarked = list(self._faults)
+        self._unmarked = [fault for fault in self._faults if fault.step >= since]
         self._paces: dict[Fault, Pace] = {}
         self.next = min((fault.step for fault in self._faults), default=inf)
         """The step with which something begins or ends."""
@@ -54,12 +56,15 @@ class Suffering:
         """Take one fault more, before step ``step``: what should have happened by now happens then."""
         if fault.rank != self._group.rank:
             return
-        if fault.once and fault.step < step:
-            fault = replace(fault, step=step)  # type: ignore[type-var]  # every fault is a dataclass
+        fault = _postponed(fault, step)
         self._faults.append(fault)
         self._unmarked.append(fault)
         self._tell(step)
         self.next = min(self.next, max(step, fault.step))
+
+    def left(self, step: int, following: int) -> tuple[Fault, ...]:
+        """Return the faults that are not over before step ``step``, which is to be called ``following``."""
+        return tuple(_postponed(fault, following) for fault in self._faults if _end(fault) > step)
 
     def begin(self, step: int) -> None:
         """Bring about what begins or ends with step ``step``."""
@@ -117,6 +122,13 @@ class Suffering:
         while (left := until - clock()) > 0:
             self._group.mesh.check()
             sleep(min(left, _LOOK))
+
+
+def _postponed(fault: Fault, step: int) -> Fault:
+    """Have what happens once happen at ``step``, if its own step has passed."""
+    if fault.once and fault.step < step:
+        return replace(fault, step=step)  # type: ignore[type-var]  # every fault is a dataclass
+    return fault
 
 
 def _end(fault: Fault) -> float:

@@ -21,6 +21,7 @@ from scaleml.engine.events import (
     RankFailed,
     Silent,
     Stalled,
+    Succeed,
     Tick,
     WorkerLost,
 )
@@ -84,6 +85,12 @@ class Supervisor:
         moment rank 0 speaks for all.
         """
         return number in self._settled or len(self.applied.get(number, ())) == self.workers
+
+    def successor(self, addresses: Sequence[str]) -> Supervisor:
+        """Return the supervisor of the ranks that go on in place of these, at some of the same workers."""
+        return Supervisor(
+            addresses, float("inf"), workers=self.workers, applied=self.applied, lost=self.lost, _settled=self._settled
+        )
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take in an event at time ``now`` (seconds) and say what is to be done."""
@@ -168,6 +175,8 @@ class Supervisor:
         if self._failing_since is None:
             if not all_ended:
                 return []
+            if "switched" in self.ended.values():
+                return [Succeed()]
             self.state = "stopped" if "stopped" in self.ended.values() else "finished"
             return [Conclude(self.state)]
         if self._given_up and (all_ended or now - self._failing_since > SETTLE):

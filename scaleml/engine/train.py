@@ -20,7 +20,9 @@ from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
 from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
+from scaleml.engine.sparsity import check_sparse
 from scaleml.engine.spec import Plan
+from scaleml.engine.succession import check_roles
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
@@ -68,18 +70,11 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         raise ValueError(
             f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer workers"
         )
-    if placement.layout.servers > data.network.size:
-        raise ValueError(
-            f"{placement.layout.servers} servers for {data.network.size} parameters: use at most one server a parameter"
-        )
-    if placement.layout.servers and getattr(settings.optimizer, "schedule", "") == "adaptive":
-        raise ValueError(
-            "schedule='adaptive' needs the epoch's loss, which servers do not see: use 'constant' or 'invscaling'"
-        )
+    check_roles(settings.strategy, placement, data.network, settings.optimizer, client)
     check_faults(settings.faults, placement.layout, own_cluster)
     check_victims(settings.faults, placement, client)
     batch_size = min(int(settings.batch_size), data.rows)
-    rows = batch_size if settings.strategy.replicated else max(1, batch_size // training)
+    rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
     watched = data.placed.held_out is not None or settings.stop is not None
     plan = Plan(
         network=data.network,
@@ -100,6 +95,7 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         snapshots=settings.snapshots,
         by_rows=settings.by_rows,
     )
+    check_sparse(plan.strategy, plan.why_dense)
     check_memory(info, placement, plan, data.placed, config.memory_share())
     return plan, placement
 

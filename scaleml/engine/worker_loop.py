@@ -10,17 +10,25 @@ from weakref import WeakMethod
 
 import numpy as np
 
+from scaleml.comm.reducing import placement
 from scaleml.compression import Stamp
 from scaleml.data.shards import Batches
+from scaleml.engine.apart import train_apart
 from scaleml.engine.commands import Mailbox
 from scaleml.engine.evaluation import Evaluation
+from scaleml.engine.gossiping import Neighbours
 from scaleml.engine.gradients import TAIL, Gradients, Update
 from scaleml.engine.obeying import Obeying
 from scaleml.engine.outcome import outcome_of
-from scaleml.engine.serving import Servers
+from scaleml.engine.pace import Pace
+from scaleml.engine.servers import Servers
+from scaleml.engine.servers.wire import HEAD
+from scaleml.engine.shared import Shared
+from scaleml.engine.sparse import SparseGradients
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.stopping import Stopping
 from scaleml.engine.suffering import Suffering
+from scaleml.strategies import Hogwild
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -30,7 +38,12 @@ Report = Callable[..., None]
 class WorkerLoop:
     """One training rank.
 
-    It is itself the context that strategies see: ``group``, ``optimizer``, ``servers``, ``gradient``, ``step``.
+    It is itself the context that strategies see: ``group``, ``optimizer``, ``servers``, ``neighbours``, ``gradient``, ``step``.
+
+    Attributes
+    ----------
+    committed : bool
+        Whether all ranks hold the same parameters now.
 
     Parameters
     ----------
@@ -62,36 +75,54 @@ class WorkerLoop:
     ) -> None:
         self.plan = plan
         self.group = group
-        self.strategy = plan.strategy
+        self.strategy = plan.strategy.fitted(
+            plan.network.size * plan.network.dtype.itemsize, placement(group.mesh.hosts, group.ranks)
+        )
         self.mailbox = mailbox
         self.report = report
         self.recorder = recorder
         self.batch_size = plan.batch_size
-        self.step = 0
-        self.epoch = 0
+        before = plan.handover
         self._rows = plan.rows
-        self._rows_done = 0
-        self.stopping = False
-        size = plan.network.size
-        self.w = group.buffer(size, plan.dtype)
+        self.step = 0 if before is None else before.step
+        self.rows_done = 0 if before is None else before.rows
+        self.epoch, consumed = divmod(self.rows_done, self._rows)
+        self._clock = 0.0 if before is None else before.clock
+        recorder.samples = 0 if before is None else before.samples
+        self.stopping = self.switching = False
+        size, layout = plan.network.size, plan.layout
+        self.shared = Shared(plan, group, recorder) if isinstance(plan.strategy, Hogwild) else None
+        if self.shared is not None:
+            self.w = self.shared.w
+        else:
+            w = group.buffer(0 if plan.sparse else size, plan.dtype)  # sparse: nothing is sent from it
+            self.w = w if len(w) else np.empty(size, plan.dtype)
         self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        buffer = group.buffer(size + TAIL, plan.dtype)
-        self._gradients = Gradients(plan, group, batches, buffer, recorder)
-        self.gradient = self._gradients.gradient
+        room = 0 if plan.sparse else size + (HEAD if layout.servers else TAIL)
+        buffer = group.buffer(room, plan.dtype)
+        self.gradients = Gradients(plan, group, batches, buffer[: size + TAIL], recorder)
+        self.gradients.consumed = consumed
+        self.gradient: Callable[..., Any] = self.gradients.gradient
+        sparse = SparseGradients(plan, self.gradients, not layout.servers) if plan.sparse else None
+        if sparse is not None:
+            self.gradient = sparse.gradient
         self.optimizer = Update(plan, group, recorder)
         self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
         self.state = plan.optimizer.init(size, plan.dtype) | ({} if plan.steps is None else plan.steps.slots())
+        self.strategy.begin(self.w, self.state)
+        self.committed = True
         if plan.start is not None:
             self.state |= {name: np.array(array) for name, array in plan.start.state.items() if name in self.state}
-        layout = plan.layout
+        self.workers = group.split(0, group.rank) if layout.servers else group
         if layout.servers:
             group.buffer(0, plan.dtype)  # the servers' outboxes: making buffers is collective
-        self._workers = group.split(0, group.rank) if layout.servers else group
-        self.servers = Servers(plan, group, self.optimizer, recorder) if layout.servers else None
-        self._evaluation = Evaluation(plan, self._workers, held_out, recorder)
-        self.suffering = Suffering(plan.faults, group, self._gradients, mark=WeakMethod(self.mark))
+        self.servers = Servers(plan, group, self.optimizer, recorder, buffer, sparse) if layout.servers else None
+        self.neighbours = Neighbours(plan, group, self.w, recorder)
+        self.pace: Pace | None = self.servers or self.shared or (None if plan.strategy.synchronous else self.neighbours)
+        self.evaluation = Evaluation(plan, self.workers, held_out, recorder)
+        self.suffering = Suffering(plan.faults, group, self.gradients, mark=WeakMethod(self.mark), since=self.step)
         self._orders = Obeying(self, mailbox)
-        self.progress = Stopping(plan, self._workers, self.optimizer, self._evaluation)
+        self.progress = Stopping(plan, self.workers, self.optimizer, self.evaluation)
         # Given the loop, not holding it: a cycle would keep mapped memory until it is collected.
         self.on_epoch: Callable[[WorkerLoop], None] | None = None
 
@@ -104,28 +135,38 @@ class WorkerLoop:
     def _run(self) -> Outcome:
         self._warm_up()
         self.group.barrier()
-        self.recorder.begin(clock())
-        self.report("entered")
-        self._evaluation.at(self.w, 0)
-        if self.servers is not None:
-            self._train_with_servers()
+        self.recorder.begin(clock(), self._clock)
+        if self.plan.handover is not None:
+            if self.group.rank == 0:
+                self.mark(f"strategy={self.plan.strategy!r}")
+            if self.plan.evaluate_every:
+                self.evaluation.passed(self.rows_done)
+        self.report("entered", topology=getattr(self.strategy, "topology", None))
+        self.evaluation.at(self.w, self.step)
+        if self.pace is not None:
+            train_apart(self, self.pace)
         else:
             self._train_together()
         self.note()
-        if not self.progress.converged or self.servers is not None:
-            self._evaluation.at(self.w, self.step)
-            if self.servers is None and self.progress.is_due:
-                self._decide(self.w, shared=self.strategy.replicated)
-            elif self.servers is not None and self.plan.stop is not None and self._lacks_an_epoch:
-                self._decide(self.w, shared=False, epochs=1)
+        if not self.switching and (not self.progress.converged or self.pace is not None):
+            self.evaluation.at(self.w, self.step)
+            if self.pace is None and self.progress.is_due:
+                self.decide(self.w, shared=self.strategy.replicated)
+            elif self.pace is not None and self.plan.stop is not None and self._lacks_an_epoch:
+                self.decide(self.w, shared=False, epochs=1)
         return outcome_of(self)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the rank was told to end here."""
+        return self.stopping or self.switching
 
     @property
     def steps(self) -> int:
         """Steps so far."""
         return self.step
 
-    def _decide(self, w: Any, *, shared: bool, epochs: int | None = None) -> bool:
+    def decide(self, w: Any, *, shared: bool, epochs: int | None = None) -> bool:
         """Take in the epoch that is over and tell of it; True if the run is to end; see `Stopping.decide`."""
         self.progress.decide(w, self.state, shared=shared, epochs=epochs)
         if self.on_epoch is not None:
@@ -134,58 +175,63 @@ class WorkerLoop:
 
     @property
     def _lacks_an_epoch(self) -> bool:
-        """Whether the last epoch with servers has not been looked at: the servers' last evaluation is the one at the end."""
+        """Whether the last epoch of an asynchronous run has not been looked at: its evaluation is the one at the end."""
         ended = self.stopping or self.progress.converged
         return not ended and len(self.progress.losses) < self.plan.epochs
 
     @property
     def last_evaluated(self) -> Any:
         """The parameters that were evaluated last."""
-        return self._evaluation.kept
+        return self.evaluation.kept
 
     def last_good(self) -> Any:
         """Return the parameters of the last good step."""
-        return np.array(self.w) if np.isfinite(self.w).all() else self._evaluation.kept
+        return np.array(self.w) if np.isfinite(self.w).all() else self.evaluation.kept
 
     def _warm_up(self) -> None:
         # First calls of BLAS and the first touch of memory are no part of training.
-        self._gradients.count = min(self.batch_size, self._rows)
+        self.gradients.count = min(self.batch_size, self._rows)
         self.gradient(self.w)
         self.recorder.compute = 0.0
 
     def _train_together(self) -> None:
-        evaluation, group, mailbox, orders = self._evaluation, self.group, self.mailbox, self._orders
-        committed = True
+        boundary = True
         while self.epoch < self.plan.epochs:
-            if committed:
-                if mailbox.pending or group.control != orders.applied:
-                    orders.obey()
-                    if self.stopping:
-                        break
-                if self._rows_done >= evaluation.due_at:
-                    self.note()
-                    evaluation.at(self.w, self.step)
-                    evaluation.passed(self._rows_done)
-                if self.progress.is_due and self._decide(self.w, shared=self.strategy.replicated):
+            if boundary:
+                if self.is_told_to_leave():
                     break
-            self._take_step()
-            committed = self.strategy.commits(self.step - 1)
+                if (self.rows_done >= self.evaluation.due_at or self.progress.is_due) and self._look_at_progress():
+                    break
+            elif self.mailbox.pending:
+                self._orders.listen()
+            last, epoch_over = self.is_last_step, self.ends_epoch
+            self.take_step()
+            self.committed = last or self.strategy.commits(self.step - 1)
+            boundary = self.committed or self.strategy.is_boundary(self.step - 1, epoch_over)
+        if not self.committed:
+            self.mean(self.w)
 
-    def _train_with_servers(self) -> None:
-        servers = self.servers
-        assert servers is not None
-        while not servers.done and not self.progress.converged:
-            if self.mailbox.pending or self.group.control != self._orders.applied:
-                self._orders.obey()
-                if self.stopping:
-                    break
-            self._take_step()
-            self._catch_up()
-        servers.leave()
-        self._catch_up()
-        if self.group.rank == 0:
-            servers.collect(self.w)
-        self._workers.broadcast(self.w)
+    def _look_at_progress(self) -> bool:
+        """Evaluate if that is due; return whether the run is to end."""
+        evaluation = self.evaluation
+        w = self.w if self.committed else evaluation.aside(lambda: self.mean(np.array(self.w)))
+        if self.rows_done >= evaluation.due_at:
+            self.note()
+            evaluation.at(w, self.step)
+            evaluation.passed(self.rows_done)
+        return self.progress.is_due and self.decide(w, shared=self.strategy.replicated)
+
+    def is_told_to_leave(self) -> bool:
+        """Apply the commands that are due at this boundary; return whether one of them was to end here."""
+        if self.mailbox.pending or self.group.control != self._orders.applied:
+            self._orders.obey()
+        return self.leaving
+
+    def mean(self, array: Any) -> Any:
+        """Give all ranks the mean of what they have, in place."""
+        self.group.allreduce(array)
+        array /= self.group.size
+        return array
 
     @property
     def stamp(self) -> Stamp:
@@ -195,11 +241,21 @@ class WorkerLoop:
     @property
     def is_last_step(self) -> bool:
         """Whether the run ends with this step."""
-        gradients = self._gradients
-        return self.epoch == self.plan.epochs - 1 and gradients.consumed + gradients.count >= self._rows
+        return self.epoch == self.plan.epochs - 1 and self.ends_epoch
 
-    def _take_step(self) -> None:
-        gradients, recorder = self._gradients, self.recorder
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the epoch ends with this step."""
+        return self.gradients.consumed + self.batch_size >= self._rows
+
+    @property
+    def epoch_end(self) -> int:
+        """The step with which the epoch ends."""
+        return self.step - (self.gradients.consumed - self._rows) // self.batch_size - 1
+
+    def take_step(self) -> None:
+        """Take one step of the strategy, on the next batch."""
+        gradients, recorder = self.gradients, self.recorder
         if self.step >= self.suffering.next:
             self.suffering.begin(self.step)
         left = self._rows - gradients.consumed
@@ -207,7 +263,7 @@ class WorkerLoop:
         self.group.step = self.step
         self.strategy.step(self.w, self.state, self)
         self.step += 1
-        self._rows_done += count
+        self.rows_done += count
         recorder.samples += gradients.last_rows
         recorder.updates += 1
         if count < left:
@@ -218,20 +274,11 @@ class WorkerLoop:
             self.progress.epoch_over(self.state)
         now = clock()
         if now >= recorder.due:
-            recorder.flush(now, self.step, self._rows_done / self._rows)
-
-    def _catch_up(self) -> None:
-        """Take part in the evaluations that the servers say are due: all workers do, on rank 0's parameters."""
-        assert self.servers is not None
-        while self._evaluation.done < self.servers.evaluations_due:
-            self.note()
-            self._evaluation.of_rank_0(self.w, self.step)
-            if self.plan.stop is not None and not self.progress.converged:
-                self._decide(self._evaluation.kept, shared=False, epochs=1)
+            recorder.flush(now, self.step, self.rows_done / self._rows)
 
     def note(self) -> None:
         """Write what has gathered into the history."""
-        self.recorder.flush(clock(), self.step, self._rows_done / self._rows)
+        self.recorder.flush(clock(), self.step, self.rows_done / self._rows)
 
     def mark(self, text: str) -> None:
         """Have the history say what changed."""

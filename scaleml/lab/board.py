@@ -34,21 +34,23 @@ class Board:
         self.by_time = LineChart("Loss against time", "training time (s)", "loss")
         self.by_samples = LineChart("Loss against samples", "samples (rows)", "loss")
         self.throughput = LineChart("Samples a second", "training time (s)", "rows a second")
-        self.ledger = LedgerChart("Where each rank's time went")
+        self.ledger = LedgerChart("Time of each rank")
         self.staleness = LineChart("Staleness of updates", "training time (s)", "steps")
         self.box = widgets.VBox(
             [
                 self.words,
                 self.progress,
+                self.found,
                 self.legend,
                 _grid(200, self.by_time.box, self.by_samples.box),
                 _grid(280, self.ledger.box, self.throughput.box, self.staleness.box),
-                self.found,
             ]
         )
         self.kind = "held-out"
         self._traces: list[Trace] = []
         self._judged: tuple[int, str] | None = None
+        self._told: Any = None
+        self.reached: Any = None
 
     def show(self, controller: Controller) -> None:
         """Draw what is new."""
@@ -63,6 +65,17 @@ class Board:
         _set(self.words, self._sentence(controller))
         _set(self.progress, self._bar(controller))
         self._judge(controller)
+        self.reached = self._reached(controller)
+
+    def _reached(self, controller: Controller) -> Any:
+        run = controller.live
+        if run is None or controller.target is None or self._told is run:
+            return None
+        losses = run.history.evaluations["loss"]
+        if not (losses <= controller.target).any():
+            return None
+        self._told = run
+        return run
 
     def _dress(self, runs: Sequence[Any]) -> list[Stroke]:
         """Have a trace and a line for each run."""

@@ -146,6 +146,10 @@ class LineChart:
                 self._target.x, self._target.y = np.array([0.0, wide]), np.array([target, target])
 
 
+def _short(ledger: Ledger, i: int) -> str:
+    return f"{'rank' if ledger.workers[i] else 'server'} {ledger.ranks[i]}"
+
+
 def _fit(axis: Any, low: float, high: float, exact: bool = False) -> None:
     """Have an axis show a range, with round ticks; with `exact` it ends where the data do."""
     ticks = nice_ticks(low, high if high > low else low + 1.0)
@@ -187,7 +191,7 @@ class LedgerChart:
     def draw(self, ledger: Ledger, about: str) -> None:
         """Show a run's ranks; `about` names the run."""
         self.about.value = f'<span class="scaleml-soft scaleml-about">{escape(about)}</span>'
-        names = [ledger.name(i).replace(" (a server)", ", server") for i in range(len(ledger.ranks))]
+        names = [_short(ledger, i) for i in range(len(ledger.ranks))]
         parts = np.array([getattr(ledger, part) for part in PARTS])
         with self.bars.hold_sync():
             self.bars.x, self.bars.y = names, parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from scaleml.engine.compare import Trial, compare
@@ -22,12 +22,23 @@ class Wish:
     trials: tuple[Trial, ...]
     settings: dict[str, Any]
 
+    def told_from(self, common: dict[str, Any]) -> Wish:
+        """Return the same with trials that name what differs from the `common` settings of the runs they stand beside."""
+        names = ("optimizer", "batch_size", "epochs", "workers")
+        new = {name: self.settings[name] for name in names if self.settings[name] != common[name]}
+        trials = (
+            replace(trial, **{name: value for name, value in new.items() if getattr(trial, name) is None})
+            for trial in self.trials
+        )
+        return replace(self, trials=tuple(trials))
+
 
 @dataclass(frozen=True)
 class Go:
-    """Start a comparison."""
+    """Start a comparison; with `fresh`, the runs so far are of something else and go."""
 
     wish: Wish
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,11 +63,18 @@ class Break:
 
 
 @dataclass(frozen=True)
+class Enough:
+    """End this run, which has reached the target, and go on with the next."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
 class Clear:
     """Forget the runs so far."""
 
 
-Order = Go | Tell | Change | Break | Clear
+Order = Go | Tell | Change | Break | Enough | Clear
 
 
 @final
@@ -151,7 +169,7 @@ class Controller:
     def _obey(self, order: Order) -> None:
         run = self.live
         if isinstance(order, Go):
-            self._begin(order.wish)
+            self._begin(order)
         elif isinstance(order, Clear):
             self._clear()
         elif run is None:
@@ -168,9 +186,11 @@ class Controller:
         elif isinstance(order, Change):
             run.update(**order.settings)
             self.say("")
-        else:
+        elif isinstance(order, Break):
             run.inject(order.fault)
             self.say("")
+        elif order.run is run:
+            run.stop()
 
     def _tell(self, run: Run, verb: str) -> None:
         if verb == "stop":
@@ -190,7 +210,9 @@ class Controller:
         self.error = ""
         self.say("")
 
-    def _begin(self, wish: Wish) -> None:
+    def _begin(self, order: Go) -> None:
+        wish = order.wish
+        self.runs = () if order.fresh else self.runs
         self.error = ""
         self._target = wish.settings.get("target")
         self.say("")

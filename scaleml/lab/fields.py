@@ -13,6 +13,7 @@ import ipywidgets as widgets
 from scaleml.lab import kinds
 
 NONE = "none"
+THREE = {None: "auto", True: "yes", False: "no"}
 DEPTH = 2
 """How deep a choice may stand in a choice: a codec around a codec, and no further."""
 
@@ -39,6 +40,14 @@ class Field:
     write: Callable[[Any], None]
 
 
+class Pages(widgets.Stack):
+    """Pages of which a menu shows one: in the browser, so that it turns also while the kernel is busy."""
+
+    def __init__(self, menu: Any, pages: Sequence[widgets.Widget]) -> None:
+        super().__init__(list(pages), selected_index=menu.index, layout=widgets.Layout(width="auto"))
+        self.link = widgets.jslink((menu, "index"), (self, "selected_index"))
+
+
 def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> Field | None:
     """Return the control of one field, or None for a type that no control can give.
 
@@ -55,15 +64,15 @@ def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> F
         choices = _documented(kind, name)
     if choices:
         return _choice(name, [*choices, *([None] if optional and None not in choices else [])], start)
-    if inner is bool and not optional:
-        return _switch(name, start)
+    if inner is bool:
+        return _choice(name, [None, True, False], start, THREE) if optional else _switch(name, start)
     if inner in (int, float):
         return _number(name, inner, optional, start)
     if inner is str:
         return _text(name, optional, start)
     if get_origin(inner) is tuple and get_args(inner) == (int, ...):
         return _numbers(name, start)
-    if isinstance(inner, type) and depth < DEPTH:
+    if isinstance(inner, type) and inner.__module__ != "builtins" and depth < DEPTH:
         return _nested(name, inner, optional, start, depth)
     return None
 
@@ -105,15 +114,25 @@ def above(name: str, control: widgets.Widget) -> widgets.Widget:
     return widgets.VBox([label, control], layout=widgets.Layout(width="auto", margin="0 8px 0 0"))
 
 
-def _choice(name: str, choices: Sequence[Any], start: Any) -> Field:
-    options = [(NONE if choice is None else str(choice), choice) for choice in choices]
-    value = start if start in choices else choices[0]
-    control = widgets.Dropdown(options=options, value=value, layout=narrow("auto"))
-    return Field(name, labelled(name, control), lambda: control.value, lambda given: _set(control, given))
+def _choice(name: str, choices: Sequence[Any], start: Any, labels: dict[Any, str] | None = None) -> Field:
+    # By index: for a menu of widgets, None would be the absence of a choice.
+    shown = [(labels or {None: NONE}).get(choice, str(choice)) for choice in choices]
+    at = choices.index(start) if start in choices else 0
+    control = widgets.Dropdown(options=shown, index=at, layout=narrow("auto"))
+
+    def write(given: Any) -> None:
+        control.index = choices.index(given)
+
+    return Field(name, labelled(name, control), lambda: choices[control.index], write)
 
 
 def _switch(name: str, start: Any) -> Field:
-    control = widgets.Checkbox(value=start is True, description=_label(name), indent=False, layout=narrow("auto"))
+    control = widgets.Checkbox(
+        value=start is True,
+        description=_label(name),
+        indent=False,
+        layout=widgets.Layout(width="auto", margin="0 12px 0 2px"),
+    )
     return Field(name, control, lambda: bool(control.value), lambda given: _set(control, bool(given)))
 
 
@@ -177,9 +196,7 @@ def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Fi
     at = len(empty) + found.index(type(start)) if type(start) in found else 0
     menu = widgets.Dropdown(options=names, index=at, layout=narrow("auto"))
     pages = [*([widgets.HBox()] if optional else []), *(form.box for form in forms)]
-    stack = widgets.Stack(pages, selected_index=at, layout=widgets.Layout(width="auto"))
-    # In the browser: the page turns also while the kernel is busy.
-    widgets.jslink((menu, "index"), (stack, "selected_index"))
+    stack = Pages(menu, pages)
 
     def read() -> Any:
         chosen = menu.index - len(empty)
@@ -187,7 +204,7 @@ def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Fi
 
     def write(value: Any) -> None:
         chosen = -1 if value is None else found.index(type(value))
-        menu.index = stack.selected_index = chosen + len(empty)
+        menu.index = stack.selected_index = chosen + len(empty)  # here, too: without a browser nothing turns the page
         if value is not None:
             forms[chosen].show(value)
 

@@ -17,7 +17,7 @@ def offered(base: type) -> list[type]:
     True
     """
     module = sys.modules[base.__module__]
-    package = sys.modules[base.__module__.rpartition(".")[0]]
+    package = sys.modules.get(base.__module__.rpartition(".")[0])
     home = package if getattr(package, base.__name__, None) is base else module
     exported = (getattr(home, name) for name in getattr(home, "__all__", vars(home)))
     return [kind for kind in exported if _is_choice(kind, base)]

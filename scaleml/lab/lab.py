@@ -6,14 +6,14 @@ import asyncio
 import secrets
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, Self, final
 
 import ipywidgets as widgets
 
 from scaleml.engine.cluster import embedded_size
 from scaleml.lab import style
 from scaleml.lab.board import Board
-from scaleml.lab.controller import Clear, Controller, Go, Order, Tell
+from scaleml.lab.controller import Clear, Controller, Enough, Go, Order, Tell
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living
 from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup
@@ -52,6 +52,8 @@ class Lab:
     ----------
     widget : ipywidgets.Widget
         All of it, to be put into other widgets.
+    repaints : int
+        How often the panels were brought up to date, so far.
 
     Raises
     ------
@@ -88,7 +90,6 @@ class Lab:
             raise ValueError(
                 f"{'y' if X is None else 'X'} was given without {'X' if X is None else 'y'}: give both, or neither"
             )
-        self._allow_kill = allow_kill
         common = {
             "workers": (max(2, embedded_size()) if client is None else _size(client)) if workers is None else workers,
             "batch_size": batch_size,
@@ -98,10 +99,13 @@ class Lab:
         }
         self._setup = Setup(model, X, y, strategies, common, {"client": client, "validation": validation, "seed": seed})
         self._subject: Any = None
+        self._common: dict[str, Any] = {}
+        self._kept: Any = None
+        self.repaints = 0
         self._board = Board()
         self._publisher = Publisher(self._repaint)
         self._controller = Controller(self._publisher.wake)
-        self._steering = Steering(self._send)
+        self._steering = Steering(self._send, allow_kill)
         self.run_button = _button("Run", "Train under every ticked strategy", "play", "primary")
         self.stop_button = _button("Stop", "End the run and the comparison", "stop")
         self.clear_button = _button("Clear", "Forget the runs so far", "trash")
@@ -140,7 +144,11 @@ class Lab:
         ------
         ValueError, TypeError
             For a control whose value breaks its rule.
+        RuntimeError
+            For a lab that was closed.
         """
+        if self not in _labs:
+            raise RuntimeError("the lab is closed: make a new one")
         self._controller.submit(self._go())
         return self
 
@@ -185,12 +193,23 @@ class Lab:
         return self.result
 
     def close(self) -> None:
-        """Stop what runs and take the lab off the page."""
+        """Stop what runs and take the lab off the page; `result` stays."""
+        if self not in _labs:
+            return
+        _labs.discard(self)
         self._controller.close()
         self._publisher.close()
-        _labs.discard(self)
-        for part in _all_of(self.widget):
+        found: dict[str, Any] = {}
+        for root in (self.widget, *self._setup.controls):
+            _gather(root, found)
+        for part in found.values():
             part.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     # What the page shows.
 
@@ -205,10 +224,20 @@ class Lab:
 
     def _keep(self) -> None:
         """Put what was found into the outputs of the notebook, for the saved file; on the main thread."""
-        if self._shown and self.runs:
+        found = tuple((run.label, run.state) for run in self.runs)
+        if self._shown and found and found != self._kept and not self.running:
             from IPython.display import update_display
 
+            self._kept = found
             update_display(self._repr_mimebundle_(), raw=True, display_id=self._display_id)
+
+    def _keep_soon(self) -> None:
+        """Have the kernel's main loop do that, once no cell blocks it: figures are drawn on the main thread only."""
+        from IPython import get_ipython
+
+        loop = getattr(getattr(get_ipython(), "kernel", None), "io_loop", None)
+        if loop is not None:
+            loop.add_callback(self._keep)
 
     def _arranged(self) -> widgets.Widget:
         self._sheet = widgets.HTML(style.SHEET, layout=widgets.Layout(display="none"))
@@ -231,11 +260,16 @@ class Lab:
 
     def _go(self) -> Order:
         wish = self._setup.wish()
-        return Go(wish)
+        subject = self._setup.subject()
+        fresh = not self.runs or subject != self._subject
+        if fresh:
+            self._subject, self._common = subject, wish.settings
+        return Go(wish.told_from(self._common), fresh)
 
     # What the publisher's thread does.
 
     def _repaint(self) -> bool:
+        self.repaints += 1
         controller = self._controller
         busy = controller.phase != "idle"
         self._board.show(controller)
@@ -245,6 +279,10 @@ class Lab:
                 control.disabled = busy
         if self.stop_button.disabled == busy:
             self.stop_button.disabled = not busy
+        if self._board.reached is not None:
+            controller.submit(Enough(self._board.reached))
+        if self._shown and not busy:
+            self._keep_soon()
         return busy
 
 
@@ -258,8 +296,13 @@ def _button(text: str, hint: str, icon: str, style: str = "") -> Any:
     )
 
 
-def _all_of(widget: Any) -> list[Any]:
-    found = [widget]
-    for child in getattr(widget, "children", ()):
-        found += _all_of(child)
-    return found
+def _gather(widget: Any, found: dict[str, Any]) -> None:
+    """Find a widget and all that it refers to: children, layouts, marks, axes, scales, links."""
+    if widget.model_id in found:
+        return
+    found[widget.model_id] = widget
+    for value in (*(getattr(widget, name) for name in widget.keys), getattr(widget, "link", None)):
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        for part in parts:
+            if isinstance(part, widgets.Widget):
+                _gather(part, found)

@@ -68,7 +68,7 @@ def table(shown: Sequence[StrategyRow]) -> widgets.Widget:
     heads = [widgets.HTML(f'<span class="scaleml-head">{text}</span>') for text in ("strategy", "settings", "own rate")]
     cells = [cell for row in shown for cell in (row.tick, row.form.box, row.rate)]
     layout = widgets.Layout(
-        grid_template_columns="minmax(120px, max-content) 1fr max-content",
+        grid_template_columns="max-content minmax(0, max-content) max-content",
         grid_gap="0 10px",
         align_items="center",
         width="100%",

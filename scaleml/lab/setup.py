@@ -95,9 +95,9 @@ class Setup:
 
     def wish(self) -> Wish:
         """Return what the controls say; raises ValueError or TypeError, with the reason, for what breaks a rule."""
-        optimizer = self.optimizer.value.with_rate(self.rate.value)
-        if not self.rate.value > 0:
+        if not 0 < self.rate.value < float("inf"):
             raise ValueError(f"learning rate {self.rate.value:g}: must be a positive number")
+        optimizer = self.optimizer.value.with_rate(self.rate.value)
         trials = tuple(row.trial(optimizer) for row in self.rows if row.tick.value)
         if not trials:
             raise ValueError("No strategy is ticked: choose at least one.")

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from scaleml import faults
 from scaleml.lab import kinds
 from scaleml.lab.controller import Break, Change, Order, Tell
-from scaleml.lab.fields import labelled, narrow
+from scaleml.lab.fields import Pages, labelled, narrow
 from scaleml.lab.form import Form
 from scaleml.strategies import Strategy
 
@@ -27,11 +27,13 @@ class Steering:
     Parameters
     ----------
     send : callable
-        Takes an order, or says why there is none.
+        Takes what makes an order, and sees to it.
+    allow_kill : bool
+        Whether workers may be killed that scaleml did not start.
     """
 
-    def __init__(self, send: Callable[[Callable[[], Order]], None]) -> None:
-        self._send = send
+    def __init__(self, send: Callable[[Callable[[], Order]], None], allow_kill: bool) -> None:
+        self._allow_kill = allow_kill
         self._run: Any = None
         self.pause = _button("Pause", "Park all ranks at one step boundary", "pause")
         self.resume = _button("Resume", "Go on after a pause", "play")
@@ -44,7 +46,9 @@ class Steering:
         self.change_strategy = _button("Set", "From the next common step on")
         offered = [kind for kind in kinds.offered(faults.Fault) if kind is not faults.Kill]  # that has its own button
         self.faults = {kind.__name__: Form(kind, leave_out=HIDDEN, first=FIRST) for kind in offered}
-        self.fault, _, fault_box = _pages("fault", self.faults)
+        self.fault, self._fault_pages, fault_box = _pages("fault", self.faults)
+        self.fault.value = "Slow"
+        self._fault_pages.selected_index = self.fault.index
         self.rank = widgets.Dropdown(options=[0], layout=narrow("60px"))
         self.inject = _button("Inject", "Break it for real", "bolt")
         self.kill = _button("Kill", "SIGKILL of this rank's process", "times", "danger")
@@ -54,19 +58,20 @@ class Steering:
         self.change_batch.on_click(lambda _: send(lambda: Change({"batch_size": self.batch.value})))
         self.change_strategy.on_click(lambda _: send(self._new_strategy))
         self.inject.on_click(lambda _: send(self._fault))
-        self.kill.on_click(lambda _: send(lambda: Break(faults.Kill(rank=self.rank.value, step=0))))
+        self.kill.on_click(lambda _: send(self._killing))
         wrap = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
         self.box = widgets.VBox(
             [
+                widgets.HTML('<span class="scaleml-head">while it runs</span>'),
                 widgets.HBox(
                     [
-                        labelled("learning rate", self.rate), self.change_rate,
-                        labelled("batch", self.batch), self.change_batch,
-                        strategy_box, self.change_strategy,
+                        _group(labelled("learning rate", self.rate), self.change_rate),
+                        _group(labelled("batch", self.batch), self.change_batch),
+                        _group(strategy_box, self.change_strategy),
+                        _group(labelled("rank", self.rank), fault_box, self.inject, self.kill),
                     ],
                     layout=wrap,
                 ),
-                widgets.HBox([labelled("rank", self.rank), fault_box, self.inject, self.kill], layout=wrap),
             ]
         )  # fmt: skip
 
@@ -98,15 +103,23 @@ class Steering:
     def _new_strategy(self) -> Order:
         return Change({"strategy": self.strategies[self.strategy.value].value()})
 
+    def _killing(self) -> Order:
+        return Break(faults.Kill(rank=self.rank.value, step=0, allow_kill=self._allow_kill))
+
     def _fault(self) -> Order:
         form = self.faults[self.fault.value]
         return Break(form.kind(rank=self.rank.value, step=0, **form.read()))
 
 
+def _group(*parts: widgets.Widget) -> widgets.Widget:
+    """Keep controls together with their button."""
+    layout = widgets.Layout(flex_flow="row wrap", align_items="center", margin="0 14px 0 0")
+    return widgets.HBox(list(parts), layout=layout)
+
+
 def _pages(name: str, forms: dict[str, Form]) -> tuple[Any, Any, widgets.Widget]:
     menu = widgets.Dropdown(options=list(forms), layout=narrow("auto"))
-    stack = widgets.Stack([form.box for form in forms.values()], selected_index=0, layout=widgets.Layout(width="auto"))
-    widgets.jslink((menu, "index"), (stack, "selected_index"))
+    stack = Pages(menu, [form.box for form in forms.values()])
     return (
         menu,
         stack,

@@ -21,9 +21,14 @@ SHEET: Final = """<style>
 .scaleml-lab .scaleml-legend { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 12px; line-height: 20px }
 .scaleml-lab .scaleml-legend span { white-space: nowrap }
 .scaleml-lab .scaleml-legend svg { vertical-align: middle; margin-right: 6px }
-.scaleml-lab .bqplot text { fill: var(--jp-ui-font-color1, #222) }
-.scaleml-lab .bqplot .axislabel { font-size: 11px !important; font-weight: 400 }
+.scaleml-lab .bqplot { --bq-axislabel-font: 11px sans-serif }
 .scaleml-lab .widget-html, .scaleml-lab .widget-html-content { line-height: inherit; height: auto }
+.scaleml-lab .widget-html, .scaleml-lab .widget-html-content { min-width: 0 }
+.scaleml-lab .widget-html-content { flex: 1 1 auto }
+.scaleml-lab .scaleml-card { box-sizing: border-box; max-width: 100% }
+.scaleml-lab .bqplot path.line[style*="dasharray: 10, 10"] { stroke-dasharray: 8, 4 !important }
+.scaleml-lab .bqplot path.line[style*="dasharray: 2, 10"] { stroke-dasharray: 3, 2.5 !important }
+.scaleml-lab .widget-button { margin-right: 4px }
 .scaleml-bar { height: 6px; border-radius: 3px; background: var(--jp-border-color2, #ddd); overflow: hidden }
 .scaleml-bar i { display: block; height: 100%; background: #0072B2 }
 </style>"""

@@ -42,11 +42,8 @@ def blame(total: Ledger, recent: Ledger) -> Blame | None:
 
     Where ranks wait for each other it is the one they wait for; where nobody waits, the one that computes longest.
     """
-    slow = recent.slow
     ratios = computing(recent)
-    if slow is None and ratios:
-        worst = max(ratios, key=lambda rank: ratios[rank])
-        slow = worst if ratios[worst] >= SLOWER else None
+    slow = _slowest(recent, ratios)
     if slow is None or slow not in total.ranks:
         return None
     at = int(np.searchsorted(total.ranks, slow))
@@ -55,6 +52,21 @@ def blame(total: Ledger, recent: Ledger) -> Blame | None:
     cost = float(waits.mean()) if len(waits) else 0.0
     ratio = ratios.get(slow, float("nan"))
     return Blame(slow, cost, ratio, _sentence(total, at, others, cost, ratio))
+
+
+def _slowest(recent: Ledger, ratios: dict[int, float]) -> int | None:
+    awaited = recent.slow
+    worst = max(ratios, key=lambda rank: ratios[rank], default=None)
+    if worst is None or ratios[worst] < SLOWER:
+        return awaited
+    if awaited is None:
+        return worst
+    at = int(np.searchsorted(recent.ranks, awaited))
+    if recent.workers[at]:
+        return awaited
+    # A server that workers wait for, and a worker that nobody waits for: what costs the larger part of all updates?
+    waited = float(recent.waits[recent.workers, at].sum() / recent.wall[recent.workers].sum())
+    return awaited if waited > (1 - 1 / ratios[worst]) / len(ratios) else worst
 
 
 def computing(ledger: Ledger) -> dict[int, float]:

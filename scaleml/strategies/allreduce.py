@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from scaleml.comm.reducing import ALGORITHMS, choose
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
 from scaleml.strategies.base import Context, Strategy, allreduce
@@ -20,7 +22,7 @@ class AllReduce(Strategy):
     ::
 
         g_r <- sum of gradients over rank r's part of the batch
-        g   <- g_0 + g_1 + ... + g_(n-1)           (all-reduce)
+        g   <- g_0 + g_1 + ... + g_(n-1)           (all-reduce; with overlap, a layer at a time as backward has it)
         w   <- w - rate * g / (weight of the batch)
 
     Parameters
@@ -28,11 +30,32 @@ class AllReduce(Strategy):
     compression : Codec, optional
         How gradients travel, one of `scaleml.compression`. What it loses is sent with the next step's; the parameters
         still are the same on every rank, and the same every time.
+    topology : {"auto", "direct", "ring", "halving", "hierarchical"}
+        Who sends what to whom, see the notes. Each gives the same bits on every rank and every time, but not the bits of
+        another, for it sums in another order.
+    overlap : bool
+        Send a layer's gradient while the next one's is computed. A thread of its own sends: it needs a core to itself,
+        or a network that is slower than the processor.
 
     Raises
     ------
     ValueError
-        If ``compression`` is no codec.
+        If ``compression`` is no codec, ``topology`` is none of these, or one of them goes with ``compression``, which has a way of
+        its own.
+
+    Notes
+    -----
+    ``"direct"``
+        Everybody sends to everybody: each rank sums its part of the vector, in rank order. Within a host, in shared memory.
+    ``"ring"``
+        Each rank talks to its two neighbours alone.
+    ``"halving"``
+        Halving and doubling: exchanges in the number of the ranks' binary digits.
+    ``"hierarchical"``
+        Within each host in shared memory, then between one leader a host.
+
+    ``"auto"`` is one of them by the bytes of the parameters and the ranks on each host, see `scaleml.comm.reducing.choose`. It is fixed at
+    the start, and ``run.topology`` says which; name it to have the same bits in another place.
 
     Examples
     --------
@@ -48,12 +71,36 @@ class AllReduce(Strategy):
     """
 
     compression: Codec | None = None
+    topology: str = "auto"
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         check_codec(self.compression)
+        if self.topology not in ("auto", *ALGORITHMS):
+            listed = ", ".join(repr(name) for name in ("auto", *ALGORITHMS))
+            raise ValueError(f"topology={self.topology!r}: must be one of {listed}, who sends what to whom")
+        if not isinstance(self.overlap, bool):
+            raise ValueError(f"overlap={self.overlap!r}: must be True or False")
+        if self.compression is not None and (self.overlap or self.topology not in ("auto", "direct")):
+            raise ValueError(
+                f"{self!r}: compressed gradients go directly from each rank to all, when all layers are there; "
+                "leave out topology and overlap, or compression"
+            )
+
+    def fitted(self, nbytes: int, hosts: Sequence[int]) -> AllReduce:
+        """Return it with a topology for parameters of ``nbytes`` bytes on hosts with so many ranks each."""
+        if self.topology != "auto":
+            return self
+        return replace(self, topology="direct" if self.compression is not None else choose(nbytes, hosts))
 
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
-        g = ctx.gradient(w)
-        allreduce(g, state, ctx, self.compression)
+        if self.overlap:
+            under_way: list[Any] = []
+            g = ctx.gradient(w, lambda part: under_way.append(ctx.group.allreduce_start(part, self.topology)))
+            for reduced in under_way:
+                reduced.wait()
+        else:
+            g = ctx.gradient(w)
+            allreduce(g, state, ctx, self.compression, self.topology)
         ctx.optimizer.apply(w, g, state)

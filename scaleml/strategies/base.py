@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Protocol
 
@@ -32,8 +33,8 @@ class Layout:
 class Updater(Protocol):
     """The optimizer as a strategy sees it."""
 
-    def apply(self, w: Any, g: Any, state: dict[str, Any]) -> None:
-        """Update ``w`` in place from the gradient sum ``g``."""
+    def apply(self, w: Any, g: Any, state: dict[str, Any], scale: float = 1.0) -> None:
+        """Update ``w`` in place from the gradient sum ``g``, with the learning rate times ``scale``."""
 
 
 class Context(Protocol):
@@ -41,17 +42,24 @@ class Context(Protocol):
 
     ``gradient(w)`` returns a flat array of ``P + 3`` items: the sum of the gradients over this rank's part of
     the batch, then the sum of the losses, the weight and the number of those rows, so that they travel with it.
-    ``optimizer.apply(w, g, state)`` divides by that weight, adds the penalty and updates ``w`` in place.
+    ``optimizer.apply(w, g, state)`` divides by that weight, adds the penalty and updates ``w`` in place. Where only the
+    columns of a batch count, ``g`` is a sparse gradient, which ``optimizer`` and ``servers`` take as well.
+    ``gradient(w, ready)`` calls ``ready(part)`` with parts of that array as soon as they are final, all of it in the end.
     """
 
     group: Any
     servers: Any
     clients: Any
+    neighbours: Any
     step: int
 
     @property
     def is_last_step(self) -> bool:
         """Whether the run ends with this step."""
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the epoch ends with this step."""
 
     @property
     def optimizer(self) -> Updater:
@@ -61,7 +69,7 @@ class Context(Protocol):
     def stamp(self) -> Stamp:
         """What codecs must know of this rank and step."""
 
-    def gradient(self, w: Any) -> Any:
+    def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:
         """Return the gradient sum over this rank's part of the batch, with its tail."""
 
 
@@ -95,19 +103,46 @@ class Strategy(ABC):
         """Return the roles this strategy needs for ``workers`` ranks that train."""
         return Layout(workers)
 
+    def fitted(self, nbytes: int, hosts: Sequence[int]) -> Strategy:
+        """Return what is used for parameters of ``nbytes`` bytes on hosts with so many ranks each: itself, or with choices made."""
+        return self
+
     def commits(self, step: int) -> bool:
         """Whether all ranks hold the same parameters after step ``step`` (counted from 0)."""
         return True
+
+    def updates_a_batch(self, workers: int) -> int:
+        """Return into how many updates of the parameters one batch goes: one, or one a rank that steps by itself."""
+        return 1 if self.replicated else workers
+
+    def is_boundary(self, step: int, ends_epoch: bool) -> bool:
+        """Whether commands and evaluations may come after step ``step``: where it commits, if nothing else is said.
+
+        Elsewhere each rank has parameters of its own; what is evaluated, and what a stop leaves, is then their mean.
+        """
+        return self.commits(step)
+
+    def carrier(self, step: int, epoch_end: int, size: int) -> int:
+        """Return the first boundary's step whose messages have told all ``size`` ranks what rank 0 knew before ``step``."""
+        while not self.commits(step):
+            step += 1
+        return step
+
+    def begin(self, w: Any, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
+        """Add to ``state`` what this strategy keeps there; called where it takes over, with the same ``w`` on all ranks."""
+
+    def end(self, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
+        """Take out of ``state`` what `begin` added; called before another strategy takes over."""
 
     @abstractmethod
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
 
 
-def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None) -> None:
+def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None, topology: str = "direct") -> None:
     """Sum the gradient ``g`` (P + 3,) over the ranks, in place: through ``codec`` where there is one, its tail always exactly."""
     if codec is None:
-        ctx.group.allreduce(g)
+        ctx.group.allreduce(g, topology)
         return
     tail = g[-TAIL:]
     ctx.group.allreduce(tail)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
+from scaleml.optim import Optimizer, clip
 from scaleml.strategies.base import Context, Strategy
+
+ANCHOR = "outer.anchor"
+"""Where all ranks stood after the last average."""
+UPDATES = "outer.updates"
 
 
 @dataclass(frozen=True, repr=False)
@@ -16,47 +23,138 @@ class LocalSGD(Strategy):
 
     ::
 
+        for the first ``start_after`` steps:  as AllReduce                       (post-local SGD)
         w_r <- w_r - rate * mean gradient over rank r's part of the batch
-        every ``period`` steps:  w_r <- (w_0 + w_1 + ... + w_(n-1)) / n
+        every ``period`` steps:  m <- (w_0 + w_1 + ... + w_(n-1)) / n
+            without ``outer``:   w_r <- m
+            with it:             w_r <- a <- outer(a, gradient = a - m)          (DiLoCo; a: the last such w)
 
     Parameters
     ----------
-    period : int
-        Steps between two averages. ``period=1`` averages after each step.
+    period : int or None
+        Steps between two averages. ``period=1`` averages after each step. None averages once, at the end
+        (one-shot averaging).
+    outer : Optimizer, optional
+        Takes what the ranks moved by together for a gradient: ``SGD(0.7, momentum=0.9, nesterov=True)`` is DiLoCo's, and
+        ``SGD(1.0)`` is plain averaging. Its state is the same on every rank. A new learning rate in mid-run is the
+        inner optimizer's.
+    start_after : int
+        Steps of synchronous SGD before the first local one.
 
     Raises
     ------
     ValueError
-        If ``period`` is not a positive integer.
+        If ``period`` is not a positive integer or None, ``start_after`` is negative, or ``outer`` is no optimizer or
+        has no period.
+
+    Notes
+    -----
+    One-shot averaging is right for a convex objective: all ranks then come near the one optimum, and their mean is
+    nearer than each. On an MLP it fails. Its hidden units can be permuted without a change of the function, and its
+    objective has many optima: ranks that part early end in different ones, and what lies between two optima
+    is none. Their mean may be as bad as the start, which is why local methods average early and often.
+
+    Without averages in between, ranks come together at the end of each epoch alone: there, commands take effect. Held-out
+    evaluations look at the mean of all ranks, which go on from where they are.
 
     Examples
     --------
-    >>> from scaleml import LocalSGD
+    >>> from scaleml import LocalSGD, SGD
     >>> [step for step in range(9) if LocalSGD(3).commits(step)]
     [2, 5, 8]
+    >>> [step for step in range(9) if LocalSGD(3, start_after=2).commits(step)]
+    [0, 1, 4, 7]
+    >>> LocalSGD(100, outer=SGD(0.7, momentum=0.9, nesterov=True)).outer.momentum
+    0.9
 
     References
     ----------
     Stich, Local SGD converges fast and communicates little, ICLR 2019, arXiv:1805.09767.
+    Lin et al., Don't use large mini-batches, use local SGD, ICLR 2020, arXiv:1808.07217 (``start_after``).
+    Douillard et al., DiLoCo: distributed low-communication training of language models, 2023, arXiv:2311.08105.
+    Zinkevich et al., Parallelized stochastic gradient descent, NIPS 2010 (``period=None``).
     """
 
     replicated: ClassVar[bool] = False
-    period: int = 8
+    period: int | None = 8
+    outer: Optimizer | None = None
+    start_after: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.period, int) or self.period < 1:
+        if self.period is not None and (not _is_integer(self.period) or self.period < 1):
             raise ValueError(
-                f"period={self.period!r}: must be a positive integer, the number of steps between two averages"
+                f"period={self.period!r}: must be a positive integer, the number of steps between two averages, or None "
+                "to average once, at the end"
+            )
+        if self.outer is not None and not isinstance(self.outer, Optimizer):
+            raise ValueError(
+                f"outer={self.outer!r}: must be an optimizer such as SGD(0.7, momentum=0.9, nesterov=True), or None"
+            )
+        if self.outer is not None and (self.period is None or self.outer.schedule == "adaptive"):
+            what = "one average has no use for it" if self.period is None else "schedule='adaptive' needs losses"
+            raise ValueError(
+                f"outer={self.outer!r} with period={self.period!r}: {what}; give a period, or another outer"
+            )
+        if not _is_integer(self.start_after) or self.start_after < 0:
+            raise ValueError(
+                f"start_after={self.start_after!r}: must be a number of steps, 0 or more, to take together first"
             )
 
     def commits(self, step: int) -> bool:
-        """Whether step ``step`` ends with an average."""
-        return (step + 1) % self.period == 0
+        """Whether step ``step`` ends with the same parameters on all ranks."""
+        alone = step + 1 - self.start_after
+        return alone <= 0 or (self.period is not None and alone % self.period == 0)
+
+    def is_boundary(self, step: int, ends_epoch: bool) -> bool:
+        """Whether step ``step`` ends with an average, or without any, an epoch."""
+        return self.commits(step) or (self.period is None and ends_epoch)
+
+    def carrier(self, step: int, epoch_end: int, size: int) -> int:
+        """Return the next step with an average; without any, the epoch's last."""
+        return epoch_end if self.period is None and not self.commits(step) else super().carrier(step, epoch_end, size)
+
+    def begin(self, w: Any, state: dict[str, Any]) -> None:
+        """Set out from ``w``, the same on all ranks."""
+        if self.outer is not None:
+            state[ANCHOR] = np.array(w)
+            state[UPDATES] = np.zeros(1)
+            state.update({f"outer.{name}": slot for name, slot in self.outer.init(len(w), w.dtype).items()})
+
+    def end(self, state: dict[str, Any]) -> None:
+        """Forget the outer optimizer's state."""
+        for name in [name for name in state if name.startswith("outer.")]:
+            del state[name]
 
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
         g = ctx.gradient(w)
+        if ctx.step < self.start_after:
+            ctx.group.allreduce(g)
+            g /= ctx.group.size  # with its tail: each rank counts its share of the rows, as in local steps
         ctx.optimizer.apply(w, g, state)
-        if self.commits(ctx.step) or ctx.is_last_step:
+        if ctx.step < self.start_after:
+            if self.outer is not None and ctx.step == self.start_after - 1:
+                state[ANCHOR][:] = w
+        elif self.commits(ctx.step) or ctx.is_last_step:
             ctx.group.allreduce(w)
             w /= ctx.group.size
+            if self.outer is not None:
+                self._step_outer(w, state)
+        elif ctx.ends_epoch and self.period is None:
+            ctx.group.barrier()
+
+    def _step_outer(self, w: Any, state: dict[str, Any]) -> None:
+        """Take the ranks' way from the anchor to their mean ``w`` for a gradient."""
+        assert self.outer is not None
+        anchor, t = state[ANCHOR], int(state[UPDATES][0]) + 1
+        slots = {name: state[f"outer.{name}"] for name in self.outer.slots()}
+        gradient = np.subtract(anchor, w, out=w)
+        if self.outer.clip_norm is not None:
+            clip(gradient, self.outer.clip_norm)
+        self.outer.apply(anchor, gradient, slots, t)
+        state[UPDATES][0] = t
+        w[:] = anchor
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,70 +1,137 @@
-"""The parameter server: workers push gradients and pull parameters at their own pace."""
+"""The parameter server: workers push gradients and pull parameters, and a rule says who waits for whom."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
+from scaleml.compression import Codec
+from scaleml.compression.base import check_codec
 from scaleml.strategies.base import Context, Layout, Strategy
+
+CONSISTENCIES = ("bsp", "ssp", "async")
 
 
 @dataclass(frozen=True, repr=False)
 class ParameterServer(Strategy):
-    """Asynchronous SGD through servers that each hold a slice of the parameters.
+    """SGD through servers that each hold a slice of the parameters, under one of three consistency models.
 
-    A worker never waits for another worker. Its gradient is applied to newer parameters than it was computed
-    on; how many updates newer, its staleness, is measured for every update and stands in the history.
+    A worker's clock counts its pushes. How many clocks a worker may be ahead of the slowest is what tells them apart:
+
+    ============  ==========================================  ======================================================
+    consistency   a worker goes on                            an update is
+    ============  ==========================================  ======================================================
+    ``"bsp"``     when all have come to its clock             the mean gradient of all workers' parts of a batch
+    ``"ssp"``     when it is at most ``staleness`` clocks     one worker's push, applied as it comes
+                  ahead of the slowest
+    ``"async"``   at once                                     one worker's push, applied as it comes
+    ============  ==========================================  ======================================================
 
     ::
 
         worker r:  g <- mean gradient at w over r's part of the batch;  push g;  pull w
-        server s:  on a push from any worker:  w[s] <- w[s] - rate * g[s];  answer w[s]
+        server s:  bsp         on the last push of a clock:  w[s] <- w[s] - rate * mean of all g[s]
+                   ssp, async  on every push:                w[s] <- w[s] - rate * g[s]
+                   then:  answer w[s] to each worker that waits and may go on
 
-    The run ends when the servers have seen ``epochs`` times as many rows as there are: a fast worker takes more
-    of the updates than a slow one.
+    With ``"bsp"`` the result is that of ``AllReduce()`` and of one process on the whole batch, to rounding. With the others
+    a gradient is applied to newer parameters than it was computed on; how many updates newer, its staleness, is measured for
+    every update and stands in the history, and the run ends when the servers have seen ``epochs`` times as many rows as
+    there are: a fast worker takes more of the updates than a slow one.
+
+    **Sparse push and pull.** With CSR data and a linear model only the columns that a batch touches travel, in both directions,
+    and only these are updated: the traffic and the work of a step follow the non-zeros, not the size of the model. It is
+    chosen where the result is that of whole vectors, to rounding: for plain `SGD` with or without an L2 penalty (the server
+    keeps the decay of all coefficients in one number), and for `AdaGrad` without a penalty. Momentum, Adam, averaging and L1
+    move every coefficient at every update, so they travel whole; so does `clip_norm` with a penalty. What was chosen, and why,
+    stands in the run's settings.
 
     Parameters
     ----------
-    consistency : {"async"}
-        When a worker may go on: ``"async"``, at once.
+    consistency : {"async", "ssp", "bsp"}
+        When a worker may go on.
+    staleness : int, optional
+        For ``"ssp"``, and only there: how many clocks a worker may be ahead of the slowest, 0 or more.
     servers : int
         Over how many servers the parameters are cut, in equal slices.
+    staleness_aware : bool
+        Divide an update's learning rate by its staleness, where that is 1 or more: stale gradients count for less.
+    sparse : bool, optional
+        True for sparse push and pull or an error that says what is against it, False for whole vectors. Default: sparse where
+        that changes nothing but the speed.
+    compression : Codec, optional
+        How gradients travel, one of `scaleml.compression`, and back the changes that a worker's answer brings it since its
+        last. What either loses is sent with the next, so a worker has the parameters only nearly; the run's result is the
+        servers', as it is.
 
     Raises
     ------
     ValueError
-        For another consistency, or less than one server.
+        For another consistency, a staleness that does not fit it, less than one server, or no codec.
 
     Examples
     --------
     >>> from scaleml import ParameterServer
     >>> ParameterServer("async", servers=2).layout(workers=4)
     Layout(workers=4, servers=2)
+    >>> [ParameterServer("bsp").ahead, ParameterServer("ssp", staleness=4).ahead, ParameterServer("async").ahead]
+    [0, 4, inf]
 
     References
     ----------
     Dean et al., Large scale distributed deep networks, NIPS 2012.
+    Ho et al., More effective distributed ML via a stale synchronous parallel parameter server, NIPS 2013.
     Li et al., Scaling distributed machine learning with the parameter server, OSDI 2014.
+    Tang et al., DoubleSqueeze, ICML 2019, arXiv:1905.05957 (``compression``).
+    Zhang, Gupta, Lian and Liu, Staleness-aware async-SGD for distributed deep learning, 2015, arXiv:1511.05950.
     """
 
     replicated: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
     consistency: str = "async"
+    staleness: int | None = None
     servers: int = 1
+    staleness_aware: bool = False
+    sparse: bool | None = None
+    compression: Codec | None = None
 
     def __post_init__(self) -> None:
-        if self.consistency != "async":
+        check_codec(self.compression)
+        if self.consistency not in CONSISTENCIES:
+            listed = ", ".join(repr(name) for name in CONSISTENCIES)
+            raise ValueError(f"consistency={self.consistency!r}: must be one of {listed}")
+        if self.consistency == "ssp" and (not _is_whole(self.staleness) or self.staleness < 0):  # type: ignore[operator]
             raise ValueError(
-                f"consistency={self.consistency!r}: must be 'async'; for bulk synchronous training use AllReduce()"
+                f"staleness={self.staleness!r}: 'ssp' needs an integer, 0 or more, the clocks that a worker may be ahead of the "
+                "slowest: staleness=4, say"
             )
-        if not isinstance(self.servers, int) or self.servers < 1:
+        if self.consistency != "ssp" and self.staleness is not None:
+            raise ValueError(
+                f"staleness={self.staleness!r} with consistency={self.consistency!r}: only 'ssp' has a bound; leave it out, or use "
+                f"ParameterServer('ssp', staleness={self.staleness!r})"
+            )
+        if not _is_whole(self.servers) or self.servers < 1:
             raise ValueError(
                 f"servers={self.servers!r}: must be a positive integer, the number of slices of the parameters"
             )
+        if self.staleness_aware and self.consistency == "bsp":
+            raise ValueError(
+                "staleness_aware=True with consistency='bsp', where nothing is ever stale: use 'ssp' or 'async'"
+            )
+
+    @property
+    def ahead(self) -> float:
+        """How many clocks a worker may be ahead of the slowest."""
+        return {"bsp": 0, "ssp": self.staleness, "async": inf}[self.consistency]  # type: ignore[return-value]
 
     def layout(self, workers: int) -> Layout:
         """Return ``workers`` ranks that train and ``servers`` that hold parameters."""
         return Layout(workers, self.servers)
+
+    def updates_a_batch(self, workers: int) -> int:
+        """With ``"bsp"`` one, else one a worker."""
+        return 1 if self.consistency == "bsp" else workers
 
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Worker: push the mean gradient, pull the parameters, in place."""
@@ -73,8 +140,16 @@ class ParameterServer(Strategy):
         ctx.servers.pull(w)
 
     def serve(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
-        """Server: apply one push of any worker to this server's slice, in place, and answer with the slice."""
-        push = ctx.clients.receive()
-        if push is not None:  # None: a worker has left
-            ctx.optimizer.apply(w, push.gradient, state)
-            ctx.clients.answer(push, w)
+        """Server: take in one message of any worker, update this server's slice in place, answer who may go on."""
+        push = ctx.clients.receive()  # None: a worker waits again, or has left
+        if self.consistency == "bsp":
+            push = ctx.clients.mean_of_clock()  # None: not all have pushed
+        if push is not None:
+            rate = 1 / max(1, push.staleness) if self.staleness_aware else 1.0
+            ctx.optimizer.apply(w, push.gradient, state, rate)
+            ctx.clients.applied(push)
+        ctx.clients.answer(w, self.ahead)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

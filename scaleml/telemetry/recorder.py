@@ -31,6 +31,8 @@ class Recorder:
         Sums since the last row.
     samples : int
         Rows of data consumed so far.
+    last : float
+        What the training clock showed at the last row.
     due : float
         When the next row is to be written: the caller flushes at the first step that ends after it.
     """
@@ -43,15 +45,16 @@ class Recorder:
         self.staleness = 0.0
         self.updates = 0
         self.samples = 0
-        self.start = self.excluded = 0.0
+        self.start = self.excluded = self.last = 0.0
         self._since = self.due = 0.0
         self._rows: deque[tuple[float, ...]] = deque()
         self._evaluations: deque[tuple[float, ...]] = deque()
         self._epochs: deque[tuple[float, ...]] = deque()
 
-    def begin(self, now: float) -> None:
-        """Start the training clock."""
-        self.start = self._since = now
+    def begin(self, now: float, clock: float = 0.0) -> None:
+        """Start the training clock, at what it showed when others trained before this rank."""
+        self.start, self._since = now - clock, now
+        self.last = clock
         self.due = now + INTERVAL
         self.meter.reset()
 
@@ -63,6 +66,16 @@ class Recorder:
         """Take ``seconds`` that just passed (an evaluation, a pause) off the training clock."""
         self.excluded += seconds
         self._since += seconds
+
+    def forgive(self, seconds: float) -> None:
+        """Take up to ``seconds`` of the waiting since the last row off the clock: who was waited for was called away."""
+        meter = self.meter
+        seconds = min(seconds, meter.wait)
+        if seconds > 0:
+            left = 1.0 - seconds / meter.wait
+            meter.wait *= left
+            meter.waited[:] = [waited * left for waited in meter.waited]
+            self.exclude(seconds)
 
     def skip(self, seconds: float) -> None:
         """Exclude ``seconds`` that just passed, and what the group spent meanwhile."""
@@ -99,6 +112,7 @@ class Recorder:
         self.compute = self.apply = self.loss_sum = self.weight = self.staleness = 0.0
         self.updates = 0
         self._since = now
+        self.last = self.clock(now)
         self.due = now + INTERVAL
         self.meter.reset()
 

@@ -229,7 +229,7 @@ def _troubles(rows: Sequence[Summary]) -> list[str]:
             at = f" after {seconds(row.time)}" if np.isfinite(row.time) else ""
             notes.append(f"{row.name} failed{at}: {(row.error or 'no error was recorded').rstrip('.')}.")
             continue
-        if row.state == "stopped":
+        if row.state == "stopped" and not row.reached:
             notes.append(f"{row.name} was stopped after {seconds(row.time)}.")
         if row.diverged:
             best = f"after {number(row.best)} at best " if row.best < row.first else ""

@@ -18,7 +18,7 @@ from clusters.conftest import BATCH, EPOCHS, RATE, Problem
 from clusters.harness import compare
 from engine import reference
 from scaleml import SGD, AllReduce, LocalSGD, ParameterServer, Serial, Trial
-from scaleml.engine import evaluation, gradients, server_loop, serving, worker_loop
+from scaleml.engine import evaluation, gradients, server_loop, worker_loop
 from scaleml.models import Network
 
 COLUMNS = "strategy workers loss score time_s time_to_target_s samples_per_s speedup efficiency compute wait comm"
@@ -145,7 +145,7 @@ def test_evaluations_are_outside_the_training_clock(
         return statistics(self, *data)
 
     monkeypatch.setattr(Network, "statistics", slow)
-    for module in (evaluation, gradients, server_loop, serving, worker_loop):
+    for module in (evaluation, gradients, server_loop, worker_loop):
         if hasattr(module, "clock"):
             monkeypatch.setattr(module, "clock", lambda: perf_counter() + late[0])
     (run,) = compare(problem, [strategy], client=threads, workers=2).runs[:1]

@@ -9,28 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaleml.comm import Group, Mismatch, collectives, inprocess
+from vectors import total, vectors
 
 LENGTHS = (0, 1, 2, 3, 7, 1000, 1001, 100_003, 300_001)
 DTYPES = ("float32", "float64", "int64")
 RANKS = (1, 2, 3, 5)
-
-
-def vectors(size, n, dtype):
-    """Every rank's data; floats of such different sizes that the order of summing shows."""
-    made = []
-    for rank in range(size):
-        random = np.random.default_rng(rank)
-        values = random.standard_normal(n) * 10.0 ** random.integers(-3, 4, n)
-        made.append(values.astype(dtype))
-    return made
-
-
-def total(parts):
-    """Their sum in rank order."""
-    result = parts[0].copy()
-    for part in parts[1:]:
-        result += part
-    return result
 
 
 @pytest.mark.parametrize("size", RANKS)

@@ -15,6 +15,7 @@ import fake_cupy
 from scaleml.comm.key import CODECS as NAMES
 from scaleml.compression import FP16, Codec, Int8, OneBit, PowerSGD, RandomK, Stamp, TopK
 from scaleml.compression.base import forget
+from scaleml.compression.top_k import _largest
 from scaleml.strategies import AllReduce
 
 CODECS = [FP16(), Int8(), OneBit(), TopK(0.01), TopK(0.3), RandomK(0.01), RandomK(1.0), PowerSGD(1), PowerSGD(3)]
@@ -188,6 +189,14 @@ def test_top_k_keeps_the_largest(dtype, n, ratio):
     assert_array_equal(kept, np.sort(np.argsort(-np.abs(x), kind="stable")[:k]))
     assert_array_equal(out[kept], x[kept])
     assert squares(out - x) <= (1 - k / n) * squares(x)
+
+
+@pytest.mark.parametrize("nonzero", [0, 1, 9, 10, 11, 300, 600])
+def test_top_k_among_zeros(nonzero):
+    x = normal(1000)
+    x[np.random.default_rng(nonzero).permutation(1000)[nonzero:]] = 0
+    where = _largest(x, 10)
+    assert_array_equal(where, np.sort(np.argsort(-np.abs(x), kind="stable")[:10]))
 
 
 def test_of_equal_items_the_first_are_sent():

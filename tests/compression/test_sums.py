@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter as clock
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -138,6 +140,19 @@ def test_ranks_with_different_codecs_are_told(one, other, message, shared):
 
     with pytest.raises(Mismatch, match=message):
         inprocess.run(2, rank, shared_memory=shared)
+
+
+@pytest.mark.parametrize("codec", [Int8(), TopK(0.1), PowerSGD(1)], ids=repr)
+def test_coding_counts_as_communication(codec):
+    def rank(group):
+        x, stamp = normal(300_000, seed=group.rank), stamp_for(300_000, rank=group.rank)
+        group.meter.reset()
+        begin = clock()
+        codec.allreduce(x, 1.0, group, {}, stamp)
+        return group.meter.comm + group.meter.wait, clock() - begin
+
+    for counted, passed in inprocess.run(2, rank):
+        assert 0.5 * passed <= counted <= passed
 
 
 def test_what_is_not_finite_names_its_rank():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,21 +17,17 @@ import asyncssh
 
 async def _command(process: Any) -> None:
     """Run what a client asks for in a shell; it ends with its connection."""
-    child = await asyncio.create_subprocess_shell(
-        process.command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    child = subprocess.Popen(process.command, shell=True, start_new_session=True, **pipes)
     try:
         await process.redirect(stdout=child.stdout, stderr=child.stderr)
-        process.exit(await child.wait())
+        while child.poll() is None and not process.is_closing():
+            await asyncio.sleep(0.02)
+        process.exit(child.poll() or 0)
     finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
-            await child.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+        child.wait()
 
 
 async def _serve(host_key: Any, users: Path, ready: Any, stop: asyncio.Event) -> None:
@@ -41,8 +38,10 @@ async def _serve(host_key: Any, users: Path, ready: Any, stop: asyncio.Event) ->
     await stop.wait()
     server.close()
     await server.wait_closed()
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
         task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 @contextlib.contextmanager

@@ -45,11 +45,11 @@ def install() -> None:
 
 
 def _local(workers: int) -> LocalCluster:
-    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", security=True)
+    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", processes=False)
 
 
 class _Gateway:
-    """Takes what ``dask_gateway.Gateway`` takes; its cluster is a TLS cluster on this machine."""
+    """Takes what ``dask_gateway.Gateway`` takes; its cluster is one on this machine."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         import dask_gateway.client

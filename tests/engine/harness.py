@@ -20,6 +20,7 @@ from scaleml.data.shards import Batches
 from scaleml.data.split import hold_out
 from scaleml.data.store import array_shard
 from scaleml.engine.commands import Command, Mailbox
+from scaleml.engine.handing import take_over
 from scaleml.engine.server_loop import ServerLoop
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.worker_loop import WorkerLoop
@@ -42,6 +43,8 @@ class Result:
     applied: dict[int, dict[int, int]]
     """Command number -> rank -> steps before it took effect."""
     outcomes: list[Outcome] = field(default_factory=list)
+    run: Any = None
+    """Of workers, the run."""
 
 
 def on_threads(
@@ -62,6 +65,7 @@ def on_threads(
     shared_memory: bool = True,
     hook: Hook | None = None,
     commands: Sequence[tuple[int, Command]] = (),
+    before: Sequence[Outcome] = (),
 ) -> Result:
     """Run the loops of all ranks on threads of this process.
 
@@ -69,6 +73,8 @@ def on_threads(
     ----------
     commands : sequence of (steps, Command)
         Arrives at rank 0 during the last of so many steps.
+    before : sequence of Outcome
+        Of the ranks that have handed over to these.
     """
     inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
     rows = hold_out(inputs.rows, 0.0, seed)[0]
@@ -115,11 +121,13 @@ def on_threads(
 
     def rank_main(group: Any) -> Outcome:
         network = copy.copy(plan.network)  # networks keep scratch arrays: one a thread
-        network.loss_grad = _hooked(network.loss_grad, partial(after_gradient, group.rank))  # type: ignore[method-assign]
-        own = dataclasses.replace(plan, network=network)
+        _hook(network, partial(after_gradient, group.rank))
+        training = not layout.is_server(group.rank)
+        theirs = [before[group.rank if training else 0], *before[layout.workers :]] if before else []
+        own = take_over(dataclasses.replace(plan, network=network), theirs)
         recorder = Recorder(group.rank, group.meter)
         loop: WorkerLoop | ServerLoop
-        if layout.is_server(group.rank):
+        if not training:
             loop = ServerLoop(own, group, report(group.rank), recorder)
         else:
             batches = Batches(
@@ -155,15 +163,25 @@ def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[A
     return [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
 
 
-def _hooked(loss_grad: Callable[..., Any], told: Callable[[int], None]) -> Callable[..., Any]:
+def _hook(network: Any, told: Callable[[int], None]) -> None:
+    """Have every gradient counted, also those of what a batch touches alone."""
     calls = count()
+    narrowed = network.narrowed
 
-    def call(*arguments: Any, **named: Any) -> Any:
-        result = loss_grad(*arguments, **named)
-        told(next(calls))
-        return result
+    def hooked(loss_grad: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            result = loss_grad(*arguments, **named)
+            told(next(calls))
+            return result
 
-    return call
+        return call
+
+    def narrow(columns: int) -> Any:
+        part = narrowed(columns)
+        part.loss_grad = hooked(part.loss_grad)
+        return part
+
+    network.loss_grad, network.narrowed = hooked(network.loss_grad), narrow
 
 
 def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:
@@ -175,7 +193,7 @@ def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:
 def result(run: Any) -> Result:
     """Return what a run left."""
     numbers = range(1, run._commands + 1)
-    return Result(run.params, run.history, run.state, {n: run._driver.applied_at(n) for n in numbers})
+    return Result(run.params, run.history, run.state, {n: run._driver.applied_at(n) for n in numbers}, run=run)
 
 
 def await_condition(condition: Callable[[], Any], seconds: float = 20.0) -> bool:

@@ -144,16 +144,63 @@ def serial(
 
 
 def local(
-    problem: Problem, w: Array, rules: list[Callable[[Array, Array], Array]], epochs: int, batch: int, period: int
+    problem: Problem,
+    w: Array,
+    rules: list[Callable[[Array, Array], Array]],
+    epochs: int,
+    batch: int,
+    period: int | None,
+    outer: Callable[[Array, Array], Array] | None = None,
+    start_after: int = 0,
 ) -> Array:
-    """Local SGD: each rank has a rule with a state of its own; means every `period` steps and at the end."""
-    ranks, shards = len(rules), problem.shards
-    own = [range(r * shards // ranks, (r + 1) * shards // ranks) for r in range(ranks)]
-    copies = [w] * ranks
+    """Local SGD: each rank has a rule with a state of its own; means every `period` steps and at the end.
+
+    The first `start_after` steps take the whole batch's gradient on every rank; `outer` steps from mean to mean.
+    """
+    own = owned(problem, len(rules))
+    copies, anchor = [w] * len(rules), w
+
+    def agree() -> Array:
+        mean = np.mean(copies, axis=0)
+        return mean if outer is None else outer(anchor, anchor - mean)
+
     for taken, parts in enumerate(problem.batches(epochs, batch), 1):
         for rank, rule in enumerate(rules):
-            g = problem.gradient(copies[rank], np.concatenate([parts[s] for s in own[rank]]))
+            mine = parts if taken <= start_after else [parts[s] for s in own[rank]]
+            g = problem.gradient(copies[rank], np.concatenate(mine))
             copies[rank] = copies[rank] if g is None else rule(copies[rank], g)
-        if taken % period == 0:
-            copies = [np.mean(copies, axis=0)] * ranks
-    return np.mean(copies, axis=0)
+        if taken <= start_after:
+            anchor = copies[0]
+        elif period is not None and (taken - start_after) % period == 0:
+            anchor = agree()
+            copies = [anchor] * len(rules)
+    together = taken <= start_after or (period is not None and (taken - start_after) % period == 0)
+    return copies[0] if together else agree()
+
+
+def owned(problem: Problem, ranks: int) -> list[range]:
+    """Return the shards of each rank."""
+    return [range(r * problem.shards // ranks, (r + 1) * problem.shards // ranks) for r in range(ranks)]
+
+
+def gossip(
+    problem: Problem,
+    w: Array,
+    rules: list[Callable[[Array, Array], Array]],
+    epochs: int,
+    batch: int,
+    mixing: Callable[[int], Array],
+    steps: int | None = None,
+) -> Array:
+    """Decentralised SGD: a step of each rank's own, then ``W = mixing(step)``; return the mean at the end."""
+    own = owned(problem, len(rules))
+    copies = np.array([w] * len(rules))
+    for step, parts in enumerate(problem.batches(epochs, batch)):
+        if step == steps:
+            break
+        for rank, rule in enumerate(rules):
+            g = problem.gradient(copies[rank], np.concatenate([parts[s] for s in own[rank]]))
+            if g is not None:
+                copies[rank] = rule(copies[rank], g)
+        copies = mixing(step) @ copies
+    return copies.mean(axis=0)

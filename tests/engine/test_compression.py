@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 import scaleml
 from engine import harness
 from scaleml.compression import FP16, Int8, OneBit, PowerSGD, RandomK, TopK
+from scaleml.engine.commands import Command, describe
 from scaleml.models import MLP, Network
 from scaleml.optim import SGD
 from scaleml.strategies import AllReduce
@@ -116,6 +117,21 @@ def test_a_bad_gradient_names_rank_and_step_and_what_to_do(monkeypatch):
     monkeypatch.setattr(Network, "loss_grad", with_a_nan)
     with pytest.raises(ValueError, match=r"rank \d, step 0: item 7 of the gradient is nan.*Divide the learning rate"):
         harness.on_threads(MLP((20,)), x, y, **DIGITS | {"strategy": AllReduce(compression=Int8())})
+
+
+def test_codecs_change_in_mid_run():
+    x, y = digits()
+    order = [Int8(), TopK(0.1), PowerSGD(2), None]
+    commands = [
+        (10 * number, Command(number, "update", {"strategy": describe(AllReduce(compression=codec))}))
+        for number, codec in enumerate(order, 1)
+    ]
+    result = harness.on_threads(
+        MLP((48,)), x, y, strategy=AllReduce(), commands=commands, validation=(x, y), **DIGITS | {"epochs": 4}
+    )
+    assert {number: len(ranks) for number, ranks in result.applied.items()} == dict.fromkeys(range(1, 5), 2)
+    assert_array_equal(result.outcomes[0].params, result.outcomes[1].params)
+    assert loss(result) < 0.5 * result.history.evaluations["loss"][0]
 
 
 def test_a_run_is_called_by_its_codec(cluster):

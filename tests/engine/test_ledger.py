@@ -14,10 +14,19 @@ from scaleml.engine.commands import Command
 from scaleml.faults import Slow
 from scaleml.models import MLP, Network
 from scaleml.optim import SGD
-from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
 from scaleml.telemetry import Ledger
 
-STRATEGIES = [Serial(), AllReduce(), LocalSGD(4), ParameterServer(), ParameterServer(servers=2)]
+STRATEGIES = [
+    Serial(),
+    AllReduce(),
+    LocalSGD(4),
+    ParameterServer(),
+    ParameterServer("bsp", servers=2),
+    ParameterServer("ssp", staleness=1, servers=2),
+    Gossip(),
+    Gossip(asynchronous=True),
+]
 
 
 def digits():
@@ -58,20 +67,28 @@ def test_bytes_are_those_on_the_way(train, strategy):
         assert ledger.bytes_sent.sum() == ledger.bytes_received.sum() == 0
         return
     vector = 4 * (50 * 30 + 30 + 30 * 10 + 10)
-    assert ledger.bytes_sent.sum() == pytest.approx(ledger.bytes_received.sum(), rel=0.05)
+    # What is read ahead while a rank still starts counts for nobody: an offer may come that early.
+    early = 0.0 if strategy.synchronous else 2 * vector
+    assert ledger.bytes_sent.sum() == pytest.approx(ledger.bytes_received.sum(), rel=0.05, abs=early)
     if strategy.synchronous:
         exchanges = epochs * len(y) / batch / period
         sent = ledger.bytes_sent / exchanges / vector
         # A rank sends between its parts once (2 of 3 reduced, 2 of 3 gathered) and the whole vector to each other.
         assert (sent >= 0.6).all()
         assert (sent <= 4.5).all()
+    elif isinstance(strategy, Gossip):  # at most one offer a step of the active ranks, and an answer to each
+        assert 0 < ledger.bytes_sent.sum() <= 1.1 * 2 * ledger.updates[[0, 2]].sum() * vector
     else:
         pushes = ledger.updates[:3].sum()
         assert ledger.bytes_sent[:3].sum() == pytest.approx(pushes * vector, rel=0.1)
         assert ledger.bytes_sent[3:].sum() == pytest.approx(pushes * vector, rel=0.1)
 
 
-@pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(4)], ids=repr)
+@pytest.mark.parametrize(
+    "strategy",
+    [AllReduce(), LocalSGD(4), ParameterServer("bsp", servers=2), ParameterServer("ssp", staleness=1)],
+    ids=repr,
+)
 def test_the_slow_rank_is_blamed(train, strategy):
     x, y = digits()
     drag = Slow(rank=1, factor=40)
@@ -80,8 +97,9 @@ def test_the_slow_rank_is_blamed(train, strategy):
     assert ledger.compute[1] > 5 * max(ledger.compute[0], ledger.compute[2]), "the fault did not happen"
     assert ledger.slow == 1
     assert (ledger.waits[[0, 2], 1] > 0.4 * ledger.wall[[0, 2]]).all()
-    assert ledger.waits[1].sum() < 0.2 * ledger.wall[1]
-    assert {text.split(" for ")[1] for text in ledger.blame(0.3)} == {"rank 1"}
+    assert ledger.waits[1, :3].sum() < 0.2 * ledger.wall[1]
+    blamed = {text.partition(" for ")[2].partition(" for ")[0] for text in ledger.blame(0.3) if "server" not in text}
+    assert blamed == {"rank 1"}
     assert ledger.slow_sentence().startswith("rank 1 held up the others")
 
 
@@ -93,7 +111,7 @@ def test_with_a_server_the_others_do_not_wait_for_the_slow_rank(train):
     assert ledger.waits[[0, 2], 1].sum() < 0.1 * ledger.wall[[0, 2]].sum()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, Hogwild()], ids=repr)
 def test_evaluations_are_no_training_time(monkeypatch, strategy):
     x, y = digits()
     spent, real = 0.3, Network.statistics
@@ -107,16 +125,15 @@ def test_evaluations_are_no_training_time(monkeypatch, strategy):
         MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=300, validation=(x, y)
     )
     evaluations = len(result.history.evaluations["time"])
-    assert evaluations >= 3
-    workers = result.history["rank"] < strategy.layout(2).workers
-    assert result.history["time"][workers].max() < 0.5 * spent * evaluations
-    assert Ledger(result.history.rows[workers]).wall.max() < 0.5 * spent * evaluations
+    assert evaluations >= (2 if strategy == Hogwild() else 3)  # there one may come late, and then not any more
+    assert result.history["time"].max() < 0.5 * spent * evaluations
+    assert Ledger(result.history).wall.max() < 0.5 * spent * evaluations, "servers wait for workers that evaluate, too"
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, Hogwild()], ids=repr)
 def test_the_time_of_a_pause_is_no_training_time(strategy):
     x, y = digits()
-    pause = 1.0
+    pause = 2.0
 
     def hook(rank, step, mailbox):
         if rank == 0 and step == 5:
@@ -125,9 +142,8 @@ def test_the_time_of_a_pause_is_no_training_time(strategy):
 
     result = harness.on_threads(MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=60, hook=hook)
     assert len(result.applied[2]) == strategy.layout(2).workers, "it was not paused"
-    workers = result.history["rank"] < strategy.layout(2).workers
-    assert result.history["time"][workers].max() < 0.5 * pause
-    assert Ledger(result.history.rows[workers]).wall.max() < 0.5 * pause
+    assert result.history["time"].max() < 0.5 * pause
+    assert Ledger(result.history).wall.max() < 0.5 * pause
 
 
 def test_a_pause_is_no_training_time(cluster):

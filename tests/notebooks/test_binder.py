@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,7 @@ def test_the_badge_opens_a_notebook_that_is_there() -> None:
 
 
 @pytest.fixture
-def python(tmp_path: Path) -> Iterator[Path]:
+def python(tmp_path: Path) -> Path:
     """The interpreter of a fresh environment with what Binder would install."""
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
@@ -81,7 +80,7 @@ def python(tmp_path: Path) -> Iterator[Path]:
         timeout=500,
     )
     assert done.returncode == 0, done.stderr
-    yield python
+    return python
 
 
 @pytest.mark.slow

@@ -1,0 +1,57 @@
+"""What ranks that keep no common steps agree through: servers, one shared vector, or neighbours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+
+class Pace(ABC):
+    """One rank's pace among the others'.
+
+    What most have nothing to do for is answered here.
+
+    Attributes
+    ----------
+    evaluations_due : int
+        So far.
+    done : bool
+        Whether the run has had its rows.
+    held : bool
+        Whether this rank must wait before its next step, and was called away from waiting.
+    widest : int or None
+        How many clocks ranks were apart at most; None where nobody counts them.
+    """
+
+    evaluations_due: int = 0
+    done: bool = False
+    held: bool = False
+    widest: int | None = None
+
+    def stepped(self, rows: int) -> None:  # noqa: B027
+        """Note a step over ``rows`` rows."""
+
+    def wait(self, w: Any) -> None:  # noqa: B027
+        """Go on waiting before the next step."""
+
+    def announced(self) -> None:  # noqa: B027
+        """On rank 0: a command was announced; have the others look, unless what travels anyway tells them."""
+
+    def park(self) -> None:  # noqa: B027
+        """Before a pause: leave no answer owing."""
+
+    def common_step(self, step: int) -> int:
+        """Return a step that no rank takes before it hears what rank 0 announced before its ``step``; -1 for none."""
+        return -1
+
+    @abstractmethod
+    def leave(self) -> bool:
+        """After the last step: wait for what must be waited for; False if there is something to do with the others first."""
+
+    @abstractmethod
+    def agreed(self, w: Any, workers: Any) -> Any:
+        """Return parameters to evaluate, the same on all ranks that train; collective among them."""
+
+    @abstractmethod
+    def collect(self, w: Any, workers: Any) -> None:
+        """Give all ranks that train the final parameters, in place; collective among them."""

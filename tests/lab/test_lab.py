@@ -1,0 +1,140 @@
+"""What the lab shows, read off its traits, without a browser."""
+
+from __future__ import annotations
+
+from html import unescape
+
+import numpy as np
+import pytest
+
+import leaks
+import scaleml
+from lab.clicking import LONG, begun, finished, holds, settled, words
+from scaleml.lab import publisher
+from scaleml.lab.trace import POINTS
+from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+from scaleml.telemetry import Ledger
+
+
+def test_run_compares_what_is_ticked_and_shows_what_was_found(lab):
+    lab = finished(lab(strategies=[Serial(threads=1), AllReduce(), LocalSGD(4)], epochs=5))
+    assert [run.state for run in lab.runs] == ["finished"] * 3
+    assert lab.result.runs == lab.runs
+    assert len(lab.result.table()) == 3
+    assert unescape(lab._board.found.value).count("LocalSGD(period=4)") >= 1
+    assert str(lab.result.verdict.headline) in unescape(lab._board.found.value)
+    assert "has finished" in words(lab)
+    assert all(run.label in unescape(lab._board.legend.value) for run in lab.runs)
+
+
+def test_the_lines_show_the_runs(lab):
+    lab = finished(lab(strategies=[AllReduce(), ParameterServer()], epochs=40))
+    board = lab._board
+    for chart in (board.by_time, board.by_samples, board.throughput, board.staleness):
+        assert len(chart.lines) == 2
+        assert all(0 < len(line.x) == len(line.y) <= POINTS for line in chart.lines)
+        assert chart.lines[0].colors != chart.lines[1].colors
+        assert chart.lines[0].line_style != chart.lines[1].line_style
+    for index, run in enumerate(lab.runs):
+        np.testing.assert_allclose(board.by_samples.lines[index].y, run.history.evaluations["loss"])
+        np.testing.assert_allclose(board.by_time.lines[index].x, run.history.evaluations["time"])
+        assert board.by_samples.lines[index].x[-1] == pytest.approx(run.total_samples, rel=0.02)
+    assert float(np.max(board.staleness.lines[0].y)) == 0
+    assert float(np.max(board.staleness.lines[1].y)) > 0
+
+
+def test_the_ledger_on_screen_adds_up_to_the_wall_time(lab):
+    lab = finished(lab(epochs=40))
+    bars, ledger = lab._board.ledger.bars, Ledger(lab.runs[-1].history)
+    assert list(bars.x) == ["rank 0", "rank 1"]
+    np.testing.assert_allclose(np.sum(bars.y, axis=0), ledger.wall)
+    np.testing.assert_allclose(np.sum(bars.y, axis=0), lab.runs[-1].train_seconds, rtol=0.1)
+
+
+def test_runs_gather_until_they_are_cleared(lab):
+    lab = finished(lab())
+    lab._setup.rate.value = 0.05
+    finished(lab)
+    assert [run.label for run in lab.runs] == ["AllReduce()", "AllReduce(), SGD(0.05)"]
+    lab.clear_button.click()
+    holds(lambda: lab.runs == () and not lab._board.by_time.lines)
+    assert lab._board.found.value == ""
+
+
+def test_runs_of_other_data_are_not_drawn_over_each_other(cluster):
+    with scaleml.Lab(epochs=2, workers=2, strategies=[AllReduce()]) as lab:
+        lab._setup.model.value = "linear model"
+        finished(lab)
+        lab._setup.data.value = "breast_cancer"
+        finished(lab)
+        assert len(lab.runs) == 1
+        assert lab.runs[0].plan.network.size == 31
+
+
+def test_a_target_ends_a_run_and_the_next_one_follows(lab):
+    lab = lab(epochs=LONG // 100, strategies=[AllReduce(), LocalSGD(2)], target=0.5)
+    finished(lab)
+    assert [run.state for run in lab.runs] == ["stopped", "stopped"]
+    assert all(row.reached for row in lab.result.rows)
+    assert lab._board.by_time._target.visible
+
+
+def test_a_new_lab_stops_the_one_before(lab):
+    first = lab(epochs=LONG)
+    run = begun(first)
+    second = lab()
+    settled(first)
+    assert run.state == "stopped"
+    assert finished(second).runs[0].state == "finished"
+
+
+def test_closing_leaves_no_thread_and_no_widget(lab):
+    before, known = leaks.look(sockets=False).threads, set(_living())
+    one = lab(epochs=LONG)
+    run = begun(one)
+    one.close()
+    assert run.state == "stopped"
+    left = leaks.settle(lambda: leaks.Residue(leaks.look(sockets=False).threads - before))
+    assert not left
+    kinds = {type(widget).__name__ for key, widget in _living().items() if key not in known}
+    assert not kinds
+    one.close()
+    with pytest.raises(RuntimeError, match="the lab is closed"):
+        one.start()
+
+
+def _living():
+    from ipywidgets.widgets.widget import _instances
+
+    return _instances
+
+
+def test_nothing_is_repainted_more_than_ten_times_a_second(lab):
+    lab = lab(epochs=LONG)
+    times, paint = [], lab._publisher._repaint
+
+    def counted():
+        times.append(publisher.time.monotonic())
+        return paint()
+
+    lab._publisher._repaint = counted
+    begun(lab)
+    holds(lambda: len(times) > 15)
+    assert np.diff(times).min() >= 0.95 * publisher.PERIOD
+
+
+def test_what_is_saved_needs_no_kernel(lab):
+    lab = finished(lab())
+    bundle = lab._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == lab.widget.model_id
+    assert "AllReduce()" in bundle["text/html"]
+    assert "<table" in bundle["text/html"]
+    assert "<script" not in bundle["text/html"]
+    assert len(bundle["image/png"]) > 10_000
+    assert lab.result.verdict.headline in bundle["text/plain"]
+    assert sum(len(part) for part in bundle.values() if isinstance(part, str)) < 300_000
+
+
+def test_half_the_data_is_refused():
+    with pytest.raises(ValueError, match="y was given without X"):
+        scaleml.Lab(y=[1, 2])
