@@ -187,6 +187,7 @@ def jupyter(folder: Path, python: str = sys.executable, theme: str = "JupyterLab
         command = [python, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}"]
         command += ["--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
         command += ["--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]
+        command += ["--ServerApp.disable_check_xsrf=True"]  # the tests ask it, too, not only the page
         command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
