@@ -2,7 +2,7 @@
 
 Two processes of one host, whose loopback is faster than most networks: there a codec costs time. The note says on which
 links it pays: where the bytes it saves would have taken longer than its arithmetic. Encoding includes keeping what was
-lost. Dense and coded all-reduces take turns; figures are medians over rounds.
+lost, and is measured in seconds of the processor. Dense and coded all-reduces take turns; figures are medians over rounds.
 """
 
 import itertools

@@ -5,6 +5,7 @@ last of them is gone the kernel removes the namespaces, the interfaces and the m
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Self
 # Before the shell sleeps: its own /dev/shm, so that nobody mistakes another host's memory for his own.
 _HOST = "mount -t tmpfs -o size=512m tmpfs /dev/shm && ip link set lo up && echo ready && exec sleep infinity"
 SUBNET = "10.213.{}"
+_NUMBERS = itertools.count()
 
 
 def missing() -> str:
@@ -52,8 +54,9 @@ class Hosts:
     """
 
     def __init__(self, count: int) -> None:
-        self._switch = f"sml{os.getpid() % 100_000}"
-        subnet = SUBNET.format(os.getpid() % 250)
+        number = next(_NUMBERS)
+        self._switch = f"sml{os.getpid() % 100_000}n{number}"
+        subnet = SUBNET.format((os.getpid() + number) % 250)
         self.gateway = f"{subnet}.254"
         self.addresses = [f"{subnet}.{host + 1}" for host in range(count)]
         self._hosts: list[subprocess.Popen[str]] = []

@@ -13,7 +13,7 @@ import click
 
 import scaleml
 
-_SETTINGS = ("Serial", "AllReduce", "ParameterServer", "LocalSGD")
+_SETTINGS = ("Serial", "AllReduce", "ParameterServer", "Hogwild", "LocalSGD", "Gossip")
 _DEFAULT = "Serial(), AllReduce(), ParameterServer('async'), LocalSGD(8)"
 
 

@@ -1,7 +1,11 @@
 """Fixtures for all tests."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -19,3 +23,16 @@ def no_leaks() -> Iterator[None]:
     """Guard the whole test, set-up of its other fixtures excluded."""
     with guards.guard():
         yield
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One JupyterLab server and one browser for all tests that look at notebooks."""
+    missing = [name for name in ("playwright", "jupyterlab") if find_spec(name) is None]
+    missing += [] if shutil.which("chromium") else ["a chromium on the PATH"]
+    if missing and os.environ.get("CI") != "true":  # there it has to be installed: the fixture then fails
+        pytest.skip(f"no browser tests without {' and '.join(missing)}")
+    from lab import browser
+
+    with browser.jupyter(tmp_path_factory.mktemp("jupyter")) as server:
+        yield server

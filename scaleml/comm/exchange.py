@@ -11,6 +11,7 @@ from .channel import Channel
 from .collectives import bytes_of, fit
 from .frame import Header
 from .key import Key
+from .link import INLINE
 from .pump import Pump, Sink
 
 if TYPE_CHECKING:
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 def exchange(
     group: Group, channel: Channel, gifts: Sequence[np.ndarray], places: Sequence[np.ndarray], key: Key
 ) -> None:
-    """Send each rank its gift in one frame, receive its own into its place."""
+    """Send each rank its gift in one frame, receive its own into its place: small ones that are the same for all at once."""
     if group.size == 1:
+        return
+    mine = gifts[0]
+    if all(gift is mine for gift in gifts) and max(place.nbytes for place in places) <= INLINE:
+        header = group.header(key, mine.nbytes, channel.checksum(mine))
+        for peer, view in zip(group.peers, channel.swap(group.peers, header, mine, key), strict=True):
+            places[group.of_root[peer]][:] = np.frombuffer(view, np.uint8)
         return
     unsent = set(group.peers)
 

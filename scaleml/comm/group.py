@@ -169,8 +169,8 @@ class Group:
     def exchange(self, gifts: Sequence[np.ndarray], places: Sequence[np.ndarray], items: int, codec: int = 0) -> None:
         """Send ``gifts[r]`` to every other rank r, and receive what it sends into ``places[r]``.
 
-        Contiguous uint8 arrays of any lengths, which both ends know. `items`, which must be the same on all ranks, and
-        `codec` say what they stand for: ranks that differ get `Mismatch`.
+        Contiguous uint8 arrays, whose lengths follow from `items` and `codec`: what they stand for. Ranks that differ in
+        these get `Mismatch`.
         """
         self._call(exchange, gifts, places, self._key(ops.EXCHANGE, CODES[gifts[0].dtype], items, codec))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,16 +14,38 @@ if TYPE_CHECKING:
     from scaleml.compression.base import Codec
 
 
-def gather(codec: Codec, payload: Array, n: int, group: Ranks) -> list[Array]:
+SMALL: Final = 64 * 1024
+"""Bytes of a vector up to which it is one exchange that counts, as in the dense all-reduce."""
+
+
+def gather(codec: Codec, payload: Array, group: Ranks) -> list[Array]:
     """Return the payloads of all ranks, in rank order: for what stays small when it is added up."""
     xp = namespace(payload)
     mine = to_numpy(payload)
     places = [mine if rank == group.rank else np.empty_like(mine) for rank in range(group.size)]
-    group.exchange([mine] * group.size, places, n, codec.code)
+    group.exchange([mine] * group.size, places, len(mine), codec.code)
     return [payload if place is mine else xp.asarray(place) for place in places]
 
 
-def sum_through_owners(
+def sum_whole(
+    codec: Codec, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float
+) -> None:
+    """Sum `p` over the ranks into `out`, by a codec whose sums are as long as what is summed; leave in `p` what was lost.
+
+    Between two ranks, and for small vectors, everybody sends all of it to everybody; else owners sum.
+    """
+    if group.size > 2 and p.nbytes > SMALL:
+        _sum_through_owners(codec, p, out, group, state, stamp, factor)
+        return
+    payloads = gather(codec, codec.encode(p, stamp, p), group)
+    codec.decode(payloads[0], out, stamp.at(stamp.step, 0))
+    one = namespace(p).empty_like(p)
+    for rank in range(1, group.size):
+        codec.decode(payloads[rank], one, stamp.at(stamp.step, rank))
+        out += one
+
+
+def _sum_through_owners(
     codec: Codec, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float
 ) -> None:
     """Sum `p` over the ranks into `out`, every part by the rank that owns it; leave in `p` what was lost.
@@ -41,11 +63,12 @@ def sum_through_owners(
     Seide et al., 1-bit stochastic gradient descent, Interspeech 2014.
     Tang et al., DoubleSqueeze, ICML 2019, arXiv:1905.05957: errors are fed back at both ends.
     """
-    xp, n, ranks = namespace(p), len(p), range(group.size)
-    parts = [slice(*group.part(rank, n)) for rank in ranks]
+    xp, ranks = namespace(p), range(group.size)
+    parts = [slice(*group.part(rank, len(p))) for rank in ranks]
     mine = parts[group.rank]
     gifts = [codec.encode(p[part], replace(stamp, part=rank), p[part]) for rank, part in enumerate(parts)]
-    found = _swap(codec, gifts, [_room(codec, p[mine])] * group.size, n, group)
+    items = _room(codec, p)
+    found = _swap(codec, gifts, [_room(codec, p[mine])] * group.size, items, group)
 
     total = residual(state, "residual of sums", p[mine])
     total *= factor
@@ -55,7 +78,7 @@ def sum_through_owners(
         total += one
     sums = codec.encode(total, replace(stamp, part=group.size), total)
 
-    found = _swap(codec, [sums] * group.size, [_room(codec, p[part]) for part in parts], n, group)
+    found = _swap(codec, [sums] * group.size, [_room(codec, p[part]) for part in parts], items, group)
     for rank, part in enumerate(parts):
         codec.decode(found[rank], out[part], replace(stamp, rank=rank, part=group.size))
 
@@ -64,9 +87,9 @@ def _room(codec: Codec, x: Array) -> int:
     return codec.nbytes(len(x), x.dtype)
 
 
-def _swap(codec: Codec, gifts: list[Array], lengths: list[int], n: int, group: Ranks) -> list[Any]:
+def _swap(codec: Codec, gifts: list[Array], lengths: list[int], items: int, group: Ranks) -> list[Any]:
     """Give each rank its gift; return what came from each, with this rank's gift to itself in its place."""
     xp = namespace(*gifts)
     places = [np.empty(length, np.uint8) for length in lengths]
-    group.exchange([to_numpy(gift) for gift in gifts], places, n, codec.code)
+    group.exchange([to_numpy(gift) for gift in gifts], places, items, codec.code)
     return [gifts[rank] if rank == group.rank else xp.asarray(place) for rank, place in enumerate(places)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from scaleml.arrays import Array, namespace
 from scaleml.compression.base import NO_STAMP, Codec, Ranks, Stamp, check_finite
-from scaleml.compression.exchange import sum_through_owners
+from scaleml.compression.exchange import sum_whole
 
 SHIFT = 15  # the largest item comes to lie below 2 ** 15; half precision ends at 65504
 BLOCK = 1 << 14  # items at a time: they stay in the cache
@@ -75,4 +75,4 @@ class FP16(Codec):
         namespace(out).multiply(payload[4:].view(np.float16), out.dtype.type(2.0**-shift), out=out)
 
     def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        sum_through_owners(self, p, out, group, state, stamp, factor)
+        sum_whole(self, p, out, group, state, stamp, factor)

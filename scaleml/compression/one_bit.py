@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleml.arrays import Array, namespace
 from scaleml.compression.base import NO_STAMP, Codec, Ranks, Stamp, check_finite, tables
-from scaleml.compression.exchange import sum_through_owners
+from scaleml.compression.exchange import sum_whole
 
 CHUNK: Final = 1024
 """Items with the same two magnitudes; a multiple of 8."""
@@ -83,7 +83,7 @@ class OneBit(Codec):
             table[:] = _decoded(_like(above, row, table), own)
 
     def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        sum_through_owners(self, p, out, group, state, stamp, factor)
+        sum_whole(self, p, out, group, state, stamp, factor)
 
 
 def _open(payload: Array, n: int, dtype: Any) -> tuple[Array, Array]:

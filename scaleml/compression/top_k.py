@@ -94,7 +94,7 @@ class TopK(Codec):
         out[block * BLOCK + places] += values  # no place stands twice in a payload
 
     def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        payloads = gather(self, self.encode(p, stamp, p), len(p), group)
+        payloads = gather(self, self.encode(p, stamp, p), group)
         out[:] = 0
         for payload in payloads:
             self._add(payload, out)

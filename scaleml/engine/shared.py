@@ -64,16 +64,20 @@ class Shared(Pace):
         self._total = plan.goal
         self._every = plan.evaluate_every
 
-    def stepped(self, rows: int) -> None:
-        """Count a step over ``rows`` rows, see how far the others are, and hear what rank 0 calls to."""
+    def count(self, g: Any) -> None:
+        """Count an update by the gradient ``g``, with its tail, and see how many others there were since the last one."""
         mine = self._mine
+        rows = int((g if isinstance(g, np.ndarray) else g.values)[-1])
         if rows:
             mine[0] += 1
             mine[1] += rows
-        updates, total = self._counts.sum(axis=0).tolist()
-        others = updates - int(mine[0])
+        others = int(self._counts[:, 0].sum() - mine[0])
         self._recorder.staleness += others - self._others
         self._others = others
+
+    def stepped(self, rows: int) -> None:
+        """See how far all are, and hear what rank 0 calls to."""
+        total = int(self._counts[:, 1].sum())
         self.done = total >= self._total
         if self._group.rank == 0:
             if self._every and not self.done and total // self._every > self.evaluations_due:

@@ -113,7 +113,8 @@ def _right(bare: Any, x: Any, y: Any, weights: Any) -> Any:
     x = _matrix(x)
     if not x.shape[0]:
         return None
-    right = np.asarray(bare.predict(x) == _column(y, x), np.float64)
+    same: Any = np.asarray(bare.predict(x) == _column(y, x))
+    right: Any = (same.all(axis=1) if same.ndim > 1 else same).astype(np.float64)
     mass = np.ones(len(right)) if weights is None else array_of_column(weights)
     return np.array([mass @ right, mass.sum()])
 

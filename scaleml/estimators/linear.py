@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 
 from scaleml import arrays
@@ -64,6 +65,8 @@ class Linear(Trained):
     classes_: Any
     _end: Start | None = None
     _columns: Columns | None = None
+    _own_weights: tuple[float, ...] | None = None
+    """What each of three classes and more weighs in its own problem."""
 
     def _check_settings(self: Any, partial: bool) -> None:
         """Raise for settings that scikit-learn refuses, too, and for those that only scikit-learn has."""
@@ -99,11 +102,17 @@ class Linear(Trained):
             epsilon=max(self.epsilon, 1e-12) if self.loss == "huber" else self.epsilon,
             dtype=dtype,
             multiclass="ovr",
+            class_weight=self._own_weights,
         )
 
     def _batch(self: Any, rows: int) -> int:
-        """Return the global batch: 1/64 of the rows, at least 16 and at most 1024."""
-        return min(rows, max(16, min(1024, rows // 64)) if self.batch_size == "auto" else int(self.batch_size))
+        """Return the global batch: 1/64 of the rows, at most 1024.
+
+        Few rows of classes are taken one by one, or training would end before it has come far; few rows of numbers are not,
+        for their noise would show.
+        """
+        least = 1 if is_classifier(self) else 16
+        return min(rows, max(least, min(1024, rows // 64)) if self.batch_size == "auto" else int(self.batch_size))
 
     def _rule(self: Any, batch: int) -> Optimizer:
         """Return the optimizer: steps come ready from ``RowSteps``, unless the user has one of their own."""

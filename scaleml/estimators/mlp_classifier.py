@@ -7,7 +7,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from sklearn import neural_network as sk
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from scaleml.data.collections import is_collection
@@ -62,7 +62,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
     Raises
     ------
     ValueError
-        When training runs into infinity, or for a setting or data (several labels a row) that only scikit-learn has.
+        When training runs into infinity, or for a setting that only scikit-learn has.
 
     Examples
     --------
@@ -135,11 +135,6 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self.workers = workers
         self.optimizer = optimizer
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = False
-        return tags
-
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Fit the model.
@@ -148,7 +143,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         ----------
         X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
         y : array-like or Dask collection of shape (n_samples,)
-            Labels of any kind.
+            Labels of any kind; or, in this process's memory, columns of 0 and 1 for several labels a row.
         sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
         Returns
@@ -161,11 +156,12 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         if is_collection(X):
             with staged(self, X, y, sample_weight, classifier=True, reset=not going_on) as rows:
                 self._open(going_on, rows.labels)
+                self._label_binarizer = LabelBinarizer().fit(self.classes_)
                 whole = rows.inputs(rows.labels, rows.labels)
                 self._learn(whole, (X, y, sample_weight), self.max_iter, going_on, keep_state=False)
         else:
             X, y, sample_weight = self._checked(X, y, sample_weight, reset=not going_on)
-            self._open(going_on, np.unique(y))
+            self._open(going_on, unique_labels(y))
             whole = self._coded(X, y, sample_weight)
             self._learn(whole, (X, y, sample_weight), self.max_iter, going_on, keep_state=False)
         self._warn()
@@ -193,12 +189,13 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         if is_collection(X):
             with staged(self, X, y, sample_weight, classifier=True, reset=first) as rows:
                 self._name_classes(first, classes)
+                self._label_binarizer = LabelBinarizer().fit(self.classes_)
                 whole = rows.inputs(self.classes_, self.classes_)
                 self._learn(whole, (X, y, sample_weight), 1, not first, keep_state=True)
             return self
         X, y, sample_weight = self._checked(X, y, sample_weight, reset=first)
         self._name_classes(first, classes)
-        unknown = np.setdiff1d(y, self.classes_)
+        unknown = np.setdiff1d(unique_labels(y), self.classes_)
         if len(unknown):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {unknown}."
@@ -243,18 +240,22 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
     def _checked(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Any, Any, Any]:
         y, sample_weight = lazy.local(self, y, sample_weight)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, multi_output=True, reset=reset)
-        y = column_of(y)
+        y = column_of(y.toarray() if hasattr(y, "toarray") else y)
         check_classification_targets(y)
-        if y.ndim > 1 or type_of_target(y).startswith("multilabel"):
+        if y.ndim > 1 and type_of_target(y) != "multilabel-indicator":
             raise ValueError(
-                f"y has shape {y.shape}: several labels a row are not trained here; fit one classifier a label"
+                f"y has shape {y.shape} and other values than 0 and 1: several classes a row are not trained here; fit one "
+                "classifier a column, or make a column of 0 and 1 of each label"
             )
         return X, y, None if sample_weight is None else _check_sample_weight(sample_weight, X)
 
     def _coded(self, X: Any, y: Any, weights: Any) -> Any:
+        if y.ndim > 1:  # several labels a row: a column of 0 and 1 for each
+            self._label_binarizer = LabelBinarizer().fit(y)
+            return inputs_of(X, y.astype(X.dtype), weights, None)
+        self._label_binarizer = LabelBinarizer().fit(self.classes_)
         return inputs_of(X, np.searchsorted(self.classes_, y), weights, len(self.classes_))
 
     def _learn(self, whole: Any, given: tuple[Any, Any, Any], epochs: int, going_on: bool, *, keep_state: bool) -> None:
-        self._label_binarizer = LabelBinarizer().fit(self.classes_)
         begin = self._go_on(whole.dtype, keep_state) if going_on else None
         self._train(whole, epochs=epochs, begin=begin, given=given)

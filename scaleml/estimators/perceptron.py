@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -17,6 +18,7 @@ from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run, signature_of
 from scaleml.models import MLP
+from scaleml.models.losses import BinaryLog
 from scaleml.optim import SGD, Adam, Optimizer
 
 
@@ -109,10 +111,16 @@ class Perceptron(Trained):
         return MLP(
             hidden_layer_sizes=tuple(np.atleast_1d(self.hidden_layer_sizes).astype(int).tolist()),
             activation=self.activation,
-            loss="squared_error" if inputs.classes is None else "log_loss",
+            loss=self._loss_for(inputs),
             alpha=alpha,
             dtype=inputs.dtype,
         )
+
+    def _loss_for(self, inputs: Any) -> Any:
+        """Return the loss: classes are codes, or, several a row, columns of 0 and 1."""
+        if inputs.classes is not None:
+            return "log_loss"
+        return "binary_log_loss" if is_classifier(self) else "squared_error"
 
     def _network(self: Any, inputs: Any, alpha: float) -> Any:
         model = self._model(inputs, alpha)
@@ -177,11 +185,11 @@ def layers(network: Any, params: Any) -> dict[str, Any]:
         own = params[block.start : block.stop]
         coefs.append(own[: block.n_weights].reshape(block.in_features, block.out_features).copy())
         intercepts.append(own[block.n_weights :].copy())
-    task = network.signature.task
+    task = "labels" if isinstance(network.loss, BinaryLog) else network.signature.task
     return {
         "coefs_": coefs,
         "intercepts_": intercepts,
         "n_layers_": len(coefs) + 1,
         "n_outputs_": network.signature.n_outputs,
-        "out_activation_": {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[task],
+        "out_activation_": {"labels": "logistic", "multiclass": "softmax", "regression": "identity"}[task],
     }

@@ -31,7 +31,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     Parameters
     ----------
     loss, penalty, alpha, l1_ratio, fit_intercept, max_iter, tol, epsilon, random_state, eta0, power_t, class_weight
-        As in scikit-learn. With several classes, `class_weight` weighs rows, in every class's problem.
+        As in scikit-learn.
     shuffle : bool
         Rows are shuffled each epoch in this process while they are few, else once. False needs ``strategy="auto"``.
     verbose : int
@@ -55,7 +55,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     workers : int, list of addresses or None
         Which workers of the cluster; None for all.
     batch_size : int or "auto"
-        The global batch; ``"auto"`` is 1/64 of the rows, at least 16 and at most 1024.
+        The global batch; ``"auto"`` is 1/64 of the rows, at most 1024 (for numbers at least 16).
     optimizer : Optimizer, optional
         Instead of `learning_rate`, `eta0`, `power_t` and `average`: for example ``Adam(0.01)``, with its own steps a batch.
 
@@ -246,17 +246,25 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         if self._columns is None:
             self._columns = Columns(self.n_features_in_)
 
+    def _weighed(self, y: Any, counts: Any) -> Any:
+        """Take in `class_weight` for labels that come so often; return what the rows of two classes are multiplied by."""
+        self._own_weights = None
+        if self.class_weight is None:
+            return None
+        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=counts)
+        if len(weights) == 2:
+            return weights
+        self._own_weights = tuple(weights.tolist())
+        return None
+
     def _learn_staged(self, rows: Any, epochs: int, init: Any, given: tuple[Any, Any, Any]) -> None:
         """Train on a staged collection; see `_learn`."""
         labels, factors = self.classes_, None
         counts, mass = rows.tally(labels)
-        if rows.weighted or self.class_weight is not None:
-            factors = np.ones(len(labels))
-            if self.class_weight is not None:
-                there = labels[counts > 0]
-                factors = compute_class_weight(
-                    self.class_weight, classes=labels, y=there, sample_weight=counts[counts > 0]
-                )
+        there = labels[counts > 0], counts[counts > 0]
+        of_classes = self._weighed(*there)
+        if rows.weighted or of_classes is not None:
+            factors = np.ones(len(labels)) if of_classes is None else of_classes
             factors = factors * (counts.sum() / refuse_no_weight(float(factors @ mass)))
         table, n_classes = coded(self.loss, np.arange(len(labels)), len(labels), np.dtype(rows.recipe.dtype))
         whole = rows.inputs(None if n_classes is None else np.arange(n_classes), labels, table, factors)
@@ -265,10 +273,8 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:
         """Train on checked data; ``init`` is where to start, or None to go on."""
         codes = np.searchsorted(self.classes_, y)
-        factors = None
-        if self.class_weight is not None:
-            factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[codes]
-        weights = weights_for(sample_weight, X, factors)
+        of_classes = self._weighed(y, None)
+        weights = weights_for(sample_weight, X, None if of_classes is None else of_classes[codes])
         target, n_classes = coded(self.loss, codes, len(self.classes_), X.dtype)
         whole = inputs_of(X, target, weights, n_classes)
         begin = self._begin(whole, init)

@@ -57,9 +57,8 @@ class Board:
         runs = controller.runs
         drawn = self._dress(runs)
         for index, trace in enumerate(self._traces):
-            if trace.look() or trace.fresh:
+            if not trace.complete and trace.look():
                 self._draw(index, trace)
-                trace.fresh = False
         self._frame(controller.target)
         _set(self.legend, _legend(runs, drawn))
         _set(self.words, self._sentence(controller))

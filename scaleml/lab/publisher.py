@@ -56,11 +56,11 @@ class Publisher:
             self._awake.wait()
             self._awake.clear()
             ended = self._ended.is_set()  # before the last repaint
-            begun = time.monotonic()
+            begun, used = time.monotonic(), time.thread_time()
             try:
                 if self._repaint():
                     self._awake.set()
             except Exception:
                 logger.exception("the lab could not repaint")
-            spent = time.monotonic() - begun
-            self._ended.wait(max(PERIOD - spent, spent / SHARE - spent))
+            spent, used = time.monotonic() - begun, time.thread_time() - used
+            self._ended.wait(max(PERIOD, used / SHARE) - spent)

@@ -38,8 +38,8 @@ class Trace:
         How the run stood at the last look.
     curve : Curve or None
         The loss as it was drawn last.
-    fresh : bool
-        Whether it has to be drawn even if there is nothing new.
+    complete : bool
+        Whether the run is over and all of it was seen.
     """
 
     def __init__(self, run: Any, window: float = 3.0) -> None:
@@ -52,15 +52,17 @@ class Trace:
         self._window = window
         self.now: Reading = self._gauge.read()
         self.curve: Curve | None = None
-        self.fresh = True
+        self.complete = False
+        self._fresh = True
 
     def look(self) -> bool:
         """Take in what is new; whether there was anything."""
         before = self.now.state
         self.now = self._gauge.read()
         rows, cursor = self.run.history.since(self._cursor)
-        changed = cursor > self._cursor or self.now.state != before
-        self._cursor = cursor
+        changed = cursor > self._cursor or self.now.state != before or self._fresh
+        self.complete = self.now.over and not changed
+        self._cursor, self._fresh = cursor, False
         if len(rows):
             self._thin.append_rows(rows)
             self._add(rows)

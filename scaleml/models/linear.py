@@ -8,7 +8,7 @@ from typing import Literal, final
 from scaleml.models.base import DTYPES, Model, Signature, check_task
 from scaleml.models.blocks import Block, Dense, Score
 from scaleml.models.checks import check_number, check_option
-from scaleml.models.losses import CLASSES, LOSSES, make_loss
+from scaleml.models.losses import CLASSES, LOSSES, OwnClass, Softmax, make_loss
 from scaleml.models.network import Network
 
 __all__ = ["LinearModel"]
@@ -41,6 +41,8 @@ class LinearModel(Model):
     multiclass : {"softmax", "ovr"}
         Of ``"log_loss"`` with three classes and more: one distribution over all, or one logistic loss a class, against
         the rest, as scikit-learn's ``SGDClassifier`` has it.
+    class_weight : tuple of float, optional
+        One against the rest: what each class weighs in its own problem, as there.
     dtype : {"float32", "float64"}
         Of the parameters and of all arithmetic.
 
@@ -82,6 +84,7 @@ class LinearModel(Model):
     epsilon: float = 0.1
     dtype: str = "float32"
     multiclass: Literal["softmax", "ovr"] = "softmax"
+    class_weight: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_option("loss", self.loss, LOSSES)
@@ -92,6 +95,9 @@ class LinearModel(Model):
         object.__setattr__(self, "epsilon", check_number("epsilon", self.epsilon, 0, open_low=self.loss == "huber"))
         check_option("dtype", self.dtype, DTYPES)
         check_option("multiclass", self.multiclass, ("softmax", "ovr"))
+        if self.class_weight is not None:
+            weights = tuple(check_number("class_weight", weight, 0) for weight in self.class_weight)
+            object.__setattr__(self, "class_weight", weights)
 
     @property
     def is_classifier(self) -> bool:
@@ -109,4 +115,11 @@ class LinearModel(Model):
         ratio = {"l2": 0.0, "l1": 1.0, "elasticnet": self.l1_ratio, None: 0.0}[self.penalty]
         alpha = 0.0 if self.penalty is None else self.alpha
         loss = make_loss(self.loss, signature.task, self.epsilon, self.multiclass)
+        if self.class_weight is not None:
+            if len(self.class_weight) != signature.n_outputs or isinstance(loss, Softmax):
+                raise ValueError(
+                    f"class_weight={self.class_weight} with {signature.n_outputs} outputs: must be one for each of three classes or "
+                    "more, and one against the rest; use multiclass='ovr', or weigh the rows with sample_weight."
+                )
+            loss = OwnClass(loss, self.class_weight)
         return Network((block,), loss, signature, self.dtype, alpha * ratio, alpha * (1 - ratio), init_factor=0.0)

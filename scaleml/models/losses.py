@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import final
 
+import numpy as np
+
 from scaleml.arrays import Array
 from scaleml.models.blocks import Workspace
 
@@ -69,17 +71,17 @@ class Loss(ABC):
 
 @final
 class BinaryLog(Loss):
-    """``log(1 + exp(-m))`` with margin ``m = (2 y - 1) score``, for y of 0 and 1.
+    """``log(1 + exp(-m))`` with margin ``m = (2 y - 1) score``, for y of 0 and 1, one or several a row.
 
     All by ``t = tanh(m / 2)``, which cannot overflow: the slope by the margin is ``(t - 1) / 2``, and the loss is
     ``max(-m, 0) - log((1 + |t|) / 2)``.
     """
 
     def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
-        """Return losses (n,) and slopes (n,); see `Loss.evaluate`."""
-        xp, n = work.xp, len(scores)
-        sign = work.rows("sign", n)
-        half = work.rows("half", n)
+        """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
+        xp = work.xp
+        sign = work.rows("sign", *scores.shape)
+        half = work.rows("half", *scores.shape)
         xp.subtract(y, 0.5, out=sign)  # +-1/2
         scores *= sign  # m / 2
         xp.tanh(scores, out=half)
@@ -132,6 +134,36 @@ class Hinge(Loss):
         xp.maximum(scores, 0, out=scores)
         sign *= xp.greater(scores, 0, out=work.rows("mask", *scores.shape, dtype=bool))
         return scores, sign
+
+
+@final
+class OwnClass(Loss):
+    """A loss of one class against the rest, where each class weighs more, or less, in its own problem.
+
+    Parameters
+    ----------
+    loss : Loss
+        Its losses have the scores' shape, (n, K).
+    weights : tuple of float
+        K of them.
+    """
+
+    def __init__(self, loss: Loss, weights: tuple[float, ...]) -> None:
+        self.loss, self.weights = loss, np.asarray(weights)
+
+    def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
+        """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
+        losses, slopes = self.loss.evaluate(scores, y, work)
+        weights = work.xp.asarray(self.weights, slopes.dtype)
+        if y.ndim == 1:  # class codes
+            own = work.row_numbers(len(y)), y
+            factors = weights[y]
+        else:  # 1 and -1
+            own = y > 0
+            factors = work.xp.broadcast_to(weights, y.shape)[own]
+        losses[own] *= factors
+        slopes[own] *= factors
+        return losses, slopes
 
 
 @final
@@ -210,7 +242,7 @@ class SquaredEpsilonInsensitive(Loss):
 
 def make_loss(name: str, task: str, epsilon: float = 0.1, multiclass: str = "softmax") -> Loss:
     """Return the loss of this name for this task."""
-    if name == "log_loss" and task == "binary":
+    if name == "binary_log_loss" or (name == "log_loss" and task == "binary"):
         return BinaryLog()
     if name == "log_loss" and multiclass == "softmax":
         return Softmax()

@@ -19,7 +19,7 @@ __all__ = ["MLP"]
 @final
 @dataclass(frozen=True)
 class MLP(Model):
-    """A multi-layer perceptron, for classes (logistic or softmax outputs) or for one or more numbers.
+    """A multi-layer perceptron, for classes (logistic or softmax outputs), for several labels a row, or for numbers.
 
     The objective is ``mean of the loss + alpha * |weights|_2^2 / 2``; biases are not penalised.
 
@@ -29,8 +29,9 @@ class MLP(Model):
         Units of each hidden layer; ``()`` for none.
     activation : {"relu", "tanh", "logistic", "identity"}
         Of the hidden layers.
-    loss : {"log_loss", "squared_error"}
-        The first for classes, the second, ``(score - y)^2 / 2`` summed over the targets, for numbers.
+    loss : {"log_loss", "squared_error", "binary_log_loss"}
+        The first for classes, the second, ``(score - y)^2 / 2`` summed over the targets, for numbers; the third for targets that
+        are each 0 or 1.
     alpha : float
         Strength of the L2 penalty, at least 0. scikit-learn's MLP divides its ``alpha`` by the number of rows.
     dtype : {"float32", "float64"}
@@ -58,7 +59,7 @@ class MLP(Model):
 
     hidden_layer_sizes: tuple[int, ...] = (100,)
     activation: Literal["relu", "tanh", "logistic", "identity"] = "relu"
-    loss: Literal["log_loss", "squared_error"] = "log_loss"
+    loss: Literal["log_loss", "squared_error", "binary_log_loss"] = "log_loss"
     alpha: float = 1e-4
     dtype: str = "float32"
 
@@ -73,7 +74,7 @@ class MLP(Model):
         checked = tuple(check_integer("hidden_layer_sizes", size, 1) for size in sizes)
         object.__setattr__(self, "hidden_layer_sizes", checked)
         check_option("activation", self.activation, ACTIVATIONS)
-        check_option("loss", self.loss, ("log_loss", "squared_error"))
+        check_option("loss", self.loss, ("log_loss", "squared_error", "binary_log_loss"))
         object.__setattr__(self, "alpha", check_number("alpha", self.alpha, 0))
         check_option("dtype", self.dtype, DTYPES)
 

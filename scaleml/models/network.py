@@ -10,9 +10,9 @@ import numpy as np
 
 from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
-from scaleml.models.blocks import Block, Dense, Score, Workspace
-from scaleml.models.losses import BinaryLog, Loss, Softmax
-from scaleml.models.margins import LogMargin
+from scaleml.models.blocks import Block, Workspace
+from scaleml.models.losses import BinaryLog, Loss
+from scaleml.models.probabilities import probabilities
 
 __all__ = ["Network"]
 
@@ -71,6 +71,9 @@ class Network:
         self.size = blocks[-1].stop
         self._parts = tuple((block, slice(block.start, block.stop)) for block in blocks)
         self._init_factor = init_factor
+        self._labels = signature.task == "regression" and isinstance(
+            loss, BinaryLog
+        )  # targets of 0 and 1, several a row
         self._work: dict[type, Workspace] = {}
 
     def __repr__(self) -> str:
@@ -148,16 +151,11 @@ class Network:
         Examples
         --------
         >>> from scaleml.models import LinearModel, Signature
-        >>> LinearModel().build(Signature(1000)).narrowed(3).size
-        4
+        >>> LinearModel().build(Signature(1000)).narrowed(3).blocks
+        (Score(0, 0, 3, True),)
         """
-        (block,) = self.blocks
-        bias = block.stop > block.n_weights
-        if isinstance(block, Score):
-            narrow: Block = Score(0, 0, columns, bias)
-        else:
-            narrow = Dense(0, 0, columns, block.out_features, "identity", bias)
-        network = Network((narrow,), self.loss, self.signature, self.dtype.name, self.l1, self.l2, init_factor=0.0)
+        part = (self.blocks[0].narrowed(columns),)
+        network = Network(part, self.loss, self.signature, self.dtype.name, self.l1, self.l2, init_factor=0.0)
         network._work = self._work
         return network
 
@@ -204,35 +202,18 @@ class Network:
         return x
 
     def predict(self, w: Array, x: Array) -> Array:
-        """Return class codes, int32 of shape (n,), or values of shape (n,) or (n, n_targets)."""
+        """Return class codes, int32 of shape (n,), values of shape (n,) or (n, n_targets), or labels, int32 of that shape."""
         return self._decide(self.scores(w, x))
 
     def predict_proba(self, w: Array, x: Array) -> Array:
-        """Return the probabilities of the classes, of shape (n, K), for `w` (P,) and `x` (n, n_features).
+        """Return the probabilities of the classes, or of each label, of shape (n, K), for `w` (P,) and `x` (n, n_features).
 
         Raises
         ------
         ValueError
             The loss is not ``"log_loss"``.
         """
-        scores = self.scores(w, x)
-        xp = namespace(scores)
-        if isinstance(self.loss, BinaryLog):
-            scores *= 0.5
-            second = 0.5 * xp.tanh(scores) + 0.5
-            return xp.stack([1 - second, second], axis=1)
-        if isinstance(self.loss, Softmax):
-            scores -= scores.max(axis=1, keepdims=True)
-            xp.exp(scores, out=scores)
-            scores /= scores.sum(axis=1, keepdims=True)
-            return scores
-        if isinstance(self.loss, LogMargin):
-            scores *= 0.5
-            each = 0.5 * xp.tanh(scores) + 0.5
-            each /= each.sum(axis=1, keepdims=True)
-            return each
-        name = type(self.loss).__name__
-        raise ValueError(f"the loss {name} gives scores, not probabilities: only 'log_loss' does; train with it.")
+        return probabilities(self.loss, self.scores(w, x), several_labels=self._labels)
 
     def statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None = None) -> np.ndarray:
         """Return sums that add over parts of the data and that `summarise` turns into loss and score.
@@ -260,7 +241,11 @@ class Network:
     @property
     def n_statistics(self) -> int:
         """Length of what `statistics` returns."""
-        return 2 + 3 * self.signature.n_outputs if self.signature.task == "regression" else 3
+        return 2 + 3 * self.signature.n_outputs if self._is_real else 3
+
+    @property
+    def _is_real(self) -> bool:
+        return self.signature.task == "regression" and not self._labels
 
     def summarise(self, stats: np.ndarray) -> tuple[float, float]:
         """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared.
@@ -273,7 +258,7 @@ class Network:
         loss, weight = float(stats[0]), float(stats[1])
         if not weight:
             return math.nan, math.nan
-        if self.signature.task != "regression":
+        if not self._is_real:
             return loss / weight, float(stats[2]) / weight
         residuals, y, y_squared = stats[2:].reshape(3, -1)
         spread = y_squared - y * y / weight
@@ -294,7 +279,7 @@ class Network:
         check_data(self.signature, self.dtype, x, y, sample_weight)
 
     def _decide(self, scores: Array) -> Array:
-        if self.signature.task == "binary":
+        if self.signature.task == "binary" or self._labels:
             return (scores > 0).astype(np.int32)
         if self.signature.task == "multiclass":
             return scores.argmax(axis=1).astype(np.int32)
@@ -304,11 +289,12 @@ class Network:
         scores = self.scores(w, x)
         work = Workspace(namespace(scores), self.dtype)
         weight = work.xp.ones(len(scores)) if sample_weight is None else sample_weight.astype(np.float64)
-        if self.signature.task == "regression":
+        if self._is_real:
             target = y.astype(np.float64)
             squares = ((target - scores) ** 2, target, target**2)
             rest = [float(value) for values in squares for value in (weight @ values).reshape(-1)]
         else:
-            rest = [float(weight @ (self._decide(scores) == y).astype(np.float64))]
+            right = self._decide(scores) == y
+            rest = [float(weight @ (right.all(axis=1) if right.ndim > 1 else right).astype(np.float64))]
         losses, _ = self.loss.evaluate(scores, y, work)
         return np.array([float((weight @ losses).sum()), float(weight.sum()), *rest])

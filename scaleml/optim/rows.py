@@ -16,6 +16,8 @@ _DECAY: Final = 0.1
 """By what part of itself the bound on a step tightens each epoch: the noise of large steps dies out."""
 _ENOUGH: Final = 16
 """Rows from which on columns are seen from their means."""
+_COMPARABLE: Final = 100.0
+"""Second moments that differ by no more than this are of columns in the same units."""
 _BATCHES: Final = 4
 _POWERS: Final = 8
 
@@ -200,6 +202,10 @@ class RowSteps:
         """
         random = np.random.default_rng(seed)
         centre, moments = columns.seen_from(intercept, np.dtype(rest.get("dtype", "float32")))
+        if epoch < len(moments) and not is_sparse(x) and moments.max() <= _COMPARABLE * moments.min():
+            # Fewer rows than columns: many solutions fit, and the steps decide which. As in scikit-learn, all columns step
+            # alike then, so that those of larger values count for more.
+            moments = np.full_like(moments, moments.mean())
         parts = [np.sort(random.choice(x.shape[0], min(batch, x.shape[0]), replace=False)) for _ in range(_BATCHES)]
         batches = [x[part] for part in parts]
         factor = 1.0

@@ -49,10 +49,14 @@ class LocalSGD(Strategy):
 
     Notes
     -----
-    One-shot averaging is right for a convex objective: all ranks then come near the one optimum, and their mean is
-    nearer than each. On an MLP it fails. Its hidden units can be permuted without a change of the function, and its
-    objective has many optima: ranks that part early end in different ones, and what lies between two optima
-    is none. Their mean may be as bad as the start, which is why local methods average early and often.
+    One-shot averaging is right for a convex objective: all ranks come near the one optimum, and their mean is nearer
+    than each. On an MLP it is not. Hidden units can be permuted without a change of the function, and there are many optima:
+    the longer ranks go apart the more they go to different ones, and what lies between two optima is none. From one
+    start and for a few epochs the mean still is of use (on the digits, three ranks, 16 epochs: a held-out loss of 0.153 instead of 0.131);
+    in the end it may be as bad as the start. So local methods average early and often.
+
+    DiLoCo's outer optimizer moves on by 0.7 / (1 - 0.9) = 7 times what the ranks moved by: where plain averaging does well at
+    a learning rate, give it a smaller one.
 
     Without averages in between, ranks come together at the end of each epoch alone: there, commands take effect. Held-out
     evaluations look at the mean of all ranks, which go on from where they are.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scaleml.telemetry.history import History
 
 MOST_BARS = 24
+MOST_LINES, MOST_NAMES = 60, 6
 
 
 def runs_figure(runs: Sequence[Any], target: float | None = None, dark: bool = False) -> Figure:
@@ -54,6 +55,8 @@ def runs_figure(runs: Sequence[Any], target: float | None = None, dark: bool = F
     drawn = strokes([bool(run.is_serial) for run in runs])
     curves = [loss_curve(run.history) for run in runs]
     _losses(by_time, by_samples, curves, drawn, target, theme)
+    if len(runs) == 1:  # the throughput below says what they are
+        _changes(by_time, runs[0].history.marks, theme)
     _ledger(figure.add_subplot(grid[1, 0]), bars, theme)
     _throughput(figure.add_subplot(grid[1, 1]), runs, drawn, theme)
     _parts_legend(figure, theme)
@@ -269,19 +272,16 @@ def _parts_legend(figure: Figure, theme: Theme) -> None:
 
 
 def _throughput(axes: Axes, runs: Sequence[Any], drawn: Sequence[Stroke], theme: Theme) -> None:
-    marks: list[tuple[float, str]] = []
     fastest = 0.0
     for run, stroke in zip(runs, drawn, strict=True):
         time, rate = throughput_curve(run.history)
         axes.plot(time, rate, color=stroke.color, dashes=stroke.dashes or (1, 0), lw=1.6)
         fastest = max(fastest, float(rate.max(initial=0.0)))
-        marks += list(run.history.marks)
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.12 * fastest or 1.0)
     _style(axes, "Throughput", "training time (s)", "rows a second", theme)
     axes.yaxis.set_major_formatter(_ticks())
-    for when, text in marks[:6] if len(runs) == 1 else []:
-        axes.axvline(when, color=theme.ink, lw=0.8, ls=(0, (2, 3)))
+    for when, text in _changes(axes, runs[0].history.marks, theme) if len(runs) == 1 else []:
         axes.annotate(
             shorten(text, 30),
             (when, 0.02),
@@ -292,6 +292,13 @@ def _throughput(axes: Axes, runs: Sequence[Any], drawn: Sequence[Stroke], theme:
             fontsize=7.5,
             color=theme.ink,
         )
+
+
+def _changes(axes: Axes, marks: Sequence[tuple[float, str]], theme: Theme) -> Sequence[tuple[float, str]]:
+    """Draw a line where something changed in mid-run; return those of the changes that there is room to name."""
+    for when, _ in marks[:MOST_LINES]:
+        axes.axvline(when, color=theme.ink, lw=0.8, ls=(0, (2, 3)))
+    return marks[:MOST_NAMES]
 
 
 def title(run: Any) -> str:

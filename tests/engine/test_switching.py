@@ -19,7 +19,7 @@ from scaleml.compression import Int8, TopK
 from scaleml.engine.commands import Command, describe, rebuild
 from scaleml.faults import Crash, Slow
 from scaleml.optim import SGD, AdaGrad, Adam
-from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
 
 RANKS, LONG = 3, 100_000
 SOME = 40  # steps of a segment, at least
@@ -161,6 +161,31 @@ def test_there_and_back_on_workers(cluster):
     assert losses[-1] < 0.8 * losses[0]
     assert "from step" in run.summary()
     watch.nothing_left()
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Gossip(), Gossip(asynchronous=True), Hogwild(), ParameterServer("bsp"), ParameterServer("ssp", staleness=2),
+        ParameterServer(compression=TopK(0.5)), LocalSGD(4, outer=SGD(0.7, momentum=0.9, nesterov=True)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_between_any_two_the_run_goes_on_from_where_it_was(cluster, strategy):
+    epochs, rows = 60, 490
+    run = started(strategy, epochs=epochs, validation=0.2, faults=[Slow(0, 5)], optimizer=SGD(0.05))
+    told = [AllReduce(), strategy, AllReduce()]
+    for following in told:
+        run.update(strategy=following)
+        assert run.state == "running", run.error
+    run.wait(60)
+    assert run.state == "finished"
+    assert [text for _, text in run.history.marks][1:] == [f"strategy={following!r}" for following in told]
+    losses, samples = run.history.evaluations["loss"], run.history.evaluations["samples"]
+    assert losses[-1] < 0.8 * losses[0]
+    assert losses.max() <= 1.05 * losses[0], "somewhere it began anew, or worse"
+    assert (np.diff(samples) >= 0).all()
+    assert abs(samples[-1] - epochs * rows) <= SHARDS, "rows were lost, or taken twice"
 
 
 def test_a_run_ends_where_it_would_have(cluster):

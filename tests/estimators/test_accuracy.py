@@ -31,9 +31,17 @@ def hashed_text():
     return HashingVectorizer(n_features=2**18).transform(texts), labels
 
 
+MADE = {
+    "wide": {"n_samples": 400, "n_features": 500, "n_informative": 10, "n_classes": 3},
+    "rare": {"n_samples": 3000, "n_informative": 10, "n_classes": 3, "weights": [0.9, 0.07], "flip_y": 0.01},
+}
+
+
 def load(name):
     if name == "text":
         return hashed_text()
+    if name in MADE:
+        return datasets.make_classification(**MADE[name], random_state=1)
     name, _, scaling = name.partition("-")
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     if scaling:
@@ -97,6 +105,35 @@ def test_settings_of_the_sgd_classifier(settings):
     assert ours > theirs - TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("iris-standard", {"loss": "log_loss"}),  # a hundred rows
+        ("wide", {"loss": "log_loss"}),  # fewer rows than columns, of which the larger ones matter
+        ("rare", {"class_weight": "balanced"}),
+        ("rare", {"class_weight": {2: 5.0}, "loss": "log_loss"}),
+        ("rare", {"class_weight": "balanced", "loss": "huber", "learning_rate": "invscaling", "eta0": 0.1}),
+    ],
+    ids=str,
+)
+def test_sgd_classifier_on_other_shapes(name, settings):
+    theirs, ours = scores("SGDClassifier", name, 6 if "iris" in name else 2, **settings)
+    assert ours > theirs - TOLERANCE
+
+
+def test_a_class_weighs_in_its_own_problem_as_in_scikit_learn():
+    X, y = load("rare")
+    weights, alpha = {0: 1.0, 1: 20.0, 2: 3.0}, 0.01
+    clf = scaleml.linear_model.SGDClassifier(
+        "log_loss", class_weight=weights, alpha=alpha, max_iter=300, tol=1e-6, random_state=0
+    ).fit(X, y)
+    for label, weight in weights.items():  # one class against the rest, whose rows weigh 1
+        exact = linear_model.LogisticRegression(C=1 / (alpha * len(y)), tol=1e-8, max_iter=1000)
+        exact.fit(X, y == label, sample_weight=np.where(y == label, weight, 1.0))
+        assert_allclose(clf.coef_[label], exact.coef_[0], atol=0.05)
+        assert_allclose(clf.intercept_[label], exact.intercept_[0], atol=0.1)
+
+
 @pytest.mark.parametrize("name", ["diabetes", "diabetes-standard"])
 @pytest.mark.parametrize(
     "settings",
@@ -134,6 +171,26 @@ def test_mlp_classifier_on_hashed_text():
 def test_mlp_regressor(name):
     theirs, ours = scores("MLPRegressor", name, 1, hidden_layer_sizes=(30,), learning_rate_init=0.01, max_iter=150)
     assert ours > theirs - TOLERANCE
+
+
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True, "learning_rate_init": 0.01}], ids=str)
+def test_several_labels_a_row_are_those_of_scikit_learn(settings):
+    X, y = datasets.make_multilabel_classification(600, 12, n_classes=4, random_state=2)
+    settings = {
+        "hidden_layer_sizes": (15,),
+        "max_iter": 40,
+        "batch_size": 540 if settings else 300,
+        "random_state": 5,
+    } | settings
+    theirs = neural_network.MLPClassifier(**settings).fit(X, y)
+    ours = scaleml.neural_network.MLPClassifier(**settings).fit(X, y)
+    assert ours.out_activation_ == theirs.out_activation_ == "logistic"
+    assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-3)
+    assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-3)
+    assert (ours.predict(X) == theirs.predict(X)).mean() > 0.999
+    assert ours.score(X, y) == pytest.approx(theirs.score(X, y), abs=0.01)
+    if settings.get("early_stopping"):
+        assert_allclose(ours.validation_scores_, theirs.validation_scores_, atol=0.02)
 
 
 @pytest.mark.parametrize(

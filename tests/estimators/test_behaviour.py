@@ -175,10 +175,10 @@ def test_what_is_not_there_is_an_error_that_says_so(estimator, message):
         estimator.fit([[0.0], [1.0], [2.0]], [0, 1, 0])
 
 
-def test_several_labels_a_row_are_refused(classes):
-    X, _ = classes
-    with pytest.raises(ValueError, match="several labels"):
-        MLPClassifier().fit(X, np.eye(2, dtype=int)[np.zeros(len(X), int)])
+def test_several_classes_a_row_are_refused(classes):
+    X, y = classes
+    with pytest.raises(ValueError, match="several classes a row"):
+        MLPClassifier().fit(X, np.column_stack([y, y]))
 
 
 def test_an_optimizer_replaces_the_schedule(classes):

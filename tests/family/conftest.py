@@ -1,5 +1,21 @@
 """The engine's fixtures: real worker processes, ranks on threads, dense and sparse data."""
 
-from engine.conftest import cluster, one_blas_thread, storage, train
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from engine import harness
+from engine.conftest import cluster, one_blas_thread, storage
 
 __all__ = ["cluster", "one_blas_thread", "storage", "train"]
+
+
+@pytest.fixture(params=["threads", "workers"])
+def train(request: pytest.FixtureRequest) -> Callable[..., harness.Result]:
+    """Train on threads of this process, on Dask workers."""
+    if request.param == "workers":
+        request.getfixturevalue("cluster")
+        return harness.on_workers
+    return harness.on_threads

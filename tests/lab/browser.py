@@ -15,7 +15,9 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import scaleml
 
 FLAGS = (
     "--no-sandbox",
@@ -38,10 +40,15 @@ class Jupyter:
     browser: Any
     server: Any
 
-    def kernels(self) -> list[dict[str, Any]]:
-        """The kernels that live."""
-        with urllib.request.urlopen(f"{self.url}/api/kernels", timeout=30) as answer:
-            return list(json.load(answer))
+    def restart(self) -> None:
+        """Restart the kernels, as the menu does."""
+        for kernel in self._ask("kernels"):
+            self._ask(f"kernels/{kernel['id']}/restart", "POST")
+
+    def _ask(self, what: str, method: str = "GET") -> Any:
+        call = urllib.request.Request(f"{self.url}/api/{what}", method=method)
+        with urllib.request.urlopen(call, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
 
     @contextlib.contextmanager
     def notebook(
@@ -61,15 +68,20 @@ class Jupyter:
             raise
         finally:
             page.close()
-            for kernel in self.kernels():
-                call = urllib.request.Request(f"{self.url}/api/kernels/{kernel['id']}", method="DELETE")
+            for session in self._ask("sessions"):
                 with contextlib.suppress(OSError):
-                    urllib.request.urlopen(call, timeout=30).close()
+                    self._ask(f"sessions/{session['id']}", "DELETE")
 
 
 @dataclass
 class Notebook:
     """An open notebook."""
+
+    NOISE: ClassVar = (
+        "favicon",
+        "404",
+        "debugger state",
+    )  # JupyterLab's own: what it misses, and what a reload interrupts
 
     page: Any
     jupyter: Jupyter
@@ -78,7 +90,7 @@ class Notebook:
 
     def heard(self, message: Any) -> None:
         """Keep what the browser's console calls an error."""
-        if message.type == "error" and "favicon" not in message.text and "404" not in message.text:
+        if message.type == "error" and not any(noise in message.text for noise in self.NOISE):
             self.errors.append(message.text)
 
     def open(self, query: str = "") -> None:
@@ -108,15 +120,26 @@ class Notebook:
     def _last_prompt(self) -> str:
         return str(self.page.locator(".jp-CodeCell .jp-InputPrompt").last.inner_text())
 
-    def wait(self, text: str) -> None:
-        """Wait until a text is visible in some output."""
-        self.page.locator(".jp-OutputArea-output, .jp-RenderedHTMLCommon").get_by_text(re.compile(text)).first.wait_for(
-            timeout=SLOW
-        )
+    def wait(self, text: str) -> Any:
+        """Wait until a text is visible in some output, and return where."""
+        outputs = self.page.locator(".jp-OutputArea-output")
+        found = outputs.get_by_text(re.compile(text)).first
+        found.wait_for(timeout=SLOW)
+        return found
 
     def press(self, text: str) -> None:
         """Click the button of that name."""
         self.page.locator(f'button.widget-button:has-text("{text}"):not([disabled])').first.click(timeout=SLOW)
+
+    def save(self) -> None:
+        """Save the notebook, as Ctrl-S does."""
+        self.page.locator(".jp-Notebook").first.click(position={"x": 5, "y": 5})
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=SLOW)
+
+    def saved(self) -> Any:
+        """Return what the file holds."""
+        return json.loads((self.jupyter.folder / self.address.rpartition("/")[2]).read_text())
 
     def picture(self, path: Path) -> None:
         """Save what is seen."""
@@ -152,7 +175,9 @@ def jupyter(folder: Path, python: str = sys.executable, theme: str = "JupyterLab
         port = free.getsockname()[1]
     settings = folder / ".jupyter-home"
     _save_settings(settings / "settings" / "@jupyterlab" / "apputils-extension", theme)
+    package = str(Path(scaleml.__file__).parents[1])
     environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "JUPYTER_CONFIG_DIR": str(settings / "config"),
         "JUPYTER_DATA_DIR": str(settings / "data"),
         "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),

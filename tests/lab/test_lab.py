@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from html import unescape
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -138,3 +141,20 @@ def test_what_is_saved_needs_no_kernel(lab):
 def test_half_the_data_is_refused():
     with pytest.raises(ValueError, match="y was given without X"):
         scaleml.Lab(y=[1, 2])
+
+
+def test_without_jupyter_the_package_works_and_the_lab_says_what_to_install():
+    code = """
+        import sys
+        sys.modules["ipywidgets"] = sys.modules["bqplot"] = None
+        import scaleml
+        print(scaleml.AllReduce())
+        try:
+            scaleml.Lab()
+        except ImportError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("AllReduce()")
+    assert 'pip install "scaleml[lab]"' in done.stdout

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from scaleml.engine.evaluation import restore, state_of
 from scaleml.engine.servers.clocks import Clocks
 from scaleml.engine.servers.coded import CodedForm
 from scaleml.engine.servers.orders import Orders
@@ -183,9 +184,8 @@ class Clients:
 
         One that may not go on, but is wanted for an evaluation, is called to it, and will ask again.
         """
-        for source in self._copies:
-            self._group.send(self._values(w, None), source, tag=WHOLE)
-        self._copies.clear()
+        if self._copies:
+            self._send_copies(w)
         if ahead > 0 or self.clocks.level:
             self.rows += self._coming
             self._coming = 0.0
@@ -199,6 +199,16 @@ class Clients:
                 self._send(source, w, over, hold=False)
             elif self._due > self._told[source]:
                 self._send(source, w, over, hold=True)
+
+    def _send_copies(self, w: Any) -> None:
+        """Send all parameters, for an evaluation: outside the clock and the ledger, as evaluations are."""
+        begin, meter = clock(), self._group.meter
+        saved = state_of(meter)
+        for source in self._copies:
+            self._group.send(self._values(w, None), source, tag=WHOLE)
+        self._copies.clear()
+        restore(meter, saved)
+        self._recorder.exclude(clock() - begin)
 
     def _send(self, source: int, w: Any, over: bool, hold: bool) -> None:
         begin = clock()
