@@ -170,10 +170,13 @@ class Linear(Trained):
     def _laid_out(
         self: Any, inputs: Inputs, held_out: Inputs | None, begin: Start | None
     ) -> tuple[Layout, Inputs, Inputs | None]:
-        """Leave out the empty columns of hashed text: their coefficients stay 0, and most of 2**18 are empty."""
+        """Leave out the empty columns of hashed text: their coefficients stay 0, and most of 2**18 are empty.
+
+        Not where `partial_fit` may see them filled later.
+        """
         features = int(inputs.x.shape[1])
         used = None
-        if begin is None and arrays.is_sparse(inputs.x):
+        if begin is None and self._columns is None and arrays.is_sparse(inputs.x):
             filled = np.bincount(inputs.x.indices, minlength=features) > 0
             if 2 * int(filled.sum()) < features:
                 used = np.flatnonzero(filled)

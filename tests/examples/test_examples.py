@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,13 +17,7 @@ OURS = re.compile(r"^from sklearn\.(linear_model|neural_network) import ([\w, ]+
 TOLERANCE = 0.01
 
 
-def cases() -> list[Any]:
-    """Every program; one of them shows an error that is known."""
-    wide = pytest.mark.xfail(raises=ValueError, reason="partial_fit of a CSR matrix with mostly empty columns")
-    return [pytest.param(p, id=p.stem, marks=[wide] if p.stem == "documents_by_parts" else []) for p in PROGRAMS]
-
-
-@pytest.mark.parametrize("program", cases())
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
 def test_a_program_scores_as_well_with_the_import_swapped(program: Path, tmp_path: Path) -> None:
     swapped = tmp_path / program.name
     text, imports = OURS.subn(r"from scaleml.\1 import \2", program.read_text())
