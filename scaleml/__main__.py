@@ -13,7 +13,7 @@ import click
 
 import scaleml
 
-_SETTINGS = ("Serial", "AllReduce", "ParameterServer", "LocalSGD")
+_SETTINGS = ("Serial", "AllReduce", "ParameterServer", "Hogwild", "LocalSGD", "Gossip")
 _DEFAULT = "Serial(), AllReduce(), ParameterServer('async'), LocalSGD(8)"
 
 
@@ -145,7 +145,7 @@ def _compare(
     console: Any,
 ) -> Any:
     from scaleml import datasets
-    from scaleml.engine.cluster import embedded_size
+    from scaleml.engine.clusters.cluster import embedded_size
     from scaleml.telemetry.terminal import LiveRuns
 
     dataset = datasets.load(part.data, target=column, seed=seed)

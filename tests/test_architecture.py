@@ -74,7 +74,7 @@ WITHOUT: dict[str, frozenset[str]] = {
 }
 # What a rank must not load: sklearn alone takes longer than a whole recovery may.
 TOO_HEAVY = ("sklearn", "pandas", "dask.array", "dask.dataframe", "matplotlib", "rich", "ipywidgets", "bqplot")
-OF_A_RANK = ("engine.rank", "strategies", "models", "optim", "comm", "compression", "faults")
+OF_A_RANK = ("engine.ranks.rank", "strategies", "models", "optim", "comm", "compression", "faults")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from scaleml.compression.exchange import sum_whole
 
 CHUNK: Final = 1024
 """Items with the same two magnitudes; a multiple of 8."""
-ROWS: Final = 32  # chunks at a time: they stay in the cache
+ROWS: Final = (
+    16  # chunks at a time: 64 KB stay in the cache, and are not mapped anew each time under Dask's allocator settings
+)
 
 
 @final

@@ -12,15 +12,15 @@ from typing import Any, Final, final
 
 from distributed import Client
 
-from scaleml.engine import calls
-from scaleml.engine.cluster import check_client, find_client
-from scaleml.engine.dataplane import Data
+from scaleml.engine.clusters import calls
+from scaleml.engine.clusters.cluster import check_client, find_client
+from scaleml.engine.clusters.hosts import facts_of
+from scaleml.engine.clusters.placement import check_workers
+from scaleml.engine.clusters.seceding import seceded
 from scaleml.engine.errors import RunFailed, StartFailed
-from scaleml.engine.hosts import facts_of
-from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
-from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
+from scaleml.engine.supply.dataplane import Data
 from scaleml.engine.train import finder, launch, prepare
 from scaleml.faults import Fault
 from scaleml.models import Model

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from distributed import Client, Future
 
-from scaleml.engine import calls, config, inbox, starting
+from scaleml.engine import config, starting
+from scaleml.engine.clusters import calls, inbox
+from scaleml.engine.clusters.placement import Placement
 from scaleml.engine.commands import Command
 from scaleml.engine.errors import StartFailed
 from scaleml.engine.events import (
@@ -25,19 +27,18 @@ from scaleml.engine.events import (
     GivenUp,
     Instruction,
     Left,
-    Silent,
     Stalled,
     Succeed,
     Tick,
     WorkerLost,
     event_of,
 )
-from scaleml.engine.lobby import deliver, end_ranks, peek
-from scaleml.engine.placement import Placement
-from scaleml.engine.placing import PlacedData
+from scaleml.engine.heartbeat import silent_rank
+from scaleml.engine.ranks.lobby import deliver, end_ranks, peek
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.engine.succession import successor
 from scaleml.engine.supervisor import Supervisor
+from scaleml.engine.supply.placing import PlacedData
 from scaleml.strategies import Strategy
 
 TICK: Final = 0.1
@@ -237,19 +238,10 @@ class Driver:
             calls.tell_workers(self.client, CALL, end_ranks, self.run, reason, workers=living)
 
     def _check_heartbeat(self, stall: Stalled) -> None:
-        addresses, ended = self.placement.addresses, self._supervisor.ended
-        # A server waits for anybody (peer -1): then it may be any of the others.
-        suspects = [stall.peer] if stall.peer >= 0 else [r for r in range(len(addresses)) if r not in ended]
         with contextlib.suppress(Exception):
-            workers, limit = calls.identity(self.client, CALL), config.seconds("comm.timeout")
-            # All stamped by the scheduler: the worker heard last is its "now", whatever this machine's clock says.
-            newest = max((facts["last_seen"] for facts in workers.values()), default=0.0)
-            for rank in suspects:
-                facts = workers.get(addresses[rank])
-                silent = newest - facts["last_seen"] if facts else limit + 1
-                if silent > limit and rank != stall.rank:
-                    self._events.put(Silent(rank, stall, silent))
-                    return
+            silent = silent_rank(self.client, self.placement.addresses, self._supervisor.ended, stall)
+            if silent is not None:
+                self._events.put(silent)
 
     def _why_client_lost(self) -> str:
         scheduler = self.client.scheduler.address if self.client.scheduler else "unknown"

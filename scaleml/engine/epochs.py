@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.engine.worker_loop import WorkerLoop
+from scaleml.engine.ranks.worker_loop import WorkerLoop
 
 
 @dataclass(frozen=True)

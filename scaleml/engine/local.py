@@ -14,8 +14,8 @@ from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Arrays, Batches
 from scaleml.engine.commands import Mailbox
 from scaleml.engine.epochs import OnEpoch, tell
+from scaleml.engine.ranks.worker_loop import WorkerLoop
 from scaleml.engine.spec import Outcome, Plan
-from scaleml.engine.worker_loop import WorkerLoop
 from scaleml.telemetry.recorder import Recorder
 
 _IN_ORDER: Final = 1 << 26

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from distributed import Client
 
-from scaleml.engine.hosts import facts_of
-from scaleml.engine.lobby import host_facts
-from scaleml.engine.placement import Placement
+from scaleml.engine.clusters.hosts import facts_of
+from scaleml.engine.clusters.placement import Placement
+from scaleml.engine.ranks.lobby import host_facts
 from scaleml.faults import Fault, Kill
 from scaleml.strategies import Layout
 

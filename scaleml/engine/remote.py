@@ -7,16 +7,16 @@ from functools import partial
 from typing import Any, Final
 
 from scaleml.data.inputs import Inputs
-from scaleml.engine.cluster import check_client, find_client
-from scaleml.engine.collection import StagedInputs
-from scaleml.engine.dataplane import Data
+from scaleml.engine.clusters.cluster import check_client, find_client
+from scaleml.engine.clusters.placement import check_workers
+from scaleml.engine.clusters.seceding import seceded
 from scaleml.engine.epochs import Epoch, Watch, tell_all
 from scaleml.engine.errors import RunFailed
-from scaleml.engine.placement import check_workers
 from scaleml.engine.run import Run
-from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.spec import Outcome
+from scaleml.engine.supply.collection import StagedInputs
+from scaleml.engine.supply.dataplane import Data
 from scaleml.engine.train import launch
 from scaleml.models import Model
 

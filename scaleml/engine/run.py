@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any, final
 
 from scaleml import strategies
+from scaleml.engine.clusters.seceding import seceded
 from scaleml.engine.commands import Command, describe
 from scaleml.engine.driver import Driver
 from scaleml.engine.errors import RunFailed
 from scaleml.engine.permission import check_faults, check_victims
-from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import live_settings
 from scaleml.engine.spec import Outcome
 from scaleml.engine.succession import same_ranks

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from distributed import Client, Future
 
-from scaleml.engine import calls, config
+from scaleml.engine import config
+from scaleml.engine.clusters import calls
+from scaleml.engine.clusters.placement import Placement
 from scaleml.engine.errors import StartFailed
-from scaleml.engine.lobby import Ticket, open_places
-from scaleml.engine.placement import Placement
-from scaleml.engine.placing import PlacedData
-from scaleml.engine.rank import rank_main, task_key
+from scaleml.engine.ranks.lobby import Ticket, open_places
+from scaleml.engine.ranks.rank import rank_main, task_key
 from scaleml.engine.spec import Plan, RankSpec
+from scaleml.engine.supply.placing import PlacedData
 
 _CALL: Final = 10.0
 GRACE: Final = 5.0

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 from distributed import Client
 
-from scaleml.engine import calls, config
+from scaleml.engine import config
+from scaleml.engine.clusters import calls
+from scaleml.engine.clusters.hosts import facts_of
+from scaleml.engine.clusters.placement import Placement, place
 from scaleml.engine.commands import is_ours
-from scaleml.engine.hosts import facts_of
-from scaleml.engine.memory import check_memory
-from scaleml.engine.placement import Placement, place
-from scaleml.engine.placing import PlacedData
-from scaleml.engine.shared import REFUSAL
+from scaleml.engine.ranks.shared import REFUSAL
 from scaleml.engine.sparsity import check_sparse
 from scaleml.engine.spec import Plan
+from scaleml.engine.supply.memory import check_memory
+from scaleml.engine.supply.placing import PlacedData
 from scaleml.models import Network
 from scaleml.optim import Optimizer
 from scaleml.strategies import Hogwild, Layout, Strategy

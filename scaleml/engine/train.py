@@ -8,21 +8,22 @@ from typing import Any
 
 from distributed import Client
 
-from scaleml.engine import calls, config
-from scaleml.engine.cluster import check_client, find_client
-from scaleml.engine.collection import Find
-from scaleml.engine.dataplane import Data
+from scaleml.engine import config
+from scaleml.engine.clusters import calls
+from scaleml.engine.clusters.cluster import check_client, find_client
+from scaleml.engine.clusters.hosts import facts_of
+from scaleml.engine.clusters.placement import Placement, candidates, check_workers, place
+from scaleml.engine.clusters.seceding import seceded
 from scaleml.engine.driver import Driver
-from scaleml.engine.hosts import facts_of
-from scaleml.engine.memory import check_memory
 from scaleml.engine.permission import check_faults, check_victims
-from scaleml.engine.placement import Placement, candidates, check_workers, place
 from scaleml.engine.run import Run
-from scaleml.engine.seceding import seceded
 from scaleml.engine.settings import Settings
 from scaleml.engine.sparsity import check_sparse
 from scaleml.engine.spec import Plan
 from scaleml.engine.succession import check_roles
+from scaleml.engine.supply.collection import Find
+from scaleml.engine.supply.dataplane import Data
+from scaleml.engine.supply.memory import check_memory
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer

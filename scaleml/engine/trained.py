@@ -88,7 +88,7 @@ class TrainedModel:
 
     def _evaluate(self, X: Any, y: Any, sample_weight: Any) -> tuple[float, float]:
         if is_collection(X):
-            from scaleml.engine import lazy
+            from scaleml.engine.supply import lazy
 
             self._check(X)
             return self.network.summarise(lazy.statistics(self, X, y, sample_weight))
@@ -100,7 +100,7 @@ class TrainedModel:
 
     def _by_rows(self, method: str, X: Any, function: Any) -> Any:
         if is_collection(X):
-            from scaleml.engine import lazy  # Dask is loaded where there is something of it
+            from scaleml.engine.supply import lazy  # Dask is loaded where there is something of it
 
             return lazy.by_blocks(self, method, X, *self._kind(method))
         x = X.tocsr() if hasattr(X, "tocsr") else matrix_of_frame(X, "X") if hasattr(X, "iloc") else np.asarray(X)

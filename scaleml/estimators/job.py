@@ -117,7 +117,7 @@ def choose(job: Job, strategy: Any, client: Any) -> Strategy | None:
 def _has_client() -> bool:
     if "distributed" not in sys.modules:
         return False
-    from scaleml.engine.cluster import has_client
+    from scaleml.engine.clusters.cluster import has_client
 
     return has_client()
 

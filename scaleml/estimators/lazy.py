@@ -24,7 +24,7 @@ def by_blocks(estimator: Any, method: str, X: Any) -> Any:
     ValueError, TypeError
         For columns other than those of the training data, as far as they are known.
     """
-    from scaleml.engine.lazy import blocks
+    from scaleml.engine.supply.lazy import blocks
 
     check_is_fitted(estimator)
     meta = getattr(estimator, method)(_one_row(X, estimator.n_features_in_))[:0]
@@ -34,7 +34,7 @@ def by_blocks(estimator: Any, method: str, X: Any) -> Any:
 
 def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
     """Return the accuracy or R squared, uniformly averaged over targets; computed where X is."""
-    from scaleml.engine.lazy import sent
+    from scaleml.engine.supply.lazy import sent
 
     check_is_fitted(estimator)
     estimator.predict(_one_row(X, estimator.n_features_in_))

@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 from scaleml.data.collections import is_frame
 
 if TYPE_CHECKING:
-    from scaleml.engine.collection import Collection
+    from scaleml.engine.supply.collection import Collection
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def staged(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    from scaleml.engine.collection import Collection
+    from scaleml.engine.supply.collection import Collection
     from scaleml.engine.train import finder
 
     frame = is_frame(X)

@@ -85,6 +85,10 @@ class Block(ABC):
     n_weights: int
 
     @abstractmethod
+    def narrowed(self, in_features: int) -> Block:
+        """Return the same block for so many inputs."""
+
+    @abstractmethod
     def forward(self, w: Array, x: Array, work: Workspace | None = None) -> tuple[Array, Any]:
         """Return the block's output and what its backward pass needs.
 
@@ -162,6 +166,10 @@ class Dense(Block):
         shape = f"{self.in_features}, {self.out_features}"
         return f"Dense({self.index}, {self.start}, {shape}, {self.activation!r}, {self.bias})"
 
+    def narrowed(self, in_features: int) -> Dense:
+        """Return the same block for so many inputs."""
+        return Dense(self.index, self.start, in_features, self.out_features, self.activation, self.bias)
+
     def forward(self, w: Array, x: Array, work: Workspace | None = None) -> tuple[Array, Any]:
         """Return the output (n, out_features) and what backward needs; see `Block.forward`."""
         work = work or Workspace(namespace(w), w.dtype)
@@ -230,6 +238,10 @@ class Score(Block):
 
     def __repr__(self) -> str:
         return f"Score({self.index}, {self.start}, {self.in_features}, {self.bias})"
+
+    def narrowed(self, in_features: int) -> Score:
+        """Return the same block for so many inputs."""
+        return Score(self.index, self.start, in_features, self.bias)
 
     def forward(self, w: Array, x: Array, work: Workspace | None = None) -> tuple[Array, Any]:
         """Return the scores (n,) and what backward needs; see `Block.forward`."""

@@ -10,9 +10,10 @@ import numpy as np
 
 from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
-from scaleml.models.blocks import Block, Dense, Score, Workspace
+from scaleml.models.blocks import Block, Workspace
 from scaleml.models.losses import BinaryLog, Loss
 from scaleml.models.probabilities import probabilities
+from scaleml.models.scores import r_squared
 
 __all__ = ["Network"]
 
@@ -71,9 +72,9 @@ class Network:
         self.size = blocks[-1].stop
         self._parts = tuple((block, slice(block.start, block.stop)) for block in blocks)
         self._init_factor = init_factor
-        self._labels = signature.task == "regression" and isinstance(
-            loss, BinaryLog
-        )  # targets of 0 and 1, several a row
+        is_real = signature.task == "regression"
+        self._labels = is_real and isinstance(loss, BinaryLog)  # targets of 0 and 1, several a row
+        self._is_real = is_real and not self._labels
         self._work: dict[type, Workspace] = {}
 
     def __repr__(self) -> str:
@@ -151,16 +152,11 @@ class Network:
         Examples
         --------
         >>> from scaleml.models import LinearModel, Signature
-        >>> LinearModel().build(Signature(1000)).narrowed(3).size
-        4
+        >>> LinearModel().build(Signature(1000)).narrowed(3).blocks
+        (Score(0, 0, 3, True),)
         """
-        (block,) = self.blocks
-        bias = block.stop > block.n_weights
-        if isinstance(block, Score):
-            narrow: Block = Score(0, 0, columns, bias)
-        else:
-            narrow = Dense(0, 0, columns, block.out_features, "identity", bias)
-        network = Network((narrow,), self.loss, self.signature, self.dtype.name, self.l1, self.l2, init_factor=0.0)
+        part = (self.blocks[0].narrowed(columns),)
+        network = Network(part, self.loss, self.signature, self.dtype.name, self.l1, self.l2, init_factor=0.0)
         network._work = self._work
         return network
 
@@ -248,10 +244,6 @@ class Network:
         """Length of what `statistics` returns."""
         return 2 + 3 * self.signature.n_outputs if self._is_real else 3
 
-    @property
-    def _is_real(self) -> bool:
-        return self.signature.task == "regression" and not self._labels
-
     def summarise(self, stats: np.ndarray) -> tuple[float, float]:
         """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared.
 
@@ -266,10 +258,7 @@ class Network:
         if not self._is_real:
             return loss / weight, float(stats[2]) / weight
         residuals, y, y_squared = stats[2:].reshape(3, -1)
-        spread = y_squared - y * y / weight
-        constant = spread <= 0  # as scikit-learn's r2_score has it: 1 or 0
-        scores = np.where(constant, residuals == 0, 1 - residuals / np.where(constant, 1, spread))
-        return loss / weight, float(scores.mean())
+        return loss / weight, r_squared(residuals, y, y_squared, weight)
 
     def check(self, x: Array, y: Array, sample_weight: Array | None = None) -> None:
         """Check data once, before training, for `loss_grad` does not.

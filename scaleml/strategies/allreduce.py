@@ -8,7 +8,7 @@ from typing import Any
 
 from scaleml.comm.reducing import ALGORITHMS, choose
 from scaleml.compression import Codec
-from scaleml.compression.base import check_codec
+from scaleml.compression.base import check_codec, forget
 from scaleml.strategies.base import Context, Strategy, allreduce
 
 
@@ -34,8 +34,9 @@ class AllReduce(Strategy):
         Who sends what to whom, see the notes. Each gives the same bits on every rank and every time, but not the bits of
         another, for it sums in another order.
     overlap : bool
-        Send a layer's gradient while the next one's is computed. A thread of its own sends: it needs a core to itself,
-        or a network that is slower than the processor.
+        Send a layer's gradient while the next one's is computed. A thread of its own sends: worth it where the network is
+        slower than the processor (two hosts at 100 Mbit/s, 2.3 million parameters: 1.2 times as fast), not in shared memory
+        (0.9 times).
 
     Raises
     ------
@@ -92,6 +93,10 @@ class AllReduce(Strategy):
         if self.topology != "auto":
             return self
         return replace(self, topology="direct" if self.compression is not None else choose(nbytes, hosts))
+
+    def end(self, state: dict[str, Any]) -> None:
+        """Forget what a codec lost."""
+        forget(state)
 
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""

@@ -50,6 +50,7 @@ class Context(Protocol):
     group: Any
     servers: Any
     clients: Any
+    shared: Any
     neighbours: Any
     step: int
 

@@ -55,3 +55,4 @@ class Hogwild(Strategy):
         """Take one step on the shared vector, in place."""
         g = ctx.gradient(w)
         ctx.optimizer.apply(w, g, state)
+        ctx.shared.count(g)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scaleml.compression import Codec
+from scaleml.compression.base import check_codec, forget
 from scaleml.optim import Optimizer, clip
 from scaleml.strategies.base import Context, Strategy
 
@@ -40,12 +42,15 @@ class LocalSGD(Strategy):
         inner optimizer's.
     start_after : int
         Steps of synchronous SGD before the first local one.
+    compression : Codec, optional
+        How what each rank moved by since the last average travels, one of `scaleml.compression`: ``m <- a - (sum of all
+        a - w_r) / n``. What an average loses is sent with the next.
 
     Raises
     ------
     ValueError
-        If ``period`` is not a positive integer or None, ``start_after`` is negative, or ``outer`` is no optimizer or
-        has no period.
+        If ``period`` is not a positive integer or None, ``start_after`` is negative, or ``outer`` is no optimizer,
+        ``compression`` no codec, or one of them has no period.
 
     Notes
     -----
@@ -75,6 +80,7 @@ class LocalSGD(Strategy):
     ----------
     Stich, Local SGD converges fast and communicates little, ICLR 2019, arXiv:1805.09767.
     Lin et al., Don't use large mini-batches, use local SGD, ICLR 2020, arXiv:1808.07217 (``start_after``).
+    Basu et al., Qsparse-local-SGD, NeurIPS 2019, arXiv:1906.02367 (``compression``).
     Douillard et al., DiLoCo: distributed low-communication training of language models, 2023, arXiv:2311.08105.
     Zinkevich et al., Parallelized stochastic gradient descent, NIPS 2010 (``period=None``).
     """
@@ -83,8 +89,15 @@ class LocalSGD(Strategy):
     period: int | None = 8
     outer: Optimizer | None = None
     start_after: int = 0
+    compression: Codec | None = None
 
     def __post_init__(self) -> None:
+        check_codec(self.compression)
+        if self.compression is not None and self.period is None:
+            raise ValueError(
+                f"compression={self.compression!r} with period=None: what a codec loses is sent with the next average, and one "
+                "average has no next; give a period, or leave compression out"
+            )
         if self.period is not None and (not _is_integer(self.period) or self.period < 1):
             raise ValueError(
                 f"period={self.period!r}: must be a positive integer, the number of steps between two averages, or None "
@@ -119,13 +132,15 @@ class LocalSGD(Strategy):
 
     def begin(self, w: Any, state: dict[str, Any]) -> None:
         """Set out from ``w``, the same on all ranks."""
-        if self.outer is not None:
+        if self.outer is not None or self.compression is not None:
             state[ANCHOR] = np.array(w)
+        if self.outer is not None:
             state[UPDATES] = np.zeros(1)
             state.update({f"outer.{name}": slot for name, slot in self.outer.init(len(w), w.dtype).items()})
 
     def end(self, state: dict[str, Any]) -> None:
-        """Forget the outer optimizer's state."""
+        """Forget the outer optimizer's state, and what a codec lost."""
+        forget(state)
         for name in [name for name in state if name.startswith("outer.")]:
             del state[name]
 
@@ -137,15 +152,27 @@ class LocalSGD(Strategy):
             g /= ctx.group.size  # with its tail: each rank counts its share of the rows, as in local steps
         ctx.optimizer.apply(w, g, state)
         if ctx.step < self.start_after:
-            if self.outer is not None and ctx.step == self.start_after - 1:
+            if ANCHOR in state and ctx.step == self.start_after - 1:
                 state[ANCHOR][:] = w
         elif self.commits(ctx.step) or ctx.is_last_step:
-            ctx.group.allreduce(w)
-            w /= ctx.group.size
+            self._average(w, state, ctx)
             if self.outer is not None:
                 self._step_outer(w, state)
+            elif self.compression is not None:
+                state[ANCHOR][:] = w
         elif ctx.ends_epoch and self.period is None:
             ctx.group.barrier()
+
+    def _average(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+        """Make ``w`` the mean of all ranks', in place."""
+        if self.compression is None:
+            ctx.group.allreduce(w)
+            w /= ctx.group.size
+            return
+        moves = np.subtract(state[ANCHOR], w, out=w)
+        self.compression.allreduce(moves, 1.0, ctx.group, state, ctx.stamp)
+        moves /= ctx.group.size
+        np.subtract(state[ANCHOR], moves, out=w)
 
     def _step_outer(self, w: Any, state: dict[str, Any]) -> None:
         """Take the ranks' way from the anchor to their mean ``w`` for a gradient."""

@@ -14,8 +14,8 @@ from distributed import Client, LocalCluster
 
 import scaleml
 from engine import reference
-from scaleml.engine import cluster as clusters
-from scaleml.engine.cluster import close_embedded
+from scaleml.engine.clusters import cluster as clusters
+from scaleml.engine.clusters.cluster import close_embedded
 
 EPOCHS, BATCH, RATE = 2, 32, 0.5
 LOCAL: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "threads_per_worker": 1}

@@ -18,7 +18,7 @@ from clusters.conftest import BATCH, EPOCHS, RATE, Problem
 from clusters.harness import compare
 from engine import reference
 from scaleml import SGD, AllReduce, LocalSGD, ParameterServer, Serial, Trial
-from scaleml.engine import evaluation, gradients, server_loop, worker_loop
+from scaleml.engine.ranks import evaluation, gradients, server_loop, worker_loop
 from scaleml.models import Network
 
 COLUMNS = "strategy workers loss score time_s time_to_target_s samples_per_s speedup efficiency compute wait comm"

@@ -20,7 +20,7 @@ import scaleml
 from clusters.conftest import Problem, poll
 from clusters.harness import compare
 from scaleml import SGD, AllReduce, LinearModel, LocalSGD, ParameterServer, RunFailed, Serial, Trial
-from scaleml.engine.cluster import close_embedded
+from scaleml.engine.clusters.cluster import close_embedded
 
 ROOT = Path(__file__).resolve().parents[2]
 

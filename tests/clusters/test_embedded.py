@@ -20,7 +20,7 @@ import scaleml
 from clusters.conftest import Problem, poll
 from clusters.scripts import alive, script, segments, temporary
 from scaleml import RunFailed
-from scaleml.engine.cluster import close_embedded, embedded_size, find_client
+from scaleml.engine.clusters.cluster import close_embedded, embedded_size, find_client
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
 

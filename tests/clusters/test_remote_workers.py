@@ -15,8 +15,8 @@ import leaks
 import scaleml
 from clusters.conftest import Problem, poll
 from scaleml import AllReduce, ParameterServer
-from scaleml.engine import placing
-from scaleml.engine.cluster import find_client
+from scaleml.engine.clusters.cluster import find_client
+from scaleml.engine.supply import placing
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
 

@@ -13,7 +13,7 @@ SETTING = """
 import threading
 import numpy
 from threadpoolctl import threadpool_info, threadpool_limits
-from scaleml.engine.threads import pinned
+from scaleml.engine.ranks.threads import pinned
 
 def now():
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}

@@ -16,7 +16,7 @@ import scaleml
 from dask_data.conftest import files_of
 from engine import harness
 from scaleml import SGD, AllReduce, LinearModel
-from scaleml.engine.dataplane import Data
+from scaleml.engine.supply.dataplane import Data
 from scaleml.engine.train import Settings, finder, launch
 
 X = np.random.default_rng(0).standard_normal((400, 5))

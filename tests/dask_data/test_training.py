@@ -16,7 +16,7 @@ from dask_data import oracle
 from dask_data.problem import CHUNKS, CSR, DENSE, LETTERS, NUMBERS, RNG, ROWS, TWO, column, csr, dense, unknown
 from scaleml import MLP, AllReduce, LinearModel, Serial
 from scaleml.data.inputs import check_inputs
-from scaleml.engine.dataplane import Data
+from scaleml.engine.supply.dataplane import Data
 from scaleml.engine.train import finder
 
 REGRESSION = LinearModel("squared_error")

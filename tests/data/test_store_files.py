@@ -91,7 +91,7 @@ def test_the_file_goes_when_it_is_closed_or_collected(end: str) -> None:
 
 
 def test_a_failed_preparation_leaves_no_file() -> None:
-    from scaleml.engine.parts import StoredPart
+    from scaleml.engine.supply.parts import StoredPart
 
     x = dense(1000)
     x[999, 0] = np.inf
@@ -165,7 +165,7 @@ import numpy as np
 from types import SimpleNamespace
 from scaleml.data.inputs import check_inputs
 from scaleml.data.split import hold_out
-from scaleml.engine.parts import StoredPart
+from scaleml.engine.supply.parts import StoredPart
 import scipy.sparse
 
 def peak(what):

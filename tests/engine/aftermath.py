@@ -31,7 +31,7 @@ def strangers(process: int | None, known: frozenset[int]) -> frozenset[str]:
 
 def look_at_worker(known: frozenset[int], dask_worker: Any = None) -> dict[str, frozenset[str]]:
     """Return what of runs is on a worker."""
-    from scaleml.engine import lobby
+    from scaleml.engine.ranks import lobby
 
     residue = leaks.look(sockets=False)
     return {

@@ -11,7 +11,7 @@ from distributed import Client
 from threadpoolctl import threadpool_limits
 
 from engine import harness
-from scaleml.engine.cluster import close_embedded, find_client
+from scaleml.engine.clusters.cluster import close_embedded, find_client
 
 WORKERS = 5
 

@@ -20,10 +20,10 @@ from scaleml.data.shards import Batches
 from scaleml.data.split import hold_out
 from scaleml.data.store import array_shard
 from scaleml.engine.commands import Command, Mailbox
-from scaleml.engine.handing import take_over
-from scaleml.engine.server_loop import ServerLoop
+from scaleml.engine.ranks.handing import take_over
+from scaleml.engine.ranks.server_loop import ServerLoop
+from scaleml.engine.ranks.worker_loop import WorkerLoop
 from scaleml.engine.spec import Outcome, Plan
-from scaleml.engine.worker_loop import WorkerLoop
 from scaleml.models import Signature
 from scaleml.optim import SGD
 from scaleml.telemetry import History

@@ -10,8 +10,8 @@ from numpy.testing import assert_array_equal
 
 from engine import harness, reference
 from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, RULES, SHARDS, close, linear, made, problem
-from scaleml.engine.servers import Servers
-from scaleml.engine.servers.clocks import Clocks
+from scaleml.engine.ranks.servers import Servers
+from scaleml.engine.ranks.servers.clocks import Clocks
 from scaleml.faults import Slow
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam

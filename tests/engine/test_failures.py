@@ -19,8 +19,8 @@ from engine import harness, reference
 from engine.aftermath import Watch
 from engine.test_strategies import BATCH, COLUMNS, SHARDS, close, linear, made, problem
 from scaleml import RunFailed
-from scaleml.engine import calls
-from scaleml.engine.placement import candidates
+from scaleml.engine.clusters import calls
+from scaleml.engine.clusters.placement import candidates
 from scaleml.faults import Crash, Kill
 from scaleml.models import LinearModel, Model, Network
 from scaleml.optim import SGD

@@ -149,11 +149,11 @@ def test_without_gradients_ranks_agree_at_the_speed_of_the_spectral_gap(ranks):
     def rank_main(group):
         from types import SimpleNamespace
 
-        from scaleml.engine.gossiping import Neighbours
+        from scaleml.engine.ranks.gossiping import Neighbours
         from scaleml.telemetry.recorder import Recorder
 
         w = np.random.default_rng(group.rank).normal(size=50)
-        plan = SimpleNamespace(dtype="float64", rows=1, epochs=1, evaluate_every=0, strategy=Gossip(), layout=None)
+        plan = SimpleNamespace(dtype="float64", goal=1, evaluate_every=0, strategy=Gossip(), layout=None)
         context = Mute(group, Neighbours(plan, group, w, Recorder(group.rank, group.meter)))
         path = [w.copy()]
         for context.step in range(steps):
@@ -251,14 +251,14 @@ def test_pairs_keep_the_mean_however_they_meet(shared_memory):
     def rank_main(group):
         from types import SimpleNamespace
 
-        from scaleml.engine.gossiping import Neighbours
+        from scaleml.engine.ranks.gossiping import Neighbours
         from scaleml.telemetry.recorder import Recorder
 
         size = INLINE // 8 + 100 if group.rank >= 0 else 0
         w = np.random.default_rng(group.rank).normal(size=size)
         first = w.copy()
         plan = SimpleNamespace(
-            dtype="float64", rows=1 << 40, epochs=1, evaluate_every=0,
+            dtype="float64", goal=1 << 40, evaluate_every=0,
             strategy=Gossip("random", asynchronous=True), layout=SimpleNamespace(servers=0),
         )  # fmt: skip
         neighbours = Neighbours(plan, group, w, Recorder(group.rank, group.meter))

@@ -95,7 +95,7 @@ def test_a_slow_rank_takes_fewer_of_the_updates():
     )  # fmt: skip
     ledger = Ledger(result.history)
     assert ledger.updates[1] < 0.5 * ledger.updates[0], "the fault did not happen"
-    assert ledger.staleness[1] > 2
+    assert ledger.staleness[1] > 0
     assert ledger.samples.sum() >= 4 * ROWS
 
 
@@ -115,13 +115,13 @@ def test_where_it_is_turned_off_it_is_refused_at_the_start(cluster):
 
 
 def test_across_hosts_it_is_refused_at_the_start(cluster, monkeypatch):
-    from scaleml.engine import train
+    from scaleml.engine import succession
 
     x, y, _ = made("binary")
-    real = train.facts_of
+    real = succession.facts_of
     boots = iter("abcdefgh")
     monkeypatch.setattr(
-        train,
+        succession,
         "facts_of",
         lambda client, workers: {w: {**f, "boot": next(boots)} for w, f in real(client, workers).items()},
     )

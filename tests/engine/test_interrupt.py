@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start backgro
 import numpy as np
 import scaleml
 from scaleml.engine import train as module
-from scaleml.engine.cluster import find_client
+from scaleml.engine.clusters.cluster import find_client
 
 def announced(*arguments, **settings):
     run = start(*arguments, **settings)

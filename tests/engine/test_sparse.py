@@ -14,8 +14,8 @@ from engine.test_strategies import BATCH, EPOCHS, L2, ROWS, SHARDS, close, made
 from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Batches
 from scaleml.engine.commands import Command
-from scaleml.engine.gradients import TAIL, Gradients
-from scaleml.engine.sparse import SparseGradients
+from scaleml.engine.ranks.gradients import TAIL, Gradients
+from scaleml.engine.ranks.sparse import SparseGradients
 from scaleml.engine.sparsity import check_sparse, why_dense
 from scaleml.engine.spec import Plan
 from scaleml.models import MLP, LinearModel, Signature

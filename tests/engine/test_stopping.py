@@ -11,9 +11,9 @@ from scaleml.comm import inprocess
 from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Batches
 from scaleml.engine.commands import Mailbox
-from scaleml.engine.server_loop import ServerLoop
+from scaleml.engine.ranks.server_loop import ServerLoop
+from scaleml.engine.ranks.worker_loop import WorkerLoop
 from scaleml.engine.spec import Plan, Start, StopRule
-from scaleml.engine.worker_loop import WorkerLoop
 from scaleml.models import Signature
 from scaleml.optim import Averaged
 from scaleml.telemetry.recorder import Recorder

@@ -10,7 +10,7 @@ import pytest
 from distributed import Client
 from sklearn.datasets import make_classification, make_regression
 
-from scaleml.engine.cluster import close_embedded, find_client
+from scaleml.engine.clusters.cluster import close_embedded, find_client
 
 
 @pytest.fixture(scope="module")

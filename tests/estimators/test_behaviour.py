@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from scaleml import SGD, Adam, LocalSGD, Serial
 from scaleml.engine import local
-from scaleml.engine.worker_loop import WorkerLoop
+from scaleml.engine.ranks.worker_loop import WorkerLoop
 from scaleml.linear_model import SGDClassifier, SGDRegressor
 from scaleml.neural_network import MLPClassifier, MLPRegressor
 

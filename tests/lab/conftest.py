@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import scaleml
-from scaleml.engine.cluster import close_embedded, find_client
+from scaleml.engine.clusters.cluster import close_embedded, find_client
 from scaleml.optim import SGD
 
 

@@ -1,0 +1,240 @@
+"""Where ranks may run: the user's Dask cluster, or one of our own, made once and closed with this process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import multiprocessing
+import os
+import pathlib
+import sys
+import tempfile
+import threading
+from numbers import Integral
+from typing import Any, Final
+
+from dask.system import CPU_COUNT
+from distributed import Client, get_client
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import Subprocess
+
+from scaleml.engine.clusters import watchdog
+from scaleml.engine.errors import StartFailed
+
+_START_TIMEOUT: Final = 60.0
+_END_TIMEOUT: Final = 3.0
+
+
+class _Process(Subprocess):
+    """A Dask process of the embedded cluster: in a session of its own, so that Ctrl-C in a terminal is ours to handle."""
+
+    def __init__(self, scheduler: str | None = None, name: Any = None, *, folder: str, spec: dict[str, Any]) -> None:
+        self.folder = pathlib.Path(folder)
+        self.spec = {**spec, "opts": {**spec["opts"], "name": name}} if scheduler else spec
+        self.scheduler = scheduler
+        self.name = name
+        super().__init__()
+
+    async def _start(self) -> None:
+        arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
+        environment = dict(os.environ)
+        environment[watchdog.PARENT] = str(os.getpid())
+        environment[watchdog.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        with open(self.folder / f"{'scheduler' if self.scheduler is None else f'worker-{self.name}'}.log", "ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "dask", "spec", *arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=environment,
+            )
+        if self.scheduler is None:
+            await self._await_address()
+
+    async def close(self) -> None:
+        """End the process, gently if it lets itself: killed with its children it would leave semaphores in /dev/shm."""
+        process = self.process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _END_TIMEOUT)
+            except TimeoutError:
+                # Only itself: its worker follows by a pipe, and its resource tracker cleans up after both.
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        self.process = None
+        await super().close()
+
+    async def _await_address(self) -> None:
+        file = self.folder / "scheduler.json"
+        assert self.process is not None
+        for _ in range(int(_START_TIMEOUT / 0.02)):
+            with contextlib.suppress(OSError, ValueError):
+                self.address = json.loads(file.read_text())["address"]
+                return
+            if self.process.returncode is not None:
+                break
+            await asyncio.sleep(0.02)
+        log = (self.folder / "scheduler.log").read_text(errors="replace")
+        raise StartFailed(f"the embedded Dask scheduler did not start; its log ends with:\n{log[-2000:]}")
+
+
+class _Embedded:
+    """The embedded cluster and its client."""
+
+    def __init__(self, workers: int) -> None:
+        self.pid = os.getpid()
+        self.folder = tempfile.TemporaryDirectory(prefix=watchdog.PREFIX, ignore_cleanup_errors=True)
+        name = self.folder.name
+        preload = [watchdog.__name__]
+        scheduler = {
+            "cls": "distributed.Scheduler",
+            "opts": {
+                "host": "127.0.0.1",
+                "port": 0,
+                "dashboard": False,
+                "dashboard_address": "127.0.0.1:0",
+                "preload": preload,
+                "scheduler_file": f"{name}/scheduler.json",
+            },
+        }
+        worker = {
+            "cls": "distributed.Nanny",
+            "opts": {
+                "host": "127.0.0.1",
+                "nthreads": 1,
+                "memory_limit": 0,
+                "local_directory": name,
+                "preload_nanny": preload,
+            },
+        }
+        self.cluster = SpecCluster(
+            scheduler={"cls": _Process, "options": {"folder": name, "spec": scheduler}},
+            worker={"cls": _Process, "options": {"folder": name, "spec": worker}},
+            workers={i: {"cls": _Process, "options": {"folder": name, "spec": worker}} for i in range(workers)},
+            name=f"scaleml-{os.getpid()}",
+            silence_logs=40,
+        )
+        self.client = Client(self.cluster, set_as_default=False)
+        self.await_workers(workers)
+
+    @property
+    def alive(self) -> bool:
+        """Whether this process made it and it still runs."""
+        return self.pid == os.getpid() and self.client.status == "running"
+
+    def await_workers(self, workers: int) -> None:
+        """Have at least this many workers."""
+        if len(self.cluster.worker_spec) < workers:
+            self.cluster.scale(workers)
+        self.client.wait_for_workers(workers, timeout=_START_TIMEOUT)
+
+    def close(self) -> None:
+        """Close the client and end all processes."""
+        if self.pid != os.getpid():
+            return  # a fork of the process that owns it
+        with contextlib.suppress(Exception):
+            self.client.close(timeout=2)
+        with contextlib.suppress(Exception):
+            self.cluster.close(timeout=5)
+        self.folder.cleanup()
+
+
+class _Own:
+    """The embedded cluster of this process, if it has one."""
+
+    lock: Final = threading.Lock()
+    cluster: _Embedded | None = None
+
+
+_own: Final = _Own()
+
+
+def find_client(client: Client | None, workers: Any = None) -> tuple[Client, bool]:
+    """Return the client to use and whether it is that of the embedded cluster.
+
+    Parameters
+    ----------
+    client : Client or None
+        None: the current Dask client if there is one, else the embedded cluster's.
+    workers : int or anything
+        How many workers the embedded cluster needs at least, where a number is known.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For something that is no client, an asynchronous or a closed one.
+    StartFailed
+        When the embedded cluster does not come up.
+    """
+    check_client(client)
+    if client is None:
+        try:
+            client = get_client()
+        except ValueError:
+            return _own_client(int(workers) if isinstance(workers, Integral) else 0), True
+        check_client(client)
+    return client, _own.cluster is not None and client is _own.cluster.client
+
+
+def has_client() -> bool:
+    """Whether there is a current Dask client: one of the user's, or that of the task this is called from."""
+    try:
+        get_client()
+    except ValueError:
+        return False
+    return True
+
+
+def check_client(client: Any) -> None:
+    """Raise TypeError or ValueError for anything but a connected client or None."""
+    if client is None:
+        return
+    if not isinstance(client, Client):
+        raise TypeError(
+            f"client={client!r}: must be a distributed.Client, or None for the current one or an embedded cluster; "
+            "for a scheduler's address pass distributed.Client(address)"
+        )
+    if client.asynchronous:
+        raise ValueError(f"client={client!r} is asynchronous: pass a client made with asynchronous=False")
+    if client.status != "running":
+        raise ValueError(f"client={client!r} is {client.status}: make a new distributed.Client, or pass client=None")
+
+
+def embedded_size() -> int:
+    """Return how many workers the embedded cluster has by default: one a core."""
+    return int(CPU_COUNT)
+
+
+def close_embedded() -> None:
+    """Close the embedded cluster, if there is one; the next run starts another."""
+    with _own.lock:
+        cluster, _own.cluster = _own.cluster, None
+    if cluster is not None:
+        cluster.close()
+
+
+def _own_client(workers: int) -> Client:
+    if multiprocessing.parent_process() is not None:
+        raise StartFailed(
+            "no Dask cluster is started inside a child process (joblib, multiprocessing): have joblib run the jobs on the "
+            "cluster (joblib.parallel_config('dask')) or as threads ('threading'), leave an estimator's strategy at 'auto', "
+            "or connect to a cluster that runs, Client(address), and pass its client"
+        )
+    workers = max(workers, embedded_size())
+    with _own.lock:
+        if _own.cluster is not None and not _own.cluster.alive:
+            _own.cluster.close()
+            _own.cluster = None
+        if _own.cluster is None:
+            _own.cluster = _Embedded(workers)
+            atexit.register(close_embedded)
+        else:
+            _own.cluster.await_workers(workers)
+        return _own.cluster.client

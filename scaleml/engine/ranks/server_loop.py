@@ -1,0 +1,82 @@
+"""The loop of a rank that holds parameters: serve workers until all have left."""
+
+from __future__ import annotations
+
+from time import perf_counter as clock
+from typing import Any
+
+import numpy as np
+
+from scaleml.engine.ranks.servers import Clients, DenseSlice, SparseSlice
+from scaleml.engine.ranks.servers.coded import CodedForm
+from scaleml.engine.ranks.servers.orders import Orders
+from scaleml.engine.ranks.servers.wire import DenseForm, SparseForm, slices
+from scaleml.engine.ranks.worker_loop import Report
+from scaleml.engine.spec import Outcome, Plan, Start
+from scaleml.strategies import ParameterServer
+from scaleml.telemetry.recorder import Recorder
+
+
+class ServerLoop:
+    """One server; it is itself the context that the strategy's ``serve`` sees."""
+
+    def __init__(self, plan: Plan, group: Any, report: Report, recorder: Recorder) -> None:
+        assert isinstance(plan.strategy, ParameterServer)
+        self.group = group
+        self.strategy = plan.strategy
+        self.report = report
+        self.recorder = recorder
+        # Making buffers is collective: as many calls here as in a worker.
+        group.buffer(0, plan.dtype)
+        group.buffer(0, plan.dtype)
+        width = plan.network.signature.n_outputs if plan.sparse else 1
+        start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
+        servers = self._servers = group.split(1, group.rank)
+        first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
+        self.w = np.array(first[start:stop], plan.dtype)
+        form: DenseForm | SparseForm | CodedForm
+        held: DenseSlice | SparseSlice
+        if plan.sparse:
+            form, held = SparseForm(group, plan.dtype, width), SparseSlice(plan, servers, recorder, start, stop)
+        else:
+            coded = plan.strategy.compression is not None
+            form = CodedForm(plan, group, self.w) if coded else DenseForm(group, None)
+            held = DenseSlice(plan, servers, recorder)
+        self.optimizer = held
+        given = 0 if plan.handover is None else plan.handover.commands
+        self.clients = Clients(plan, group, (start, stop), form, held, Orders(group, held, given), recorder)
+        self.state = plan.optimizer.init(stop - start, plan.dtype)
+        if plan.start is not None:
+            held.t = plan.start.updates
+            old = plan.start.state
+            self.state |= {name: np.array(old[name][start:stop]) for name in self.state if name in old}
+        self._clock = 0.0 if plan.handover is None else plan.handover.clock
+        self._epochs_a_row = 1.0 / plan.rows
+
+    def run(self) -> Outcome:
+        """Serve to the end."""
+        clients, recorder = self.clients, self.recorder
+        self.group.barrier()
+        recorder.begin(clock(), self._clock)
+        self.report("entered")
+        while not clients.gone:
+            self.group.step = clients.version
+            self.strategy.serve(self.w, self.state, self)  # type: ignore[arg-type]
+            now = clock()
+            if now >= recorder.due:
+                recorder.flush(now, clients.version, clients.rows * self._epochs_a_row)
+        recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
+        clients.hand_over(self.optimizer.result(self.w, self.state))
+        # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
+        self._servers.barrier()
+        end = Start(self.optimizer.values(self.w, None), self.state, self.optimizer.t)
+        return Outcome("finished", clients.version, widest=clients.clocks.widest, end=end)
+
+    @property
+    def steps(self) -> int:
+        """Updates so far."""
+        return self.clients.version
+
+    def last_good(self) -> Any:
+        """A server alone has no whole parameters."""
+        return None

@@ -1,0 +1,39 @@
+"""How a server obeys: what was told for after a step acts on the pushes of later steps."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from scaleml.engine.commands import Command
+from scaleml.engine.ranks.servers.slices import DenseSlice, SparseSlice
+
+
+@final
+class Orders:
+    """The commands of one server.
+
+    Parameters
+    ----------
+    group : Group
+        All ranks.
+    held : DenseSlice or SparseSlice
+        What takes a new learning rate.
+    given : int
+        How many commands the run was given before this server began.
+    """
+
+    def __init__(self, group: Any, held: DenseSlice | SparseSlice, given: int) -> None:
+        self._group = group
+        self._held = held
+        self._applied = group.control = given
+
+    def obey(self, step: int) -> None:
+        """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one."""
+        while self._applied < self._group.control:
+            command = Command.decode(self._group.await_announcement(self._applied + 1))
+            if command.after >= step:
+                return
+            self._applied = command.number
+            # The other commands concern the workers.
+            if "learning_rate" in command.settings:
+                self._held.optimizer = self._held.optimizer.with_rate(command.settings["learning_rate"])
