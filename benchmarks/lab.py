@@ -11,7 +11,7 @@ import numpy as np
 
 from .report import Row, alone, compare
 
-ROWS, FEATURES, HIDDEN, EPOCHS, BATCH = 20_000, 200, 256, 12, 256
+ROWS, FEATURES, HIDDEN, EPOCHS, BATCH = 20_000, 200, 256, 80, 256
 
 
 def measure(rounds: int) -> list[Row]:

@@ -30,8 +30,10 @@ def holds(condition):
 
 
 def settled(lab):
-    """Wait until the page shows that nothing runs."""
-    holds(lambda: not lab.running and not lab.run_button.disabled)
+    """Wait until nothing runs and the page shows it: a repaint has begun since, and ended."""
+    holds(lambda: not lab.running)
+    painted = lab.repaints + 1
+    holds(lambda: lab._publisher.wake() or lab.repaints > painted)
 
 
 def words(lab):
