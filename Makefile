@@ -11,6 +11,9 @@ PIP := $(PY) -m pip --disable-pip-version-check
 # PyPI's torch for Linux brings CUDA, several gigabytes that the benchmarks never use.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# Files of tests that run at the same time: they wait for each other's processes more than they compute.
+TESTS_AT_ONCE ?= 3
+
 DATA ?=
 STRATEGIES ?=
 ARGS ?=
@@ -33,7 +36,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile $(ARGS)
 
 bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks $(ARGS)

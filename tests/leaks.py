@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cloudpickle
+import psutil
 
 # Workers cannot import the tests' folder: what is sent to them travels whole.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+ROOT = "SCALEML_TESTS_ROOT"
+"""In the environment: the process id of the pytest whose children's segments count."""
+os.environ[ROOT] = str(os.getpid())
 
 # Pools that Dask and tornado grow whenever they like and keep until their process ends.
 DASK_THREADS = ("Dask-", "IO loop", "Profile", "TCP-Executor", "ThreadPoolExecutor", "AsyncProcess", "asyncio_")
@@ -78,10 +83,25 @@ def _sockets() -> Iterator[str]:
                 yield target
 
 
-def _segments() -> Iterator[str]:
+def segments() -> set[str]:
+    """Return the names of the host's segments, but for those of other living processes: tests run beside each other."""
+    root = int(os.environ.get(ROOT, os.getpid()))
     shm = Path("/dev/shm")
-    if shm.is_dir():
-        yield from (path.name for path in shm.glob("scaleml-*"))
+    return {path.name for path in shm.glob("scaleml-*") if not _is_foreign(path.name, root)} if shm.is_dir() else set()
+
+
+def _is_foreign(segment: str, root: int) -> bool:
+    """Whether a segment's maker, whose process id stands before the last part of its name, lives and is none of ours."""
+    *_, maker, _ = segment.split("-")
+    try:
+        process = psutil.Process(int(maker))
+        return root not in {process.pid, *(parent.pid for parent in process.parents())}
+    except (ValueError, psutil.Error):
+        return False
+
+
+def _segments() -> Iterator[str]:
+    yield from segments()
     maps = Path("/proc/self/maps")
     if maps.is_file():
         for line in maps.read_text().splitlines():

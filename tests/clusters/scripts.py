@@ -15,11 +15,6 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def segments() -> set[str]:
-    """What of ours lies in shared memory."""
-    return {path.name for path in Path("/dev/shm").glob("scaleml-*")}
-
-
 def alive(pids: list[int]) -> list[int]:
     """Which of these processes still run; one that nobody has waited for yet does not."""
     living = []

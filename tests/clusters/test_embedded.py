@@ -18,7 +18,8 @@ from distributed import Client
 
 import scaleml
 from clusters.conftest import Problem, poll
-from clusters.scripts import alive, script, segments, temporary
+from clusters.scripts import alive, script, temporary
+from leaks import segments
 from scaleml import RunFailed
 from scaleml.engine.clusters.cluster import close_embedded, embedded_size, find_client
 
