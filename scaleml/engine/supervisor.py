@@ -150,6 +150,8 @@ class Supervisor:
     def _end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
         self.steps[event.rank] = event.step
         if isinstance(event, Left):
+            if self.ended.get(event.rank) == "lost":  # its last words, overtaken by the news of its worker
+                return []
             self.ended[event.rank] = event.status
             if event.status != "failed" or any(failure.rank == event.rank for failure in self._failures):
                 return []

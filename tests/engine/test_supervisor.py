@@ -179,6 +179,13 @@ def test_a_stall_ends_nothing_until_the_heartbeat_is_found_stale(peer, silent):
     assert "rank 0 waited for it at step 4 (an all-reduce)" in found.error
 
 
+def test_last_words_after_the_news_of_a_lost_worker_do_not_unsay_it():
+    machine = running()
+    found = conclusion(machine, WorkerLost("tcp://a"), *(Left(rank, "finished", 1) for rank in range(3)))
+    assert found.state == "failed"
+    assert "tcp://a is gone" in found.error
+
+
 def test_the_others_are_told_once():
     machine = running()
     instructions = feed(machine, OWN, PEER, TOLD, WorkerLost("tcp://b"), ClientLost("closed"), Tick())

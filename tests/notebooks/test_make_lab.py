@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -61,13 +62,23 @@ def server(environment: Path, tmp_path: Path) -> Iterator[Any]:
         process.wait(10)
 
 
+def answer_of(address: str) -> bytes:
+    """What a server answers; nothing while it refuses."""
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return bytes(answer.read())
+    except urllib.error.URLError:
+        return b""
+
+
 @pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="make uses virtual environments")
 def test_the_server_lists_the_notebooks_and_ends_when_told(server: Any) -> None:
     process, log, mark = server
     found = poll(lambda: re.search(r"(http://127\.0\.0\.1:\d+)/\S*?(token=\w+)", log.read_text()) or process.poll(), 90)
     assert isinstance(found, re.Match), log.read_text()
-    with urllib.request.urlopen(f"{found[1]}/api/contents?{found[2]}", timeout=30) as answer:
-        listed = {entry["name"] for entry in json.load(answer)["content"]}
+    contents = poll(lambda: answer_of(f"{found[1]}/api/contents?{found[2]}"), 60)  # it prints before it listens
+    assert contents, log.read_text()
+    listed = {entry["name"] for entry in json.loads(contents)["content"]}
     assert {path.name for path in NOTEBOOKS} <= listed
     page = f"{found[1]}/lab/tree/{NOTEBOOKS[0].name}?{found[2]}"
     with urllib.request.urlopen(page, timeout=30) as answer:
