@@ -195,8 +195,8 @@ class WorkerLoop:
         self.recorder.compute = 0.0
 
     def _train_together(self) -> None:
-        boundary = True
-        while self.epoch < self.plan.epochs:
+        boundary, epochs = True, self.plan.epochs
+        while self.epoch < epochs:
             if boundary:
                 if self.is_told_to_leave():
                     break
@@ -204,10 +204,10 @@ class WorkerLoop:
                     break
             elif self.mailbox.pending:
                 self._orders.listen()
-            last, epoch_over = self.is_last_step, self.ends_epoch
+            epoch = self.epoch
             self.take_step()
-            self.committed = last or self.strategy.commits(self.step - 1)
-            boundary = self.committed or self.strategy.is_boundary(self.step - 1, epoch_over)
+            self.committed = self.epoch == epochs or self.strategy.commits(self.step - 1)
+            boundary = self.committed or self.strategy.is_boundary(self.step - 1, self.epoch > epoch)
         if not self.committed:
             self.mean(self.w)
 
