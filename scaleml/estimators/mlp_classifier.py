@@ -31,8 +31,8 @@ class MLPClassifier(Perceptron, sk.MLPClassifier):
     hidden_layer_sizes, activation, alpha, learning_rate, learning_rate_init, power_t, max_iter, random_state, tol, warm_start, \
 momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change
         As in scikit-learn.
-    solver : {"adam", "sgd"}
-        ``"lbfgs"`` is refused.
+    solver : {"adam", "sgd", "lbfgs"}
+        ``"lbfgs"`` is scikit-learn's own, in this process.
     batch_size : int or "auto"
         The global batch, as in scikit-learn: ``"auto"`` is 200 rows, or all.
     shuffle : bool
@@ -40,7 +40,7 @@ momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_
     verbose : bool
         Shows how the fit goes: live in a notebook or a terminal, else a line an epoch.
     max_fun : int
-        Of ``"lbfgs"``: no effect.
+        Of ``"lbfgs"``: evaluations of the loss, at most.
     strategy : "auto" or Strategy
         ``"auto"`` trains data of up to 5e8 multiplications an epoch (values times outputs, or times weights: about
         0.3 s of one core) in this process, without a cluster, and more than that with ``AllReduce()``
@@ -150,6 +150,8 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         -------
         self
         """
+        if self._is_left_to_scikit_learn(X):
+            return super().fit(X, y, sample_weight)
         self._validate_params()
         self._check_settings(partial=False)
         going_on = self.warm_start and hasattr(self, "coefs_")

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
+from scaleml.data.collections import is_collection
 from scaleml.data.inputs import Inputs
 from scaleml.engine.spec import Start, StopRule
 from scaleml.estimators.base import Trained, rows_of
@@ -28,12 +29,16 @@ class Perceptron(Trained):
     classes_: Any
     _end: Start | None = None
 
+    def _is_left_to_scikit_learn(self: Any, X: Any) -> bool:
+        """Whether scikit-learn's own fit does it: L-BFGS is no method of batches, and in this process needs nothing of ours."""
+        return bool(self.solver == "lbfgs" and self.strategy == "auto" and not is_collection(X))
+
     def _check_settings(self: Any, partial: bool) -> None:
         """Raise for settings that scikit-learn refuses, too, and for those that only scikit-learn has."""
         if self.solver == "lbfgs":
             raise ValueError(
-                "solver='lbfgs' sees all data at each step and is not parallel here: use 'adam' or 'sgd', or scikit-learn's own "
-                "estimator"
+                "solver='lbfgs' sees all data at each step and is scikit-learn's own: it needs strategy='auto' and data in this "
+                "process's memory, in one fit; otherwise use 'adam' or 'sgd'"
             )
         sizes = [self.hidden_layer_sizes] if isinstance(self.hidden_layer_sizes, Integral) else self.hidden_layer_sizes
         if any(size <= 0 for size in sizes):

@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy.sparse import csr_matrix
+from sklearn import neural_network
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scaleml import SGD, Adam, LocalSGD, Serial
+from scaleml import SGD, Adam, AllReduce, LocalSGD, Serial
 from scaleml.engine import local
 from scaleml.engine.ranks.worker_loop import WorkerLoop
 from scaleml.linear_model import SGDClassifier, SGDRegressor
@@ -165,7 +167,7 @@ def test_pandas_names_pipelines_and_pickles(classes):
         (SGDClassifier(batch_size=0), "batch_size"),
         (SGDClassifier(workers=0), "workers"),
         (SGDClassifier(optimizer="adam"), "optimizer"),
-        (MLPClassifier(solver="lbfgs"), "lbfgs"),
+        (MLPClassifier(solver="lbfgs", strategy=AllReduce()), "lbfgs"),
         (MLPRegressor(loss="poisson"), "poisson"),
         (MLPClassifier(hidden_layer_sizes=(0,)), "hidden_layer_sizes"),
     ],
@@ -173,6 +175,16 @@ def test_pandas_names_pipelines_and_pickles(classes):
 def test_what_is_not_there_is_an_error_that_says_so(estimator, message):
     with pytest.raises(ValueError, match=message):
         estimator.fit([[0.0], [1.0], [2.0]], [0, 1, 0])
+
+
+def test_lbfgs_is_scikit_learns_own():
+    X, y = load_digits(return_X_y=True)
+    settings = {"solver": "lbfgs", "hidden_layer_sizes": (8,), "max_iter": 30, "random_state": 0, "tol": 1e-1}
+    with pytest.warns(ConvergenceWarning):
+        mine, theirs = MLPClassifier(**settings).fit(X, y), neural_network.MLPClassifier(**settings).fit(X, y)
+    for ours, peer in zip(mine.coefs_, theirs.coefs_, strict=True):
+        assert_allclose(ours, peer, rtol=0)
+    assert mine.score(X, y) == theirs.score(X, y)
 
 
 def test_several_classes_a_row_are_refused(classes):
