@@ -102,7 +102,7 @@ class Board:
         self.throughput.draw(index, *trace.throughput())
         self.staleness.draw(index, *trace.staleness())
         if index == len(self._traces) - 1:
-            self.ledger.draw(trace.ledger(), shorten(title(trace.run), 30))
+            self.ledger.draw(trace.ledger(), shorten(title(trace.run), 22))
 
     def _frame(self, target: float | None) -> None:
         low, high = frame([trace.curve for trace in self._traces if trace.curve is not None])

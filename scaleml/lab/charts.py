@@ -68,7 +68,7 @@ def _figure(marks: Sequence[Any], axes: Sequence[Any], **margins: int) -> Any:
 
 def panel(title: str, *content: widgets.Widget, extra: widgets.Widget | None = None) -> widgets.Widget:
     """Return a titled panel."""
-    head = widgets.HTML(f'<h4 class="scaleml-title">{title}</h4>', layout=widgets.Layout(margin="0"))
+    head = widgets.HTML(f'<h4 class="scaleml-title">{title}</h4>', layout=widgets.Layout(margin="0", flex="0 0 auto"))
     top = widgets.HBox(
         [head, *([extra] if extra is not None else [])], layout=widgets.Layout(justify_content="space-between")
     )

@@ -6,7 +6,7 @@ from typing import Final
 
 SHEET: Final = """<style>
 .scaleml-lab { color: var(--jp-ui-font-color1, #222); gap: 8px; padding: 2px 4px }
-.scaleml-lab .scaleml-title { margin: 0; font-size: 13px; font-weight: 600; line-height: 22px }
+.scaleml-lab .scaleml-title { margin: 0; font-size: 13px; font-weight: 600; line-height: 22px; white-space: nowrap }
 .scaleml-lab .scaleml-panel, .scaleml-lab .scaleml-card {
   border: 1px solid var(--jp-border-color2, #ddd); border-radius: 6px; padding: 6px 10px; overflow: hidden }
 .scaleml-lab .scaleml-soft { color: var(--jp-ui-font-color2, #666) }
