@@ -150,7 +150,8 @@ def _of_ray(rounds: int) -> tuple[dict[int, list[float]], str]:
         return {}, f"Ray does not start here: {error}"
     try:
         results: dict[int, list[float]] = {features: [] for features in SIZES}
-        actor, task = ray.remote(Server), ray.remote(_ray_worker)
+        actor: Any = ray.remote(Server)
+        task = ray.remote(_ray_worker)
         for _ in range(rounds):
             for features in SIZES:
                 server = actor.remote(features + 1)

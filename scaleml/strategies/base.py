@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from scaleml.compression import Codec, Stamp
 
@@ -74,6 +74,32 @@ class Context(Protocol):
         """Return the gradient sum over this rank's part of the batch, with its tail."""
 
 
+class ServerContext(Protocol):
+    """The only effects a strategy has on a server: the workers it hears and answers, and the optimizer of its slice."""
+
+    clients: Any
+
+    @property
+    def optimizer(self) -> Updater:
+        """What applies gradients."""
+
+
+@runtime_checkable
+class Serving(Protocol):
+    """What a strategy whose `Strategy.layout` has servers says besides."""
+
+    @property
+    def ahead(self) -> float:
+        """How many clocks a worker may be ahead of the slowest."""
+
+    @property
+    def compression(self) -> Codec | None:
+        """How gradients and changes travel; None for as they are."""
+
+    def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
+        """On a server: take in one message of any worker, answer who may go on."""
+
+
 class Strategy(ABC):
     """Base class of the strategies: a frozen dataclass of settings and a pure description of one step.
 
@@ -86,10 +112,17 @@ class Strategy(ABC):
         Whether the optimizer's state is the same on every rank after a commit; otherwise it is private.
     synchronous : bool
         Whether all ranks take step ``k`` together (or, in local methods, commit together).
+    shares_memory : bool
+        Whether all ranks have one ``w``, in the memory of one host; ``ctx.shared`` then counts the updates.
+    has_sparse_form : bool
+        Whether it can do with what a batch touches: it has a setting ``sparse``, and takes a sparse gradient where that is
+        chosen.
     """
 
     replicated: ClassVar[bool] = True
     synchronous: ClassVar[bool] = True
+    shares_memory: ClassVar[bool] = False
+    has_sparse_form: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         """Return the call that makes it: the first setting, and those that are not at their default."""

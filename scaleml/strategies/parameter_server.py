@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
-from scaleml.strategies.base import Context, Layout, Strategy
+from scaleml.strategies.base import Context, Layout, ServerContext, Strategy
 
 CONSISTENCIES = ("bsp", "ssp", "async")
 
@@ -89,6 +89,7 @@ class ParameterServer(Strategy):
 
     replicated: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
+    has_sparse_form: ClassVar[bool] = True
     consistency: str = "async"
     staleness: int | None = None
     servers: int = 1
@@ -101,7 +102,7 @@ class ParameterServer(Strategy):
         if self.consistency not in CONSISTENCIES:
             listed = ", ".join(repr(name) for name in CONSISTENCIES)
             raise ValueError(f"consistency={self.consistency!r}: must be one of {listed}")
-        if self.consistency == "ssp" and (not _is_whole(self.staleness) or self.staleness < 0):  # type: ignore[operator]
+        if self.consistency == "ssp" and (not _is_whole(self.staleness) or self.staleness < 0):
             raise ValueError(
                 f"staleness={self.staleness!r}: 'ssp' needs an integer, 0 or more, the clocks that a worker may be ahead of the "
                 "slowest: staleness=4, say"
@@ -123,7 +124,9 @@ class ParameterServer(Strategy):
     @property
     def ahead(self) -> float:
         """How many clocks a worker may be ahead of the slowest."""
-        return {"bsp": 0, "ssp": self.staleness, "async": inf}[self.consistency]  # type: ignore[return-value]
+        if self.staleness is not None:
+            return self.staleness
+        return 0 if self.consistency == "bsp" else inf
 
     def layout(self, workers: int) -> Layout:
         """Return ``workers`` ranks that train and ``servers`` that hold parameters."""
@@ -139,7 +142,7 @@ class ParameterServer(Strategy):
         ctx.servers.push(g, w)
         ctx.servers.pull(w)
 
-    def serve(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
         """Server: take in one message of any worker, update this server's slice in place, answer who may go on."""
         push = ctx.clients.receive()  # None: a worker waits again, or has left
         if self.consistency == "bsp":
@@ -151,5 +154,5 @@ class ParameterServer(Strategy):
         ctx.clients.answer(w, self.ahead)
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

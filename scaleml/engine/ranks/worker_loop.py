@@ -28,7 +28,6 @@ from scaleml.engine.ranks.sparse import SparseGradients
 from scaleml.engine.ranks.stopping import Stopping
 from scaleml.engine.ranks.suffering import Suffering
 from scaleml.engine.spec import Outcome, Plan
-from scaleml.strategies import Hogwild
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -91,7 +90,7 @@ class WorkerLoop:
         recorder.samples = 0 if before is None else before.samples
         self.stopping = self.switching = False
         size, layout = plan.network.size, plan.layout
-        self.shared = Shared(plan, group, recorder) if isinstance(plan.strategy, Hogwild) else None
+        self.shared = Shared(plan, group, recorder) if plan.strategy.shares_memory else None
         if self.shared is not None:
             self.w = self.shared.w
         else:

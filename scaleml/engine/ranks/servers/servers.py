@@ -68,14 +68,15 @@ class Servers(Pace):
         self._recorder = recorder
         self._sparse = sparse
         self._form: DenseForm | SparseForm | CodedForm
-        if plan.strategy.compression is not None:  # type: ignore[attr-defined]  # a ParameterServer
+        self._keyed: SparseForm | None = None
+        if plan.serving.compression is not None:
             self._form = CodedForm(plan, group)
         elif sparse is None:
             self._form = DenseForm(group, buffer)
         else:
-            self._form = SparseForm(group, plan.dtype, sparse.width)
+            self._form = self._keyed = SparseForm(group, plan.dtype, sparse.width)
             sparse.fetch = WeakMethod(self.fetch)
-        self._ahead = plan.strategy.ahead  # type: ignore[attr-defined]  # a ParameterServer
+        self._ahead = plan.serving.ahead
         self._clip_norm = None if are_applied_together(plan) else plan.optimizer.clip_norm
         workers = plan.layout.workers
         width = 1 if sparse is None else sparse.width
@@ -92,8 +93,8 @@ class Servers(Pace):
         if mean is not None and self._clip_norm is not None:
             clip(mean, self._clip_norm)  # here, where the whole gradient is: a server has a slice
         self._recorder.apply += clock() - begin
-        if self._sparse is not None:
-            self._form.wants = self._sparse.ahead()  # type: ignore[union-attr]
+        if self._keyed is not None and self._sparse is not None:
+            self._keyed.wants = self._sparse.ahead()
         head = Head(loss, weight, rows, self._recorder.excluded, NOTHING if mean is None else GRADIENT)
         self._tell(head, None if mean is None else g)
 
@@ -108,7 +109,8 @@ class Servers(Pace):
 
     def fetch(self, keys: Any, w: Any) -> None:
         """Receive the newest parameters at other keys than those that were asked for with the last push."""
-        self._form.wants = keys  # type: ignore[union-attr]
+        assert self._keyed is not None
+        self._keyed.wants = keys
         self._tell(self._word(ASK))
         self._receive(w)
 
