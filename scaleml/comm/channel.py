@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any, final
 
 from .errors import CommError
-from .frame import CONTROL, HELD, MESSAGE, Header, held, word_sum
+from .frame import CONTROL, HELD, MESSAGE, Header, held, payload_sum
 from .key import Key
 from .link import Link, LinkClosed
 from .mesh import Mesh
@@ -72,7 +72,9 @@ class Channel:
 
     def checksum(self, payload: Any) -> int:
         """The sum to put into a header, 0 where the links do without."""
-        return word_sum(payload) if self.summed else 0
+        if not self.summed:
+            return 0
+        return payload_sum(payload, len(payload) if isinstance(payload, bytes) else payload.nbytes)
 
     def send(self, peers: Iterable[int], header: bytes, payload: Any, what: object) -> None:
         """Send one frame to each of `peers`; while it does not go, frames that come are put aside."""
