@@ -250,10 +250,11 @@ class Channel:
         link = self.link(peer)
         try:
             while (header := link.head()) is not None:
-                if link.aside is None and self._is_message(header, group, tag):
+                wanted = self._is_message(header, group, tag)
+                if wanted and link.aside is None:
                     return header
-                if not self.put_aside(link, False, what):
-                    return None
+                if not self.put_aside(link, False, what) or wanted:
+                    return None  # if wanted, it is in the inbox now: what follows it must not overtake it
         except LinkClosed:
             raise self.lose(peer, what) from None
         return None

@@ -18,6 +18,8 @@ def why_dense(network: Network, strategy: Strategy, optimizer: Optimizer, steps:
         return "sparse=False"
     if getattr(strategy, "compression", None) is not None:
         return "a codec writes whole vectors: leave compression out"
+    if getattr(strategy, "overlap", False):
+        return "the next batch's parameters are in the answer that overlap does not wait for: leave overlap out"
     if not network.signature.sparse:
         return "X is dense: pass a CSR matrix"
     if len(network.blocks) > 1:

@@ -11,7 +11,7 @@ from scaleml.faults import Fault
 from scaleml.models import Network
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.strategies import Layout, Strategy
-from scaleml.strategies.base import Serving
+from scaleml.strategies.base import ServerStrategy
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ class Plan:
         return sum(self.shard_sizes)
 
     @property
-    def serving(self) -> Serving:
+    def serving(self) -> ServerStrategy:
         """The strategy, as a run with servers sees it."""
-        assert isinstance(self.strategy, Serving), f"{self.strategy!r} has servers, but does not say what they do"
+        assert isinstance(self.strategy, ServerStrategy), f"{self.strategy!r} has servers, but does not say what they do"
         return self.strategy
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol
 
 from scaleml.compression import Codec, Stamp
 
@@ -84,22 +84,6 @@ class ServerContext(Protocol):
         """What applies gradients."""
 
 
-@runtime_checkable
-class Serving(Protocol):
-    """What a strategy whose `Strategy.layout` has servers says besides."""
-
-    @property
-    def ahead(self) -> float:
-        """How many clocks a worker may be ahead of the slowest."""
-
-    @property
-    def compression(self) -> Codec | None:
-        """How gradients and changes travel; None for as they are."""
-
-    def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
-        """On a server: take in one message of any worker, answer who may go on."""
-
-
 class Strategy(ABC):
     """Base class of the strategies: a frozen dataclass of settings and a pure description of one step.
 
@@ -171,6 +155,32 @@ class Strategy(ABC):
     @abstractmethod
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
+
+
+class ServerStrategy(Strategy):
+    """Base class of the strategies whose `layout` has servers.
+
+    Attributes
+    ----------
+    compression : Codec or None
+        How gradients and changes travel; None for as they are.
+    overlap : bool
+        Whether a worker may have the answer to one push owing while it computes the next gradient.
+    """
+
+    replicated: ClassVar[bool] = False
+    synchronous: ClassVar[bool] = False
+    compression: Codec | None = None
+    overlap: bool = False
+
+    @property
+    @abstractmethod
+    def ahead(self) -> float:
+        """How many clocks a worker may be ahead of the slowest."""
+
+    @abstractmethod
+    def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
+        """On a server: take in one message of any worker, update this server's slice ``w`` in place, answer who may go on."""
 
 
 def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None, topology: str = "direct") -> None:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, TypeGuard
 
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
-from scaleml.strategies.base import Context, Layout, ServerContext, Strategy
+from scaleml.strategies.base import Context, Layout, ServerContext, ServerStrategy
 
 CONSISTENCIES = ("bsp", "ssp", "async")
 
 
 @dataclass(frozen=True, repr=False)
-class ParameterServer(Strategy):
+class ParameterServer(ServerStrategy):
     """SGD through servers that each hold a slice of the parameters, under one of three consistency models.
 
     A worker's clock counts its pushes. How many clocks a worker may be ahead of the slowest is what tells them apart:
@@ -65,6 +65,10 @@ class ParameterServer(Strategy):
         last. What either loses is sent with the next, so a worker has the parameters only nearly; the run's result is the
         servers', as it is.
 
+    overlap : bool
+        For ``"async"``, and only there: compute the next gradient while the answer to a push is under way, as Downpour SGD
+        does. Nobody waits for a server that keeps up, and every update is staler by one of its own worker's.
+
     Raises
     ------
     ValueError
@@ -87,8 +91,6 @@ class ParameterServer(Strategy):
     Zhang, Gupta, Lian and Liu, Staleness-aware async-SGD for distributed deep learning, 2015, arXiv:1511.05950.
     """
 
-    replicated: ClassVar[bool] = False
-    synchronous: ClassVar[bool] = False
     has_sparse_form: ClassVar[bool] = True
     consistency: str = "async"
     staleness: int | None = None
@@ -96,6 +98,7 @@ class ParameterServer(Strategy):
     staleness_aware: bool = False
     sparse: bool | None = None
     compression: Codec | None = None
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         check_codec(self.compression)
@@ -116,6 +119,13 @@ class ParameterServer(Strategy):
             raise ValueError(
                 f"servers={self.servers!r}: must be a positive integer, the number of slices of the parameters"
             )
+        if self.overlap and self.consistency != "async":
+            raise ValueError(
+                f"overlap=True with consistency={self.consistency!r}, which says who waits for whom: only 'async' may go on "
+                "before the answer; leave it out"
+            )
+        if self.overlap and self.sparse:
+            raise ValueError("overlap=True with sparse=True: the answer brings what the next gradient is computed on; leave one out")
         if self.staleness_aware and self.consistency == "bsp":
             raise ValueError(
                 "staleness_aware=True with consistency='bsp', where nothing is ever stale: use 'ssp' or 'async'"
@@ -137,10 +147,10 @@ class ParameterServer(Strategy):
         return 1 if self.consistency == "bsp" else workers
 
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
-        """Worker: push the mean gradient, pull the parameters, in place."""
+        """Worker: push the mean gradient, pull the parameters, in place; with ``overlap`` those after the push before."""
         g = ctx.gradient(w)
         ctx.servers.push(g, w)
-        ctx.servers.pull(w)
+        ctx.servers.pull(w, owing=int(self.overlap))
 
     def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
         """Server: take in one message of any worker, update this server's slice in place, answer who may go on."""

@@ -91,7 +91,7 @@ class Shared(Pace):
         """On rank 0: have all others look for the command that was just announced."""
         self._call(_OBEY)
 
-    def leave(self) -> bool:
+    def leave(self, w: Any) -> bool:
         """Wait for the end after the last step; False if there is something to do with the others first."""
         if self._group.rank == 0:
             self._call(_OVER)

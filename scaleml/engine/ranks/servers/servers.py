@@ -43,8 +43,8 @@ class Servers(Pace):
 
     Parameters
     ----------
-    buffer : (P + HEAD,) array
-        The worker's gradient with its tail and room for the rest of a head; unused where gradients are sparse.
+    buffer : array
+        Of `wire.room` items: the worker's gradient with its tail, and more; unused where gradients are sparse.
     sparse : SparseGradients or None
         Where the next batch's keys come from.
 
@@ -72,7 +72,7 @@ class Servers(Pace):
         if plan.serving.compression is not None:
             self._form = CodedForm(plan, group)
         elif sparse is None:
-            self._form = DenseForm(group, buffer)
+            self._form = DenseForm(group, buffer, plan.network.size)
         else:
             self._form = self._keyed = SparseForm(group, plan.dtype, sparse.width)
             sparse.fetch = WeakMethod(self.fetch)
@@ -83,6 +83,8 @@ class Servers(Pace):
         cuts = slices(plan.network.size, plan.layout.servers, width)
         self._parts = [(workers + s, part) for s, part in enumerate(cuts)]
         self._versions = [0] * len(cuts)
+        self._owing = 0
+        """Pushes that have not been answered, as far as this worker has read."""
 
     def push(self, g: Any, w: Any) -> None:
         """Send each server its slice of the mean gradient at ``w``; ``g``, a sum with its tail, is used up."""
@@ -97,10 +99,16 @@ class Servers(Pace):
             self._keyed.wants = self._sparse.ahead()
         head = Head(loss, weight, rows, self._recorder.excluded, NOTHING if mean is None else GRADIENT)
         self._tell(head, None if mean is None else g)
+        self._owing += 1
 
-    def pull(self, w: Any) -> None:
-        """Receive what was asked for into ``w`` (P,); all of it but when `held`."""
-        self._recorder.staleness += self._receive(w).staleness
+    def pull(self, w: Any, owing: int = 0) -> None:
+        """Receive what was asked for into ``w`` (P,), until the answers to no more than so many pushes are owing.
+
+        All of it but when `held`.
+        """
+        while self._owing > owing:
+            self._owing -= 1
+            self._recorder.staleness += self._receive(w).staleness
 
     def wait(self, w: Any) -> None:
         """Wait on, after an evaluation to which this worker was called while it was held; then as `pull`."""
@@ -116,14 +124,20 @@ class Servers(Pace):
 
     def agreed(self, w: Any, workers: Any) -> Any:
         """Return rank 0's parameters, on all workers; where it has only those of its batches, it asks for all first."""
+        self.pull(w)
         if self._group.rank == 0 and self._sparse is not None:
             self._tell(self._word(COPY))
             for server, (a, b) in self._parts:
                 self._group.recv(server, tag=WHOLE, out=w[a:b])
         return of_rank_0(w, workers)
 
-    def leave(self) -> bool:
+    def park(self, w: Any) -> None:
+        """Before a pause: receive what is owing."""
+        self.pull(w)
+
+    def leave(self, w: Any) -> bool:
         """Tell every server that this worker pushes no more; learn how many evaluations there are in all."""
+        self.pull(w)
         self._tell(self._word(LEAVE))
         for server, _ in self._parts:
             self.evaluations_due, self.widest = self._group.recv(server, tag=BYE).payload.tolist()
