@@ -12,14 +12,9 @@ def why_dense(network: Network, strategy: Strategy, optimizer: Optimizer, steps:
 
     That is so where an update leaves alone, or scales alike, what no row of the batch touches.
     """
-    if not strategy.has_sparse_form:
-        return f"{strategy!r} has no sparse form"
-    if getattr(strategy, "sparse", None) is False:
-        return "sparse=False"
-    if getattr(strategy, "compression", None) is not None:
-        return "a codec writes whole vectors: leave compression out"
-    if getattr(strategy, "overlap", False):
-        return "the next batch's parameters are in the answer that overlap does not wait for: leave overlap out"
+    reason = _why_not(strategy)
+    if reason:
+        return reason
     if not network.signature.sparse:
         return "X is dense: pass a CSR matrix"
     if len(network.blocks) > 1:
@@ -36,6 +31,19 @@ def why_dense(network: Network, strategy: Strategy, optimizer: Optimizer, steps:
             return "AdaGrad's sums of squares see the penalty of every coefficient: use penalty=None, or SGD"
         if optimizer.clip_norm is not None:
             return "clip_norm sees the penalty of every coefficient: use penalty=None, or no clip_norm"
+    return ""
+
+
+def _why_not(strategy: Strategy) -> str:
+    """Return what a strategy has against sparse updates."""
+    if not strategy.has_sparse_form:
+        return f"{strategy!r} has no sparse form"
+    if getattr(strategy, "sparse", None) is False:
+        return "sparse=False"
+    if getattr(strategy, "compression", None) is not None:
+        return "a codec writes whole vectors: leave compression out"
+    if getattr(strategy, "overlap", False):
+        return "the next batch's parameters are in the answer that overlap does not wait for: leave overlap out"
     return ""
 
 

@@ -124,7 +124,9 @@ class Plan:
     @property
     def serving(self) -> ServerStrategy:
         """The strategy, as a run with servers sees it."""
-        assert isinstance(self.strategy, ServerStrategy), f"{self.strategy!r} has servers, but does not say what they do"
+        assert isinstance(self.strategy, ServerStrategy), (
+            f"{self.strategy!r} has servers, but does not say what they do"
+        )
         return self.strategy
 
     @cached_property

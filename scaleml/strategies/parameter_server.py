@@ -125,7 +125,9 @@ class ParameterServer(ServerStrategy):
                 "before the answer; leave it out"
             )
         if self.overlap and self.sparse:
-            raise ValueError("overlap=True with sparse=True: the answer brings what the next gradient is computed on; leave one out")
+            raise ValueError(
+                "overlap=True with sparse=True: the answer brings what the next gradient is computed on; leave one out"
+            )
         if self.staleness_aware and self.consistency == "bsp":
             raise ValueError(
                 "staleness_aware=True with consistency='bsp', where nothing is ever stale: use 'ssp' or 'async'"

@@ -73,9 +73,7 @@ def test_it_learns_what_serial_learns(train):
     x, y, _ = made("multiclass")
     settings = {"optimizer": SGD(0.1), "epochs": 8, "batch_size": BATCH, "validation": (x, y)}
     strategies = Serial(), ParameterServer(overlap=True), ParameterServer(overlap=True, compression=Int8())
-    losses = [
-        train(MLP((5,), "tanh"), x, y, strategy=s, **settings).history.evaluations["loss"] for s in strategies
-    ]
+    losses = [train(MLP((5,), "tanh"), x, y, strategy=s, **settings).history.evaluations["loss"] for s in strategies]
     assert all(loss[-1] < 1.02 * losses[0][-1] < 0.8 * loss[0] for loss in losses)
 
 
