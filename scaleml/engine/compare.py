@@ -99,6 +99,7 @@ def compare(
     sample_weight: Any = None,
     seed: int = 0,
     faults: Sequence[Fault] | None = None,
+    on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
 ) -> Comparison:
     """Run strategies one after another on the same data, seed and cluster, and say which one to use.
@@ -116,6 +117,8 @@ def compare(
         The held-out loss that counts. Default: the loss that all strategies reached.
     validation : (X, y) or float
         The held-out data, evaluated outside the training clock; default a fifth of the rows.
+    on_plan : callable, optional
+        Called once, before the first run, with the labels of all runs to come.
     on_run : callable, optional
         Called with each run as it starts and the rows it will train on, for a live display.
 
@@ -167,6 +170,8 @@ def compare(
         plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
         for settings, count in plans:
             prepare(settings, data, found, own, count)
+        if on_plan is not None:
+            on_plan([settings.label for settings, _ in plans])
         _run_all(plans, data, found, own, on_run, runs, target)
     except KeyboardInterrupt:
         if not runs:

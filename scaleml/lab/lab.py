@@ -101,6 +101,7 @@ class Lab:
         self._subject: Any = None
         self._common: dict[str, Any] = {}
         self._kept: Any = None
+        self._busy: bool | None = None
         self.repaints = 0
         self._board = Board()
         self._publisher = Publisher(self._repaint)
@@ -274,11 +275,11 @@ class Lab:
         busy = controller.phase != "idle"
         self._board.show(controller)
         self._steering.follow(controller.live)
-        for control in (self.run_button, self.clear_button, *self._setup.controls):
-            if control.disabled != busy:
-                control.disabled = busy
-        if self.stop_button.disabled == busy:
+        if busy is not self._busy:
+            self._busy = busy
             self.stop_button.disabled = not busy
+            for control in (self.run_button, self.clear_button, *self._setup.controls):
+                control.disabled = busy
         if self._board.reached is not None:
             controller.submit(Enough(self._board.reached))
         if self._shown and not busy:

@@ -14,6 +14,7 @@ from scaleml.faults import Slow
 from scaleml.lab.trace import Trace
 from scaleml.lab.words import blame, line
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
+from scaleml.telemetry import Ledger
 from telemetry_fakes import made, row
 
 GRADIENT = 0.03
@@ -53,7 +54,7 @@ def test_the_rank_that_was_slowed_is_blamed_with_what_it_cost(strategy, workers,
     undisturbed = clock(trained(strategy, workers))
     history = trained(strategy, workers, faults=(Slow(slow, factor=4),))
     trace = seen(history)
-    found = blame(trace.ledger(), trace.recent())
+    found = blame(trace.total, trace.recent)
     assert found is not None
     assert found.rank == slow
     assert found.ratio == pytest.approx(4, rel=0.2)
@@ -63,18 +64,18 @@ def test_the_rank_that_was_slowed_is_blamed_with_what_it_cost(strategy, workers,
 
 def test_a_slow_rank_that_nobody_waits_for_is_named_as_such():
     history = trained(ParameterServer("async"), faults=(Slow(1, factor=4),))
-    found = blame(seen(history).ledger(), seen(history).recent())
+    found = blame(seen(history).total, seen(history).recent)
     assert found is not None
     assert found.rank == 1
     assert "nobody waits for it" in found.sentence
     share = float(found.sentence.rpartition(" gave ")[2].partition("%")[0]) / 100
-    updates = seen(history).ledger().updates
+    updates = seen(history).total.updates
     assert share == pytest.approx(updates[1] / updates[:2].sum(), abs=0.01)
 
 
 def test_nobody_is_blamed_where_nobody_was_slow():
     trace = seen(trained(AllReduce()))
-    assert blame(trace.ledger(), trace.recent()) is None
+    assert blame(trace.total, trace.recent) is None
 
 
 def test_the_slow_one_of_the_last_seconds_is_blamed_not_of_long_ago():
@@ -86,7 +87,7 @@ def test_the_slow_one_of_the_last_seconds_is_blamed_not_of_long_ago():
     run.history = history
     trace = Trace(run, window=3.0)
     trace.look()
-    found = blame(trace.ledger(), trace.recent())
+    found = blame(trace.total, trace.recent)
     assert found is not None
     assert found.rank == 1
     assert found.cost == pytest.approx(3.9)
@@ -111,15 +112,15 @@ def test_every_state_has_its_words(state, words):
 
 
 def test_the_trace_sums_what_the_ledger_sums():
-    run = made("AllReduce()", 3, straggler=2, steps=3_000, staleness=1.5)
-    trace = Trace(run)
+    run = made("AllReduce()", 3, straggler=2, steps=3_000, staleness=1.5, state="running")
     parts = run.history.rows
     run.history = type(run.history)()
+    trace = Trace(run)
     for part in np.array_split(parts, 37):
         run.history.append_rows(part)
-        trace.run, trace._gauge.run = run, run
-        trace.look()
-    mine, whole = trace.ledger(), run.ledger
+        assert trace.look()
+    assert not trace.look(), "nothing is new"
+    mine, whole = trace.total, Ledger(run.history)
     for name in (
         "ranks",
         "compute",
@@ -134,5 +135,11 @@ def test_the_trace_sums_what_the_ledger_sums():
         "waits",
     ):
         np.testing.assert_allclose(getattr(mine, name), getattr(whole, name), err_msg=name)
-    for x, y in (trace.throughput(), trace.staleness()):
-        assert 0 < len(x) == len(y) <= 500
+    # The curves grew with the rows, and are what all rows together say.
+    time, rate = trace.throughput()
+    np.testing.assert_allclose(rate, 1000.0, rtol=1e-6)
+    assert 32 <= len(time) - 2 <= 64
+    assert time[-1] == pytest.approx(10.0, rel=0.05)
+    time, stale = trace.staleness()
+    np.testing.assert_allclose(stale, 1.5)
+    assert 32 <= len(time) <= 64
