@@ -11,7 +11,7 @@ from scaleml.telemetry import COLUMNS
 
 MOST: Final = 64
 """The most intervals; then neighbours are merged two by two."""
-FIRST: Final = 0.1
+FIRST: Final = 0.25
 """Seconds of an interval at first."""
 SILENT: Final = 1.0
 """Seconds behind the others after which a rank counts as done."""

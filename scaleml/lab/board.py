@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from html import escape
 from typing import Any, final
@@ -20,6 +21,8 @@ from scaleml.telemetry.palette import Stroke, strokes
 from scaleml.telemetry.report import fragment
 
 NOT_YET = "no run yet"
+READABLE = 0.3
+"""Seconds between two changes of the words' numbers."""
 
 
 @final
@@ -31,13 +34,13 @@ class Board:
         self.progress = widgets.HTML()
         self.legend = widgets.HTML()
         self.found = widgets.HTML()
-        time, samples = Across("training time (s)"), Across("samples (rows)")
-        self.by_time = LineChart("Loss against time", time, "loss")
+        clock, samples = Across("training time (s)"), Across("samples (rows)")
+        self.by_time = LineChart("Loss against time", clock, "loss")
         self.by_samples = LineChart("Loss against samples", samples, "loss")
-        self.throughput = LineChart("Samples a second", time, "rows a second")
+        self.throughput = LineChart("Samples a second", clock, "rows a second")
         self.ledger = LedgerChart("Time of each rank")
-        self.staleness = LineChart("Staleness of updates", time, "steps")
-        self._axes = (time, samples)
+        self.staleness = LineChart("Staleness of updates", clock, "steps")
+        self._axes = (clock, samples)
         self.box = widgets.VBox(
             [
                 self.words,
@@ -51,23 +54,38 @@ class Board:
         self._traces: list[Trace] = []
         self._judged: tuple[int, str] | None = None
         self._told: Any = None
-        self._said: tuple[Any, str] = (None, "")
+        self._runs: tuple[Any, ...] | None = None
+        self._strokes: list[Stroke] = []
+        self._state: Any = None
+        self._behind = False
+        self._wrote = 0.0
         self.reached: Any = None
 
     def show(self, controller: Controller) -> None:
         """Draw what is new."""
-        runs = controller.runs
-        drawn = self._dress(runs)
-        for index, trace in enumerate(self._traces):
-            if not trace.complete and trace.look():
-                self._draw(index, trace)
-        self._frame(controller)
-        self._annotate()
-        _set(self.legend, _legend(self._traces, drawn))
-        _set(self.words, self._sentence(controller))
-        _set(self.progress, progress.line(controller, self._traces))
+        self._dress(controller.runs)
+        news = [i for i, trace in enumerate(self._traces) if not trace.complete and trace.look()]
+        for i in news:
+            self._draw(i, self._traces[i])
+        states = tuple(trace.now.state for trace in self._traces)
+        state = (controller.phase, controller.note, controller.error, controller.planned, controller.runs, states)
+        turned, self._state = state != self._state, state
+        if news or turned:
+            self._frame(controller)
+        self._write(controller, turned, bool(news))
         self._judge(controller)
         self.reached = self._reached(controller)
+
+    def _write(self, controller: Controller, turned: bool, news: bool) -> None:
+        """Renew the words: at once where something happened; numbers that flicker faster than `READABLE` nobody reads."""
+        now = time.monotonic()
+        self._behind |= news
+        if turned or (self._behind and now >= self._wrote + READABLE):
+            self._behind, self._wrote = False, now
+            self._annotate()
+            _set(self.legend, _legend(self._traces, self._strokes))
+            _set(self.words, self._sentence(controller))
+            _set(self.progress, progress.line(controller, self._traces))
 
     def _reached(self, controller: Controller) -> Any:
         run = controller.live
@@ -78,24 +96,22 @@ class Board:
         self._told = run
         return run
 
-    def _dress(self, runs: Sequence[Any]) -> list[Stroke]:
+    def _dress(self, runs: tuple[Any, ...]) -> None:
         """Have a trace and a line for each run."""
-        drawn = strokes([bool(run.is_serial) for run in runs])
-        if [trace.run for trace in self._traces][: len(runs)] != list(runs)[: len(self._traces)] or len(runs) < len(
-            self._traces
-        ):
+        if runs is self._runs:
+            return
+        if runs[: len(self._traces)] != tuple(trace.run for trace in self._traces):
             self._traces = []
-            self._lines([])
-        if len(self._traces) < len(runs):
-            self._traces += [Trace(run) for run in runs[len(self._traces) :]]
-            self._lines(drawn)
-        if not runs and len(self.ledger.bars.x):
+            self._lines()
             self.ledger.clear()
-        return drawn
+        self._runs = runs
+        self._strokes = strokes([bool(run.is_serial) for run in runs])
+        self._traces += [Trace(run) for run in runs[len(self._traces) :]]
+        self._lines()
 
-    def _lines(self, drawn: Sequence[Stroke]) -> None:
+    def _lines(self) -> None:
         for chart in (self.by_time, self.by_samples, self.throughput, self.staleness):
-            chart.dress(drawn)
+            chart.dress(self._strokes[: len(self._traces)])
 
     def _draw(self, index: int, trace: Trace) -> None:
         trace.curve = curve = trace.losses()
@@ -131,22 +147,18 @@ class Board:
             for text in (controller.error, controller.note)
             if text
         )
-        return f'<div class="scaleml-words" role="status" aria-live="polite">{escape(self._state(controller))}</div>{notes}'
+        return (
+            f'<div class="scaleml-words" role="status" aria-live="polite">{escape(self._sees(controller))}</div>{notes}'
+        )
 
-    def _state(self, controller: Controller) -> str:
+    def _sees(self, controller: Controller) -> str:
         if controller.phase == "stopping":
             return "Stopping at the next step all ranks have in common ..."
         if controller.phase == "starting":
             return "Starting: the data goes to the workers ..."
         if self._traces:
-            return self._line(self._traces[-1])
+            return words.line(self._traces[-1])
         return "Choose strategies and press Run."
-
-    def _line(self, trace: Trace) -> str:
-        """The words of a run, made anew when it has moved."""
-        if self._said[0] is not trace.now:
-            self._said = (trace.now, words.line(trace))
-        return self._said[1]
 
     def _judge(self, controller: Controller) -> None:
         """The table and the verdict, when all runs are over."""

@@ -42,8 +42,12 @@ summary { cursor: pointer } details table { margin: .5rem 0 } .error { color: #D
 """
 
 
-def fragment(comparison: Comparison) -> str:
-    """The verdict and the table for a notebook's output: inline styles only, as style sheets are often stripped."""
+def fragment(comparison: Comparison, foldable: bool = False) -> str:
+    """The verdict and the table for a notebook's output: inline styles only, as style sheets are often stripped.
+
+    With `foldable` the table is there twice, whole (class ``scaleml-wide``) and in three parts below each other (class
+    ``scaleml-narrow``), for a style sheet that shows the one that fits.
+    """
     verdict = comparison.verdict
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
     text = f'<p style="font-size:1.1em;margin:0.3em 0"><strong>{escape(verdict.headline)}</strong></p>'
@@ -51,7 +55,11 @@ def fragment(comparison: Comparison) -> str:
     if not comparison.runs:
         return text
     head, cells, note = comparison.lines()
-    return text + table(head, cells, verdict.best) + f'<p style="opacity:0.7;font-size:0.9em">{escape(note)}</p>'
+    whole = table(head, cells, verdict.best)
+    if foldable:
+        parts = (table(*(_columns(row, part) for row in (head, cells)), verdict.best) for part in _PARTS)
+        whole = f'<div class="scaleml-wide">{whole}</div><div class="scaleml-narrow">{"".join(parts)}</div>'
+    return text + whole + f'<p style="opacity:0.7;font-size:0.9em">{escape(note)}</p>'
 
 
 def page(comparisons: Mapping[str, Comparison]) -> str:
