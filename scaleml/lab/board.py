@@ -20,7 +20,7 @@ from scaleml.telemetry.formatting import number
 from scaleml.telemetry.palette import Stroke, strokes
 from scaleml.telemetry.report import fragment
 
-NOT_YET = "no run yet"
+NOT_YET = "no run"
 READABLE = 0.3
 """Seconds between two changes of the words' numbers."""
 
@@ -167,7 +167,9 @@ class Board:
             return
         self._judged = state
         ended = controller.phase == "idle" and controller.runs
-        _set(self.found, f'<div class="scaleml-card">{fragment(controller.result)}</div>' if ended else "")
+        _set(
+            self.found, f'<div class="scaleml-card">{fragment(controller.result, foldable=True)}</div>' if ended else ""
+        )
 
 
 def _grid(least: int, *charts: Any) -> widgets.Widget:

@@ -247,7 +247,8 @@ class Lab:
         setup, steering = widgets.VBox([self._setup.box]), widgets.VBox([self._steering.box])
         for card in (setup, steering):
             card.add_class("scaleml-card")
-        whole = widgets.VBox([self._sheet, setup, row, steering, self._board.box])
+        layout = widgets.Layout(width="100%")  # its width decides how it is arranged, not the other way round
+        whole = widgets.VBox([self._sheet, setup, row, steering, self._board.box], layout=layout)
         whole.add_class("scaleml-lab")
         return whole
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from scaleml.telemetry.comparison import Comparison
 
+_FOLDS = (
+    ("workers", "threads", "loss", "score", "bytes/step"),
+    ("time", "cold", "to target", "samples/s", "speed-up"),
+    ("efficiency", "compute", "wait", "comm", "staleness"),
+)
 _CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e; --line: #d8dce0; --card: #f6f8fa;
         --accent: #0072B2 }
@@ -57,9 +62,17 @@ def fragment(comparison: Comparison, foldable: bool = False) -> str:
     head, cells, note = comparison.lines()
     whole = table(head, cells, verdict.best)
     if foldable:
-        parts = (table(*(_columns(row, part) for row in (head, cells)), verdict.best) for part in _PARTS)
-        whole = f'<div class="scaleml-wide">{whole}</div><div class="scaleml-narrow">{"".join(parts)}</div>'
+        whole = f'<div class="scaleml-wide">{whole}</div><div class="scaleml-narrow">{_folded(head, cells, verdict.best)}</div>'
     return text + whole + f'<p style="opacity:0.7;font-size:0.9em">{escape(note)}</p>'
+
+
+def _folded(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None) -> str:
+    """The table in parts below each other, each with the strategies: what was reached, how fast, at what cost."""
+    parts = []
+    for names in _FOLDS:
+        at = [head.index(name) for name in ("strategy", *names)]
+        parts.append(table([head[i] for i in at], [[row[i] for i in at] for row in cells], strong))
+    return "".join(parts)
 
 
 def page(comparisons: Mapping[str, Comparison]) -> str:
