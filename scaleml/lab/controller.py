@@ -112,6 +112,7 @@ class Controller:
         self._lock = threading.Condition()
         self._changed = changed
         self._target: float | None = None
+        self._ended: str | None = None
 
     @property
     def live(self) -> Run | None:
@@ -127,7 +128,7 @@ class Controller:
     @property
     def result(self) -> Comparison:
         """All runs, compared."""
-        return Comparison(self.runs, self._target)
+        return Comparison(self.runs, self._target, self._ended)
 
     def submit(self, order: Order) -> None:
         """Queue a command and return at once."""
@@ -211,12 +212,14 @@ class Controller:
             return
         self.runs = ()
         self.error = ""
+        self._ended = None
         self.say("")
 
     def _begin(self, order: Go) -> None:
         wish = order.wish
         self.runs = () if order.fresh else self.runs
         self.error = ""
+        self._ended = None
         self.planned = self.number = 0
         self._target = wish.settings.get("target")
         self.say("")
@@ -227,7 +230,8 @@ class Controller:
         try:
             model, X, y = wish.data()
             if not self._told_to_stop:
-                compare(model, X, y, wish.trials, on_plan=self._on_plan, on_run=self._on_run, **wish.settings)
+                found = compare(model, X, y, wish.trials, on_plan=self._on_plan, on_run=self._on_run, **wish.settings)
+                self._ended = found.ended
         except Exception as error:  # noqa: BLE001  a failing model is shown, and the lab stays alive
             if not self._told_to_stop:
                 self.error = f"{type(error).__name__}: {error}"

@@ -77,7 +77,7 @@ class Lab:
         *,
         client: Any = None,
         strategies: Sequence[Any] | None = None,
-        workers: int | None = None,
+        workers: int | Sequence[str] | None = None,
         batch_size: int = 256,
         epochs: int = 60,
         target: float | None = None,

@@ -112,7 +112,7 @@ class Links:
         even = min(costs.values()) > 0.5 * costs[worst]
         who, lost = ("each rank", sum(costs.values()) / len(costs)) if even else (f"rank {worst}", costs[worst])
         if self._knows(worst):
-            return f"{slow}: that has cost {who} {seconds(lost)} of communication so far"
+            return f"{slow}: that has cost {who} {seconds(lost)} of communication"
         return f"{slow}: communication has taken {who} {seconds(lost)} since then"
 
     def _turn(self, link: SlowLink, time: float) -> None:

@@ -25,11 +25,25 @@ def line(controller: Controller, traces: Sequence[Trace]) -> str:
     text = f"run {number} of {of}: {percent(done)}"
     left = remaining(trace)
     if np.isfinite(left):
-        text += f", about {seconds(left)} left"
+        text += f", about {roughly(left)} left"
         if number < of:
             spent = [float(one.now.time) for one in traces[-number:-1]]
-            text += f"; about {seconds(overall(spent, trace.now.time, left, of - number))} in all, if the next runs are like these"
+            text += f"; about {roughly(overall(spent, trace.now.time, left, of - number))} in all, if the next runs are like these"
+    change = trace.run.history.changes[-1:]
+    if change:
+        text += f"; last change after {seconds(change[0].time)}: {change[0].text}"
     return bar(done, text)
+
+
+def roughly(value: float) -> str:
+    """Seconds as precisely as a guess deserves.
+
+    >>> roughly(3.27), roughly(49.4), roughly(1099.0), roughly(62_880.0)
+    ('3 s', '49 s', '18 min', '17.5 h')
+    """
+    if value < 99.5:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5970 else f"{value / 3600:.1f} h"
 
 
 def remaining(trace: Trace) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import math
+import threading
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,11 +12,14 @@ import pytest
 
 import scaleml
 from engine import harness
-from scaleml.faults import Slow
+from scaleml.faults import Bandwidth, DropLink, Latency, Slow
+from scaleml.lab.links import Links
 from scaleml.lab.trace import Trace
 from scaleml.lab.words import blame, line
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
 from scaleml.telemetry import Ledger
+from scaleml.telemetry.formatting import seconds
+from scaleml.telemetry.history import Change
 from telemetry_fakes import made, row
 
 GRADIENT = 0.03
@@ -26,8 +31,10 @@ def trained(strategy, workers=2, faults=(), epochs=3):
     random = np.random.default_rng(0)
     x = random.standard_normal((240, 4), dtype=np.float32)
 
+    never = threading.Event()
+
     def sleep(rank, step, mailbox):
-        time.sleep(GRADIENT)
+        never.wait(GRADIENT)
 
     return harness.on_threads(
         scaleml.LinearModel(), x, (x[:, 0] > 0).astype(int), strategy=strategy, workers=workers, epochs=epochs,
@@ -71,6 +78,68 @@ def test_a_slow_rank_that_nobody_waits_for_is_named_as_such():
     share = float(found.sentence.rpartition(" gave ")[2].partition("%")[0]) / 100
     updates = seen(history).total.updates
     assert share == pytest.approx(updates[1] / updates[:2].sum(), abs=0.01)
+
+
+LINKS = {
+    "latency": (Latency(1, 0.1), "What rank 1 sends arrives 100 ms later: "),
+    "bandwidth": (Bandwidth(1, 400.0), "Rank 1 sends at most 400 B a second: "),
+    "of rank 0": (Latency(0, 0.1), "What rank 0 sends arrives 100 ms later: "),
+    "one link": (Latency(1, 0.1, to=0), "What rank 1 sends to rank 0 arrives 100 ms later: "),
+}
+
+
+@pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(2), ParameterServer("bsp")], ids=repr)
+@pytest.mark.parametrize("name", LINKS)
+def test_slow_links_are_named_with_what_they_cost(strategy, name):
+    fault, words = LINKS[name]
+    to = getattr(fault, "to", None)
+    if to is not None and isinstance(strategy, ParameterServer):
+        fault, words = replace(fault, to=2), words.replace("to rank 0", "to rank 2")
+    undisturbed = clock(trained(strategy))
+    history = trained(strategy, faults=(fault,))
+    trace = seen(history, state="running")
+    said = trace.links.sentence(trace.total)
+    assert said is not None
+    assert line(trace).count(words) == 1
+    cost = [trace.links.cost(rank) for rank in range(2)]
+    assert np.mean(cost) == pytest.approx(clock(history) - undisturbed, rel=0.2)
+    assert f"communication has taken each rank {seconds(float(np.mean(cost)))}" in said
+
+
+def test_slow_links_that_only_their_own_rank_pays_for():
+    trace = seen(trained(ParameterServer("async"), faults=(Latency(1, 0.05),)))
+    said = trace.links.sentence(trace.total)
+    assert said is not None
+    assert f"communication has taken rank 1 {seconds(trace.links.cost(1))}" in said
+    assert trace.links.cost(0) < 0.5 * trace.links.cost(1)
+
+
+def test_the_cost_of_slow_links_is_what_they_took_beyond_the_usual_and_ends_with_them():
+    """Steps of 1 s with 0.1 s of communication, and with 0.6 s from 10 s to 20 s, told of a little early."""
+    run = made("x", 2, steps=1, seconds=1e-3, state="running")
+    run.history = type(run.history)()
+    trace = Trace(run, window=1e9)
+    for step in range(1, 31):
+        if step == 11:
+            run.history.mark(10.0, repr(Bandwidth(1, 5.0)))
+        if step == 21:
+            assert "1 sends at most 5 B a second: that has cost each rank 5 s" in trace.links.sentence(trace.total)
+            run.history.mark(20.0, repr(Bandwidth(1, math.inf)))
+        comm = 0.6 if 10 < step <= 20 else 0.1
+        rows = [row(rank, step=step, time=step, samples=8 * step, compute=1.0 - comm, comm=comm) for rank in range(2)]
+        run.history.append_rows(rows)
+        trace.look()
+    assert [trace.links.cost(rank) for rank in range(2)] == pytest.approx([5.0, 5.0])
+    assert (
+        trace.links.sentence(trace.total) == "links were slow for a while: that has cost each rank 5 s of communication"
+    )
+
+
+def test_other_changes_are_no_slow_links():
+    links = Links()
+    links.hear([Change(1.0, "learning_rate=0.1"), Change(2.0, repr(Slow(1, 4))), Change(3.0, repr(DropLink(1, 0, 5)))])
+    assert links.slow == {}
+    assert links.sentence(seen(trained(AllReduce())).total) is None
 
 
 def test_nobody_is_blamed_where_nobody_was_slow():
