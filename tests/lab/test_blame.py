@@ -1,8 +1,8 @@
 """The words on real workers: who is blamed was in fact slowed, and the cost named is the one measured.
 
-Measured is the difference of two runs' training clocks, disturbed and undisturbed. The faults here cost ten times what the
-undisturbed run takes, so a machine that is busy with other things during one of the two (it may well be half as fast)
-changes the difference by a few percent only.
+Measured is the difference of two runs' training clocks, disturbed and undisturbed. The faults here cost twenty times what the
+undisturbed run takes, so a machine that is busy with other things during one of the two (and then three times as slow)
+changes the difference by a tenth only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scaleml.lab.trace import Trace
 from scaleml.lab.words import blame, line
 from scaleml.strategies import AllReduce, LocalSGD
 
-BUSY = scaleml.MLP((256, 256)), {"batch_size": 512, "epochs": 8}
+BUSY = scaleml.MLP((256, 256)), {"batch_size": 512, "epochs": 4}
 """Steps of some milliseconds of computing, which a slow rank multiplies."""
 BRIEF = scaleml.LinearModel(), {"batch_size": 256, "epochs": 4}
 """Steps of a fraction of a millisecond, beside which slow links are all that matters."""
@@ -41,17 +41,16 @@ def measured(run):
     return float(run.history["time"].max())
 
 
-@pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(4)], ids=repr)
-@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize(("strategy", "slow"), [(AllReduce(), 0), (AllReduce(), 1), (LocalSGD(4), 1)], ids=repr)
 def test_the_worker_that_was_slowed_is_blamed_with_what_it_cost(cluster, data, strategy, slow):
     undisturbed = trained(data, strategy, BUSY)
-    run = trained(data, strategy, BUSY, Slow(slow, factor=12))
-    assert [change.text for change in run.history.changes] == [repr(Slow(slow, factor=12))]
+    run = trained(data, strategy, BUSY, Slow(slow, factor=30))
+    assert [change.text for change in run.history.changes] == [repr(Slow(slow, factor=30))]
     trace = Trace(run)
     found = blame(trace.total, trace.total)
     assert found is not None
     assert found.rank == slow
-    assert found.ratio > 5
+    assert found.ratio > 10
     assert found.cost == pytest.approx(measured(run) - measured(undisturbed), rel=0.2)
     assert f"Rank {1 - slow} waited" in line(trace)
     assert f"for rank {slow}, which computes" in line(trace)

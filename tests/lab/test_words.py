@@ -55,17 +55,22 @@ def clock(history):
     return float(history["time"].max())
 
 
+@lru_cache
+def undisturbed(strategy, workers=2):
+    """Return the seconds of the quickest of three runs: what else the machine does can only make one slower."""
+    return min(clock(trained.__wrapped__(strategy, workers)) for _ in range(3))
+
+
 @pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(2)], ids=repr)
 @pytest.mark.parametrize(("workers", "slow"), [(2, 1), (2, 0), (3, 1)])
 def test_the_rank_that_was_slowed_is_blamed_with_what_it_cost(strategy, workers, slow):
-    undisturbed = clock(trained(strategy, workers))
     history = trained(strategy, workers, faults=(Slow(slow, factor=4),))
     trace = seen(history)
     found = blame(trace.total, trace.recent)
     assert found is not None
     assert found.rank == slow
     assert found.ratio == pytest.approx(4, rel=0.2)
-    assert found.cost == pytest.approx(clock(history) - undisturbed, rel=0.2)
+    assert found.cost == pytest.approx(clock(history) - undisturbed(strategy, workers), rel=0.2)
     assert f"for rank {slow}, which computes {found.ratio:.1f} times as long" in found.sentence
 
 
@@ -82,7 +87,7 @@ def test_a_slow_rank_that_nobody_waits_for_is_named_as_such():
 
 LINKS = {
     "latency": (Latency(1, 0.1), "What rank 1 sends arrives 100 ms later: "),
-    "bandwidth": (Bandwidth(1, 400.0), "Rank 1 sends at most 400 B a second: "),
+    "bandwidth": (Bandwidth(1, 1000.0), "Rank 1 sends at most 1 kB a second: "),
     "of rank 0": (Latency(0, 0.1), "What rank 0 sends arrives 100 ms later: "),
     "one link": (Latency(1, 0.1, to=0), "What rank 1 sends to rank 0 arrives 100 ms later: "),
 }
@@ -95,14 +100,13 @@ def test_slow_links_are_named_with_what_they_cost(strategy, name):
     to = getattr(fault, "to", None)
     if to is not None and isinstance(strategy, ParameterServer):
         fault, words = replace(fault, to=2), words.replace("to rank 0", "to rank 2")
-    undisturbed = clock(trained(strategy))
     history = trained(strategy, faults=(fault,))
     trace = seen(history, state="running")
     said = trace.links.sentence(trace.total)
     assert said is not None
     assert line(trace).count(words) == 1
     cost = [trace.links.cost(rank) for rank in range(2)]
-    assert np.mean(cost) == pytest.approx(clock(history) - undisturbed, rel=0.2)
+    assert np.mean(cost) == pytest.approx(clock(history) - undisturbed(strategy), rel=0.2)
     assert f"communication has taken each rank {seconds(float(np.mean(cost)))}" in said
 
 
