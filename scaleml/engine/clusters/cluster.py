@@ -220,6 +220,20 @@ def embedded_size() -> int:
     return int(CPU_COUNT)
 
 
+def close() -> None:
+    """Close the embedded cluster, if there is one: its worker processes end, and the next run starts others.
+
+    It would also close with this process. A cluster or client of yours is left alone; so is one that no longer runs. Stop runs
+    that still live there first: they would fail with their workers.
+
+    Examples
+    --------
+    >>> import scaleml
+    >>> scaleml.close()  # nothing was started yet, so nothing happens
+    """
+    close_embedded()
+
+
 def close_embedded() -> None:
     """Close the embedded cluster, if there is one; the next run starts another."""
     with _own.lock:
