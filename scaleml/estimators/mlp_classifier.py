@@ -151,7 +151,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self
         """
         if self._is_left_to_scikit_learn(X):
-            return super().fit(X, y, sample_weight)
+            return super().fit(X, *lazy.local(self, y, sample_weight))
         self._validate_params()
         self._check_settings(partial=False)
         going_on = self.warm_start and hasattr(self, "coefs_")
