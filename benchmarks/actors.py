@@ -1,12 +1,16 @@
 """Asynchronous updates a second through one server: `ParameterServer("async")` against an actor of Dask, and one of Ray.
 
 All three train the same linear model on the same rows with two workers and one server, one update a push: a worker computes the
-mean gradient of a small batch, pushes it and gets the parameters back. The actors are what one would write by hand: an object
-with the parameters and a method that takes a gradient and returns them. The batch is small, so that it is the pushes that are
-measured; half of a run warms up. Dask's actor and scaleml's ranks are on one cluster, and take turns.
+mean gradient of 16 rows, pushes it and gets the parameters back, and an update counts when its answer has been taken in. The
+actors are what one would write by hand: an object with the parameters and a method that takes a gradient and returns them. The
+batch is small, so that it is the pushes that are measured, but the gradients count, too; half of a run warms up. Each is measured
+twice: every answer awaited, and with one answer owing while the next gradient is computed (`overlap=True`; of the actors, one
+call's future kept). Dask's actor and scaleml's ranks are on one cluster, and take turns.
 """
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -23,7 +27,14 @@ SECONDS: Final = 1.0
 """Of one measurement, after as long a warm-up."""
 SIZES: Final = {1_023: "4 KB", 262_143: "1 MB"}
 """Columns of X; with the intercept, the parameters."""
+CASES: Final = [(features, overlap) for features in SIZES for overlap in (False, True)]
 TARGETS: Final = {"a Dask actor": 20.0, "a Ray actor": 5.0}
+ATTEMPTS: Final = 3
+"""To start Ray: its agents have 15 seconds to come up, which on a busy machine they miss."""
+
+Answer = Callable[[], np.ndarray]
+"""Waits for the answer to a push: the parameters."""
+Rates = dict[tuple[int, bool], list[float]]
 
 
 class Server:
@@ -46,13 +57,14 @@ def data(features: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, 0] > 0).astype(np.float32)
 
 
-def work(push: Any, features: int, rank: int) -> float:
-    """Be one worker of a hand-written server; return its pushes a second. ``push(g)`` returns the parameters."""
+def work(push: Callable[[np.ndarray | None], Answer], features: int, rank: int, overlap: bool) -> float:
+    """Be one worker of a hand-written server; return its updates a second."""
     from scaleml.models import LinearModel, Signature
 
     network = LinearModel(penalty=None).build(Signature(features))
     x, y = data(features, rank)
-    g, w = np.empty(network.size, np.float32), np.array(push(None))
+    g, w = np.empty(network.size, np.float32), np.array(push(None)())
+    owing: list[Answer] = []
     begun = time.perf_counter()
     pushes, counting = 0, begun
     while (now := time.perf_counter()) - begun < 2 * SECONDS:
@@ -61,7 +73,9 @@ def work(push: Any, features: int, rank: int) -> float:
         at = BATCH * pushes % (len(x) - BATCH + 1)
         _, weight = network.loss_grad(w, x[at : at + BATCH], y[at : at + BATCH], None, g)
         g *= 1.0 / weight
-        w = push(g)
+        owing.append(push(g.copy() if overlap else g))
+        if len(owing) > overlap:
+            w = owing.pop(0)()
         pushes += 1
     return pushes / (time.perf_counter() - counting)
 
@@ -70,30 +84,32 @@ def measure(rounds: int) -> list[Row]:
     """Measure in `rounds` rounds."""
     from distributed import Client, LocalCluster
 
-    ours: dict[int, list[float]] = {features: [] for features in SIZES}
-    dask: dict[int, list[float]] = {features: [] for features in SIZES}
+    ours: Rates = {case: [] for case in CASES}
+    dask: Rates = {case: [] for case in CASES}
     with (
         LocalCluster(n_workers=WORKERS, threads_per_worker=1, memory_limit=0, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         for _ in range(rounds):
-            for features in SIZES:
-                ours[features].append(_of_scaleml(client, features))
-                dask[features].append(_of_dask(client, features))
+            for case in CASES:
+                ours[case].append(_of_scaleml(client, *case))
+                dask[case].append(_of_dask(client, *case))
     ray, why = _of_ray(rounds)
     rows = []
     for peer, results in (("a Dask actor", dask), ("a Ray actor", ray)):
-        for features, size in SIZES.items():
-            what = f"asynchronous updates a second, two workers, {size} of parameters"
+        for features, overlap in CASES:
+            how = "an answer owing" if overlap else "each answer awaited"
+            what = f"asynchronous updates a second, two workers, {SIZES[features]} of parameters, {how}"
             target = TARGETS[peer] if features == min(SIZES) else None
             if results:
-                rows.append(compare(what, peer, ours[features], results[features], "updates/s", target))
+                case = features, overlap
+                rows.append(compare(what, peer, ours[case], results[case], "updates/s", target))
             else:
                 rows.append(missing(what, peer, target, why))
     return rows
 
 
-def _of_scaleml(client: Any, features: int) -> float:
+def _of_scaleml(client: Any, features: int, overlap: bool) -> float:
     """Return the server's updates a second in the second half of a run that is stopped after its time."""
     import scaleml
     from scaleml import SGD, LinearModel, ParameterServer
@@ -103,16 +119,16 @@ def _of_scaleml(client: Any, features: int) -> float:
         LinearModel(penalty=None),
         x,
         y,
-        strategy=ParameterServer("async"),
+        strategy=ParameterServer("async", overlap=overlap),
         optimizer=SGD(RATE),
         epochs=10**9,
         batch_size=BATCH * WORKERS,
         workers=WORKERS,
         client=client,
     )
-    until = time.perf_counter() + 60
-    while run.train_seconds < 2 * SECONDS and time.perf_counter() < until:
-        time.sleep(0.05)
+    while run.train_seconds < 2 * SECONDS:
+        with suppress(TimeoutError):
+            run.wait(SECONDS / 10)
     run.stop()
     history = run.history
     counted = (history["rank"] == WORKERS) & (history["time"] > SECONDS)
@@ -120,52 +136,61 @@ def _of_scaleml(client: Any, features: int) -> float:
     return float(history["updates"][counted][1:].sum() / (clock.max() - clock.min()))
 
 
-def _of_dask(client: Any, features: int) -> float:
+def _of_dask(client: Any, features: int, overlap: bool) -> float:
     """Return the updates a second of all workers: two tasks that call one actor, which lives beside the second."""
     workers = list(client.scheduler_info()["workers"])
     server = client.submit(Server, features + 1, actor=True, workers=workers[-1:], pure=False).result()
     tasks = [
-        client.submit(_dask_worker, server, features, rank, workers=[address], pure=False)
+        client.submit(_dask_worker, server, features, rank, overlap, workers=[address], pure=False)
         for rank, address in enumerate(workers)
     ]
     return float(sum(client.gather(tasks)))
 
 
-def _dask_worker(server: Any, features: int, rank: int) -> float:
+def _dask_worker(server: Any, features: int, rank: int, overlap: bool) -> float:
     from distributed.worker import secede
 
     secede()  # else the actor's calls, on the same worker, wait for this task's end
-    return work(lambda g: server.push(g).result(), features, rank)
+    return work(lambda g: server.push(g).result, features, rank, overlap)
 
 
-def _of_ray(rounds: int) -> tuple[dict[int, list[float]], str]:
-    """Return the updates a second of two Ray tasks that call one Ray actor, by size; or nothing, and why."""
+def _of_ray(rounds: int) -> tuple[Rates, str]:
+    """Return the updates a second of two Ray tasks that call one Ray actor, by case; or nothing, and why."""
     if find_spec("ray") is None:
         return {}, "pip install ray"
     import ray
 
+    for attempt in range(ATTEMPTS):
+        try:
+            ray.init(num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+            break
+        except Exception as error:  # noqa: BLE001 - its own, and bare ones: the other rows still say something
+            ray.shutdown()
+            if attempt == ATTEMPTS - 1:
+                return {}, f"Ray does not start here: {error}"
     try:
-        ray.init(num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False)
-    except Exception as error:  # noqa: BLE001 - its own, and bare ones: the other rows still say something
-        return {}, f"Ray does not start here: {error}"
-    try:
-        results: dict[int, list[float]] = {features: [] for features in SIZES}
-        actor, task = ray.remote(Server), ray.remote(_ray_worker)
+        results: Rates = {case: [] for case in CASES}
+        actor: Any = ray.remote(Server)
+        task = ray.remote(_ray_worker)
         for _ in range(rounds):
-            for features in SIZES:
-                server = actor.remote(features + 1)
-                rates = ray.get([task.remote(server, features, rank) for rank in range(WORKERS)])
-                results[features].append(float(sum(rates)))
+            for case in CASES:
+                server = actor.remote(case[0] + 1)
+                rates = ray.get([task.remote(server, case[0], rank, case[1]) for rank in range(WORKERS)])
+                results[case].append(float(sum(rates)))
                 ray.kill(server)
         return results, ""
     finally:
         ray.shutdown()
 
 
-def _ray_worker(server: Any, features: int, rank: int) -> float:
+def _ray_worker(server: Any, features: int, rank: int, overlap: bool) -> float:
     import ray
 
-    return work(lambda g: ray.get(server.push.remote(g)), features, rank)
+    def push(g: np.ndarray | None) -> Answer:
+        call: Any = server.push.remote(g)
+        return lambda: np.asarray(ray.get(call))
+
+    return work(push, features, rank, overlap)
 
 
 if __name__ == "__main__":

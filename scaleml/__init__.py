@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scaleml import compression, faults
+    from scaleml.engine.clusters.cluster import close
     from scaleml.engine.compare import Trial, compare
     from scaleml.engine.errors import RunFailed
     from scaleml.engine.run import Run
@@ -35,6 +36,7 @@ _HOMES = {
     "SGD": "scaleml.optim",
     "Serial": "scaleml.strategies",
     "Trial": "scaleml.engine.compare",
+    "close": "scaleml.engine.clusters.cluster",
     "compare": "scaleml.engine.compare",
     "start": "scaleml.engine.train",
     "train": "scaleml.engine.train",
@@ -57,6 +59,7 @@ __all__ = [
     "RunFailed",
     "Serial",
     "Trial",
+    "close",
     "compare",
     "compression",
     "faults",

@@ -5,15 +5,18 @@ Nothing here imports CuPy or SciPy unless an array of theirs is given: what a ra
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
-__all__ = ["Array", "concatenate_rows", "csr", "is_sparse", "namespace", "rows", "to_numpy"]
+__all__ = ["Array", "Numbers", "concatenate_rows", "csr", "is_sparse", "namespace", "own_copy", "rows", "to_numpy"]
 
 INT32_MAX = 2**31 - 1
+MOST_NUMBERS = 64
 
 Array = Any
 """A dense NumPy or CuPy array, or (where said so) a SciPy or cupyx CSR matrix."""
@@ -45,6 +48,37 @@ def namespace(*arrays: Array) -> ModuleType:
 
             return cupy
     return np
+
+
+@final
+class Numbers(dict[float, Any]):
+    """Numbers as arithmetic with arrays of one dtype takes them fastest, each made when it is first asked for.
+
+    NumPy needs 0.3 us more an operation for a Python float than for an array of no dimensions; CuPy prefers the float.
+
+    Parameters
+    ----------
+    xp : module
+        ``numpy`` or ``cupy``.
+    dtype : str or dtype
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> numbers = Numbers(np, "float32")
+    >>> numbers[0.5], numbers[0.5] is numbers[0.5]
+    (array(0.5, dtype=float32), True)
+    """
+
+    def __init__(self, xp: ModuleType, dtype: Any) -> None:
+        super().__init__()
+        self._dtype = dtype if xp is np else None
+
+    def __missing__(self, value: float) -> Any:
+        if len(self) >= MOST_NUMBERS:
+            self.clear()
+        self[value] = number = value if self._dtype is None else np.array(value, self._dtype)
+        return number
 
 
 def is_sparse(x: Array) -> bool:
@@ -182,3 +216,26 @@ def _csr(like: Array, data: Array, indices: Array, indptr: Array, n_rows: int) -
     out = type(like)((n_rows, like.shape[1]), dtype=data.dtype)
     out.data, out.indices, out.indptr = data, indices, indptr
     return out
+
+
+def own_copy(x: np.ndarray) -> np.ndarray:
+    """Return a read-only copy of `x` in memory of this process, on large pages where the system gives them.
+
+    A pass over 80 MB in a mapped file, on pages of 4 KB, takes a tenth longer: the processor looks up many more addresses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> own_copy(np.array([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+    if not x.nbytes or not hasattr(mmap, "MADV_HUGEPAGE"):
+        copy = np.array(x)
+    else:
+        memory = mmap.mmap(-1, x.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        copy = np.frombuffer(memory, x.dtype).reshape(x.shape)
+        copy[...] = x
+    copy.flags.writeable = False
+    return copy

@@ -61,6 +61,9 @@ class ndarray:
     def __setitem__(self, key, value):
         self._a[_open(key)] = _open(value)
 
+    def dot(self, other):
+        return ndarray(np.asarray(self._a.dot(_open(other))))
+
     def __len__(self):
         return len(self._a)
 

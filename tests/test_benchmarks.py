@@ -28,7 +28,7 @@ def test_the_bare_loop_does_the_same_mathematics_bit_for_bit(kind: str) -> None:
         rows = slice(t * problem.batch % problem.rows, t * problem.batch % problem.rows + problem.batch)
         _, weight = network.loss_grad(w, x[rows], y[rows], None, g)
         g *= 1.0 / weight
-        network.add_penalty_grad(w, g)
+        network.objective_grad(w, g)
         optimizer.apply(w, g, state, t + 1)
     assert bare.train(problem, order, None)["digest"] == bare.digest(w)
 

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any, final
 
 from .errors import CommError
-from .frame import CONTROL, HELD, MESSAGE, Header, held, word_sum
+from .frame import CONTROL, HELD, MESSAGE, Header, held, payload_sum
 from .key import Key
 from .link import Link, LinkClosed
 from .mesh import Mesh
@@ -72,7 +72,9 @@ class Channel:
 
     def checksum(self, payload: Any) -> int:
         """The sum to put into a header, 0 where the links do without."""
-        return word_sum(payload) if self.summed else 0
+        if not self.summed:
+            return 0
+        return payload_sum(payload, len(payload) if isinstance(payload, bytes) else payload.nbytes)
 
     def send(self, peers: Iterable[int], header: bytes, payload: Any, what: object) -> None:
         """Send one frame to each of `peers`; while it does not go, frames that come are put aside."""
@@ -248,10 +250,11 @@ class Channel:
         link = self.link(peer)
         try:
             while (header := link.head()) is not None:
-                if link.aside is None and self._is_message(header, group, tag):
+                wanted = self._is_message(header, group, tag)
+                if wanted and link.aside is None:
                     return header
-                if not self.put_aside(link, False, what):
-                    return None
+                if not self.put_aside(link, False, what) or wanted:
+                    return None  # if wanted, it is in the inbox now: what follows it must not overtake it
         except LinkClosed:
             raise self.lose(peer, what) from None
         return None

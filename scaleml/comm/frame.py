@@ -38,6 +38,9 @@ DTYPES: dict[int, np.dtype[Any]] = {
 }
 CODES: dict[np.dtype[Any], int] = {dtype: code for code, dtype in DTYPES.items()}
 
+SHORT = 8 * 1024
+"""Bytes of a payload whose sum is a CRC-32."""
+
 _MASK = (1 << 64) - 1
 _WORD = np.dtype("<u8")
 
@@ -135,6 +138,19 @@ def held_back(raw: bytes, seconds: float) -> bytes:
     header = decode(raw)
     total = holding(held(header) + seconds)
     return encode(*header._replace(flags=header.flags & ((1 << _HELD) - 1) | total)[1:-1])
+
+
+def payload_sum(payload: Any, size: int) -> int:
+    """Return what a frame says of its payload of `size` bytes: up to `SHORT` its CRC-32, else its `word_sum`.
+
+    4 KB take 2 us so, and 4 as words: it is NumPy's calls that cost. From 8 KB on words are faster.
+
+    Examples
+    --------
+    >>> payload_sum(b"a", 1) == zlib.crc32(b"a")
+    True
+    """
+    return zlib.crc32(payload) if size <= SHORT else word_sum(payload)
 
 
 def word_sum(payload: Any) -> int:

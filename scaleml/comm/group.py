@@ -205,12 +205,12 @@ class Group:
 
     def header(self, key: Key, length: int, checksum: int, flags: int = 0, block: int = 0) -> bytes:
         """Encode the header of a collective's frame."""
-        if self.mesh.channel.summed:
+        mesh = self.mesh
+        if mesh.channel.summed:
             flags |= SUMMED
-        return self.mesh.header(
-            COLLECTIVE, key.group, key.sequence, op=key.op, tag=key.tag, dtype=key.dtype, flags=flags, block=block,
-            codec=key.codec, length=length, checksum=checksum,
-        )  # fmt: skip
+        return mesh.header(
+            COLLECTIVE, key.group, key.sequence, key.op, key.tag, key.dtype, flags, block, key.codec, length, checksum
+        )
 
     def vector(self, x: np.ndarray) -> np.ndarray:
         """Return `x` with one dimension; ``ValueError`` if it cannot travel."""

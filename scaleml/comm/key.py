@@ -48,10 +48,10 @@ class Key(NamedTuple):
         """
         if header.kind != COLLECTIVE or header.group != self.group:
             return False
-        theirs = Key(header.group, header.sequence, header.op, header.dtype, header.tag, header.codec)
+        theirs = header.group, header.sequence, header.op, header.dtype, header.tag, header.codec
         if theirs != self:
             raise Mismatch(
-                f"rank {rank} is in {self} at step {step}, rank {peer} in {theirs} at step {header.step}: "
+                f"rank {rank} is in {self} at step {step}, rank {peer} in {Key(*theirs)} at step {header.step}: "
                 "all ranks must call the same collectives in the same order with the same lengths and codecs",
                 rank=rank, peer=peer, step=step,
             )  # fmt: skip

@@ -14,7 +14,7 @@ from collections import deque
 from typing import Any, final
 
 from .errors import CorruptFrame
-from .frame import COLLECTIVE, HEADER, SUMMED, Header, decode, word_sum
+from .frame import COLLECTIVE, HEADER, SHORT, SUMMED, Header, decode, payload_sum, word_sum
 from .meter import Meter
 
 INLINE = 64 * 1024
@@ -152,7 +152,7 @@ class Link(ABC):
             if not self._fill(header.length, block):
                 return None
         view = self._view[self._low : self._low + header.length]
-        if header.flags & SUMMED and word_sum(view) != header.checksum:
+        if header.flags & SUMMED and payload_sum(view, header.length) != header.checksum:
             raise self._corrupt("its payload does not match its sum", header.step)
         self._low += header.length
         self._header = None
@@ -195,6 +195,10 @@ class Link(ABC):
         return False
 
     def _sum_up(self, target: memoryview, length: int) -> None:
+        if length <= SHORT:
+            if self._got == length:
+                self._sum = payload_sum(target, length)
+            return
         while self._got - self._summed >= _SUM_BLOCK or self._got == length > self._summed:
             end = min(self._summed + _SUM_BLOCK, length)
             self._sum += word_sum(target[self._summed : end])

@@ -87,7 +87,6 @@ class Mesh:
         kind: int,
         group: int,
         sequence: int,
-        *,
         op: int = 0,
         tag: int = 0,
         dtype: int = 0,

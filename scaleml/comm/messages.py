@@ -135,6 +135,8 @@ def _read(group: Group, channel: Channel, peer: int, header: Header, out: np.nda
         _check_out(group, peer, header, out, header.length)
         channel.take(peer, what, bytes_of(out))
         return out
+    if header.length <= INLINE:
+        return _stored(group, peer, header, bytearray(channel.take(peer, what)), None)
     if header.dtype == BYTES:
         data = bytearray(header.length)
         channel.take(peer, what, memoryview(data))

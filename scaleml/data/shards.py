@@ -56,10 +56,13 @@ class SegmentedShard(Shard):
 
 Source = Arrays | Stream
 
+OFTEN: Final = 20
+"""Passes over the data that pay for a copy of it in a rank's own memory: each gains a tenth, the copy takes about two."""
+
 
 @contextlib.contextmanager
 def opened(
-    shards: Sequence[Shard], held_out: Sequence[Shard], budget: float
+    shards: Sequence[Shard], held_out: Sequence[Shard], budget: float, *, passes: int = 1, room: float = 0
 ) -> Iterator[tuple[list[Source], Arrays | Stream | None]]:
     """Bring a rank's shards, and its part of the held-out data, into reach.
 
@@ -69,6 +72,10 @@ def opened(
         What the rank was given.
     budget : float
         Bytes that may be kept in memory. When all is larger, what lies in files is read block by block as it is needed.
+    passes : int
+        How many times the shards are surely read.
+    room : float
+        Bytes that a copy of what lies in mapped files may take, if it is read often.
 
     Yields
     ------
@@ -79,7 +86,11 @@ def opened(
     """
     everything = [*shards, *held_out]
     if sum(shard.nbytes for shard in everything) <= budget:
-        yield [shard.open() for shard in shards], joined([shard.open() for shard in held_out])
+        copied = passes >= OFTEN and sum(shard.nbytes for shard in shards) <= room
+        yield (
+            [_near(shard) if copied else shard.open() for shard in shards],
+            joined([shard.open() for shard in held_out]),
+        )
         return
     prefetch = Prefetch()
     try:
@@ -89,6 +100,11 @@ def opened(
         )
     finally:
         prefetch.close()
+
+
+def _near(shard: Shard) -> Arrays:
+    x, y, weights = shard.open()
+    return (x if not isinstance(shard, MappedShard) or arrays.is_sparse(x) else arrays.own_copy(x)), y, weights
 
 
 def _streamed(shard: Shard, prefetch: Prefetch) -> Source:

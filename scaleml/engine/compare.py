@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -99,6 +98,7 @@ def compare(
     sample_weight: Any = None,
     seed: int = 0,
     faults: Sequence[Fault] | None = None,
+    on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
 ) -> Comparison:
     """Run strategies one after another on the same data, seed and cluster, and say which one to use.
@@ -116,13 +116,16 @@ def compare(
         The held-out loss that counts. Default: the loss that all strategies reached.
     validation : (X, y) or float
         The held-out data, evaluated outside the training clock; default a fifth of the rows.
+    on_plan : callable, optional
+        Called once, before the first run, with the labels of all runs to come.
     on_run : callable, optional
         Called with each run as it starts and the rows it will train on, for a live display.
 
     Returns
     -------
     Comparison
-        ``runs``, ``table()``, ``verdict``, ``plot()``, ``to_html(path)``. A run that failed stands in it with its error. After Ctrl-C
+        ``runs``, ``table()``, ``verdict``, ``plot()``, ``to_html(path)``. A run that failed stands in it with its error; where one could
+        not start, ``ended`` says why. After Ctrl-C
         it holds the runs so far; a run that is stopped ends the comparison, too, unless it had reached the target.
 
     Examples
@@ -162,12 +165,15 @@ def compare(
     most = max((count for _, count in plans if isinstance(count, int)), default=None)
     data = Data(model, X, y, sample_weight, validation, seed, finder(client, workers if most is None else most))
     runs: list[Run] = []
+    ended: str | None = None
     try:
         found, own = find_client(client, workers if most is None else most)
         plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
         for settings, count in plans:
             prepare(settings, data, found, own, count)
-        _run_all(plans, data, found, own, on_run, runs, target)
+        if on_plan is not None:
+            on_plan([settings.label for settings, _ in plans])
+        ended = _run_all(plans, data, found, own, on_run, runs, target)
     except KeyboardInterrupt:
         if not runs:
             raise
@@ -176,7 +182,7 @@ def compare(
         if runs and not runs[-1].over:
             runs[-1].stop()
         data.close()
-    return Comparison(runs, target)
+    return Comparison(runs, target, ended)
 
 
 def _run_all(
@@ -187,8 +193,11 @@ def _run_all(
     on_run: Callable[[Run, int], None] | None,
     runs: list[Run],
     target: float | None,
-) -> None:
-    """Run one after another, each noted in ``runs`` as it starts; return early when one was stopped short of the target."""
+) -> str | None:
+    """Run one after another, each noted in ``runs`` as it starts; end early when one was stopped short of the target.
+
+    Where a run cannot start, what has finished is not thrown away because the cluster is no longer what it was: why is returned.
+    """
     enough = len(calls.identity(client, 10.0))
     for settings, workers in plans:
         try:
@@ -196,19 +205,18 @@ def _run_all(
         except (StartFailed, ValueError, OSError) as error:
             if not runs:
                 raise
-            # What has finished is not thrown away because the cluster is no longer what it was.
-            warnings.warn(f"the comparison ends before {settings.label}: {error}", stacklevel=3)
-            return
+            return f"The comparison ended before {settings.label}: {error}"
         runs.append(run)
         if on_run is not None:
             on_run(run, settings.epochs * data.rows)
         try:
             if run.wait().state == "stopped" and not _has_reached(run, target):
-                return
+                break
         except RunFailed:
             # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
             with contextlib.suppress(TimeoutError):
                 client.wait_for_workers(enough, timeout=_REPLACEMENT)
+    return None
 
 
 def _has_reached(run: Run, target: float | None) -> bool:

@@ -26,7 +26,7 @@ def check_faults(faults: Sequence[Fault], layout: Layout, own_cluster: bool) -> 
         if isinstance(fault, Kill) and not (own_cluster or fault.allow_kill):
             raise ValueError(
                 f"{fault!r}: only workers that scaleml started may be killed; pass client=None to use its own cluster, or "
-                "Kill(..., allow_kill=True) if this cluster's workers may die"
+                "Kill(..., allow_kill=True), in the lab Lab(..., allow_kill=True), if this cluster's workers may die"
             )
 
 

@@ -19,7 +19,7 @@ from scaleml.engine.spec import Outcome
 from scaleml.engine.succession import same_ranks
 from scaleml.engine.trained import TrainedModel
 from scaleml.faults import Fault
-from scaleml.telemetry import COLUMNS, History, Ledger
+from scaleml.telemetry import History, Ledger
 from scaleml.telemetry.bundle import bundle
 from scaleml.telemetry.report import run_fragment, run_text
 
@@ -128,10 +128,7 @@ class Run:
     @property
     def train_seconds(self) -> float:
         """The training clock: seconds from the first step, without evaluations and pauses."""
-        rows = self.history.rows
-        ranks, clocks = rows[:, COLUMNS.index("rank")], rows[:, COLUMNS.index("time")]
-        times = [clocks[ranks < self.workers], self.history.evaluations["time"]]  # a server's clock is no training time
-        return float(max((column.max() for column in times if len(column)), default=0.0))
+        return self.history.clock(self.workers)
 
     def peek(self) -> Any:
         """Return the parameters that rank 0 kept last, (P,); None unless the run keeps them and still trains."""

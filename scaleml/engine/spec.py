@@ -11,6 +11,7 @@ from scaleml.faults import Fault
 from scaleml.models import Network
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.strategies import Layout, Strategy
+from scaleml.strategies.base import ServerStrategy
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,14 @@ class Plan:
     def rows(self) -> int:
         """Rows of training data."""
         return sum(self.shard_sizes)
+
+    @property
+    def serving(self) -> ServerStrategy:
+        """The strategy, as a run with servers sees it."""
+        assert isinstance(self.strategy, ServerStrategy), (
+            f"{self.strategy!r} has servers, but does not say what they do"
+        )
+        return self.strategy
 
     @cached_property
     def why_dense(self) -> str:

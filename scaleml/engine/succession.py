@@ -18,7 +18,7 @@ from scaleml.engine.supply.memory import check_memory
 from scaleml.engine.supply.placing import PlacedData
 from scaleml.models import Network
 from scaleml.optim import Optimizer
-from scaleml.strategies import Hogwild, Layout, Strategy
+from scaleml.strategies import Layout, Strategy
 
 
 def check_roles(
@@ -32,13 +32,15 @@ def check_roles(
         raise ValueError(
             f"schedule='adaptive' needs the epoch's loss, which nobody has with {strategy!r}: use 'constant' or 'invscaling'"
         )
-    if isinstance(strategy, Hogwild) and layout.workers > 1:
+    if strategy.shares_memory and layout.workers > 1:
         hosts = {facts["boot"] for facts in facts_of(client, placement.workers).values()}
         if len(hosts) > 1:
-            raise ValueError(REFUSAL.format(why=f"these workers are on {len(hosts)} hosts"))
+            raise ValueError(REFUSAL.format(strategy=strategy, why=f"these workers are on {len(hosts)} hosts"))
         if not config.shared_memory():
             raise ValueError(
-                REFUSAL.format(why="it is turned off (scaleml.comm.shared-memory in Dask's configuration)")
+                REFUSAL.format(
+                    strategy=strategy, why="it is turned off (scaleml.comm.shared-memory in Dask's configuration)"
+                )
             )
 
 

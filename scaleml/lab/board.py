@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from html import escape
 from typing import Any, final
@@ -9,17 +10,19 @@ from typing import Any, final
 import ipywidgets as widgets
 import numpy as np
 
-from scaleml.lab import words
-from scaleml.lab.charts import LedgerChart, LineChart
+from scaleml.lab import progress, words
+from scaleml.lab.charts import Across, LedgerChart, LineChart
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.curves import Curve
-from scaleml.telemetry.figures import shorten, title
-from scaleml.telemetry.formatting import number, percent, seconds
+from scaleml.telemetry.figures import title
+from scaleml.telemetry.formatting import number
 from scaleml.telemetry.palette import Stroke, strokes
 from scaleml.telemetry.report import fragment
 
-KINDS = (("held-out", "held-out"), ("training", "training"))
+NOT_YET = "no run"
+READABLE = 0.3
+"""Seconds between two changes of the words' numbers."""
 
 
 @final
@@ -31,85 +34,112 @@ class Board:
         self.progress = widgets.HTML()
         self.legend = widgets.HTML()
         self.found = widgets.HTML()
-        self.by_time = LineChart("Loss against time", "training time (s)", "loss")
-        self.by_samples = LineChart("Loss against samples", "samples (rows)", "loss")
-        self.throughput = LineChart("Samples a second", "training time (s)", "rows a second")
+        clock, samples = Across("training time (s)"), Across("samples (rows)")
+        self.by_time = LineChart("Loss against time", clock, "loss")
+        self.by_samples = LineChart("Loss against samples", samples, "loss")
+        self.throughput = LineChart("Samples a second", clock, "rows a second")
         self.ledger = LedgerChart("Time of each rank")
-        self.staleness = LineChart("Staleness of updates", "training time (s)", "steps")
+        self.staleness = LineChart("Staleness of updates", clock, "steps")
+        self._axes = (clock, samples)
         self.box = widgets.VBox(
             [
                 self.words,
                 self.progress,
                 self.found,
                 self.legend,
-                _grid(200, self.by_time.box, self.by_samples.box),
-                _grid(280, self.ledger.box, self.throughput.box, self.staleness.box),
+                _grid(200, self.by_time, self.by_samples),
+                _grid(280, self.ledger, self.throughput, self.staleness),
             ]
         )
-        self.kind = "held-out"
         self._traces: list[Trace] = []
         self._judged: tuple[int, str] | None = None
         self._told: Any = None
+        self._runs: tuple[Any, ...] | None = None
+        self._strokes: list[Stroke] = []
+        self._state: Any = None
+        self._behind = False
+        self._wrote = 0.0
         self.reached: Any = None
 
     def show(self, controller: Controller) -> None:
         """Draw what is new."""
-        runs = controller.runs
-        drawn = self._dress(runs)
-        for index, trace in enumerate(self._traces):
-            if not trace.complete and trace.look():
-                self._draw(index, trace)
-        self._frame(controller.target)
-        _set(self.legend, _legend(runs, drawn))
-        _set(self.words, self._sentence(controller))
-        _set(self.progress, self._bar(controller))
+        self._dress(controller.runs)
+        news = [i for i, trace in enumerate(self._traces) if not trace.complete and trace.look()]
+        for i in news:
+            self._draw(i, self._traces[i])
+        states = tuple(trace.now.state for trace in self._traces)
+        state = (controller.phase, controller.note, controller.error, controller.planned, controller.runs, states)
+        turned, self._state = state != self._state, state
+        if news or turned:
+            self._frame(controller)
+        self._write(controller, turned, bool(news))
         self._judge(controller)
         self.reached = self._reached(controller)
+
+    def _write(self, controller: Controller, turned: bool, news: bool) -> None:
+        """Renew the words: at once where something happened; numbers that flicker faster than `READABLE` nobody reads."""
+        now = time.monotonic()
+        self._behind |= news
+        if turned or (self._behind and now >= self._wrote + READABLE):
+            self._behind, self._wrote = False, now
+            self._annotate()
+            _set(self.legend, _legend(self._traces, self._strokes))
+            _set(self.words, self._sentence(controller))
+            _set(self.progress, progress.line(controller, self._traces))
 
     def _reached(self, controller: Controller) -> Any:
         run = controller.live
         if run is None or controller.target is None or self._told is run:
             return None
-        losses = run.history.evaluations["loss"]
-        if not (losses <= controller.target).any():
+        if not self._traces[-1].best <= controller.target:
             return None
         self._told = run
         return run
 
-    def _dress(self, runs: Sequence[Any]) -> list[Stroke]:
+    def _dress(self, runs: tuple[Any, ...]) -> None:
         """Have a trace and a line for each run."""
-        drawn = strokes([bool(run.is_serial) for run in runs])
-        if [trace.run for trace in self._traces][: len(runs)] != list(runs)[: len(self._traces)] or len(runs) < len(
-            self._traces
-        ):
+        if runs is self._runs:
+            return
+        if runs[: len(self._traces)] != tuple(trace.run for trace in self._traces):
             self._traces = []
-            self._lines([])
-        if len(self._traces) < len(runs):
-            self._traces += [Trace(run) for run in runs[len(self._traces) :]]
-            self._lines(drawn)
-        if not runs and len(self.ledger.bars.x):
+            self._lines()
             self.ledger.clear()
-        return drawn
+        self._runs = runs
+        self._strokes = strokes([bool(run.is_serial) for run in runs])
+        self._traces += [Trace(run) for run in runs[len(self._traces) :]]
+        self._lines()
 
-    def _lines(self, drawn: Sequence[Stroke]) -> None:
+    def _lines(self) -> None:
         for chart in (self.by_time, self.by_samples, self.throughput, self.staleness):
-            chart.dress(drawn)
+            chart.dress(self._strokes[: len(self._traces)])
 
     def _draw(self, index: int, trace: Trace) -> None:
-        trace.curve = curve = trace.losses(self.kind)
+        trace.curve = curve = trace.losses()
         self.by_time.draw(index, curve.time, curve.loss)
         self.by_samples.draw(index, curve.samples, curve.loss)
         self.throughput.draw(index, *trace.throughput())
         self.staleness.draw(index, *trace.staleness())
         if index == len(self._traces) - 1:
-            self.ledger.draw(trace.ledger(), shorten(title(trace.run), 22))
+            self.ledger.draw(trace.total, trace.run.label)
 
-    def _frame(self, target: float | None) -> None:
+    def _frame(self, controller: Controller) -> None:
         low, high = frame([trace.curve for trace in self._traces if trace.curve is not None])
+        for axis in self._axes:
+            axis.fit(live=controller.phase != "idle")
         for chart in (self.by_time, self.by_samples):
-            chart.fit(low, high, target)
+            chart.fit(low, high, controller.target)
         for other in (self.throughput, self.staleness):
             other.fit()
+
+    def _annotate(self) -> None:
+        """Say beside a panel's title why it is empty."""
+        empty = "" if self._traces else NOT_YET
+        for chart in (self.by_time, self.by_samples, self.throughput):
+            chart.panel.say(empty)
+        if empty:
+            self.ledger.panel.say(empty)
+        stale = any(trace.is_stale for trace in self._traces)
+        self.staleness.panel.say(empty or ("" if stale else "0: no gradient came late"))
 
     def _sentence(self, controller: Controller) -> str:
         notes = "".join(
@@ -117,9 +147,11 @@ class Board:
             for text in (controller.error, controller.note)
             if text
         )
-        return f'<div class="scaleml-words" role="status" aria-live="polite">{escape(self._state(controller))}</div>{notes}'
+        return (
+            f'<div class="scaleml-words" role="status" aria-live="polite">{escape(self._sees(controller))}</div>{notes}'
+        )
 
-    def _state(self, controller: Controller) -> str:
+    def _sees(self, controller: Controller) -> str:
         if controller.phase == "stopping":
             return "Stopping at the next step all ranks have in common ..."
         if controller.phase == "starting":
@@ -128,18 +160,6 @@ class Board:
             return words.line(self._traces[-1])
         return "Choose strategies and press Run."
 
-    def _bar(self, controller: Controller) -> str:
-        if not self._traces:
-            return bar(0.0, "")
-        trace = self._traces[-1]
-        total = float(trace.run.total_samples)
-        done = min(1.0, trace.now.samples / total) if total else 0.0
-        if controller.phase == "idle":
-            return bar(done, f"{len(self._traces)} run{'s' * (len(self._traces) != 1)}")
-        left = (total - trace.now.samples) / trace.now.samples_per_s if trace.now.samples_per_s > 0 else np.nan
-        rest = f", about {seconds(left)} left" if np.isfinite(left) and not trace.now.over else ""
-        return bar(done, f"run {len(self._traces)}: {percent(done)}{rest}")
-
     def _judge(self, controller: Controller) -> None:
         """The table and the verdict, when all runs are over."""
         state = (len(controller.runs), controller.phase)
@@ -147,13 +167,16 @@ class Board:
             return
         self._judged = state
         ended = controller.phase == "idle" and controller.runs
-        _set(self.found, f'<div class="scaleml-card">{fragment(controller.result)}</div>' if ended else "")
+        _set(
+            self.found, f'<div class="scaleml-card">{fragment(controller.result, foldable=True)}</div>' if ended else ""
+        )
 
 
-def _grid(least: int, *panels: Any) -> widgets.Widget:
+def _grid(least: int, *charts: Any) -> widgets.Widget:
     """Arrange panels side by side, as many as fit at `least` pixels each."""
     columns = f"repeat(auto-fit, minmax(min(100%, {least}px), 1fr))"
-    return widgets.GridBox(panels, layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px", margin="4px 0"))
+    boxes = [chart.panel.box for chart in charts]
+    return widgets.GridBox(boxes, layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px", margin="4px 0"))
 
 
 def frame(curves: Sequence[Curve]) -> tuple[float, float]:
@@ -167,25 +190,16 @@ def frame(curves: Sequence[Curve]) -> tuple[float, float]:
     return min(0.0, float(losses.min())), top
 
 
-def bar(done: float, text: str) -> str:
-    """Return a progress bar."""
-    return (
-        f'<div class="scaleml-bar" role="progressbar" aria-valuenow="{100 * done:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<i style="width:{100 * done:.1f}%"></i></div><div class="scaleml-soft">{escape(text)}</div>'
-    )
-
-
-def _legend(runs: Sequence[Any], drawn: Sequence[Stroke]) -> str:
+def _legend(traces: Sequence[Trace], drawn: Sequence[Stroke]) -> str:
     entries = []
-    for run, stroke in zip(runs, drawn, strict=True):
+    for trace, stroke in zip(traces, drawn, strict=True):
         dashes = " ".join(str(2 * dash) for dash in stroke.dashes)
         swatch = (
             f'<svg width="34" height="8" aria-hidden="true"><line x1="0" y1="4" x2="34" y2="4" stroke="{stroke.color}" '
             f'stroke-width="2.5" stroke-dasharray="{dashes}"/></svg>'
         )
-        last = run.history.evaluations["loss"][-1:]
-        loss = f": loss {number(float(last[0]))}" if len(last) else ""
-        entries.append(f"<span>{swatch}{escape(title(run))}{loss}</span>")
+        loss = f": loss {number(trace.now.held_out)}" if np.isfinite(trace.now.held_out) else ""
+        entries.append(f"<span>{swatch}{escape(title(trace.run))}{loss}</span>")
     return f'<div class="scaleml-legend">{"".join(entries)}</div>'
 
 

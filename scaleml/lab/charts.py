@@ -20,6 +20,7 @@ INK = "var(--jp-ui-font-color1, #444)"
 FAINT = "var(--jp-border-color2, #ccc)"
 MARGIN = {"top": 8, "bottom": 36, "left": 50, "right": 12}
 HEIGHT = "230px"
+_NOTHING = (np.empty(0), np.empty(0))
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -62,46 +63,93 @@ def _figure(marks: Sequence[Any], axes: Sequence[Any], **margins: int) -> Any:
         padding_y=0.0,
         background_style={"fill": "transparent"},
         display_toolbar=False,
-        layout=widgets.Layout(width="100%", height=HEIGHT, min_width="0", min_height="0"),
+        layout=widgets.Layout(width="100%", height=HEIGHT, min_width="0", min_height="0", margin="0"),
     )
 
 
-def panel(title: str, *content: widgets.Widget, extra: widgets.Widget | None = None) -> widgets.Widget:
-    """Return a titled panel."""
-    head = widgets.HTML(f'<h4 class="scaleml-title">{title}</h4>', layout=widgets.Layout(margin="0", flex="0 0 auto"))
-    top = widgets.HBox(
-        [head, *([extra] if extra is not None else [])], layout=widgets.Layout(justify_content="space-between")
-    )
-    box = widgets.VBox([top, *content], layout=widgets.Layout(min_width="0"))
-    box.add_class("scaleml-panel")
-    return box
+class Panel:
+    """A titled panel, with room for a few words beside the title.
+
+    Parameters
+    ----------
+    title : str
+        What it shows.
+    content : widgets
+        Below the title.
+    """
+
+    def __init__(self, title: str, *content: widgets.Widget) -> None:
+        head = widgets.HTML(
+            f'<h4 class="scaleml-title">{title}</h4>', layout=widgets.Layout(margin="0", flex="0 0 auto")
+        )
+        self._about = widgets.HTML(layout=widgets.Layout(margin="0", flex="1 1 0", min_width="0"))
+        top = widgets.HBox([head, self._about], layout=widgets.Layout(margin="0", overflow="hidden"))
+        self.box = widgets.VBox([top, *content], layout=widgets.Layout(min_width="0"))
+        self.box.add_class("scaleml-panel")
+
+    def say(self, about: str) -> None:
+        """Show a few words beside the title: whose it is, or why it is empty."""
+        shown = f'<div class="scaleml-about" title="{escape(about)}">{escape(about)}</div>' if about else ""
+        if self._about.value != shown:
+            self._about.value = shown
+
+
+@final
+class Across:
+    """The horizontal axis of line charts: those that share it end at the same place, and one message moves them all."""
+
+    def __init__(self, label: str) -> None:
+        self.scale = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
+        self.axis = _axis(self.scale, label)
+        self.wide = 0.0
+        self.charts: list[LineChart] = []
+        _fit(self.axis, 0.0, 0.0)
+
+    def fit(self, live: bool) -> None:
+        """End where the data do; while more is to come a little further, not to move with every point."""
+        self.wide = wide = max((chart.wide for chart in self.charts), default=0.0)
+        if live and wide > 0:
+            step = 10.0 ** math.floor(math.log10(wide)) / 5
+            wide = step * math.ceil(wide / step)
+        _fit(self.axis, 0.0, wide, exact=True)
 
 
 @final
 class LineChart:
-    """Runs as lines over one common axis.
+    """Runs as lines over one axis.
 
     Parameters
     ----------
-    title, x, y : str
+    title, y : str
         What it shows, with units.
+    across : Across
+        The horizontal axis.
     """
 
-    def __init__(self, title: str, x: str, y: str) -> None:
-        self._x = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
+    def __init__(self, title: str, across: Across, y: str) -> None:
+        self._across = across
+        across.charts.append(self)
         self._y = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
+        self._axis = _axis(self._y, y, True)
+        self._points: list[tuple[Any, Any]] = []
+        self._changed = True
         self.lines: list[Any] = []
         self._target = bqplot.Lines(
             x=[], y=[], scales=self._scales, colors=[INK], line_style="dotted", stroke_width=1.2, visible=False
         )
-        self._axes = [_axis(self._x, x), _axis(self._y, y, True)]
-        self.fit()
-        self.figure = _figure([self._target], self._axes)
-        self.box = panel(title, self.figure)
+        self._across_target: tuple[float, float] | None = None
+        _fit(self._axis, 0.0, 0.0)
+        self.figure = _figure([self._target], [across.axis, self._axis])
+        self.panel = Panel(title, self.figure)
 
     @property
     def _scales(self) -> dict[str, Any]:
-        return {"x": self._x, "y": self._y}
+        return {"x": self._across.scale, "y": self._y}
+
+    @property
+    def wide(self) -> float:
+        """How far its lines go."""
+        return max((float(x[-1]) for x, _ in self._points if len(x)), default=0.0)
 
     def dress(self, strokes: Sequence[Stroke]) -> None:
         """Have one line for each stroke."""
@@ -117,33 +165,41 @@ class LineChart:
                     stroke_width=2,
                 )
             )
-        if len(self.lines) > len(strokes):
-            gone = self.lines[len(strokes) :]
-            del self.lines[len(strokes) :]
+            self._points.append(_NOTHING)
+        gone = self.lines[len(strokes) :]
+        del self.lines[len(strokes) :], self._points[len(strokes) :]
+        if len(self.figure.marks) != len(self.lines) + 1:
             self.figure.marks = [self._target, *self.lines]
-            for line in gone:
-                line.close()
-        elif len(self.figure.marks) != len(self.lines) + 1:
-            self.figure.marks = [self._target, *self.lines]
+            self._changed = True
+        for line in gone:
+            line.close()
 
     def draw(self, index: int, x: Any, y: Any) -> None:
-        """Show a run's points."""
-        line = self.lines[index]
+        """Show a run's points; nothing is sent where they are the same as before."""
         known = np.isfinite(x) & np.isfinite(y)
+        x, y = x[known], y[known]
+        if all(np.array_equal(*pair) for pair in zip((x, y), self._points[index], strict=True)):
+            return
+        self._points[index] = (x, y)
+        self._changed = True
+        line = self.lines[index]
         with line.hold_sync():
-            line.x, line.y = x[known], y[known]
+            line.x, line.y = x, y
 
     def fit(self, low: float | None = None, high: float | None = None, target: float | None = None) -> None:
-        """Fit the axes to what is drawn: from 0, unless told otherwise; and draw the target across."""
-        wide = max((float(line.x[-1]) for line in self.lines if len(line.x)), default=0.0)
-        tall = max((float(np.max(line.y)) for line in self.lines if len(line.y)), default=0.0)
-        _fit(self._axes[0], 0.0, wide, exact=True)
-        _fit(self._axes[1], 0.0 if low is None else low, tall if high is None else high)
-        shown = target is not None and wide > 0
-        with self._target.hold_sync():
-            self._target.visible = shown
-            if shown:
-                self._target.x, self._target.y = np.array([0.0, wide]), np.array([target, target])
+        """Fit the upright axis to what is drawn, from 0, unless told otherwise; and draw the target across."""
+        if self._changed:
+            self._changed = False
+            tall = max((float(y.max()) for _, y in self._points if len(y)), default=0.0) if high is None else high
+            _fit(self._axis, 0.0 if low is None else low, tall)
+        wide = self._across.wide
+        shown = None if target is None or not wide else (wide, target)
+        if shown != self._across_target:
+            self._across_target = shown
+            with self._target.hold_sync():
+                self._target.visible = shown is not None
+                if shown is not None:
+                    self._target.x, self._target.y = np.array([0.0, wide]), np.array([target, target])
 
 
 def _short(ledger: Ledger, i: int) -> str:
@@ -155,9 +211,11 @@ def _fit(axis: Any, low: float, high: float, exact: bool = False) -> None:
     ticks = nice_ticks(low, high if high > low else low + 1.0)
     end = high if exact and high > low else ticks[-1]
     if axis.tick_values is None or (axis.scale.min, axis.scale.max) != (ticks[0], end):
-        with axis.hold_sync():
-            axis.tick_format = "~s" if end >= 10_000 else "~g"
-            axis.tick_values = np.array([tick for tick in ticks if tick <= end])
+        shown = np.array([tick for tick in ticks if tick <= end])
+        if not np.array_equal(axis.tick_values, shown):
+            with axis.hold_sync():
+                axis.tick_format = "~s" if end >= 10_000 else "~g"
+                axis.tick_values = shown
         with axis.scale.hold_sync():
             axis.scale.min, axis.scale.max = ticks[0], end
 
@@ -167,7 +225,6 @@ class LedgerChart:
     """Where the time of every rank went: one stacked bar a rank."""
 
     def __init__(self, title: str) -> None:
-        self.about = widgets.HTML()
         ranks = bqplot.OrdinalScale(reverse=True)
         self._spent = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
         self.bars = bqplot.Bars(
@@ -186,11 +243,11 @@ class LedgerChart:
             f'<span class="scaleml-key"><i style="background:{PART_COLORS[part]}"></i>{part}</span>' for part in PARTS
         )
         keys = widgets.HTML(f'<div class="scaleml-keys">{chips}</div>')
-        self.box = panel(title, self.figure, keys, extra=self.about)
+        self.panel = Panel(title, self.figure, keys)
 
     def draw(self, ledger: Ledger, about: str) -> None:
         """Show a run's ranks; `about` names the run."""
-        self.about.value = f'<span class="scaleml-soft scaleml-about">{escape(about)}</span>'
+        self.panel.say(about)
         names = [_short(ledger, i) for i in range(len(ledger.ranks))]
         parts = np.array([getattr(ledger, part) for part in PARTS])
         with self.bars.hold_sync():
@@ -199,6 +256,5 @@ class LedgerChart:
 
     def clear(self) -> None:
         """Show no rank."""
-        self.about.value = ""
         with self.bars.hold_sync():
             self.bars.x, self.bars.y = [], [[] for _ in PARTS]

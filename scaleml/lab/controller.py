@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -92,6 +92,8 @@ class Controller:
         Of the comparison.
     runs : tuple of Run
         All that were started since the last `Clear`.
+    planned, number : int
+        How many runs the comparison has (0: not yet known), and how many of them have begun.
     note : str
         What a person should know of the last command; empty if it simply worked.
     error : str
@@ -101,6 +103,7 @@ class Controller:
     def __init__(self, changed: Callable[[], None]) -> None:
         self.phase = "idle"
         self.runs: tuple[Run, ...] = ()
+        self.planned = self.number = 0
         self.note = self.error = ""
         self._told_to_stop = False
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
@@ -109,6 +112,7 @@ class Controller:
         self._lock = threading.Condition()
         self._changed = changed
         self._target: float | None = None
+        self._ended: str | None = None
 
     @property
     def live(self) -> Run | None:
@@ -124,7 +128,7 @@ class Controller:
     @property
     def result(self) -> Comparison:
         """All runs, compared."""
-        return Comparison(self.runs, self._target)
+        return Comparison(self.runs, self._target, self._ended)
 
     def submit(self, order: Order) -> None:
         """Queue a command and return at once."""
@@ -208,12 +212,15 @@ class Controller:
             return
         self.runs = ()
         self.error = ""
+        self._ended = None
         self.say("")
 
     def _begin(self, order: Go) -> None:
         wish = order.wish
         self.runs = () if order.fresh else self.runs
         self.error = ""
+        self._ended = None
+        self.planned = self.number = 0
         self._target = wish.settings.get("target")
         self.say("")
         self._comparing = threading.Thread(target=self._compare, args=(wish,), name="scaleml-lab-compare", daemon=True)
@@ -223,15 +230,20 @@ class Controller:
         try:
             model, X, y = wish.data()
             if not self._told_to_stop:
-                compare(model, X, y, wish.trials, on_run=self._on_run, **wish.settings)
+                found = compare(model, X, y, wish.trials, on_plan=self._on_plan, on_run=self._on_run, **wish.settings)
+                self._ended = found.ended
         except Exception as error:  # noqa: BLE001  a failing model is shown, and the lab stays alive
             if not self._told_to_stop:
                 self.error = f"{type(error).__name__}: {error}"
         finally:
             self._turn("idle")
 
+    def _on_plan(self, labels: Sequence[str]) -> None:
+        self.planned = len(labels)
+
     def _on_run(self, run: Run, rows: int) -> None:
         self.runs = (*self.runs, run)
+        self.number += 1
         self._turn("stopping" if self._told_to_stop else "running")
         if self._told_to_stop:
             run.stop()

@@ -45,6 +45,7 @@ class Pages(widgets.Stack):
 
     def __init__(self, menu: Any, pages: Sequence[widgets.Widget]) -> None:
         super().__init__(list(pages), selected_index=menu.index, layout=widgets.Layout(width="auto"))
+        self.add_class("scaleml-pages")
         self.link = widgets.jslink((menu, "index"), (self, "selected_index"))
 
 

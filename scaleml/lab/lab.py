@@ -77,7 +77,7 @@ class Lab:
         *,
         client: Any = None,
         strategies: Sequence[Any] | None = None,
-        workers: int | None = None,
+        workers: int | Sequence[str] | None = None,
         batch_size: int = 256,
         epochs: int = 60,
         target: float | None = None,
@@ -101,6 +101,7 @@ class Lab:
         self._subject: Any = None
         self._common: dict[str, Any] = {}
         self._kept: Any = None
+        self._busy: bool | None = None
         self.repaints = 0
         self._board = Board()
         self._publisher = Publisher(self._repaint)
@@ -246,7 +247,8 @@ class Lab:
         setup, steering = widgets.VBox([self._setup.box]), widgets.VBox([self._steering.box])
         for card in (setup, steering):
             card.add_class("scaleml-card")
-        whole = widgets.VBox([self._sheet, setup, row, steering, self._board.box])
+        layout = widgets.Layout(width="100%")  # its width decides how it is arranged, not the other way round
+        whole = widgets.VBox([self._sheet, setup, row, steering, self._board.box], layout=layout)
         whole.add_class("scaleml-lab")
         return whole
 
@@ -274,11 +276,11 @@ class Lab:
         busy = controller.phase != "idle"
         self._board.show(controller)
         self._steering.follow(controller.live)
-        for control in (self.run_button, self.clear_button, *self._setup.controls):
-            if control.disabled != busy:
-                control.disabled = busy
-        if self.stop_button.disabled == busy:
+        if busy is not self._busy:
+            self._busy = busy
             self.stop_button.disabled = not busy
+            for control in (self.run_button, self.clear_button, *self._setup.controls):
+                control.disabled = busy
         if self._board.reached is not None:
             controller.submit(Enough(self._board.reached))
         if self._shown and not busy:

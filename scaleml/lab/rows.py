@@ -66,11 +66,10 @@ def rows(given: Sequence[Any]) -> list[StrategyRow]:
 def table(shown: Sequence[StrategyRow]) -> widgets.Widget:
     """Return the rows under their headings."""
     heads = [widgets.HTML(f'<span class="scaleml-head">{text}</span>') for text in ("strategy", "settings", "own rate")]
+    heads[1].add_class("scaleml-form")
+    for row in shown:
+        row.form.box.add_class("scaleml-form")
     cells = [cell for row in shown for cell in (row.tick, row.form.box, row.rate)]
-    layout = widgets.Layout(
-        grid_template_columns="max-content minmax(0, max-content) max-content",
-        grid_gap="0 10px",
-        align_items="center",
-        width="100%",
-    )
-    return widgets.GridBox([*heads, *cells], layout=layout)
+    grid = widgets.GridBox([*heads, *cells])
+    grid.add_class("scaleml-strategies")  # the style sheet arranges it, and hides the settings of what is not ticked
+    return grid

@@ -11,6 +11,7 @@ import numpy as np
 
 from scaleml import datasets
 from scaleml.datasets.dataset import task_of
+from scaleml.engine.clusters.placement import check_workers
 from scaleml.lab import kinds
 from scaleml.lab.controller import Wish
 from scaleml.lab.fields import above, narrow
@@ -67,7 +68,7 @@ class Setup:
         self.data = widgets.Dropdown(options=DATA, layout=narrow("auto"))
         self.model = widgets.Dropdown(options=["MLP", "linear model"], layout=narrow("120px"))
         self.hidden = widgets.Text(value="512, 512", placeholder="none", layout=narrow("110px"))
-        self.workers = widgets.BoundedIntText(value=common["workers"], min=1, max=4096, layout=narrow("64px"))
+        self.workers = _workers(common["workers"])
         self.batch = widgets.BoundedIntText(value=common["batch_size"], min=1, max=2**31 - 1, layout=narrow())
         self.epochs = widgets.BoundedIntText(value=common["epochs"], min=1, max=10**6, layout=narrow())
         target = common["target"]
@@ -104,7 +105,7 @@ class Setup:
         settings = {
             **self._fixed,
             "optimizer": optimizer,
-            "workers": self.workers.value,
+            "workers": _chosen(self.workers.value),
             "batch_size": self.batch.value,
             "epochs": self.epochs.value,
             "target": _target(self.target.value.strip()),
@@ -155,6 +156,22 @@ def _target(text: str) -> float | None:
         return float(text) if text else None
     except ValueError:
         raise ValueError(f"target loss {text!r}: must be a number, or empty for none") from None
+
+
+def _workers(given: Any) -> Any:
+    """Make the control of the workers: of their number, or, where those were named, of their addresses."""
+    if isinstance(given, int):
+        return widgets.BoundedIntText(value=given, min=1, max=4096, layout=narrow("64px"))
+    check_workers(given)
+    return widgets.Text(value=", ".join(given), layout=narrow("320px"))
+
+
+def _chosen(workers: int | str) -> int | tuple[str, ...]:
+    if isinstance(workers, int):
+        return workers
+    addresses = tuple(workers.replace(",", " ").split())
+    check_workers(addresses)
+    return addresses
 
 
 def _widths(text: str) -> tuple[int, ...]:

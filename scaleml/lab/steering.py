@@ -42,11 +42,11 @@ class Steering:
         self.change_rate = _button("Set", "From the next common step on")
         self.change_batch = _button("Set", "From the next common step on")
         self.strategies = {kind.__name__: Form(kind) for kind in kinds.offered(Strategy) if kinds.startable(kind)}
-        self.strategy, self._pages, strategy_box = _pages("strategy", self.strategies)
+        self.strategy, self._pages = _pages(self.strategies)
         self.change_strategy = _button("Set", "From the next common step on")
         offered = [kind for kind in kinds.offered(faults.Fault) if kind is not faults.Kill]  # that has its own button
         self.faults = {kind.__name__: Form(kind, leave_out=HIDDEN, first=FIRST) for kind in offered}
-        self.fault, self._fault_pages, fault_box = _pages("fault", self.faults)
+        self.fault, self._fault_pages = _pages(self.faults)
         self.fault.value = "Slow"
         self._fault_pages.selected_index = self.fault.index
         self.rank = widgets.Dropdown(options=[0], layout=narrow("60px"))
@@ -67,8 +67,8 @@ class Steering:
                     [
                         _group(labelled("learning rate", self.rate), self.change_rate),
                         _group(labelled("batch", self.batch), self.change_batch),
-                        _group(strategy_box, self.change_strategy),
-                        _group(labelled("rank", self.rank), fault_box, self.inject, self.kill),
+                        _group(labelled("strategy", self.strategy), self._pages, self.change_strategy),
+                        _group(labelled("rank", self.rank), labelled("fault", self.fault), self._fault_pages, self.inject, self.kill),
                     ],
                     layout=wrap,
                 ),
@@ -113,18 +113,14 @@ class Steering:
 
 def _group(*parts: widgets.Widget) -> widgets.Widget:
     """Keep controls together with their button."""
-    layout = widgets.Layout(flex_flow="row wrap", align_items="center", margin="0 14px 0 0")
-    return widgets.HBox(list(parts), layout=layout)
+    group = widgets.HBox(list(parts))
+    group.add_class("scaleml-group")
+    return group
 
 
-def _pages(name: str, forms: dict[str, Form]) -> tuple[Any, Any, widgets.Widget]:
+def _pages(forms: dict[str, Form]) -> tuple[Any, Any]:
     menu = widgets.Dropdown(options=list(forms), layout=narrow("auto"))
-    stack = Pages(menu, [form.box for form in forms.values()])
-    return (
-        menu,
-        stack,
-        widgets.HBox([labelled(name, menu), stack], layout=widgets.Layout(flex_flow="row wrap", align_items="center")),
-    )
+    return menu, Pages(menu, [form.box for form in forms.values()])
 
 
 def _button(text: str, hint: str, icon: str = "", style: str = "") -> Any:

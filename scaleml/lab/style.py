@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 SHEET: Final = """<style>
-.scaleml-lab { color: var(--jp-ui-font-color1, #222); gap: 8px; padding: 2px 4px }
+.scaleml-lab { color: var(--jp-ui-font-color1, #222); gap: 8px; padding: 2px 4px; box-sizing: border-box; container-type: inline-size }
 .scaleml-lab .scaleml-title { margin: 0; font-size: 13px; font-weight: 600; line-height: 22px; white-space: nowrap }
 .scaleml-lab .scaleml-panel, .scaleml-lab .scaleml-card {
   border: 1px solid var(--jp-border-color2, #ddd); border-radius: 6px; padding: 6px 10px; overflow: hidden }
@@ -14,7 +14,8 @@ SHEET: Final = """<style>
 .scaleml-lab .scaleml-words { font-size: 14px; line-height: 1.45; min-height: 21px }
 .scaleml-lab .scaleml-error { color: var(--jp-error-color1, #c62828) }
 .scaleml-lab .scaleml-keys { text-align: center }
-.scaleml-lab .scaleml-about { font-size: 11px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+.scaleml-lab .scaleml-about { font-size: 11px; line-height: 22px; text-align: right; padding-left: 12px;
+  color: var(--jp-ui-font-color2, #666); white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
 .scaleml-lab .scaleml-verdict { font-size: 15px; font-weight: 600 }
 .scaleml-lab .scaleml-key { margin-left: 10px; font-size: 11px; white-space: nowrap }
 .scaleml-lab .scaleml-key i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 4px }
@@ -29,6 +30,35 @@ SHEET: Final = """<style>
 .scaleml-lab .bqplot path.line[style*="dasharray: 10, 10"] { stroke-dasharray: 8, 4 !important }
 .scaleml-lab .bqplot path.line[style*="dasharray: 2, 10"] { stroke-dasharray: 3, 2.5 !important }
 .scaleml-lab .widget-button { margin-right: 4px }
-.scaleml-bar { height: 6px; border-radius: 3px; background: var(--jp-border-color2, #ddd); overflow: hidden }
+.scaleml-lab .widget-checkbox label { align-items: center }
+.scaleml-lab .widget-checkbox input[type="checkbox"] { margin: 0 6px 0 0 }
+.scaleml-lab .scaleml-form, .scaleml-lab .scaleml-pages > * { flex-flow: row wrap; align-items: center; min-width: 0 }
+.scaleml-lab .scaleml-strategies { display: grid; width: 100%; gap: 0 10px; align-items: center;
+  grid-template-columns: max-content minmax(0, max-content) max-content }
+.scaleml-lab .scaleml-strategies > :nth-child(3n + 1) { grid-column: 1 }
+.scaleml-lab .scaleml-strategies > :nth-child(3n + 2) { grid-column: 2 }
+.scaleml-lab .scaleml-strategies > :nth-child(3n) { grid-column: 3 }
+.scaleml-lab .scaleml-strategies > .widget-checkbox:has(input:not(:checked)) + .scaleml-form,
+.scaleml-lab .scaleml-strategies > .widget-checkbox:has(input:not(:checked)) + .scaleml-form + * { display: none }
+.scaleml-lab .scaleml-group { align-items: center; margin-right: 14px; max-width: 100% }
+.scaleml-lab .scaleml-group > * { flex: 0 0 auto }
+.scaleml-lab .scaleml-group > .scaleml-pages { flex: 0 1 auto; min-width: 0 }
+.scaleml-lab .scaleml-narrow { display: none }
+.scaleml-lab .scaleml-narrow th, .scaleml-lab .scaleml-narrow td { padding: 2px 4px !important }
+.scaleml-lab .scaleml-narrow :is(th, td):first-child { min-width: 7em !important }
+.scaleml-lab .scaleml-narrow > * + * { margin-top: 6px }
+@container (max-width: 1140px) {
+  .scaleml-lab .scaleml-wide { display: none }
+  .scaleml-lab .scaleml-narrow { display: block }
+}
+@container (max-width: 700px) {
+  .scaleml-lab .scaleml-strategies { grid-template-columns: max-content 1fr; grid-auto-flow: row dense }
+  .scaleml-lab .scaleml-strategies > .scaleml-form { grid-column: 1 / -1; padding-left: 22px }
+  .scaleml-lab .scaleml-strategies > .widget-html.scaleml-form { display: none }
+  .scaleml-lab .scaleml-strategies > :nth-child(3n) { grid-column: 2 }
+  .scaleml-lab .scaleml-group { flex-wrap: wrap }
+  .scaleml-lab .scaleml-group > .scaleml-pages { order: 1; flex: 0 1 100% }
+}
+.scaleml-bar { height: 6px; margin: 2px 0; border-radius: 3px; background: var(--jp-border-color2, #ddd); overflow: hidden }
 .scaleml-bar i { display: block; height: 100%; background: #0072B2 }
 </style>"""

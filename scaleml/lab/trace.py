@@ -7,6 +7,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from scaleml.lab.bins import Means, Points, Rates
+from scaleml.lab.links import Links
 from scaleml.telemetry import COLUMNS, History, Ledger
 from scaleml.telemetry.curves import Curve, loss_curve, throughput_curve, training_curve
 from scaleml.telemetry.gauge import Gauge, Reading
@@ -36,6 +38,10 @@ class Trace:
     ----------
     now : Reading
         How the run stood at the last look.
+    total, recent : Ledger
+        Where the time of every rank went, from the first step on (exact, from a few summed rows), and in the last seconds.
+    links : Links
+        What slow links cost.
     curve : Curve or None
         The loss as it was drawn last.
     complete : bool
@@ -44,71 +50,78 @@ class Trace:
 
     def __init__(self, run: Any, window: float = 3.0) -> None:
         self.run = run
+        self.links = Links()
         self._gauge = Gauge(run, window)
         self._thin = History(_ROWS)
-        self._cursor = 0
         self._totals: dict[tuple[int, int], NDArray[np.float64]] = {}
-        self._recent: NDArray[np.float64] = np.empty((0, len(COLUMNS)))
-        self._window = window
-        self.now: Reading = self._gauge.read()
+        self._rates = Rates()
+        self._staleness = Means()
         self.curve: Curve | None = None
         self.complete = False
+        self.total = Ledger(self._thin)
+        self._evaluations = -1
         self._fresh = True
+        self.now: Reading = self._gauge.read()
+        self._take(self._gauge.new)
 
     def look(self) -> bool:
         """Take in what is new; whether there was anything."""
-        before = self.now.state
+        before = self.now
         self.now = self._gauge.read()
-        rows, cursor = self.run.history.since(self._cursor)
-        changed = cursor > self._cursor or self.now.state != before or self._fresh
+        self._take(self._gauge.new)
+        changed = self.now is not before or self._fresh
         self.complete = self.now.over and not changed
-        self._cursor, self._fresh = cursor, False
-        if len(rows):
-            self._thin.append_rows(rows)
-            self._add(rows)
-            recent = np.concatenate([self._recent, rows])
-            self._recent = recent[recent[:, _AT["time"]] >= recent[:, _AT["time"]].max() - self._window]
+        self._fresh = False
         return changed
 
-    def ledger(self) -> Ledger:
-        """Where the time of every rank went, from the first step on: exact, from a few summed rows."""
-        return Ledger(np.array(list(self._totals.values()), np.float64).reshape(-1, len(COLUMNS)))
-
+    @property
     def recent(self) -> Ledger:
-        """Where it went in the last seconds."""
-        return Ledger(self._recent)
+        """Where the time of the last seconds went."""
+        return self._gauge.recent
 
-    def losses(self, kind: str) -> Curve:
-        """Loss along the run: ``"held-out"`` as far as it was evaluated, else ``"training"``."""
-        if kind == "training":
+    def losses(self) -> Curve:
+        """Loss along the run: held-out, if that is ever evaluated, else training."""
+        evaluations = len(self.run.history.evaluations["loss"])
+        if not evaluations:
             return training_curve(self._thin)
-        found = (
-            loss_curve(self.run.history) if len(self.run.history.evaluations["loss"]) else training_curve(self._thin)
-        )
-        return _thinned(found)
+        if self.curve is None or self._evaluations != evaluations:
+            self._evaluations = evaluations
+            return _thinned(loss_curve(self.run.history))
+        return self.curve
 
-    def throughput(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    @property
+    def best(self) -> float:
+        """The lowest held-out loss so far; infinite before there is one."""
+        return float(np.min(self.run.history.evaluations["loss"], initial=np.inf))
+
+    def throughput(self) -> Points:
         """Rows a second of all ranks, along the training clock."""
-        return throughput_curve(self._thin, 30)
+        return throughput_curve(self._thin, 30) if self.now.over else self._rates.points()
 
-    def staleness(self, bins: int = 60) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def staleness(self) -> Points:
         """Mean staleness of the updates, along the training clock."""
-        rows = self._thin.rows
-        updates, time = rows[:, _AT["updates"]], rows[:, _AT["time"]]
-        rows, updates, time = rows[updates > 0], updates[updates > 0], time[updates > 0]
-        if not len(rows) or time.max() <= 0:
-            return np.empty(0), np.empty(0)
-        edges = np.linspace(0.0, time.max(), min(bins, max(1, len(rows) // 4)) + 1)
-        place = np.clip(np.searchsorted(edges, time, side="left") - 1, 0, len(edges) - 2)
-        weight = np.bincount(place, updates, len(edges) - 1)
-        sums = np.bincount(place, updates * np.nan_to_num(rows[:, _AT["staleness"]]), len(edges) - 1)
-        known = weight > 0
-        return edges[1:][known], sums[known] / weight[known]
+        return self._staleness.points(whole=self.now.over)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether any update was."""
+        return self._staleness.any
+
+    def _take(self, rows: NDArray[np.float64]) -> None:
+        self.links.hear(self.run.history.changes)
+        if not len(rows):
+            return
+        self._thin.append_rows(rows)
+        self._rates.add(rows)
+        self._staleness.add(rows)
+        self._add(rows)
+        self.links.add(rows)
+        self.total = Ledger(np.array(list(self._totals.values()), np.float64).reshape(-1, len(COLUMNS)))
 
     def _add(self, rows: NDArray[np.float64]) -> None:
         """Sum rows of the same rank that waited for the same one."""
         keys = rows[:, [_AT["rank"], _AT["waited_for"]]].astype(np.int64)
-        for rank, peer in {(int(rank), int(peer)) for rank, peer in keys}:
+        for rank, peer in set(map(tuple, keys.tolist())):
             of = rows[(keys[:, 0] == rank) & (keys[:, 1] == peer)]
             total = self._totals.setdefault((rank, peer), np.zeros(len(COLUMNS)))
             stale, updates = total[_AT["staleness"]] * total[_AT["updates"]], of[:, _AT["updates"]]
@@ -116,11 +129,10 @@ class Trace:
             total[_SUMMED] += of[:, _SUMMED].sum(axis=0)
             total[_AT["staleness"]] = stale / max(1.0, float(total[_AT["updates"]]))
             total[_AT["rank"]], total[_AT["waited_for"]] = rank, peer
-        for rank in {rank for rank, _ in self._totals}:
-            newest = rows[keys[:, 0] == rank][-1:]
-            for key, total in self._totals.items():
-                if key[0] == rank and len(newest):
-                    total[_NEWEST] = newest[0, _NEWEST]
+        newest = dict(zip(keys[:, 0].tolist(), rows[:, _NEWEST], strict=True))
+        for (rank, _), total in self._totals.items():
+            if rank in newest:
+                total[_NEWEST] = newest[rank]
 
 
 def _thinned(curve: Curve) -> Curve:

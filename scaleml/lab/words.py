@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,8 @@ def computing(ledger: Ledger) -> dict[int, float]:
     found = {}
     for rank, mine in steps.items():
         others = [step for other, step in steps.items() if other != rank]
-        if others and np.median(others) > 0:
-            found[rank] = mine / float(np.median(others))
+        if others and median(others) > 0:
+            found[rank] = mine / median(others)
     return found
 
 
@@ -102,8 +103,9 @@ def line(trace: Trace) -> str:
     name = f"{run.label}"
     if now.state == "failed":
         return f"{name} failed: {run.error or 'no error was recorded'}"
-    found = blame(trace.ledger(), trace.ledger() if now.over else trace.recent())
-    slow = f" {found.sentence[0].upper()}{found.sentence[1:]}." if found else ""
+    found = blame(trace.total, trace.total if now.over else trace.recent)
+    said = [found.sentence if found else None, trace.links.sentence(trace.total)]
+    slow = "".join(f" {text[0].upper()}{text[1:]}." for text in said if text)
     if now.state in ("starting", "recovering"):
         return f"{name} is {now.state}."
     if now.state == "paused":

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scaleml.arrays import Array, is_sparse, namespace
+from scaleml.arrays import Array, Numbers, is_sparse, namespace
 
 __all__ = ["ACTIVATIONS", "Block", "Dense", "Score", "Workspace"]
 
@@ -37,11 +37,12 @@ class Workspace:
     True
     """
 
-    __slots__ = ("_arrays", "dtype", "xp")
+    __slots__ = ("_arrays", "dtype", "numbers", "xp")
 
     def __init__(self, xp: ModuleType, dtype: Any) -> None:
         self.xp = xp
         self.dtype = dtype
+        self.numbers = Numbers(xp, dtype)
         self._arrays: dict[str, Array] = {}
 
     def rows(self, role: str, n: int, *width: int, dtype: Any = None) -> Array:
@@ -251,7 +252,7 @@ class Score(Block):
         else:
             work = work or Workspace(namespace(w), w.dtype)
             y = work.rows(self._y, len(x))
-            work.xp.matmul(x, w[:n], out=y)
+            _product(work.xp, x, w[:n], y)
         if self.bias:
             y += w[n:]
         return y, x
@@ -265,7 +266,7 @@ class Score(Block):
         if type(saved) is not np.ndarray and is_sparse(saved):
             out[:n] = saved.T @ dy
         else:
-            work.xp.matmul(dy, saved, out=out[:n])
+            _product(work.xp, dy, saved, out[:n])
         if self.bias:
             out[n] = dy.sum()
         if not need_dx:
@@ -273,6 +274,14 @@ class Score(Block):
         dx = work.rows(self._dx, len(dy), n)
         work.xp.multiply(dy[:, None], w[:n], out=dx)
         return dx
+
+
+def _product(xp: ModuleType, a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` into `out`; NumPy's ``dot`` comes to the same product of BLAS in half the time, but converts nothing."""
+    if xp is np and a.dtype == b.dtype == out.dtype:
+        a.dot(b, out)
+    else:
+        xp.matmul(a, b, out=out)
 
 
 def _activate(xp: ModuleType, activation: str, y: Array) -> None:

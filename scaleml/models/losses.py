@@ -79,19 +79,19 @@ class BinaryLog(Loss):
 
     def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
         """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
-        xp = work.xp
+        xp, numbers = work.xp, work.numbers
         sign = work.rows("sign", *scores.shape)
         half = work.rows("half", *scores.shape)
-        xp.subtract(y, 0.5, out=sign)  # +-1/2
+        xp.subtract(y, numbers[0.5], out=sign)  # +-1/2
         scores *= sign  # m / 2
         xp.tanh(scores, out=half)
         half *= sign
         slopes = xp.subtract(half, sign, out=sign)
         xp.absolute(half, out=half)
-        half += 0.5
+        half += numbers[0.5]
         xp.log(half, out=half)
-        xp.minimum(scores, 0, out=scores)
-        scores *= -2
+        xp.minimum(scores, numbers[0], out=scores)
+        scores *= numbers[-2]
         scores -= half
         return scores, slopes
 

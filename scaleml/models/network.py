@@ -12,6 +12,7 @@ from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
 from scaleml.models.blocks import Block, Workspace
 from scaleml.models.losses import BinaryLog, Loss
+from scaleml.models.penalty import Penalty
 from scaleml.models.probabilities import probabilities
 from scaleml.models.scores import r_squared
 
@@ -69,6 +70,7 @@ class Network:
         self.signature = signature
         self.dtype = np.dtype(dtype)
         self.l1, self.l2 = l1, l2
+        self._penalty = Penalty(blocks, l1, l2)
         self.size = blocks[-1].stop
         self._parts = tuple((block, slice(block.start, block.stop)) for block in blocks)
         self._init_factor = init_factor
@@ -134,7 +136,15 @@ class Network:
         loss_sum : float
         weight_sum : float
         """
-        work = self._workspace(w)
+        work = self._work.get(type(w)) or self._workspace(w)
+        if len(self._parts) == 1:  # no slices: of a linear model's step every microsecond shows
+            block, own = self._parts[0]
+            scores, kept = block.forward(w, x, work)
+            loss_sum, weight_sum, d = self.loss.gradient(scores, y, sample_weight, work)
+            block.backward(w, kept, d, out, False, work)
+            if ready is not None:
+                ready(own)
+            return loss_sum, weight_sum
         saved = []
         for block, own in self._parts:
             x, kept = block.forward(w[own], x, work)
@@ -168,33 +178,24 @@ class Network:
 
     def penalty(self, w: Array) -> float:
         """Return the penalty of the weights of `w` (P,); the objective is ``loss_sum / weight_sum + penalty(w)``."""
-        total = 0.0
-        if self.l1 or self.l2:
-            for block in self.blocks:
-                weights = w[block.start : block.start + block.n_weights]
-                if self.l1:
-                    total += self.l1 * float(abs(weights).sum())
-                if self.l2:
-                    total += 0.5 * self.l2 * float(weights @ weights)
-        return total
+        return self._penalty.value(w)
 
-    def add_penalty_grad(self, w: Array, g: Array) -> None:
-        """Add the penalty's gradient at `w` (P,) to `g` (P,) in place; the subgradient 0 of L1 at 0."""
-        if not (self.l1 or self.l2):
-            return
-        work = self._workspace(w)
-        for block in self.blocks:
-            start, stop = block.start, block.start + block.n_weights
-            weights, part = w[start:stop], g[start:stop]
-            # Into scratch: a fresh array of this size is mapped and faulted in anew at each step.
-            term = work.rows("penalty", stop - start)
-            if self.l2:
-                work.xp.multiply(weights, self.l2, out=term)
-                part += term
-            if self.l1:
-                work.xp.sign(weights, out=term)
-                term *= self.l1
-                part += term
+    def objective_grad(self, w: Array, g: Array, scale: float = 1.0) -> float:
+        """Make of the sum `g` (P,) of loss gradients at `w` (P,) the objective's: times `scale`, plus the penalty's, in place.
+
+        Parameters
+        ----------
+        w, g : arrays of shape (P,)
+            `g` is overwritten. The subgradient of L1 at 0 is 0.
+        scale : float
+            One over the weight of the batch.
+
+        Returns
+        -------
+        float
+            The sum of its squares: not finite where the gradient is not, or where it is very large.
+        """
+        return self._penalty.objective_grad(w, g, scale, self._workspace(w))
 
     def scores(self, w: Array, x: Array) -> Array:
         """Return the last block's output, of shape (n,) or (n, n_outputs), for `w` (P,) and `x` (n, n_features)."""

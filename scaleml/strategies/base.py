@@ -74,6 +74,16 @@ class Context(Protocol):
         """Return the gradient sum over this rank's part of the batch, with its tail."""
 
 
+class ServerContext(Protocol):
+    """The only effects a strategy has on a server: the workers it hears and answers, and the optimizer of its slice."""
+
+    clients: Any
+
+    @property
+    def optimizer(self) -> Updater:
+        """What applies gradients."""
+
+
 class Strategy(ABC):
     """Base class of the strategies: a frozen dataclass of settings and a pure description of one step.
 
@@ -86,10 +96,17 @@ class Strategy(ABC):
         Whether the optimizer's state is the same on every rank after a commit; otherwise it is private.
     synchronous : bool
         Whether all ranks take step ``k`` together (or, in local methods, commit together).
+    shares_memory : bool
+        Whether all ranks have one ``w``, in the memory of one host; ``ctx.shared`` then counts the updates.
+    has_sparse_form : bool
+        Whether it can do with what a batch touches: it has a setting ``sparse``, and takes a sparse gradient where that is
+        chosen.
     """
 
     replicated: ClassVar[bool] = True
     synchronous: ClassVar[bool] = True
+    shares_memory: ClassVar[bool] = False
+    has_sparse_form: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         """Return the call that makes it: the first setting, and those that are not at their default."""
@@ -138,6 +155,32 @@ class Strategy(ABC):
     @abstractmethod
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
         """Take one step, in place."""
+
+
+class ServerStrategy(Strategy):
+    """Base class of the strategies whose `layout` has servers.
+
+    Attributes
+    ----------
+    compression : Codec or None
+        How gradients and changes travel; None for as they are.
+    overlap : bool
+        Whether a worker may have the answer to one push owing while it computes the next gradient.
+    """
+
+    replicated: ClassVar[bool] = False
+    synchronous: ClassVar[bool] = False
+    compression: Codec | None = None
+    overlap: bool = False
+
+    @property
+    @abstractmethod
+    def ahead(self) -> float:
+        """How many clocks a worker may be ahead of the slowest."""
+
+    @abstractmethod
+    def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
+        """On a server: take in one message of any worker, update this server's slice ``w`` in place, answer who may go on."""
 
 
 def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None, topology: str = "direct") -> None:

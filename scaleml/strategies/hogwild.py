@@ -49,6 +49,8 @@ class Hogwild(Strategy):
 
     replicated: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
+    shares_memory: ClassVar[bool] = True
+    has_sparse_form: ClassVar[bool] = True
     sparse: bool | None = None
 
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
-from scaleml.strategies.base import Context, Layout, Strategy
+from scaleml.strategies.base import Context, Layout, ServerContext, ServerStrategy
 
 CONSISTENCIES = ("bsp", "ssp", "async")
 
 
 @dataclass(frozen=True, repr=False)
-class ParameterServer(Strategy):
+class ParameterServer(ServerStrategy):
     """SGD through servers that each hold a slice of the parameters, under one of three consistency models.
 
     A worker's clock counts its pushes. How many clocks a worker may be ahead of the slowest is what tells them apart:
@@ -65,6 +65,10 @@ class ParameterServer(Strategy):
         last. What either loses is sent with the next, so a worker has the parameters only nearly; the run's result is the
         servers', as it is.
 
+    overlap : bool
+        For ``"async"``, and only there: compute the next gradient while the answer to a push is under way, as Downpour SGD
+        does. Nobody waits for a server that keeps up, and every update is staler by one of its own worker's.
+
     Raises
     ------
     ValueError
@@ -87,21 +91,21 @@ class ParameterServer(Strategy):
     Zhang, Gupta, Lian and Liu, Staleness-aware async-SGD for distributed deep learning, 2015, arXiv:1511.05950.
     """
 
-    replicated: ClassVar[bool] = False
-    synchronous: ClassVar[bool] = False
+    has_sparse_form: ClassVar[bool] = True
     consistency: str = "async"
     staleness: int | None = None
     servers: int = 1
     staleness_aware: bool = False
     sparse: bool | None = None
     compression: Codec | None = None
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         check_codec(self.compression)
         if self.consistency not in CONSISTENCIES:
             listed = ", ".join(repr(name) for name in CONSISTENCIES)
             raise ValueError(f"consistency={self.consistency!r}: must be one of {listed}")
-        if self.consistency == "ssp" and (not _is_whole(self.staleness) or self.staleness < 0):  # type: ignore[operator]
+        if self.consistency == "ssp" and (not _is_whole(self.staleness) or self.staleness < 0):
             raise ValueError(
                 f"staleness={self.staleness!r}: 'ssp' needs an integer, 0 or more, the clocks that a worker may be ahead of the "
                 "slowest: staleness=4, say"
@@ -115,6 +119,15 @@ class ParameterServer(Strategy):
             raise ValueError(
                 f"servers={self.servers!r}: must be a positive integer, the number of slices of the parameters"
             )
+        if self.overlap and self.consistency != "async":
+            raise ValueError(
+                f"overlap=True with consistency={self.consistency!r}, which says who waits for whom: only 'async' may go on "
+                "before the answer; leave it out"
+            )
+        if self.overlap and self.sparse:
+            raise ValueError(
+                "overlap=True with sparse=True: the answer brings what the next gradient is computed on; leave one out"
+            )
         if self.staleness_aware and self.consistency == "bsp":
             raise ValueError(
                 "staleness_aware=True with consistency='bsp', where nothing is ever stale: use 'ssp' or 'async'"
@@ -123,7 +136,9 @@ class ParameterServer(Strategy):
     @property
     def ahead(self) -> float:
         """How many clocks a worker may be ahead of the slowest."""
-        return {"bsp": 0, "ssp": self.staleness, "async": inf}[self.consistency]  # type: ignore[return-value]
+        if self.staleness is not None:
+            return self.staleness
+        return 0 if self.consistency == "bsp" else inf
 
     def layout(self, workers: int) -> Layout:
         """Return ``workers`` ranks that train and ``servers`` that hold parameters."""
@@ -134,12 +149,12 @@ class ParameterServer(Strategy):
         return 1 if self.consistency == "bsp" else workers
 
     def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
-        """Worker: push the mean gradient, pull the parameters, in place."""
+        """Worker: push the mean gradient, pull the parameters, in place; with ``overlap`` those after the push before."""
         g = ctx.gradient(w)
         ctx.servers.push(g, w)
-        ctx.servers.pull(w)
+        ctx.servers.pull(w, owing=int(self.overlap))
 
-    def serve(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
         """Server: take in one message of any worker, update this server's slice in place, answer who may go on."""
         push = ctx.clients.receive()  # None: a worker waits again, or has left
         if self.consistency == "bsp":
@@ -151,5 +166,5 @@ class ParameterServer(Strategy):
         ctx.clients.answer(w, self.ahead)
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -37,10 +37,13 @@ class Comparison:
         Finished, failed or still running.
     target : float, optional
         The held-out loss to be reached. By default the loss that every finished run reached.
+    ended : str, optional
+        Why runs are missing that were asked for; the verdict says so.
 
     Attributes
     ----------
     runs : tuple of Run
+    ended : str or None
 
     Examples
     --------
@@ -48,13 +51,14 @@ class Comparison:
     'Nothing was compared.'
     """
 
-    def __init__(self, runs: Iterable[Any], target: float | None = None) -> None:
+    def __init__(self, runs: Iterable[Any], target: float | None = None, ended: str | None = None) -> None:
         if target is not None and not np.isfinite(target):
             raise ValueError(
                 f"target is {target}, but it is the held-out loss to be reached: give a finite number, "
                 "or None to have one computed."
             )
         self.runs = tuple(runs)
+        self.ended = ended
         self._target = None if target is None else float(target)
 
     @property
@@ -73,7 +77,8 @@ class Comparison:
 
         A string; its `headline`, its `reasons` and `best`, the index of the recommended run, also stand alone.
         """
-        return judge(*summarise(self.runs, self._target), computed=self._target is None)
+        found = judge(*summarise(self.runs, self._target), computed=self._target is None)
+        return found if self.ended is None else Verdict(found.headline, (*found.reasons, self.ended), found.best)
 
     @property
     def best(self) -> Any:

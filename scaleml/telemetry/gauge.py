@@ -51,6 +51,13 @@ class Gauge:
         Or anything with its `history`, `state` and `train_seconds`.
     window : float, default 3.0
         Seconds of training that rates and shares are taken over.
+
+    Attributes
+    ----------
+    new : (n, 16) float array
+        The rows of the history that came with the last look.
+    recent : Ledger
+        Where the time of the last `window` seconds went.
     """
 
     def __init__(self, run: Any, window: float = 3.0) -> None:
@@ -60,22 +67,33 @@ class Gauge:
         self._recent: NDArray[np.float64] = np.empty((0, len(COLUMNS)))
         self._newest: dict[float, float] = {}
         self._totals: deque[tuple[float, float]] = deque([(0.0, 0.0)])
+        self._evaluations = 0
+        self._last: Reading | None = None
+        self.new = self._recent
+        self.recent = Ledger(self._recent)
 
     def read(self) -> Reading:
-        """Look at the run."""
+        """Look at the run; where nothing is new that costs next to nothing."""
         history = self.run.history
         state = str(self.run.state)  # before the rows: what is over has written all of them
-        rows, self._cursor = history.since(self._cursor)
+        self.new, self._cursor = history.since(self._cursor)
+        held_out = history.evaluations["loss"]
+        last = self._last
+        if last is None or len(self.new) or len(held_out) > self._evaluations or state != last.state:
+            self._last, self._evaluations = self._read(state, self.new, held_out), len(held_out)
+            return self._last
+        return last
+
+    def _read(self, state: str, rows: NDArray[np.float64], held_out: NDArray[np.float64]) -> Reading:
         if len(rows):
             self._newest.update(zip(rows[:, _RANK].tolist(), rows[:, _SAMPLES].tolist(), strict=True))
             recent = np.concatenate([self._recent, rows])
             self._recent = recent[recent[:, _TIME] >= recent[:, _TIME].max() - self._window]
         time = float(self._recent[:, _TIME].max()) if len(self._recent) else 0.0
         samples = float(sum(self._newest.values()))
-        ledger = Ledger(self._recent)
+        ledger = self.recent = Ledger(self._recent) if len(rows) else self.recent
         works = ledger.workers
         updates = float(ledger.updates[works].sum())
-        held_out = history.evaluations["loss"]
         return Reading(
             state=state,
             time=float(self.run.train_seconds or 0.0) or time,

@@ -87,7 +87,10 @@ class History:
         self._rows: NDArray[np.float64] = np.empty((min(1024, max_rows), len(COLUMNS)))
         self._used = 0
         self._appended = 0
+        self._clocks: dict[int, float] = {}
+        self._evaluated_until = 0.0
         self._evaluations: list[tuple[float, ...]] = []
+        self._evaluated: NDArray[np.float64] | None = None  # the same as a table, until there is one more
         self._epochs: list[tuple[float, ...]] = []
 
     def append_bytes(self, data: bytes) -> None:
@@ -133,11 +136,16 @@ class History:
                 self._rows[self._used : self._used + len(part)] = part
                 self._used += len(part)
                 self._appended += len(part)
+            for rank in np.unique(rows[:, _AT["rank"]]).astype(np.int64).tolist():
+                latest = float(rows[rows[:, _AT["rank"]] == rank, _AT["time"]].max())
+                self._clocks[rank] = max(latest, self._clocks.get(rank, 0.0))
 
     def add_evaluation(self, time: float, samples: float, step: float, loss: float, score: float) -> None:
         """Append an evaluation on held-out data: training clock (s), rows consumed by all ranks, steps, loss, score."""
         with self._lock:
             self._evaluations.append((float(time), float(samples), float(step), float(loss), float(score)))
+            self._evaluated = None
+            self._evaluated_until = max(self._evaluated_until, float(time))
 
     def add_epoch(self, number: float, loss: float, score: float, is_last: float) -> None:
         """Append the end of an epoch of a run with a stop rule: mean objective, held-out score, whether the rule ends it."""
@@ -167,6 +175,11 @@ class History:
         with self._lock:
             return self._rows[: self._used].copy()
 
+    def clock(self, workers: int) -> float:
+        """What the training clock shows (s): of the ranks below `workers`, and of evaluations; a server's is no training time."""
+        with self._lock:
+            return max(self._evaluated_until, *(time for rank, time in self._clocks.items() if rank < workers), 0.0)
+
     def since(self, cursor: int) -> tuple[NDArray[np.float64], int]:
         """Rows appended since `cursor` (0 at first), and the cursor for the next call: for readers of a live run."""
         with self._lock:
@@ -184,7 +197,9 @@ class History:
     def evaluations(self) -> dict[str, NDArray[np.float64]]:
         """The held-out evaluations by column: time, samples, step, loss, score; each (m,)."""
         with self._lock:
-            table = np.array(self._evaluations, dtype=np.float64).reshape(-1, len(EVALUATION))
+            if self._evaluated is None:
+                self._evaluated = np.array(self._evaluations, dtype=np.float64).reshape(-1, len(EVALUATION))
+            table = self._evaluated
         return {name: table[:, i].copy() for i, name in enumerate(EVALUATION)}
 
     @property

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from scaleml.telemetry.comparison import Comparison
 
+_FOLDS = (
+    ("workers", "threads", "loss", "score", "bytes/step"),
+    ("time", "cold", "to target", "samples/s", "speed-up"),
+    ("efficiency", "compute", "wait", "comm", "staleness"),
+)
 _CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e; --line: #d8dce0; --card: #f6f8fa;
         --accent: #0072B2 }
@@ -42,8 +47,12 @@ summary { cursor: pointer } details table { margin: .5rem 0 } .error { color: #D
 """
 
 
-def fragment(comparison: Comparison) -> str:
-    """The verdict and the table for a notebook's output: inline styles only, as style sheets are often stripped."""
+def fragment(comparison: Comparison, foldable: bool = False) -> str:
+    """The verdict and the table for a notebook's output: inline styles only, as style sheets are often stripped.
+
+    With `foldable` the table is there twice, whole (class ``scaleml-wide``) and in three parts below each other (class
+    ``scaleml-narrow``), for a style sheet that shows the one that fits.
+    """
     verdict = comparison.verdict
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
     text = f'<p style="font-size:1.1em;margin:0.3em 0"><strong>{escape(verdict.headline)}</strong></p>'
@@ -51,7 +60,19 @@ def fragment(comparison: Comparison) -> str:
     if not comparison.runs:
         return text
     head, cells, note = comparison.lines()
-    return text + table(head, cells, verdict.best) + f'<p style="opacity:0.7;font-size:0.9em">{escape(note)}</p>'
+    whole = table(head, cells, verdict.best)
+    if foldable:
+        whole = f'<div class="scaleml-wide">{whole}</div><div class="scaleml-narrow">{_folded(head, cells, verdict.best)}</div>'
+    return text + whole + f'<p style="opacity:0.7;font-size:0.9em">{escape(note)}</p>'
+
+
+def _folded(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None) -> str:
+    """The table in parts below each other, each with the strategies: what was reached, how fast, at what cost."""
+    parts = []
+    for names in _FOLDS:
+        at = [head.index(name) for name in ("strategy", *names)]
+        parts.append(table([head[i] for i in at], [[row[i] for i in at] for row in cells], strong))
+    return "".join(parts)
 
 
 def page(comparisons: Mapping[str, Comparison]) -> str:

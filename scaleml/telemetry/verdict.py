@@ -129,6 +129,8 @@ def _crowded(reached: list[Summary]) -> str:
 def _unreached(alive: list[Summary], fair: list[Summary], target: float | None) -> str:
     """The headline where nobody reached the target, or there is none."""
     known = [row for row in alive if np.isfinite(row.best)]
+    if not any(row.state == "finished" for row in alive) and target is None:
+        return "No run went to its end, so there is no target to compare times to: let one finish, or set a target."
     if target is None or not known:
         fast = max(fair, key=lambda row: np.nan_to_num(row.samples_per_s))
         text = "No finished run learnt anything, so there is no target to compare times to."

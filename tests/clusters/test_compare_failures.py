@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import leaks
 import scaleml
-from clusters.conftest import Problem, poll
+from clusters.conftest import LOCAL, Problem, poll
 from clusters.harness import compare
 from scaleml import SGD, AllReduce, LinearModel, LocalSGD, ParameterServer, RunFailed, Serial, Trial
 from scaleml.engine.clusters.cluster import close_embedded
@@ -66,6 +67,29 @@ def test_after_a_killed_worker_the_others_wait_for_its_replacement(problem: Prob
     assert isinstance(found.verdict, str)
     close_embedded()
     assert poll(lambda: leaks.look(sockets=False).segments <= before, 5)
+
+
+def test_a_run_that_cannot_start_ends_the_comparison_and_the_verdict_says_why(problem: Problem) -> None:
+    """A worker goes between two runs: what has finished is kept."""
+    with (
+        LocalCluster(n_workers=2, processes=False, **LOCAL) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        warnings.simplefilter("always")
+
+        def shrink(run: Any, rows: int) -> None:
+            run.wait(60)
+            client.retire_workers(list(client.scheduler_info()["workers"])[:1])
+
+        planned: list[Any] = []
+        found = compare(
+            problem, [AllReduce(), LocalSGD(2)], client=client, workers=2, on_plan=planned.extend, on_run=shrink
+        )
+    assert planned == ["AllReduce()", "LocalSGD(period=2)"]
+    assert [run.state for run in found.runs] == ["finished"]
+    assert str(found.verdict).count("The comparison ended before LocalSGD(period=2): workers=2, but") == 1
+    assert [str(warning.message) for warning in warned if "compar" in str(warning.message)] == []
 
 
 MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {

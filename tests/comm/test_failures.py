@@ -171,8 +171,9 @@ def altered(groups, flip, payload=b"some payload"):
     """Rank 1 sends rank 0 a message in which one bit was flipped on the way."""
     groups[1].step = 9
     header = groups[1].mesh.header(
-        frame.MESSAGE, groups[1].number, 0, flags=frame.SUMMED, length=len(payload), checksum=frame.word_sum(payload)
-    )
+        frame.MESSAGE, groups[1].number, 0, flags=frame.SUMMED, length=len(payload),
+        checksum=frame.payload_sum(payload, len(payload)),
+    )  # fmt: skip
     raw = bytearray(header + payload)
     raw[flip] ^= 4
     groups[1].mesh.channel.links[0].sock.sendall(raw)
@@ -201,8 +202,9 @@ def test_an_altered_payload_is_refused(length):
 @pytest.mark.parametrize("n", [10, 100_000])
 def test_an_altered_collective_is_refused(n, monkeypatch):
     groups = inprocess.groups(2, shared_memory=False)
-    true = frame.word_sum
-    monkeypatch.setattr("scaleml.comm.link.word_sum", lambda payload: true(payload) ^ 1)
+    short, long = frame.payload_sum, frame.word_sum
+    monkeypatch.setattr("scaleml.comm.link.payload_sum", lambda payload, size: short(payload, size) ^ 1)
+    monkeypatch.setattr("scaleml.comm.link.word_sum", lambda payload: long(payload) ^ 1)
     errors = on_threads(lambda: groups[0].allreduce(np.ones(n)), lambda: groups[1].allreduce(np.ones(n)))
     assert any(isinstance(error, CorruptFrame) for error in errors)
     close(groups)

@@ -53,3 +53,4 @@ def test_every_flipped_bit_of_a_payload_is_found(payload, data):
     altered = bytearray(payload)
     altered[bit // 8] ^= 1 << bit % 8
     assert frame.word_sum(payload) != frame.word_sum(altered)
+    assert frame.payload_sum(payload, len(payload)) != frame.payload_sum(altered, len(altered))

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from scaleml.comm import ANY, CommError, PeerLost, inprocess
+from scaleml.comm import ANY, CommError, PeerLost, frame, inprocess
 from scaleml.comm.link import INLINE
 
 
@@ -287,3 +287,17 @@ def test_the_way_through_memory_counts_as_much_as_that_through_sockets():
 
     for shared in (True, False):
         assert inprocess.run(2, rank, shared_memory=shared) == pytest.approx([400_000] * 2, rel=0.01)
+
+
+def test_a_message_that_was_put_aside_in_pieces_is_not_overtaken():
+    groups = inprocess.groups(2)
+    raw = [
+        groups[1].mesh.header(frame.MESSAGE, groups[1].number, number, tag=1, length=100) + bytes(100)
+        for number in range(3)
+    ]
+    sock = groups[1].mesh.channel.links[0].sock
+    sock.sendall(raw[0][:-10])
+    assert not groups[0].poll(tag=2)  # which read what was there of the first
+    sock.sendall(raw[0][-10:] + raw[1] + raw[2])
+    assert [groups[0].recv(tag=1).sequence for _ in range(3)] == [0, 1, 2]
+    close(groups)

@@ -15,7 +15,7 @@ from scaleml import arrays
 from scaleml.data.inputs import check_inputs
 from scaleml.data.reading import Blocks, Prefetch, Segment, Stream
 from scaleml.data.schedule import Schedule
-from scaleml.data.shards import Batches, SegmentedShard, opened
+from scaleml.data.shards import OFTEN, Batches, SegmentedShard, opened
 from scaleml.data.store import Store
 from scaleml.data.tables import Table
 
@@ -102,6 +102,32 @@ def test_batches_of_streams_are_those_of_arrays(segments: list[Segment]) -> None
                 mine, theirs = ones.take(consumed, count), others.take(consumed, count)
                 assert_same(mine[:3], theirs[:3])
                 assert mine[3] == theirs[3]
+
+
+@pytest.mark.parametrize(
+    ("passes", "room", "copied"), [(OFTEN, 1e9, True), (OFTEN - 1, 1e9, False), (OFTEN, 100, False)]
+)
+def test_what_is_read_often_is_copied_where_there_is_room(
+    segments: list[Segment], passes: int, room: float, copied: bool
+) -> None:
+    shards = segments[2].table.cut(2)
+    plain = [shard.open() for shard in shards]
+    is_dense = not arrays.is_sparse(plain[0][0])
+    with opened(shards, [], budget=float("inf"), passes=passes, room=room) as (sources, _):
+        for mine, mapped in zip(sources, plain, strict=True):
+            assert isinstance(mine, tuple)
+            assert_same(mine, mapped)
+            if is_dense:
+                assert not mine[0].flags.writeable
+                assert copied != lies_in_a_file(mine[0])
+
+
+def lies_in_a_file(array: Any) -> bool:
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return False
 
 
 def test_nothing_stays_open(segments: list[Segment]) -> None:

@@ -13,6 +13,7 @@ STRATEGIES = [
     Hogwild(),
     ParameterServer(),
     ParameterServer(servers=2),
+    ParameterServer(overlap=True),
     ParameterServer("bsp"),
     ParameterServer("ssp", staleness=2),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from html import unescape
@@ -28,6 +29,16 @@ def test_run_compares_what_is_ticked_and_shows_what_was_found(lab):
     assert str(lab.result.verdict.headline) in unescape(lab._board.found.value)
     assert "has finished" in words(lab)
     assert all(run.label in unescape(lab._board.legend.value) for run in lab.runs)
+
+
+def test_progress_counts_the_runs_to_come_and_guesses_the_time_of_all(lab):
+    lab = lab(strategies=[Serial(threads=1), AllReduce(), LocalSGD(4)], epochs=LONG)
+    begun(lab)
+    said = re.compile(r"run 1 of 3: .*%, about .+ left; about .+ in all, if the next runs are like these")
+    holds(lambda: said.search(unescape(lab._board.progress.value)))
+    lab.stop_button.click()
+    settled(lab)
+    assert "1 run<" in lab._board.progress.value
 
 
 def test_the_lines_show_the_runs(lab):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import math
+import threading
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,10 +12,14 @@ import pytest
 
 import scaleml
 from engine import harness
-from scaleml.faults import Slow
+from scaleml.faults import Bandwidth, DropLink, Latency, Slow
+from scaleml.lab.links import Links
 from scaleml.lab.trace import Trace
 from scaleml.lab.words import blame, line
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
+from scaleml.telemetry import Ledger
+from scaleml.telemetry.formatting import seconds
+from scaleml.telemetry.history import Change
 from telemetry_fakes import made, row
 
 GRADIENT = 0.03
@@ -25,8 +31,10 @@ def trained(strategy, workers=2, faults=(), epochs=3):
     random = np.random.default_rng(0)
     x = random.standard_normal((240, 4), dtype=np.float32)
 
+    never = threading.Event()
+
     def sleep(rank, step, mailbox):
-        time.sleep(GRADIENT)
+        never.wait(GRADIENT)
 
     return harness.on_threads(
         scaleml.LinearModel(), x, (x[:, 0] > 0).astype(int), strategy=strategy, workers=workers, epochs=epochs,
@@ -47,34 +55,100 @@ def clock(history):
     return float(history["time"].max())
 
 
+@lru_cache
+def undisturbed(strategy, workers=2):
+    """Return the seconds of the quickest of three runs: what else the machine does can only make one slower."""
+    return min(clock(trained.__wrapped__(strategy, workers)) for _ in range(3))
+
+
 @pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(2)], ids=repr)
 @pytest.mark.parametrize(("workers", "slow"), [(2, 1), (2, 0), (3, 1)])
 def test_the_rank_that_was_slowed_is_blamed_with_what_it_cost(strategy, workers, slow):
-    undisturbed = clock(trained(strategy, workers))
     history = trained(strategy, workers, faults=(Slow(slow, factor=4),))
     trace = seen(history)
-    found = blame(trace.ledger(), trace.recent())
+    found = blame(trace.total, trace.recent)
     assert found is not None
     assert found.rank == slow
     assert found.ratio == pytest.approx(4, rel=0.2)
-    assert found.cost == pytest.approx(clock(history) - undisturbed, rel=0.2)
+    assert found.cost == pytest.approx(clock(history) - undisturbed(strategy, workers), rel=0.2)
     assert f"for rank {slow}, which computes {found.ratio:.1f} times as long" in found.sentence
 
 
 def test_a_slow_rank_that_nobody_waits_for_is_named_as_such():
     history = trained(ParameterServer("async"), faults=(Slow(1, factor=4),))
-    found = blame(seen(history).ledger(), seen(history).recent())
+    found = blame(seen(history).total, seen(history).recent)
     assert found is not None
     assert found.rank == 1
     assert "nobody waits for it" in found.sentence
     share = float(found.sentence.rpartition(" gave ")[2].partition("%")[0]) / 100
-    updates = seen(history).ledger().updates
+    updates = seen(history).total.updates
     assert share == pytest.approx(updates[1] / updates[:2].sum(), abs=0.01)
+
+
+LINKS = {
+    "latency": (Latency(1, 0.1), "What rank 1 sends arrives 100 ms later: "),
+    "bandwidth": (Bandwidth(1, 1000.0), "Rank 1 sends at most 1 kB a second: "),
+    "of rank 0": (Latency(0, 0.1), "What rank 0 sends arrives 100 ms later: "),
+    "one link": (Latency(1, 0.1, to=0), "What rank 1 sends to rank 0 arrives 100 ms later: "),
+}
+
+
+@pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(2), ParameterServer("bsp")], ids=repr)
+@pytest.mark.parametrize("name", LINKS)
+def test_slow_links_are_named_with_what_they_cost(strategy, name):
+    fault, words = LINKS[name]
+    to = getattr(fault, "to", None)
+    if to is not None and isinstance(strategy, ParameterServer):
+        fault, words = replace(fault, to=2), words.replace("to rank 0", "to rank 2")
+    history = trained(strategy, faults=(fault,))
+    trace = seen(history, state="running")
+    said = trace.links.sentence(trace.total)
+    assert said is not None
+    assert line(trace).count(words) == 1
+    cost = [trace.links.cost(rank) for rank in range(2)]
+    assert np.mean(cost) == pytest.approx(clock(history) - undisturbed(strategy), rel=0.2)
+    assert f"communication has taken each rank {seconds(float(np.mean(cost)))}" in said
+
+
+def test_slow_links_that_only_their_own_rank_pays_for():
+    trace = seen(trained(ParameterServer("async"), faults=(Latency(1, 0.05),)))
+    said = trace.links.sentence(trace.total)
+    assert said is not None
+    assert f"communication has taken rank 1 {seconds(trace.links.cost(1))}" in said
+    assert trace.links.cost(0) < 0.5 * trace.links.cost(1)
+
+
+def test_the_cost_of_slow_links_is_what_they_took_beyond_the_usual_and_ends_with_them():
+    """Steps of 1 s with 0.1 s of communication, and with 0.6 s from 10 s to 20 s, told of a little early."""
+    run = made("x", 2, steps=1, seconds=1e-3, state="running")
+    run.history = type(run.history)()
+    trace = Trace(run, window=1e9)
+    for step in range(1, 31):
+        if step == 11:
+            run.history.mark(10.0, repr(Bandwidth(1, 5.0)))
+        if step == 21:
+            assert "1 sends at most 5 B a second: that has cost each rank 5 s" in trace.links.sentence(trace.total)
+            run.history.mark(20.0, repr(Bandwidth(1, math.inf)))
+        comm = 0.6 if 10 < step <= 20 else 0.1
+        rows = [row(rank, step=step, time=step, samples=8 * step, compute=1.0 - comm, comm=comm) for rank in range(2)]
+        run.history.append_rows(rows)
+        trace.look()
+    assert [trace.links.cost(rank) for rank in range(2)] == pytest.approx([5.0, 5.0])
+    assert (
+        trace.links.sentence(trace.total) == "links were slow for a while: that has cost each rank 5 s of communication"
+    )
+
+
+def test_other_changes_are_no_slow_links():
+    links = Links()
+    links.hear([Change(1.0, "learning_rate=0.1"), Change(2.0, repr(Slow(1, 4))), Change(3.0, repr(DropLink(1, 0, 5)))])
+    assert links.slow == {}
+    assert links.sentence(seen(trained(AllReduce())).total) is None
 
 
 def test_nobody_is_blamed_where_nobody_was_slow():
     trace = seen(trained(AllReduce()))
-    assert blame(trace.ledger(), trace.recent()) is None
+    assert blame(trace.total, trace.recent) is None
 
 
 def test_the_slow_one_of_the_last_seconds_is_blamed_not_of_long_ago():
@@ -86,7 +160,7 @@ def test_the_slow_one_of_the_last_seconds_is_blamed_not_of_long_ago():
     run.history = history
     trace = Trace(run, window=3.0)
     trace.look()
-    found = blame(trace.ledger(), trace.recent())
+    found = blame(trace.total, trace.recent)
     assert found is not None
     assert found.rank == 1
     assert found.cost == pytest.approx(3.9)
@@ -111,15 +185,15 @@ def test_every_state_has_its_words(state, words):
 
 
 def test_the_trace_sums_what_the_ledger_sums():
-    run = made("AllReduce()", 3, straggler=2, steps=3_000, staleness=1.5)
-    trace = Trace(run)
+    run = made("AllReduce()", 3, straggler=2, steps=3_000, staleness=1.5, state="running")
     parts = run.history.rows
     run.history = type(run.history)()
+    trace = Trace(run)
     for part in np.array_split(parts, 37):
         run.history.append_rows(part)
-        trace.run, trace._gauge.run = run, run
-        trace.look()
-    mine, whole = trace.ledger(), run.ledger
+        assert trace.look()
+    assert not trace.look(), "nothing is new"
+    mine, whole = trace.total, Ledger(run.history)
     for name in (
         "ranks",
         "compute",
@@ -134,5 +208,11 @@ def test_the_trace_sums_what_the_ledger_sums():
         "waits",
     ):
         np.testing.assert_allclose(getattr(mine, name), getattr(whole, name), err_msg=name)
-    for x, y in (trace.throughput(), trace.staleness()):
-        assert 0 < len(x) == len(y) <= 500
+    # The curves grew with the rows, and are what all rows together say.
+    time, rate = trace.throughput()
+    np.testing.assert_allclose(rate, 1000.0, rtol=1e-6)
+    assert 32 <= len(time) - 2 <= 64
+    assert time[-1] == pytest.approx(10.0, rel=0.05)
+    time, stale = trace.staleness()
+    np.testing.assert_allclose(stale, 1.5)
+    assert 32 <= len(time) <= 64

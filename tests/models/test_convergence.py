@@ -25,7 +25,7 @@ def descend(net, x, y, optimizer, steps, seed=0, weight=None):
     for t in range(1, steps + 1):
         _, weight_sum = net.loss_grad(w, x, y, weight, g)
         g /= weight_sum
-        net.add_penalty_grad(w, g)
+        net.objective_grad(w, g)
         optimizer.apply(w, g, state, t)
     loss_sum, weight_sum = net.loss_grad(w, x, y, weight, g)
     return w, loss_sum / weight_sum + net.penalty(w)

@@ -65,7 +65,7 @@ def test_training_on_the_gpu_is_training_on_the_cpu(cupy, model, signature, opti
             batch = rows(data, part.start, part.stop)
             _, total = net.loss_grad(w, batch, targets[part], weights[part], g)
             g /= total
-            net.add_penalty_grad(w, g)
+            net.objective_grad(w, g)
             optimizer.apply(w, g, state, t)
             optimizer.apply(w, g[:3].copy(), state, t, where=xp.asarray([5, 0, 9]))
         assert namespace(w) is xp

@@ -57,7 +57,7 @@ def objective(net, w, x, y, weight):
     g = np.empty(net.size)
     loss_sum, weight_sum = net.loss_grad(w, x, y, weight, g)
     g /= weight_sum
-    net.add_penalty_grad(w, g)
+    net.objective_grad(w, g)
     return loss_sum / weight_sum + net.penalty(w), g
 
 

@@ -53,7 +53,7 @@ def train(xp, model, signature, optimizer, sparse):
     for t, each in enumerate((None, weight, None), start=1):
         results += net.loss_grad(w, x, y, each, g)
         results.append(to_numpy(g).copy())
-        net.add_penalty_grad(w, g)
+        net.objective_grad(w, g)
         results.append(net.penalty(w))
         optimizer.apply(w, g, state, t)
         optimizer.apply(w, g[2:5], state, t, where=slice(2, 5))

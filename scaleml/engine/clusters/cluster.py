@@ -25,6 +25,12 @@ from scaleml.engine.errors import StartFailed
 
 _START_TIMEOUT: Final = 60.0
 _END_TIMEOUT: Final = 3.0
+_QUIET: Final = {
+    "WORKER__PROFILE__ENABLED": "False",
+    "ADMIN__TICK__INTERVAL": "500ms",
+    "ADMIN__SYSTEM_MONITOR__INTERVAL": "2s",
+}
+"""What Dask would do for a dashboard that is not there, many times a second, on the cores of the ranks."""
 
 
 class _Process(Subprocess):
@@ -42,6 +48,8 @@ class _Process(Subprocess):
         environment = dict(os.environ)
         environment[watchdog.PARENT] = str(os.getpid())
         environment[watchdog.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
+        for setting, value in _QUIET.items():
+            environment.setdefault(f"DASK_DISTRIBUTED__{setting}", value)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with open(self.folder / f"{'scheduler' if self.scheduler is None else f'worker-{self.name}'}.log", "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -210,6 +218,20 @@ def check_client(client: Any) -> None:
 def embedded_size() -> int:
     """Return how many workers the embedded cluster has by default: one a core."""
     return int(CPU_COUNT)
+
+
+def close() -> None:
+    """Close the embedded cluster, if there is one: its worker processes end, and the next run starts others.
+
+    It would also close with this process. A cluster or client of yours is left alone; so is one that no longer runs. Stop runs
+    that still live there first: they would fail with their workers.
+
+    Examples
+    --------
+    >>> import scaleml
+    >>> scaleml.close()  # nothing was started yet, so nothing happens
+    """
+    close_embedded()
 
 
 def close_embedded() -> None:

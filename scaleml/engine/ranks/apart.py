@@ -21,7 +21,7 @@ def train_apart(loop: WorkerLoop, pace: Pace) -> None:
         while pace.held:  # called away from its waiting
             pace.wait(loop.w)
             _catch_up(loop, pace)
-    while not pace.leave():
+    while not pace.leave(loop.w):
         _catch_up(loop, pace)
         loop.is_told_to_leave()
     _catch_up(loop, pace)

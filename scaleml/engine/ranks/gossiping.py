@@ -129,11 +129,11 @@ class Neighbours(Pace):
         while min(self._settled.values()) < self._rounds:
             self._hear(self._w)
 
-    def park(self) -> None:
+    def park(self, w: Any) -> None:
         """Settle: who is parked owes nobody an answer."""
         self.settle()
 
-    def leave(self) -> bool:
+    def leave(self, w: Any) -> bool:
         """Settle for good."""
         self.settle()
         return True

@@ -164,10 +164,13 @@ class Update:
         if weight == 0:
             return None
         mean = self._mean
-        mean *= 1.0 / (rows if self._by_rows else weight)
+        scale = 1.0 / (rows if self._by_rows else weight)
         if self._penalise:
-            self._network.add_penalty_grad(w, mean)
-        if not isfinite(mean.dot(mean)):
+            squares = self._network.objective_grad(w, mean, scale)
+        else:
+            mean *= scale
+            squares = mean.dot(mean)
+        if not isfinite(squares):
             self._refuse(mean)
         self._seen = self.rows
         self.rows += rows * self._parts

@@ -94,7 +94,7 @@ class Obeying:
         loop.note()
         began = clock()
         if loop.pace is not None:
-            loop.pace.park()
+            loop.pace.park(loop.w)
         self._confirm(command)
         while True:
             if loop.group.rank == 0 and self.applied == loop.group.control:  # nothing was announced before the pause

@@ -37,15 +37,15 @@ class Pace(ABC):
     def announced(self) -> None:  # noqa: B027
         """On rank 0: a command was announced; have the others look, unless what travels anyway tells them."""
 
-    def park(self) -> None:  # noqa: B027
-        """Before a pause: leave no answer owing."""
+    def park(self, w: Any) -> None:  # noqa: B027
+        """Before a pause: leave no answer owing, to this rank or by it."""
 
     def common_step(self, step: int) -> int:
         """Return a step that no rank takes before it hears what rank 0 announced before its ``step``; -1 for none."""
         return -1
 
     @abstractmethod
-    def leave(self) -> bool:
+    def leave(self, w: Any) -> bool:
         """After the last step: wait for what must be waited for; False if there is something to do with the others first."""
 
     @abstractmethod

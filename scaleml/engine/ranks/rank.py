@@ -79,7 +79,9 @@ def _train(
 ) -> Outcome:
     with (
         _connect(spec, lobby, beacon, worker) as group,
-        opened(shards, held_out, _budget(spec, worker, shards)) as data,
+        opened(
+            shards, held_out, _budget(spec, worker, shards), passes=_passes(plan), room=_room(spec, plan, worker)
+        ) as data,
     ):
         lobby.attach(group)
         recorder = Recorder(spec.rank, group.meter)
@@ -137,6 +139,17 @@ def _budget(spec: RankSpec, worker: Any, shards: Sequence[Shard]) -> float:
     if not limit and all(isinstance(shard, MappedShard) for shard in shards):
         return float("inf")  # mapped files are the system's cache: it takes them back when it must
     return float(spec.memory_share * (limit or MEMORY_LIMIT))
+
+
+def _room(spec: RankSpec, plan: Plan, worker: Any) -> float:
+    """Return the bytes that a rank may use to have data of its own which others map too."""
+    limit = worker.memory_manager.memory_limit
+    return float(spec.memory_share * (limit or MEMORY_LIMIT / plan.layout.workers))
+
+
+def _passes(plan: Plan) -> int:
+    """Return how many times all rows are read, if nothing ends the run early."""
+    return 1 if plan.stop is not None else -(-plan.goal // max(1, plan.rows))
 
 
 def _words(error: Exception) -> str:

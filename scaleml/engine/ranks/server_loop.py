@@ -13,7 +13,6 @@ from scaleml.engine.ranks.servers.orders import Orders
 from scaleml.engine.ranks.servers.wire import DenseForm, SparseForm, slices
 from scaleml.engine.ranks.worker_loop import Report
 from scaleml.engine.spec import Outcome, Plan, Start
-from scaleml.strategies import ParameterServer
 from scaleml.telemetry.recorder import Recorder
 
 
@@ -21,9 +20,8 @@ class ServerLoop:
     """One server; it is itself the context that the strategy's ``serve`` sees."""
 
     def __init__(self, plan: Plan, group: Any, report: Report, recorder: Recorder) -> None:
-        assert isinstance(plan.strategy, ParameterServer)
         self.group = group
-        self.strategy = plan.strategy
+        self.strategy = plan.serving
         self.report = report
         self.recorder = recorder
         # Making buffers is collective: as many calls here as in a worker.
@@ -39,7 +37,7 @@ class ServerLoop:
         if plan.sparse:
             form, held = SparseForm(group, plan.dtype, width), SparseSlice(plan, servers, recorder, start, stop)
         else:
-            coded = plan.strategy.compression is not None
+            coded = self.strategy.compression is not None
             form = CodedForm(plan, group, self.w) if coded else DenseForm(group, None)
             held = DenseSlice(plan, servers, recorder)
         self.optimizer = held
@@ -61,7 +59,7 @@ class ServerLoop:
         self.report("entered")
         while not clients.gone:
             self.group.step = clients.version
-            self.strategy.serve(self.w, self.state, self)  # type: ignore[arg-type]
+            self.strategy.serve(self.w, self.state, self)
             now = clock()
             if now >= recorder.due:
                 recorder.flush(now, clients.version, clients.rows * self._epochs_a_row)

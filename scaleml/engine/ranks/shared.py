@@ -13,7 +13,7 @@ from scaleml.engine.spec import Plan
 from scaleml.telemetry.recorder import Recorder
 
 REFUSAL: Final = (
-    "Hogwild() needs all its ranks in the shared memory of one host, and {why}: use ParameterServer('async'), which updates "
+    "{strategy!r} needs all its ranks in the shared memory of one host, and {why}: use ParameterServer('async'), which updates "
     "asynchronously over any network"
 )
 _CALL: Final = 10
@@ -52,7 +52,7 @@ class Shared(Pace):
         w = shared_vector(group, plan.network.size, plan.dtype)
         board = shared_vector(group, (group.size + 1) * _LINE, np.int64)
         if w is None or board is None:
-            raise ValueError(REFUSAL.format(why="here they have none in common"))
+            raise ValueError(REFUSAL.format(strategy=plan.strategy, why="here they have none in common"))
         self.w = w
         board = board.reshape(-1, _LINE)
         self._counts = board[:-1, :2]  # updates and rows of each rank
@@ -91,7 +91,7 @@ class Shared(Pace):
         """On rank 0: have all others look for the command that was just announced."""
         self._call(_OBEY)
 
-    def leave(self) -> bool:
+    def leave(self, w: Any) -> bool:
         """Wait for the end after the last step; False if there is something to do with the others first."""
         if self._group.rank == 0:
             self._call(_OVER)

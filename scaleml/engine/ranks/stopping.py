@@ -36,6 +36,8 @@ class Stopping:
         One an epoch.
     best : (P,) array or None
         The parameters of the best score, if the rule keeps them.
+    is_due : bool
+        Whether an epoch waits for its decision.
     converged : bool
         Whether the rule has ended the run.
     """
@@ -53,6 +55,7 @@ class Stopping:
         self.losses: list[float] = []
         self.scores: list[float] = []
         self.best: Any = None
+        self.is_due = False
         self.converged = False
 
     def epoch_over(self, state: dict[str, Any]) -> None:
@@ -60,11 +63,8 @@ class Stopping:
         self._epochs += 1
         if self._rule is None:
             self._update.end_epoch(state)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether an epoch waits for its decision."""
-        return self._rule is not None and self._epochs > 0
+        else:
+            self.is_due = True
 
     def decide(self, w: Any, state: dict[str, Any], *, shared: bool, epochs: int | None = None) -> bool:
         """Take in the epoch that is over; True if the run is to end. All ranks call it at the same boundary.
@@ -86,6 +86,7 @@ class Stopping:
         if not shared and self._group.size > 1:
             self._group.allreduce(sums)
         epochs, self._epochs = epochs or self._epochs, 0
+        self.is_due = False
         loss = float(sums[0] / sums[1]) if sums[1] else math.nan
         loss += self._network.penalty(w)
         if self._l1:

@@ -22,13 +22,12 @@ from scaleml.engine.ranks.obeying import Obeying
 from scaleml.engine.ranks.outcome import outcome_of
 from scaleml.engine.ranks.pace import Pace
 from scaleml.engine.ranks.servers import Servers
-from scaleml.engine.ranks.servers.wire import HEAD
+from scaleml.engine.ranks.servers.wire import room
 from scaleml.engine.ranks.shared import Shared
 from scaleml.engine.ranks.sparse import SparseGradients
 from scaleml.engine.ranks.stopping import Stopping
 from scaleml.engine.ranks.suffering import Suffering
 from scaleml.engine.spec import Outcome, Plan
-from scaleml.strategies import Hogwild
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -91,15 +90,15 @@ class WorkerLoop:
         recorder.samples = 0 if before is None else before.samples
         self.stopping = self.switching = False
         size, layout = plan.network.size, plan.layout
-        self.shared = Shared(plan, group, recorder) if isinstance(plan.strategy, Hogwild) else None
+        self.shared = Shared(plan, group, recorder) if plan.strategy.shares_memory else None
         if self.shared is not None:
             self.w = self.shared.w
         else:
             w = group.buffer(0 if plan.sparse else size, plan.dtype)  # sparse: nothing is sent from it
             self.w = w if len(w) else np.empty(size, plan.dtype)
         self.w[:] = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        room = 0 if plan.sparse else size + (HEAD if layout.servers else TAIL)
-        buffer = group.buffer(room, plan.dtype)
+        items = 0 if plan.sparse else room(plan) if layout.servers else size + TAIL
+        buffer = group.buffer(items, plan.dtype)
         self.gradients = Gradients(plan, group, batches, buffer[: size + TAIL], recorder)
         self.gradients.consumed = consumed
         self.gradient: Callable[..., Any] = self.gradients.gradient

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import cycle
 from math import inf
 from time import perf_counter as clock
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -33,8 +33,7 @@ from scaleml.engine.spec import Plan
 from scaleml.telemetry.recorder import Recorder
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(NamedTuple):
     """A gradient to apply: one worker's, or the mean of all workers'.
 
     Parameters
@@ -55,8 +54,7 @@ class Push:
     source: int
 
 
-@dataclass
-class _Waiting:
+class _Waiting(NamedTuple):
     """A worker that waits for its answer, since when, and for which keys."""
 
     since: float
@@ -106,10 +104,11 @@ class Clients:
         self._form = form
         self._values = held.values
         self._orders = orders
-        # One outbox a worker: an answer may be read while the next push of another worker is being applied.
-        # Other forms' answers are as long as they have to be, and made anew.
-        shape = (workers, part[1] - part[0] + NOTES) if isinstance(form, DenseForm) else (0, 0)
-        self._outboxes = group.buffer(shape[0] * shape[1], plan.dtype).reshape(shape)
+        # An outbox a worker, two where it may have an answer owing when it makes the next push: an answer may be read while
+        # the next is being written. Other forms' answers are as long as they have to be, and made anew.
+        shape = (workers, 1 + plan.serving.overlap, part[1] - part[0] + NOTES if isinstance(form, DenseForm) else 0)
+        boxes = group.buffer(shape[0] * shape[1] * shape[2], plan.dtype).reshape(shape)
+        self._outboxes = [cycle(mine) for mine in boxes] if isinstance(form, DenseForm) else None
         self._dtype = np.dtype(plan.dtype)
         self._total = plan.goal
         self._every = plan.evaluate_every
@@ -221,7 +220,7 @@ class Clients:
         if isinstance(self._form, CodedForm):
             self._form.answer(values, notes, source, self.version)
             return
-        answer = self._outboxes[source] if len(self._outboxes) else np.empty(len(values) + NOTES, self._dtype)
+        answer = np.empty(len(values) + NOTES, self._dtype) if self._outboxes is None else next(self._outboxes[source])
         answer[:-NOTES] = values
         answer[-NOTES:] = notes
         self._group.meter.comm += clock() - begin

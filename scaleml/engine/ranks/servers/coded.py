@@ -38,7 +38,7 @@ class CodedForm:
     """
 
     def __init__(self, plan: Plan, group: Any, w: Any = None) -> None:
-        codec = plan.strategy.compression  # type: ignore[attr-defined]  # a ParameterServer
+        codec = plan.serving.compression
         assert isinstance(codec, Codec)
         workers = plan.layout.workers
         self._codec = codec

@@ -43,8 +43,8 @@ class Servers(Pace):
 
     Parameters
     ----------
-    buffer : (P + HEAD,) array
-        The worker's gradient with its tail and room for the rest of a head; unused where gradients are sparse.
+    buffer : array
+        Of `wire.room` items: the worker's gradient with its tail, and more; unused where gradients are sparse.
     sparse : SparseGradients or None
         Where the next batch's keys come from.
 
@@ -68,20 +68,23 @@ class Servers(Pace):
         self._recorder = recorder
         self._sparse = sparse
         self._form: DenseForm | SparseForm | CodedForm
-        if plan.strategy.compression is not None:  # type: ignore[attr-defined]  # a ParameterServer
+        self._keyed: SparseForm | None = None
+        if plan.serving.compression is not None:
             self._form = CodedForm(plan, group)
         elif sparse is None:
-            self._form = DenseForm(group, buffer)
+            self._form = DenseForm(group, buffer, plan.network.size)
         else:
-            self._form = SparseForm(group, plan.dtype, sparse.width)
+            self._form = self._keyed = SparseForm(group, plan.dtype, sparse.width)
             sparse.fetch = WeakMethod(self.fetch)
-        self._ahead = plan.strategy.ahead  # type: ignore[attr-defined]  # a ParameterServer
+        self._ahead = plan.serving.ahead
         self._clip_norm = None if are_applied_together(plan) else plan.optimizer.clip_norm
         workers = plan.layout.workers
         width = 1 if sparse is None else sparse.width
         cuts = slices(plan.network.size, plan.layout.servers, width)
         self._parts = [(workers + s, part) for s, part in enumerate(cuts)]
         self._versions = [0] * len(cuts)
+        self._owing = 0
+        """Pushes that have not been answered, as far as this worker has read."""
 
     def push(self, g: Any, w: Any) -> None:
         """Send each server its slice of the mean gradient at ``w``; ``g``, a sum with its tail, is used up."""
@@ -92,14 +95,20 @@ class Servers(Pace):
         if mean is not None and self._clip_norm is not None:
             clip(mean, self._clip_norm)  # here, where the whole gradient is: a server has a slice
         self._recorder.apply += clock() - begin
-        if self._sparse is not None:
-            self._form.wants = self._sparse.ahead()  # type: ignore[union-attr]
+        if self._keyed is not None and self._sparse is not None:
+            self._keyed.wants = self._sparse.ahead()
         head = Head(loss, weight, rows, self._recorder.excluded, NOTHING if mean is None else GRADIENT)
         self._tell(head, None if mean is None else g)
+        self._owing += 1
 
-    def pull(self, w: Any) -> None:
-        """Receive what was asked for into ``w`` (P,); all of it but when `held`."""
-        self._recorder.staleness += self._receive(w).staleness
+    def pull(self, w: Any, owing: int = 0) -> None:
+        """Receive what was asked for into ``w`` (P,), until the answers to no more than so many pushes are owing.
+
+        All of it but when `held`.
+        """
+        while self._owing > owing:
+            self._owing -= 1
+            self._recorder.staleness += self._receive(w).staleness
 
     def wait(self, w: Any) -> None:
         """Wait on, after an evaluation to which this worker was called while it was held; then as `pull`."""
@@ -108,20 +117,27 @@ class Servers(Pace):
 
     def fetch(self, keys: Any, w: Any) -> None:
         """Receive the newest parameters at other keys than those that were asked for with the last push."""
-        self._form.wants = keys  # type: ignore[union-attr]
+        assert self._keyed is not None
+        self._keyed.wants = keys
         self._tell(self._word(ASK))
         self._receive(w)
 
     def agreed(self, w: Any, workers: Any) -> Any:
         """Return rank 0's parameters, on all workers; where it has only those of its batches, it asks for all first."""
+        self.pull(w)
         if self._group.rank == 0 and self._sparse is not None:
             self._tell(self._word(COPY))
             for server, (a, b) in self._parts:
                 self._group.recv(server, tag=WHOLE, out=w[a:b])
         return of_rank_0(w, workers)
 
-    def leave(self) -> bool:
+    def park(self, w: Any) -> None:
+        """Before a pause: receive what is owing."""
+        self.pull(w)
+
+    def leave(self, w: Any) -> bool:
         """Tell every server that this worker pushes no more; learn how many evaluations there are in all."""
+        self.pull(w)
         self._tell(self._word(LEAVE))
         for server, _ in self._parts:
             self.evaluations_due, self.widest = self._group.recv(server, tag=BYE).payload.tolist()

@@ -87,20 +87,38 @@ class Received(NamedTuple):
     wants: Any
 
 
+def room(plan: Plan) -> int:
+    """Return how many items a worker's buffer has: a gradient, its head, and copies of these that are still being read."""
+    copies = 2 if plan.serving.overlap and plan.serving.compression is None else 0
+    return (plan.network.size + HEAD) * (1 + copies)
+
+
 @final
 class DenseForm:
-    """Whole slices, from and into shared memory where there is some."""
+    """Whole slices, from and into shared memory where there is some.
 
-    def __init__(self, group: Any, buffer: Any) -> None:
+    Parameters
+    ----------
+    buffer : (n * (P + HEAD),) array or None
+        A worker's gradient, its tail and the rest of the head. Then room for copies, where the next gradient is computed while
+        the last push may still be read: one for each push that may be unanswered when another is made. On a server nothing.
+    """
+
+    def __init__(self, group: Any, buffer: Any, size: int = 0) -> None:
         self._group = group
-        self._buffer = buffer
-        """(P + HEAD,) a worker's gradient, its tail and the rest of the head; nothing on a server."""
+        if buffer is not None:
+            self._gradient, *self._copies = buffer.reshape(-1, size + HEAD)
 
     # A worker's side.
 
     def send(self, head: Head, g: Any, server: int, part: tuple[int, int], last: bool, version: int) -> None:
         """Send a message to a server; ``g`` is the gradient in the buffer, or None."""
-        group, buffer, (a, b) = self._group, self._buffer, part
+        group, buffer, (a, b) = self._group, self._gradient, part
+        if self._copies and g is not None:
+            if a == 0:  # the first server: once a push
+                self._copies.reverse()
+                self._copies[0][:-HEAD] = buffer[:-HEAD]
+            buffer = self._copies[0]
         buffer[-HEAD:] = head
         if g is not None and last:  # the head lies behind this slice: one message
             group.send(buffer[a:], server, tag=PUSH, sequence=version)

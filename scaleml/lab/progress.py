@@ -1,0 +1,78 @@
+"""How far a comparison has come, and a guess at how long it will take yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from scaleml.lab.controller import Controller
+from scaleml.lab.trace import Trace
+from scaleml.telemetry.formatting import percent, seconds
+
+
+def line(controller: Controller, traces: Sequence[Trace]) -> str:
+    """Return the bar, and beside it which run of how many this is, and the time left, of this one and in all."""
+    if not traces:
+        return bar(0.0, "")
+    trace = traces[-1]
+    goal = float(trace.run.total_samples)
+    done = min(1.0, trace.now.samples / goal) if goal else 0.0
+    if controller.phase == "idle":
+        return bar(done, f"{len(traces)} run{'s' * (len(traces) != 1)}")
+    number, of = controller.number, max(controller.number, controller.planned)
+    text = f"run {number} of {of}: {percent(done)}"
+    left = remaining(trace)
+    if np.isfinite(left):
+        text += f", about {roughly(left)} left"
+        if number < of:
+            spent = [float(one.now.time) for one in traces[-number:-1]]
+            text += f"; about {roughly(overall(spent, trace.now.time, left, of - number))} in all, if the next runs are like these"
+    change = trace.run.history.changes[-1:]
+    if change:
+        text += f"; last change after {seconds(change[0].time)}: {change[0].text}"
+    return bar(done, text)
+
+
+def roughly(value: float) -> str:
+    """Seconds as precisely as a guess deserves.
+
+    >>> roughly(3.27), roughly(49.4), roughly(1099.0), roughly(62_880.0)
+    ('3 s', '49 s', '18 min', '17.5 h')
+    """
+    if value < 99.5:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5970 else f"{value / 3600:.1f} h"
+
+
+def remaining(trace: Trace) -> float:
+    """Guess the seconds that a run has left at its present rate; NaN before it has one."""
+    left = float(trace.run.total_samples) - trace.now.samples
+    return 0.0 if trace.now.over else left / trace.now.samples_per_s if trace.now.samples_per_s > 0 else float("nan")
+
+
+def overall(spent: Sequence[float], time: float, left: float, coming: int) -> float:
+    """Guess the seconds left of all runs: those to come take as long as those so far on average.
+
+    Parameters
+    ----------
+    spent : sequence of float
+        Seconds of the runs that are over.
+    time, left : float
+        Seconds of this run so far, and those it has left.
+    coming : int
+        Runs after this one.
+
+    >>> overall([10.0], time=4.0, left=2.0, coming=2)
+    18.0
+    """
+    return left + coming * (sum(spent) + time + left) / (len(spent) + 1)
+
+
+def bar(done: float, text: str) -> str:
+    """Return a progress bar with words below."""
+    return (
+        f'<div class="scaleml-bar" role="progressbar" aria-valuenow="{100 * done:.0f}" aria-valuemin="0" aria-valuemax="100">'
+        f'<i style="width:{100 * done:.1f}%"></i></div><div class="scaleml-soft">{escape(text)}</div>'
+    )
