@@ -272,7 +272,7 @@ class Linear(Trained):
             warnings.warn(
                 "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # past scikit-learn's wrapper of fit
             )
 
 

@@ -87,7 +87,7 @@ class Perceptron(Trained):
             batch = int(self.batch_size)
             if batch > rows:
                 warnings.warn(
-                    f"batch_size={batch} is larger than the {rows} rows: it is going to be clipped", stacklevel=4
+                    f"batch_size={batch} is larger than the {rows} rows: it is going to be clipped", stacklevel=5
                 )
         mean_weight = train.mean_weight or 1.0
         rule = self._rule()
@@ -185,7 +185,7 @@ class Perceptron(Trained):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # past scikit-learn's wrapper of fit
             )
 
 

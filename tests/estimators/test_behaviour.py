@@ -209,6 +209,14 @@ def test_several_classes_a_row_are_refused(classes):
         MLPClassifier().fit(X, np.column_stack([y, y]))
 
 
+@pytest.mark.parametrize("kind", ALL)
+def test_warnings_name_the_line_that_fits(kind, classes):
+    X, y = classes
+    with pytest.warns(ConvergenceWarning) as seen:
+        kind(max_iter=1).fit(X, y)
+    assert [warning.filename for warning in seen] == [__file__]
+
+
 def test_an_optimizer_replaces_the_schedule(classes):
     X, y = classes
     for rule in (Adam(0.01), SGD(0.01, momentum=0.9)):
