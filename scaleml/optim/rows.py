@@ -164,7 +164,7 @@ class RowSteps:
         dtype: str = "float32",
     ) -> None:
         self.rate, self.batch, self.epoch, self.l1, self.l2 = rate, batch, epoch, l1, l2
-        self.unit = unit
+        self.unit, self.factor = unit, factor
         self._features, self._outputs, self._intercept = len(moments), outputs, intercept
         self._centre = np.asarray(centre, dtype) if intercept and np.any(centre) else None
         bound = np.append(moments, 1.0) if intercept else np.asarray(moments)
@@ -207,18 +207,19 @@ class RowSteps:
             # Fewer rows than columns: many solutions fit, and the steps decide which. As in scikit-learn, all columns step
             # alike then, so that those of larger values count for more.
             moments = np.full_like(moments, moments.mean())
+        rest |= {"curvature": curvature, "intercept": intercept}
+        # What no row fills takes no part: of hashed text that is nearly all.
+        filled = np.flatnonzero(moments) if is_sparse(x) else slice(None)
+        x, narrow = x[:, filled], (moments[filled], centre[filled])
         parts = [np.sort(random.choice(x.shape[0], min(batch, x.shape[0]), replace=False)) for _ in range(_BATCHES)]
-        batches = [x[part] for part in parts]
-        factor = 1.0
+        batches, factor = [x[part] for part in parts], 1.0
         for _ in range(4):
-            made = cls(
-                rate, batch, epoch, moments, centre, factor=factor, curvature=curvature, intercept=intercept, **rest
-            )
+            made = cls(rate, batch, epoch, *narrow, factor=factor, **rest)
             largest = max(_largest(part, made, intercept, curvature, random) for part in batches)
             if largest <= 1.05:
                 break
             factor *= largest
-        return made
+        return cls(rate, batch, epoch, moments, centre, factor=made.factor, **rest)
 
     def steps(self, seen: float) -> Any:
         """Return the step sizes of the columns, and of the intercept last, after ``seen`` rows."""
@@ -258,13 +259,12 @@ class RowSteps:
         if centre is None:
             g *= scale
             return
-        f = self._features
-        weights, offset = g[:f], g[f]
+        weights, offset = g[:-1], g[-1]
         centre, lean = xp.asarray(centre), xp.asarray(self._lean)
         weights -= centre[:, None] * offset  # seen from the centre, so that little cancels
-        weights *= scale[:f]
+        weights *= scale[:-1]
         offset -= self._common * (centre @ weights)
-        offset *= scale[f]
+        offset *= scale[-1]
         weights += lean[:, None] * (self._own * offset)
 
     def slots(self) -> dict[str, Any]:
