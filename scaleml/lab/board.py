@@ -139,7 +139,7 @@ class Board:
         if empty:
             self.ledger.panel.say(empty)
         stale = any(trace.is_stale for trace in self._traces)
-        self.staleness.panel.say(empty or ("" if stale else "0: no gradient came late"))
+        self.staleness.panel.say(empty or ("" if stale else "0: none came late"))
 
     def _sentence(self, controller: Controller) -> str:
         notes = "".join(

@@ -15,7 +15,7 @@ from scaleml.lab import style
 from scaleml.lab.board import Board
 from scaleml.lab.controller import Clear, Controller, Enough, Go, Order, Tell
 from scaleml.lab.publisher import Publisher
-from scaleml.lab.report import living
+from scaleml.lab.report import living, static
 from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup
 from scaleml.lab.steering import Steering
 from scaleml.optim import Optimizer
@@ -194,12 +194,13 @@ class Lab:
         return self.result
 
     def close(self) -> None:
-        """Stop what runs and take the lab off the page; `result` stays."""
+        """Stop what runs and end the lab: on the page what was found takes its place; `result` stays."""
         if self not in _labs:
             return
         _labs.discard(self)
         self._controller.close()
         self._publisher.close()
+        self._leave_what_was_found()
         found: dict[str, Any] = {}
         for root in (self.widget, *self._setup.controls):
             _gather(root, found)
@@ -231,6 +232,14 @@ class Lab:
 
             self._kept = found
             update_display(self._repr_mimebundle_(), raw=True, display_id=self._display_id)
+
+    def _leave_what_was_found(self) -> None:
+        """Show on the page, instead of controls that no longer work, the table and the pictures."""
+        if self._shown:
+            from IPython.display import update_display
+
+            found = static(self.result, "closed before a run.")
+            update_display(found, raw=True, display_id=self._display_id)
 
     def _keep_soon(self) -> None:
         """Have the kernel's main loop do that, once no cell blocks it: figures are drawn on the main thread only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -10,6 +11,9 @@ import numpy as np
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.formatting import percent, seconds
+
+_DEFAULTS = re.compile(r", (step=\d+|until=None|to=None)")
+"""What goes without saying in a change of just now."""
 
 
 def line(controller: Controller, traces: Sequence[Trace]) -> str:
@@ -31,7 +35,7 @@ def line(controller: Controller, traces: Sequence[Trace]) -> str:
             text += f"; about {roughly(overall(spent, trace.now.time, left, of - number))} in all, if the next runs are like these"
     change = trace.run.history.changes[-1:]
     if change:
-        text += f"; last change after {seconds(change[0].time)}: {change[0].text}"
+        text += f"; last change after {seconds(change[0].time)}: {_DEFAULTS.sub('', change[0].text)}"
     return bar(done, text)
 
 

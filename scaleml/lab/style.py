@@ -45,7 +45,7 @@ SHEET: Final = """<style>
 .scaleml-lab .scaleml-group > .scaleml-pages { flex: 0 1 auto; min-width: 0 }
 .scaleml-lab .scaleml-narrow { display: none }
 .scaleml-lab .scaleml-narrow th, .scaleml-lab .scaleml-narrow td { padding: 2px 4px !important }
-.scaleml-lab .scaleml-narrow :is(th, td):first-child { min-width: 7em !important }
+.scaleml-lab .scaleml-narrow :is(th, td):first-child { min-width: 7em !important; overflow-wrap: anywhere }
 .scaleml-lab .scaleml-narrow > * + * { margin-top: 6px }
 @container (max-width: 1140px) {
   .scaleml-lab .scaleml-wide { display: none }

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import scaleml
+from engine.harness import await_condition
 
 FLAGS = (
     "--no-sandbox",
@@ -29,6 +29,13 @@ FLAGS = (
 )
 SLOW = 90_000
 """Milliseconds that anything may take on a loaded machine."""
+
+
+_PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
+_UNNUMBER = f"() => {_PROMPTS}.forEach(prompt => prompt.textContent = '')"
+_ASKED = f"() => /[*0-9]/.test({_PROMPTS}.pop()?.innerText)"
+_NUMBERED = f"() => /[0-9]/.test({_PROMPTS}.pop()?.innerText)"
+"""Whether the last cell waits for the kernel, and whether it has run, since its number was taken off."""
 
 
 @dataclass
@@ -103,22 +110,21 @@ class Notebook:
 
     def run_all(self) -> None:
         """Run all cells, until the last one has a number; again where the kernel was not listening yet."""
-        until = time.monotonic() + SLOW / 1000
-        while time.monotonic() < until:
+        from playwright.sync_api import TimeoutError as TooLate
+
+        for _ in range(10):
             asked = self.page.locator(".jp-Dialog button.jp-mod-accept")
             if asked.count():  # which kernel, where the page has not connected to the one it started
                 asked.first.click()
+            self.page.evaluate(_UNNUMBER)
             self.page.get_by_role("menuitem", name="Run", exact=True).first.click()
             self.page.locator('li.lm-Menu-item[data-command="runmenu:run-all"]').click()
-            time.sleep(1)
-            while "*" in (shown := self._last_prompt()) and time.monotonic() < until:
-                time.sleep(0.2)
-            if re.search(r"\d", shown):
-                return
-        raise AssertionError("the cells did not run")
-
-    def _last_prompt(self) -> str:
-        return str(self.page.locator(".jp-CodeCell .jp-InputPrompt").last.inner_text())
+            with contextlib.suppress(TooLate):
+                self.page.wait_for_function(_ASKED, timeout=SLOW / 10)
+                break
+        else:
+            raise AssertionError("the kernel took no cell")
+        self.page.wait_for_function(_NUMBERED, timeout=SLOW)
 
     def wait(self, text: str) -> Any:
         """Wait until a text is visible in some output, and return where."""
@@ -139,7 +145,15 @@ class Notebook:
 
     def saved(self) -> Any:
         """Return what the file holds."""
-        return json.loads((self.jupyter.folder / self.address.rpartition("/")[2]).read_text())
+        path, found = self.jupyter.folder / self.address.rpartition("/")[2], []
+
+        def whole() -> bool:  # it may just be written again
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(path.read_text()))
+            return bool(found)
+
+        assert await_condition(whole, SLOW / 1000)
+        return found[0]
 
     def picture(self, path: Path) -> None:
         """Save what is seen."""
@@ -192,7 +206,7 @@ def jupyter(folder: Path, python: str = sys.executable, theme: str = "JupyterLab
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
-        _await(url, server, folder / "server.log")
+        _await(port, server, folder / "server.log")
         with sync_playwright() as tools:
             browser = tools.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
             try:
@@ -211,11 +225,8 @@ def _save_settings(folder: Path, theme: str) -> None:
     (folder / "notification.jupyterlab-settings").write_text(json.dumps(news))
 
 
-def _await(url: str, server: Any, log: Path) -> None:
-    until = time.monotonic() + SLOW / 1000
-    while time.monotonic() < until and server.poll() is None:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{url}/api", timeout=5).close()
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+def _await(port: int, server: Any, log: Path) -> None:
+    """Wait until the server says that it listens: it writes so to its log."""
+    listens = await_condition(lambda: server.poll() is not None or f":{port}/" in log.read_text(), SLOW / 1000)
+    assert listens, f"JupyterLab did not start:\n{log.read_text()[-2000:]}"
+    assert server.poll() is None, f"JupyterLab ended:\n{log.read_text()[-2000:]}"

@@ -149,6 +149,22 @@ def test_what_is_saved_needs_no_kernel(lab):
     assert sum(len(part) for part in bundle.values() if isinstance(part, str)) < 300_000
 
 
+def test_what_was_found_takes_the_place_of_a_lab_that_is_closed(lab, monkeypatch):
+    shown = {}
+    monkeypatch.setattr("IPython.display.display", lambda data, **where: shown.update({where["display_id"]: data}))
+    monkeypatch.setattr(
+        "IPython.display.update_display", lambda data, **where: shown.update({where["display_id"]: data})
+    )
+    lab = lab()
+    lab._ipython_display_()
+    finished(lab)
+    lab.close()
+    (left,) = shown.values()
+    assert "application/vnd.jupyter.widget-view+json" not in left
+    assert lab.result.verdict.headline in left["text/plain"]
+    assert len(left["image/png"]) > 10_000
+
+
 def test_half_the_data_is_refused():
     with pytest.raises(ValueError, match="y was given without X"):
         scaleml.Lab(y=[1, 2])

@@ -1,0 +1,59 @@
+"""The lab at the widths that people have: nothing is cut off, and no panel is empty without a word."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+CELL = """import scaleml
+from scaleml import SGD, AllReduce, ParameterServer, Serial, Trial
+lab = scaleml.Lab(
+    strategies=[Serial(), AllReduce(), Trial(ParameterServer("async"), optimizer=SGD(0.05))],
+    workers=2, epochs=3,
+)
+lab._setup.model.value = "linear model"
+lab"""
+WIDTHS = (900, 970, 1280, 1600)
+TALL = 2600  # charts out of sight keep the size they had
+# What is wider than its box, where that hides the rest or makes it scroll. Run names beside a title may end in dots.
+CUT = """() => [...document.querySelectorAll('.scaleml-lab, .scaleml-lab *')].filter(part => {
+  const style = getComputedStyle(part);
+  return !part.closest('svg') && !part.classList.contains('scaleml-about') && style.visibility !== 'hidden'
+    && style.overflowX !== 'visible' && part.clientWidth > 0 && part.scrollWidth > part.clientWidth + 1;
+}).map(part => `${part.className}: ${part.scrollWidth} in ${part.clientWidth}: ${part.innerText.slice(0, 60)}`)"""
+LINES = (
+    "() => [...document.querySelectorAll('.scaleml-lab .scaleml-title')].map(title => title.getClientRects()[0].height)"
+)
+
+
+def test_nothing_is_cut_off_at_any_width(jupyter):
+    with jupyter.notebook("layout", [CELL], size=(WIDTHS[0], TALL)) as notebook:
+        notebook.run_all()
+        notebook.wait("Choose strategies and press Run")
+        assert notebook.page.locator(".scaleml-about", has_text="no run").count() == 5, "each empty panel says so"
+        assert cut(notebook) == {}
+        notebook.press("Run")
+        notebook.wait("Held-out loss at the end")
+        assert cut(notebook) == {}
+        assert set(notebook.page.evaluate(LINES)) == {22}, "each title stays on one line"
+        assert notebook.page.locator(".scaleml-about", has_text="ParameterServer('async'), SGD(0.05)").count() == 1
+        assert notebook.errors == []
+        assert notebook.tracebacks() == []
+
+
+def cut(notebook):
+    """What is cut off, by width of the window."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    found = {}
+    for width in WIDTHS:
+        notebook.page.set_viewport_size({"width": width, "height": TALL})
+        notebook.page.wait_for_function("width => innerWidth === width", arg=width)
+        with contextlib.suppress(TooLate):  # charts take the new width a moment later
+            notebook.page.wait_for_function(f"() => ({CUT})().length === 0", timeout=10_000)
+        if parts := notebook.page.evaluate(CUT):
+            found[width] = parts
+    return found
