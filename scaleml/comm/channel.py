@@ -168,9 +168,9 @@ class Channel:
         except LinkClosed:
             raise self.lose(peer, key) from None
 
-    def _await_head(self, link: Link, what: object, forever: bool = False) -> Header:
+    def _await_head(self, link: Link, what: object, forever: bool = False, looks: int = LOOKS) -> Header:
         start = perf_counter()
-        for _ in range(LOOKS):
+        for _ in range(looks):
             header = link.head()
             if header is not None:
                 return header
@@ -202,7 +202,8 @@ class Channel:
         if len(peers) == 1 and not self._stashed:
             link = self.link(peers[0])
             try:
-                first = self._await_head(link, what)
+                # One look: whoever answers has to work on it first, perhaps on this very core.
+                first = self._await_head(link, what, looks=1)
                 if link.aside is None and self._is_message(first, group, tag):
                     return peers[0], first, None
             except LinkClosed:

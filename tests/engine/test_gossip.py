@@ -271,7 +271,7 @@ def test_pairs_keep_the_mean_however_they_meet(shared_memory):
                 neighbours.offer(w, partners[rng.integers(len(partners))])
             if step in (50, 150):
                 neighbours.settle()
-        neighbours.leave()
+        neighbours.leave(w)
         group.barrier()
         return first, w
 
