@@ -72,21 +72,53 @@ def test_no_rate_and_no_scale_diverges(eta0, sparse, outputs):
     assert losses[-1] < (1e-2 if eta0 > 1 else 0.5) * losses[0]
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("unit", [1.0, 0.2])
+@pytest.mark.parametrize("eta0", [1e-6, 0.01, 10.0, 1e6])
+def test_steps_solve_for_the_columns_and_what_the_rows_have_in_common(eta0, unit, outputs):
+    x, l2 = rows(np.array([1e-3, 1, 30, 1, 1e-2]), np.array([0, 10.0, 500, -3, 0])), 0.1
+    rate = RowRate("constant", eta0=eta0)
+    common = np.append(x.mean(axis=0), 1.0)
+    steps = RowSteps(rate, 20, N, x.var(axis=0), common[:F], factor=1.5, l2=l2, outputs=outputs, unit=unit, dtype="f8")
+    matrix = (
+        np.diag(np.append(1.5 * x.var(axis=0) + l2, 0)) + 1.5 * np.outer(common, common) + np.eye(F + 1) / (20 * eta0)
+    )
+    g = np.random.default_rng(1).standard_normal((F + 1, outputs))
+    taken = g.copy()
+    steps.apply(taken.reshape(-1), seen=0)
+    assert_allclose(unit * taken, np.linalg.solve(matrix, g), rtol=1e-7, atol=1e-9 * eta0)
+
+
 def test_the_intercept_moves_with_the_columns_means():
     x = rows(offset=50.0)
-    steps = made(x, RowRate("constant", eta0=10.0))
+    steps = made(x, RowRate("constant", eta0=1e6))
     g = np.append(x.mean(axis=0), 1.0)  # the gradient of the intercept alone, as raw columns show it
     steps.apply(g, seen=0)
-    assert_allclose(g[:F], 0, atol=1e-9)
+    assert_allclose(g[:F], 0, atol=1e-6)
     assert g[F] > 0
 
 
+@pytest.mark.parametrize("eta0", [1e-9, 1e6])
+def test_shrinking_a_column_far_from_zero_keeps_the_mean_score_where_large_steps_do(eta0):
+    x = rows(offset=50.0)
+    steps = made(x, RowRate("constant", eta0=eta0), l1=0.1)
+    w = np.append(np.full(F, 5.0), 1.0)
+    before, state = w.copy(), steps.slots()
+    steps.shrink(w, 0, 1.0, state)
+    assert (w[:F] < before[:F]).all()
+    if eta0 > 1:
+        assert_allclose((x @ w[:F] + w[F]).mean(), (x @ before[:F] + before[F]).mean(), rtol=1e-6)
+    else:
+        assert_allclose(w[F], before[F], atol=1e-6)
+
+
 def test_shrinking_stops_at_zero():
-    steps = made(rows(), RowRate("constant", eta0=0.1), l1=0.5)
+    steps = made(rows() - rows().mean(axis=0), RowRate("constant", eta0=0.1), l1=0.5)
     w = np.array([1e-9, -1e-9, 5.0, -5.0, 0.0, 7.0])
     state = steps.slots()
     steps.shrink(w, 0, 1.0, state)
-    assert list(w[[0, 1, 4, 5]]) == [0, 0, 0, 7]
+    assert list(w[[0, 1, 4]]) == [0, 0, 0]
+    assert_allclose(w[5], 7, atol=1e-12)
     assert 4 < w[2] < 5
     assert -5 < w[3] < -4
     # What a coefficient did not pay while it was 0 it still owes, and no more than that.

@@ -204,6 +204,14 @@ def residual(state: dict[str, Array], name: str, like: Array) -> Array:
     return kept
 
 
+def kept(state: dict[str, Array], before: object, after: object) -> dict[str, Array]:
+    """Return what of `state` goes on where one codec follows another: residuals; all of it if they are the same."""
+    if not (isinstance(before, Codec) and isinstance(after, Codec)):
+        return {}
+    common = (PREFIX + "residual", PREFIX + "weight")
+    return {name: state[name] for name in state if name.startswith(PREFIX if before == after else common)}
+
+
 def forget(state: dict[str, Array]) -> None:
     """Remove from `state` all that codecs keep there."""
     for name in [name for name in state if name.startswith(PREFIX)]:

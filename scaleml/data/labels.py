@@ -33,6 +33,17 @@ def check_labels(y: Any, name: str = "y", first: int = 0) -> None:
         )
 
 
+def check_indicators(y: Any, name: str = "y", first: int = 0) -> None:
+    """Raise ValueError unless y (n, k) has a column of 0 and 1 for each label; see `check_labels`."""
+    wrong = ~((y == 0) | (y == 1))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0].tolist()
+        raise ValueError(
+            f"{name} holds {y[row, column]} (row {first + row}, column {column}): several columns are several labels a row, all 0 or "
+            "1; make a column of 0 and 1 of each label, or fit one classifier a column"
+        )
+
+
 def encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
     """Return the labels' codes and their sorted classes, at least two; ``known`` gives the classes, if they are."""
     check_labels(y)

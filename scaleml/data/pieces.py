@@ -11,7 +11,7 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.data.inputs import as_column, as_matrix, as_targets, as_weights, cast_finite
-from scaleml.data.labels import local_codes
+from scaleml.data.labels import check_indicators, local_codes
 from scaleml.data.reading import BLOCK, Segment
 from scaleml.data.shards import SegmentedShard
 from scaleml.data.store import Store, size_of
@@ -40,6 +40,8 @@ class Recipe:
         Part of each partition that is held out.
     name : str
         How errors call the data.
+    indicators : bool
+        Whether y has a column of 0 and 1 for each label.
     """
 
     token: str
@@ -48,6 +50,7 @@ class Recipe:
     seed: int
     fraction: float
     name: str
+    indicators: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ def write_piece(recipe: Recipe, index: int, first: int | None, folder: pathlib.P
     if recipe.classifier:
         y, classes = local_codes(y, target, first)
     else:
+        if recipe.indicators:
+            check_indicators(y, target, first)
         y = cast_finite(as_targets(y, target, first), recipe.dtype, target, first)
     if w is not None:
         w = cast_finite(as_weights(as_column(w, weight, n, name), weight, first), recipe.dtype, weight, first)

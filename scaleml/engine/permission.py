@@ -18,11 +18,14 @@ def check_faults(faults: Sequence[Fault], layout: Layout, own_cluster: bool) -> 
     for fault in faults:
         if not isinstance(fault, Fault):
             raise TypeError(f"{fault!r} is no fault: use one of scaleml.faults, such as Slow(rank=1, factor=4)")
-        if fault.rank >= layout.workers:
-            raise ValueError(f"{fault!r}: there are {layout.workers} training ranks, 0 to {layout.workers - 1}")
+        ranks = f"there are {layout.size} ranks, 0 to {layout.size - 1}"
+        if layout.servers:
+            ranks += f", of which those from {layout.workers} on are servers"
+        if fault.rank >= layout.size:
+            raise ValueError(f"{fault!r}: {ranks}")
         to = getattr(fault, "to", None)
         if to is not None and to >= layout.size:
-            raise ValueError(f"to={to} in {fault!r}: there are {layout.size} ranks, 0 to {layout.size - 1}")
+            raise ValueError(f"to={to} in {fault!r}: {ranks}")
         if isinstance(fault, Kill) and not (own_cluster or fault.allow_kill):
             raise ValueError(
                 f"{fault!r}: only workers that scaleml started may be killed; pass client=None to use its own cluster, or "

@@ -12,6 +12,7 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 
 from scaleml import arrays
+from scaleml.data.collections import is_collection
 from scaleml.data.inputs import Inputs
 from scaleml.engine.spec import Outcome, Start, StopRule
 from scaleml.estimators.base import Trained
@@ -22,7 +23,15 @@ from scaleml.models.losses import CLASSES
 from scaleml.optim import SGD, Averaged, Columns, Optimizer, RowRate, RowSteps
 from scaleml.optim.rows import sample
 
-CURVATURE: Final = {"log_loss": 0.25, "squared_hinge": 2.0, "modified_huber": 2.0, "squared_epsilon_insensitive": 2.0}
+CURVATURE: Final = {
+    "log_loss": 0.25,
+    "squared_hinge": 2.0,
+    "modified_huber": 2.0,
+    "squared_epsilon_insensitive": 2.0,
+    # It bends at one point only. Bounded like the others it comes to its minimum and stays there; scikit-learn's steps carry
+    # rows far beyond their margin, and small classes are told apart by that.
+    "hinge": 0.1,
+}
 """Largest second derivative of a loss; 1 for those that are not here."""
 _SAMPLE: Final = 4096
 
@@ -68,14 +77,19 @@ class Linear(Trained):
     _own_weights: tuple[float, ...] | None = None
     """What each of three classes and more weighs in its own problem."""
 
+    def _is_left_to_scikit_learn(self: Any, X: Any) -> bool:
+        """Whether scikit-learn's own code does it: passive-aggressive steps are of single rows, and here it takes them."""
+        here = self.strategy == "auto" and self.optimizer is None and not is_collection(X)
+        return here and self.learning_rate in ("pa1", "pa2")
+
     def _check_settings(self: Any, partial: bool) -> None:
         """Raise for settings that scikit-learn refuses, too, and for those that only scikit-learn has."""
         if partial and self.early_stopping:
             raise ValueError("early_stopping should be False with partial_fit")
         if self.learning_rate in ("pa1", "pa2"):
             raise ValueError(
-                f"learning_rate={self.learning_rate!r}: passive-aggressive steps need one row at a time; use 'optimal', or "
-                "scikit-learn's own estimator"
+                f"learning_rate={self.learning_rate!r}: passive-aggressive steps need one row at a time and are scikit-learn's own: "
+                "they need strategy='auto' and data in this process's memory; otherwise use 'optimal'"
             )
         if self.learning_rate == "optimal" and self.alpha == 0:
             raise ValueError(
@@ -258,7 +272,7 @@ class Linear(Trained):
             warnings.warn(
                 "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # past scikit-learn's wrapper of fit
             )
 
 

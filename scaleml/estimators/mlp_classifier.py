@@ -142,7 +142,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         Parameters
         ----------
         X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
-        y : array-like or Dask collection of shape (n_samples,)
+        y : array-like or Dask collection of shape (n_samples,), or (n_samples, n_labels) of 0 and 1
             Labels of any kind; or, in this process's memory, columns of 0 and 1 for several labels a row.
         sample_weight : array-like or Dask collection of shape (n_samples,), optional
 
@@ -151,15 +151,14 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self
         """
         if self._is_left_to_scikit_learn(X):
-            return super().fit(X, y, sample_weight)
+            return super().fit(X, *lazy.local(self, y, sample_weight))
         self._validate_params()
         self._check_settings(partial=False)
         going_on = self.warm_start and hasattr(self, "coefs_")
         if is_collection(X):
-            with staged(self, X, y, sample_weight, classifier=True, reset=not going_on) as rows:
-                self._open(going_on, rows.labels)
-                self._label_binarizer = LabelBinarizer().fit(self.classes_)
-                whole = rows.inputs(rows.labels, rows.labels)
+            with self._staged(X, y, sample_weight, reset=not going_on) as rows:
+                self._open(going_on, np.arange(rows.targets) if rows.labels is None else rows.labels)
+                whole = self._coded_there(rows)
                 self._learn(whole, (X, y, sample_weight), self.max_iter, going_on, keep_state=False)
         else:
             X, y, sample_weight = self._checked(X, y, sample_weight, reset=not going_on)
@@ -176,7 +175,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         Parameters
         ----------
         X : array-like or CSR matrix of shape (n_samples, n_features), Dask array or dataframe
-        y : array-like or Dask collection of shape (n_samples,)
+        y : array-like or Dask collection of shape (n_samples,), or (n_samples, n_labels) of 0 and 1
         sample_weight : array-like or Dask collection of shape (n_samples,), optional
         classes : array of shape (n_classes,), optional
             All labels that will ever come; needed in the first call.
@@ -189,10 +188,9 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self._check_settings(partial=True)
         first = not hasattr(self, "coefs_")
         if is_collection(X):
-            with staged(self, X, y, sample_weight, classifier=True, reset=first) as rows:
+            with self._staged(X, y, sample_weight, reset=first) as rows:
                 self._name_classes(first, classes)
-                self._label_binarizer = LabelBinarizer().fit(self.classes_)
-                whole = rows.inputs(self.classes_, self.classes_)
+                whole = self._coded_there(rows)
                 self._learn(whole, (X, y, sample_weight), 1, not first, keep_state=True)
             return self
         X, y, sample_weight = self._checked(X, y, sample_weight, reset=first)
@@ -257,6 +255,23 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
             return inputs_of(X, y.astype(X.dtype), weights, None)
         self._label_binarizer = LabelBinarizer().fit(self.classes_)
         return inputs_of(X, np.searchsorted(self.classes_, y), weights, len(self.classes_))
+
+    def _staged(self, X: Any, y: Any, weights: Any, reset: bool) -> Any:
+        shape = getattr(y, "shape", None) or np.shape(y)
+        several = len(shape) == 2 and shape[1] != 1
+        return staged(self, X, y, weights, classifier=not several, reset=reset, indicators=several)
+
+    def _coded_there(self, rows: Any) -> Any:
+        """Return a staged collection as inputs; see `_coded`."""
+        if rows.labels is None:
+            if rows.targets != len(self.classes_):
+                raise ValueError(
+                    f"y has {rows.targets} columns, but there are {len(self.classes_)} labels: one column for each"
+                )
+            self._label_binarizer = LabelBinarizer().fit(np.eye(rows.targets, dtype=int))
+            return rows.inputs(None, None)
+        self._label_binarizer = LabelBinarizer().fit(self.classes_)
+        return rows.inputs(self.classes_, self.classes_)
 
     def _learn(self, whole: Any, given: tuple[Any, Any, Any], epochs: int, going_on: bool, *, keep_state: bool) -> None:
         begin = self._go_on(whole.dtype, keep_state) if going_on else None

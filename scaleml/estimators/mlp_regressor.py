@@ -24,8 +24,8 @@ class MLPRegressor(Perceptron, sk.MLPRegressor):
 
     Parameters
     ----------
-    loss : {"squared_error"}
-        ``"poisson"`` is refused.
+    loss : {"squared_error", "poisson"}
+        ``"poisson"`` is scikit-learn's own, in this process.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle, \
 random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_2, \
 epsilon, n_iter_no_change, max_fun, strategy, workers, optimizer
@@ -132,7 +132,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self
         """
         if self._is_left_to_scikit_learn(X):
-            return super().fit(X, y, sample_weight)
+            return super().fit(X, *lazy.local(self, y, sample_weight))
         self._validate_params()
         self._check_settings(partial=False)
         going_on = self.warm_start and hasattr(self, "coefs_")
@@ -156,6 +156,8 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         -------
         self
         """
+        if self._is_left_to_scikit_learn(X, partial=True):
+            return super().partial_fit(X, *lazy.local(self, y, sample_weight))
         self._validate_params()
         self._check_settings(partial=True)
         going_on = hasattr(self, "coefs_")

@@ -29,9 +29,14 @@ class Perceptron(Trained):
     classes_: Any
     _end: Start | None = None
 
-    def _is_left_to_scikit_learn(self: Any, X: Any) -> bool:
-        """Whether scikit-learn's own fit does it: L-BFGS is no method of batches, and in this process needs nothing of ours."""
-        return bool(self.solver == "lbfgs" and self.strategy == "auto" and not is_collection(X))
+    def _is_left_to_scikit_learn(self: Any, X: Any, partial: bool = False) -> bool:
+        """Whether scikit-learn's own code does it: L-BFGS is no method of batches, and Poisson's loss is not among ours."""
+        here = self.strategy == "auto" and self.optimizer is None and not is_collection(X)
+        return here and (self._is_of_another_loss or (self.solver == "lbfgs" and not partial))
+
+    @property
+    def _is_of_another_loss(self: Any) -> bool:
+        return getattr(self, "loss", "squared_error") not in ("squared_error", "log_loss")
 
     def _check_settings(self: Any, partial: bool) -> None:
         """Raise for settings that scikit-learn refuses, too, and for those that only scikit-learn has."""
@@ -43,9 +48,10 @@ class Perceptron(Trained):
         sizes = [self.hidden_layer_sizes] if isinstance(self.hidden_layer_sizes, Integral) else self.hidden_layer_sizes
         if any(size <= 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {list(sizes)}.")
-        if getattr(self, "loss", "squared_error") not in ("squared_error", "log_loss"):
+        if self._is_of_another_loss:
             raise ValueError(
-                f"loss={self.loss!r}: only 'squared_error' is trained here; use scikit-learn's own estimator"
+                f"loss={self.loss!r} is scikit-learn's own: it needs strategy='auto' and data in this process's memory; otherwise "
+                "use 'squared_error'"
             )
         if partial and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -81,7 +87,7 @@ class Perceptron(Trained):
             batch = int(self.batch_size)
             if batch > rows:
                 warnings.warn(
-                    f"batch_size={batch} is larger than the {rows} rows: it is going to be clipped", stacklevel=4
+                    f"batch_size={batch} is larger than the {rows} rows: it is going to be clipped", stacklevel=5
                 )
         mean_weight = train.mean_weight or 1.0
         rule = self._rule()
@@ -179,7 +185,7 @@ class Perceptron(Trained):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # past scikit-learn's wrapper of fit
             )
 
 

@@ -41,7 +41,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     learning_rate : {"optimal", "constant", "invscaling", "adaptive"}
         scikit-learn steps on a row, this class on a batch: its step is about the sum of the steps that scikit-learn would
         take on those rows, in each column no longer than what is stable there (see Notes). ``"pa1"`` and ``"pa2"`` are
-        refused.
+        scikit-learn's own, in this process.
     early_stopping, validation_fraction, n_iter_no_change : bool, float, int
         As in scikit-learn; with several classes all are judged together, by the accuracy.
     warm_start : bool
@@ -74,8 +74,9 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     Notes
     -----
     A batch of B rows moves coordinate j by ``g_j / (1 / (B eta) + c_j)``, with scikit-learn's rate ``eta`` and a bound
-    ``c_j`` measured from the data (see `scaleml.optim.RowSteps`), which tightens by a tenth of itself each epoch. Columns
-    need no scaling, and no rate diverges. The objective is scikit-learn's. Weights of rows are scaled to mean 1.
+    ``c_j`` measured from the data (see `scaleml.optim.RowSteps`), which tightens by a tenth of itself each epoch; what all rows
+    have in common, the columns' means and the intercept, is bounded as one direction more. Columns need no scaling, and no
+    rate diverges. The objective is scikit-learn's. Weights of rows are scaled to mean 1.
 
     **Dask.** X may be a Dask array (dense or CSR blocks) or dataframe, y and `sample_weight` may be Dask collections, too. ``fit`` and
     ``partial_fit`` train where they lie, also when they are larger than the workers' memory; ``predict`` and its like return Dask
@@ -168,6 +169,10 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         -------
         self
         """
+        if self._is_left_to_scikit_learn(X):
+            self._end = self._columns = None
+            y, sample_weight = lazy.local(self, y, sample_weight)
+            return super().fit(X, y, coef_init, intercept_init, sample_weight)
         self._validate_params()
         self._check_settings(partial=False)
         if is_collection(X):
@@ -204,6 +209,10 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         -------
         self
         """
+        if self._is_left_to_scikit_learn(X):
+            self._end = self._columns = None
+            y, sample_weight = lazy.local(self, y, sample_weight)
+            return super().partial_fit(X, y, classes, sample_weight)
         self._validate_params()
         self._check_settings(partial=True)
         first = not hasattr(self, "classes_")

@@ -126,6 +126,10 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         -------
         self
         """
+        if self._is_left_to_scikit_learn(X):
+            self._end = self._columns = None
+            y, sample_weight = lazy.local(self, y, sample_weight)
+            return super().fit(X, y, coef_init, intercept_init, sample_weight)
         self._validate_params()
         self._check_settings(partial=False)
         if is_collection(X):
@@ -153,6 +157,10 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         -------
         self
         """
+        if self._is_left_to_scikit_learn(X):
+            self._end = self._columns = None
+            y, sample_weight = lazy.local(self, y, sample_weight)
+            return super().partial_fit(X, y, sample_weight)
         self._validate_params()
         self._check_settings(partial=True)
         first = getattr(self, "coef_", None) is None

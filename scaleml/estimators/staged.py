@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def staged(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, *, classifier: bool, reset: bool
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, classifier: bool, reset: bool, indicators: bool = False
 ) -> Iterator[Collection]:
     """Have X, y and the weights on the workers for as long as the block lasts.
 
@@ -29,6 +29,8 @@ def staged(
         Whether y holds labels.
     reset : bool
         Whether to set the estimator's columns and names, or to compare with them.
+    indicators : bool
+        Whether y has a column of 0 and 1 for each label.
 
     Raises
     ------
@@ -51,6 +53,7 @@ def staged(
         classifier=classifier,
         seed=estimator._seed(),
         fraction=float(estimator.validation_fraction) if estimator.early_stopping else 0.0,
+        indicators=indicators,
     )
     try:
         _check_n_features(estimator, np.broadcast_to(0.0, (1, collection.features)), reset=reset)

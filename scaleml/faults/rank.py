@@ -10,13 +10,13 @@ from scaleml.faults.base import Interval, Moment, check_real, check_whole
 
 @dataclass(frozen=True)
 class Slow(Interval):
-    """A slow worker: its gradients take ``factor`` times as long from step ``step`` until before ``until``.
+    """A slow worker: its gradients, a server's updates, take ``factor`` times as long from step ``step`` until before ``until``.
 
     ::
 
-        t <- seconds that the gradient took;  sleep (factor - 1) t
+        t <- seconds that the gradient (of a server, the update) took;  sleep (factor - 1) t
 
-    In the ledger it is computing time of that rank, and waiting time of those who need it.
+    In the ledger it is computing time of that rank (of a server ``apply``), and waiting time of those who need it.
 
     Parameters
     ----------

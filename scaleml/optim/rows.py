@@ -109,9 +109,10 @@ class RowSteps:
     With ``eta`` the rate of a row, coordinate j moves by ``g_j / (1 / (B eta) + c_j)``: by ``B eta g_j`` while that is
     small, and never by more than its curvature ``c_j`` allows, as in an implicit step. ``c_j`` is the second moment of
     column j times the loss's largest curvature times one factor for all columns, chosen by the power method on batches
-    of the data, so that a step at the start does not overshoot. Columns are seen from their means (a
-    change of variables in the intercept, which is not penalised): columns that are all positive would otherwise
-    hide all else behind their common direction. So columns need no scaling, and no learning rate diverges.
+    of the data, so that a step at the start does not overshoot. With an intercept, second moments are about the means
+    of the columns, and what the rows have in common, ``m = (means, 1)``, is a direction with a curvature of its own, ``c_0 m m'``:
+    columns that are all positive would otherwise hide all else behind it. So columns need no scaling, and no learning rate
+    diverges.
 
     It rescales gradients only: the minimum that training approaches is the same.
 
@@ -213,7 +214,7 @@ class RowSteps:
             made = cls(
                 rate, batch, epoch, moments, centre, factor=factor, curvature=curvature, intercept=intercept, **rest
             )
-            largest = max(_largest(part, made, centre, intercept, curvature, random) for part in batches)
+            largest = max(_largest(part, made, intercept, curvature, random) for part in batches)
             if largest <= 1.05:
                 break
             factor *= largest
@@ -221,16 +222,21 @@ class RowSteps:
 
     def steps(self, seen: float) -> Any:
         """Return the step sizes of the columns, and of the intercept last, after ``seen`` rows."""
-        floor = 1.0 / (self.batch * self.rate.at(seen + 1)) + self.l2
+        floor = 1.0 / (self.batch * self.rate.at(seen + 1))
         tightened = 1.0 + _DECAY * seen / self.epoch
         # A change of less than a thousandth is not worth the pass over all columns.
         if self._scale is None or abs(floor / self._key[0] - 1) + abs(tightened / self._key[1] - 1) > 1e-3:
             self._key = (floor, tightened)
-            scale = self._bound * tightened
+            scale, f = self._bound * tightened, self._features
+            scale[:f] += self.l2
             scale += floor
             scale *= self.unit
             np.reciprocal(scale, out=scale)
             self._scale = scale
+            if self._centre is not None:
+                self._own, self._common = floor * self.unit, float(self._bound[f]) * tightened * self.unit
+                self._lean = self._centre * scale[:f]
+                scale[f] = 1 / (self._own + self._common * (1 + self._own * float(self._lean @ self._centre)))
         return self._scale
 
     def apply(self, g: Array, seen: float, rows: float | None = None) -> None:
@@ -240,25 +246,26 @@ class RowSteps:
         """
         if rows is not None and rows != self.batch:
             g *= rows / self.batch
-        scale = self.steps(seen)
-        xp, f, k = namespace(g), self._features, self._outputs
+        self._solve(g.reshape(-1, self._outputs), seen)
+
+    def _solve(self, g: Array, seen: float) -> None:
+        """Solve for the step (F + 1, K) in place, by Sherman and Morrison's formula for the part of ``m m'``."""
+        scale, centre = self.steps(seen), self._centre
+        xp = namespace(g)
         if xp is not np:
             scale = xp.asarray(scale)
-        if k > 1:
-            shaped = g.reshape(-1, k)
-            weights, offset = shaped[:f], shaped[f:]
-            scale = scale[:, None]
-        else:
-            weights, offset = g[:f], g[f:]
-        centre = self._centre
+        scale = scale[:, None]
         if centre is None:
-            g.reshape(len(scale), -1)[...] *= scale.reshape(-1, 1)
+            g *= scale
             return
-        centre = xp.asarray(centre)
-        weights -= xp.outer(centre, offset[0]) if k > 1 else centre * offset[0]
+        f = self._features
+        weights, offset = g[:f], g[f]
+        centre, lean = xp.asarray(centre), xp.asarray(self._lean)
+        weights -= centre[:, None] * offset  # seen from the centre, so that little cancels
         weights *= scale[:f]
+        offset -= self._common * (centre @ weights)
         offset *= scale[f]
-        offset -= centre @ weights
+        weights += lean[:, None] * (self._own * offset)
 
     def slots(self) -> dict[str, Any]:
         """Return the state that `shrink` needs, at the start: the L1 penalty that is due, and what each coefficient has paid."""
@@ -287,25 +294,23 @@ class RowSteps:
         change = xp.clip(weights, -owed, owed)
         weights -= change
         paid -= change
+        if self._centre is not None:  # the rows' scores stay where they are on average
+            w[f * k :] += (self._common / (self._common + self._own)) * (xp.asarray(self._centre) @ change)
 
 
-def _largest(x: Array, made: RowSteps, centre: Any, intercept: bool, curvature: float, random: Any) -> float:
+def _largest(x: Array, made: RowSteps, intercept: bool, curvature: float, random: Any) -> float:
     """Return the largest eigenvalue of a batch's Hessian in units of the steps: above 2 a step overshoots."""
     f = x.shape[1]
-    root = np.sqrt(made.steps(0).astype(np.float64) * made.unit)
-    v = random.standard_normal(len(root))
-    largest = 0.0
+    v, largest = random.standard_normal(f + intercept), 0.0
     for _ in range(_POWERS):
         v /= math.sqrt(float(v @ v)) or 1.0
-        u = root * v
-        scores = x @ u[:f] - (centre @ u[:f] - (u[f] if intercept else 0.0))
-        v = np.empty_like(u)
-        total = scores.sum()
-        v[:f] = x.T @ scores - centre * total
-        if intercept:
-            v[f] = total
-        v *= root * (curvature / x.shape[0])
-        largest = math.sqrt(float(v @ v))
+        scores = (x @ v[:f] + (v[f] if intercept else 0.0)) * (curvature / x.shape[0])
+        h = np.append(x.T @ scores, scores.sum()) if intercept else x.T @ scores
+        along, v = float(v @ h), h.copy()
+        made._solve(v[:, None], 0)
+        v *= made.unit
+        if along > 0:
+            largest = float(h @ v) / along
     return largest
 
 

@@ -67,7 +67,8 @@ class ParameterServer(ServerStrategy):
 
     overlap : bool
         For ``"async"``, and only there: compute the next gradient while the answer to a push is under way, as Downpour SGD
-        does. Nobody waits for a server that keeps up, and every update is staler by one of its own worker's.
+        does. Nobody waits for a server that keeps up. An update is staler, with n workers by about n: where that makes the loss
+        grow, divide the learning rate by 2, or use ``staleness_aware``.
 
     Raises
     ------

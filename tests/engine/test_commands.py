@@ -257,7 +257,7 @@ def test_wrong_values_are_refused_and_the_run_goes_on(cluster):
         run.update(strategy="allreduce")
     with pytest.raises(ValueError, match="start a new run"):
         run.update(strategy=Serial())
-    with pytest.raises(ValueError, match="2 training ranks"):
+    with pytest.raises(ValueError, match="there are 2 ranks"):
         run.inject(Kill(2, 0))
     with pytest.raises(TypeError, match="no fault"):
         run.inject("kill")

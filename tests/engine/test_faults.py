@@ -185,8 +185,8 @@ def test_ranks_take_turns_by_seed():
 def test_what_a_run_does_not_have_is_refused(cluster):
     x, y, _ = made("binary")
     for fault, words in [
-        (Slow(2, 2), "2 training ranks"),
-        (Latency(0, 0.1, to=2), "to=2 in .* 2 ranks"),
+        (Slow(2, 2), "there are 2 ranks"),
+        (Latency(0, 0.1, to=2), "Latency.* 2 ranks"),
         (DropLink(0, 5, 1), "to=5"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -15,9 +15,10 @@ from engine.aftermath import Watch
 from engine.test_commands import switching
 from engine.test_strategies import BATCH, COLUMNS, SHARDS, close, linear, made, problem
 from scaleml import RunFailed
-from scaleml.compression import Int8, TopK
+from scaleml.compression import Int8, PowerSGD, TopK
 from scaleml.engine.commands import Command, describe, rebuild
 from scaleml.faults import Crash, Slow
+from scaleml.models import MLP
 from scaleml.optim import SGD, AdaGrad, Adam
 from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
 
@@ -228,6 +229,45 @@ def test_those_who_go_on_may_fail_too(cluster):
         run.wait(30)
     assert np.isfinite(run.params).all()
     watch.nothing_left()
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [AllReduce(compression=TopK(0.25)), AllReduce(compression=PowerSGD(1)), LocalSGD(4, compression=TopK(0.25))],
+    ids=repr,
+)
+def test_what_a_codec_has_not_sent_goes_on_to_the_same_codec(strategy):
+    x, y, _ = made("multiclass")
+    again = Command(1, "update", {"strategy": describe(strategy)})
+    found = [
+        harness.on_threads(
+            MLP((5,), "tanh"),
+            x,
+            y,
+            strategy=strategy,
+            optimizer=SGD(0.1),
+            batch_size=BATCH,
+            epochs=4,
+            commands=commands,
+        )
+        for commands in ([], [(20, again)])
+    ]
+    assert found[1].applied[1], "it was not told"
+    assert_array_equal(found[0].params, found[1].params)
+
+
+def test_what_a_codec_has_not_sent_goes_on_to_another_one():
+    x, y, _ = made("binary")
+    few, all_ = AllReduce(compression=TopK(0.2)), AllReduce(compression=TopK(1.0))
+    told = Command(1, "update", {"strategy": describe(all_)})
+    # With nothing but a penalty-free sum of gradients, which hardly change at this rate, what is sent in the end is all there was.
+    settings = {"optimizer": SGD(1e-6), "batch_size": BATCH, "epochs": 3}
+    dense = harness.on_threads(linear("binary"), x, y, strategy=AllReduce(), **settings).params
+    late = harness.on_threads(linear("binary"), x, y, strategy=few, commands=[(20, told)], **settings)
+    assert late.applied[1]
+    close(late.params, dense, 1e-4)
+    lossy = harness.on_threads(linear("binary"), x, y, strategy=few, **settings).params
+    assert np.abs(lossy - dense).max() > 100 * np.abs(late.params - dense).max()
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,17 @@ MADE = {
 }
 
 
+def unscaled():
+    """Columns in units a hundred thousand times apart, all far from 0."""
+    X, y = datasets.make_classification(1500, 20, n_informative=8, random_state=8)
+    return X * np.logspace(-2, 3, 20) + np.arange(20) * 10, y
+
+
 def load(name):
-    if name == "text":
-        return hashed_text()
+    if name in ("text", "unscaled"):
+        return {"text": hashed_text, "unscaled": unscaled}[name]()
+    if name.startswith("friedman"):
+        return datasets.make_friedman1(int(name.removeprefix("friedman-")), noise=1.0, random_state=0)
     if name in MADE:
         return datasets.make_classification(**MADE[name], random_state=1)
     name, _, scaling = name.partition("-")
@@ -138,6 +146,24 @@ def test_a_class_weighs_in_its_own_problem_as_in_scikit_learn():
 
         best = objective(exact.coef_[0], exact.intercept_[0])
         assert objective(clf.coef_[label], clf.intercept_[label]) < 1.03 * best
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "seeds", "settings"),
+    [
+        # Small classes that large steps tell apart, and the least hinge loss does not.
+        ("SGDClassifier", "iris-standard", 30, {}),
+        # L1 on columns that are far from 0: their share of the scores must not go with them.
+        ("SGDClassifier", "unscaled", 3, {"penalty": "l1"}),
+        # Steps so small that only what the rows have in common is learnt: as soon as scikit-learn does, and as late.
+        ("SGDRegressor", "friedman-800", 3, {"loss": "huber"}),
+        ("SGDRegressor", "friedman-100", 6, {}),
+    ],
+    ids=str,
+)
+def test_what_sets_steps_of_batches_apart(kind, name, seeds, settings):
+    theirs, ours = scores(kind, name, seeds, **settings)
+    assert ours > theirs - TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["diabetes", "diabetes-standard"])

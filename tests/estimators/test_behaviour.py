@@ -1,6 +1,7 @@
 """What scikit-learn's users rely on: parameters, attributes, going on, weights, errors."""
 
 import gc
+import importlib
 import pickle
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy.sparse import csr_matrix
-from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -161,14 +161,14 @@ def test_pandas_names_pipelines_and_pickles(classes):
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (SGDClassifier(learning_rate="pa1"), "one row at a time"),
+        (SGDClassifier(learning_rate="pa1", strategy=AllReduce()), "one row at a time"),
         (SGDClassifier(alpha=0), "alpha must be > 0"),
         (SGDClassifier(strategy="AllReduce"), "strategy"),
         (SGDClassifier(batch_size=0), "batch_size"),
         (SGDClassifier(workers=0), "workers"),
         (SGDClassifier(optimizer="adam"), "optimizer"),
         (MLPClassifier(solver="lbfgs", strategy=AllReduce()), "lbfgs"),
-        (MLPRegressor(loss="poisson"), "poisson"),
+        (MLPRegressor(loss="poisson", strategy=AllReduce()), "poisson"),
         (MLPClassifier(hidden_layer_sizes=(0,)), "hidden_layer_sizes"),
     ],
 )
@@ -177,20 +177,44 @@ def test_what_is_not_there_is_an_error_that_says_so(estimator, message):
         estimator.fit([[0.0], [1.0], [2.0]], [0, 1, 0])
 
 
-def test_lbfgs_is_scikit_learns_own():
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("MLPClassifier", {"solver": "lbfgs", "hidden_layer_sizes": (8,), "max_iter": 30, "tol": 1e-1}),
+        ("MLPRegressor", {"loss": "poisson", "hidden_layer_sizes": (8,), "max_iter": 30, "tol": 1e-1}),
+        ("SGDClassifier", {"learning_rate": "pa1", "eta0": 1.0, "penalty": None}),
+        ("SGDRegressor", {"learning_rate": "pa2", "eta0": 1.0, "penalty": None, "loss": "epsilon_insensitive"}),
+    ],
+    ids=str,
+)
+def test_what_is_not_of_batches_is_scikit_learns_own(kind, settings):
     X, y = load_digits(return_X_y=True)
-    settings = {"solver": "lbfgs", "hidden_layer_sizes": (8,), "max_iter": 30, "random_state": 0, "tol": 1e-1}
-    with pytest.warns(ConvergenceWarning):
-        mine, theirs = MLPClassifier(**settings).fit(X, y), neural_network.MLPClassifier(**settings).fit(X, y)
-    for ours, peer in zip(mine.coefs_, theirs.coefs_, strict=True):
-        assert_allclose(ours, peer, rtol=0)
-    assert mine.score(X, y) == theirs.score(X, y)
+    X = X / 16
+    room = "linear_model" if kind.startswith("SGD") else "neural_network"
+    mine, theirs = (
+        getattr(importlib.import_module(f"{package}.{room}"), kind)(random_state=0, **settings)
+        for package in ("scaleml", "sklearn")
+    )
+    assert_allclose(mine.fit(X, y).predict(X), theirs.fit(X, y).predict(X), rtol=0)
+    if settings.get("solver") != "lbfgs":
+        classes = {"classes": np.unique(y)} if kind == "SGDClassifier" else {}
+        for estimator in (mine, theirs):
+            estimator.partial_fit(X[:900], y[:900], **classes).partial_fit(X[900:], y[900:])
+        assert_allclose(mine.predict(X), theirs.predict(X), rtol=0)
 
 
 def test_several_classes_a_row_are_refused(classes):
     X, y = classes
     with pytest.raises(ValueError, match="several classes a row"):
         MLPClassifier().fit(X, np.column_stack([y, y]))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_warnings_name_the_line_that_fits(kind, classes):
+    X, y = classes
+    with pytest.warns(ConvergenceWarning) as seen:
+        kind(max_iter=1).fit(X, y)
+    assert [warning.filename for warning in seen] == [__file__]
 
 
 def test_an_optimizer_replaces_the_schedule(classes):

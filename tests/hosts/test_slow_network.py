@@ -1,8 +1,8 @@
-"""What wins depends on the network: real workers on two hosts, at full speed and at 100 Mbit/s.
+"""What wins depends on the network: real workers on two hosts, at full speed and at 50 Mbit/s.
 
-What crosses between the hosts is counted by their network interfaces. Times are held against no clock, only against another strategy
-in the same minute, the best of two runs each, with wide margins; on a machine that is busy with something else they say nothing, and
-are left out.
+What crosses between the hosts is counted by their network interfaces. Times are the ledgers' seconds of communication, held against no
+clock but another strategy's: at these speeds they are the network's own, which lets so many bytes through whatever else the machine
+does, and at full speed they are what the processor does to the bytes, of all strategies in the same minute, the best of three runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 import scaleml
 from benchmarks import hosts as network
 from scaleml import MLP, SGD, AllReduce, LocalSGD
-from scaleml.compression import TopK
+from scaleml.compression import Int8, TopK
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -25,43 +25,32 @@ STEPS, BATCH = 8, 16  # little to compute, much to send
 MODEL = MLP((1000, 900))
 PARAMETERS = 4 * (64 * 1000 + 1000 + 1000 * 900 + 900 + 900 * 10 + 10)
 """Bytes."""
-SLOW = 100
+SLOW = 50
 """Megabits a second."""
-
-
-BUSY = 2.5 * (os.cpu_count() or 1)
-"""Processes that want to run: with more of them than this, times are those of the others."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def load():
-    """How busy the machine is without us."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-
-
-def skip_times_if_busy(load):
-    if load > BUSY:
-        pytest.skip(f"bytes are as they should be; {load:.0f} other processes want to run, so times would say nothing")
+OVERHEAD = 0.35
+"""Of the network's headers, and of what Dask says meanwhile: vectors a step, at most."""
 
 
 class Measured(NamedTuple):
-    seconds: float
+    comm: float
+    """Seconds of communication, of the rank that had most."""
     crossed: float
     """Bytes that each host sent a step, in vectors of the parameters."""
     run: Any
 
 
-def data():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(STEPS * BATCH, 64)).astype("float32")
-    return x, (x @ rng.normal(size=(64, 10))).argmax(axis=1)
+def seconds(vectors):
+    """Return how long a host's slow network needs for so many vectors of the parameters."""
+    return vectors * PARAMETERS * 8 / (SLOW * 1e6)
 
 
-def measure(site, strategies, workers, megabits, rounds):
+def measure(site, strategies, workers, megabits, rounds=1, steps=STEPS):
     """Train with each in turn, several times; return the best of each."""
     site.hosts.limit(megabits)
     best: dict[str, Measured] = {}
-    x, y = data()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(steps * BATCH, 64)).astype("float32")
+    y = (x @ rng.normal(size=(64, 10))).argmax(axis=1)
     for _ in range(rounds):
         for name, strategy in strategies.items():
             before = [site.hosts.bytes_sent(host) for host in (0, 1)]
@@ -70,48 +59,52 @@ def measure(site, strategies, workers, megabits, rounds):
                 client=site.client,
             )  # fmt: skip
             sent = max(site.hosts.bytes_sent(host) - was for host, was in zip((0, 1), before, strict=True))
-            found = Measured(run.train_seconds, sent / STEPS / PARAMETERS, run)
-            if name not in best or found.seconds < best[name].seconds:
+            found = Measured(run.ledger.comm.max(), sent / steps / PARAMETERS, run)
+            if name not in best or found.comm < best[name].comm:
                 best[name] = found
     return best
 
 
-def test_between_two_hosts_the_slower_the_network_the_less_may_be_sent(load, site):
-    strategies = {"all-reduce": AllReduce(), "local": LocalSGD(STEPS), "codec": AllReduce(compression=TopK(0.01))}
-    fast = measure(site, strategies, site.one_each(), None, 2)
-    slow = measure(site, strategies, site.one_each(), SLOW, 2)
-    for found in (fast, slow):  # half is given to be summed, half is given back; what else Dask says is small
-        assert found["all-reduce"].crossed == pytest.approx(1.0, abs=0.15), "the gradients went over the network"
-        assert found["local"].crossed < 0.3
-        assert found["codec"].crossed < 0.2
+def test_between_two_hosts_the_slower_the_network_the_less_may_be_sent(site):
+    # What each sends in a step: half of a vector to be summed and half given back; a quarter of that; a vector every
+    # eight steps; one number in a hundred, with its place.
+    sent = {"all-reduce": 1.0, "int8": 0.26, "local": 1 / STEPS, "top-k": 0.02}
+    strategies = {
+        "all-reduce": AllReduce(),
+        "int8": AllReduce(compression=Int8()),
+        "local": LocalSGD(STEPS),
+        "top-k": AllReduce(compression=TopK(0.01)),
+    }
+    fast = measure(site, strategies, site.one_each(), None, rounds=3)
+    slow = measure(site, strategies, site.one_each(), SLOW)
+    for found in (fast, slow):
+        for name, vectors in sent.items():
+            assert vectors <= found[name].crossed < vectors + OVERHEAD, name
         assert found["all-reduce"].run.topology == "direct"
-    skip_times_if_busy(load)
-    for other in ("local", "codec"):
-        gain = {
-            name: found["all-reduce"].seconds / found[other].seconds for name, found in (("fast", fast), ("slow", slow))
-        }
-        assert gain["slow"] > 1.5, gain
-        assert gain["slow"] > 1.3 * gain["fast"], gain
-    # The time that the wire takes: 8 vectors of 4 MB at 12.5 MB a second.
-    assert (
-        slow["all-reduce"].run.ledger.comm.max() + slow["all-reduce"].run.ledger.wait.max()
-        > 8 * PARAMETERS / 12.5e6 / 2
-    )
+    # Where the network is fast the codec costs more time than it saves; where it is slow the bytes are all that counts.
+    assert fast["int8"].comm > fast["all-reduce"].comm
+    assert slow["all-reduce"].comm > 0.8 * seconds(STEPS), "it was not slow"
+    for less in ("int8", "local", "top-k"):
+        assert slow["all-reduce"].comm > 2 * slow[less].comm, less
+    gain = {name: slow[name].comm / fast[name].comm for name in strategies}
+    assert gain["all-reduce"] > 2 * gain["top-k"], "a slow network hurts most who sends most"
 
 
-def test_ranks_of_one_host_cross_the_network_once(load, site):
-    ways = ("direct", "ring", "hierarchical")
-    strategies = {way: AllReduce(topology=way) for way in ways}
-    slow = measure(site, strategies, site.all(), SLOW, 1)
+def test_ranks_of_one_host_cross_the_network_once(site):
     # A part from and to each rank elsewhere; three of four parts, twice; each host's vector, once.
-    for way, vectors in (("direct", 2.0), ("ring", 1.5), ("hierarchical", 1.0)):
-        assert slow[way].crossed == pytest.approx(vectors, abs=0.15)
-    chosen = measure(site, {"auto": AllReduce()}, site.all(), None, 1)["auto"]
+    vectors = {"direct": 2.0, "ring": 1.5, "hierarchical": 1.0}
+    strategies = {way: AllReduce(topology=way) for way in vectors}
+    steps = 4
+    slow = measure(site, strategies, site.all(), SLOW, steps=steps)
+    for way, count in vectors.items():
+        assert count <= slow[way].crossed < count + OVERHEAD
+    inside = {way: found.run.ledger.comm.max() + found.run.ledger.wait.max() for way, found in slow.items()}
+    assert inside["direct"] > 0.8 * seconds(2.0 * steps), "it was not slow"
+    assert inside["hierarchical"] < 0.75 * inside["direct"]
+    assert inside["hierarchical"] < inside["ring"] < inside["direct"]
+    chosen = measure(site, {"auto": AllReduce()}, site.all(), None)["auto"]
     assert chosen.run.topology == "hierarchical"
-    assert chosen.crossed == pytest.approx(1.0, abs=0.15)
-    skip_times_if_busy(load)
-    assert slow["hierarchical"].seconds < 0.85 * slow["direct"].seconds
-    assert slow["hierarchical"].seconds < slow["ring"].seconds
+    assert 1.0 <= chosen.crossed < 1.0 + OVERHEAD
 
 
 def test_hosts_leave_nothing_behind():

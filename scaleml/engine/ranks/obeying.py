@@ -8,6 +8,7 @@ from weakref import proxy
 
 from scaleml.comm import Aborted
 from scaleml.comm.reducing import placement
+from scaleml.compression.base import kept
 from scaleml.engine.commands import Command, Mailbox, fault_from, strategy_from
 from scaleml.engine.ranks.handing import level
 from scaleml.strategies import Strategy
@@ -133,6 +134,11 @@ class Obeying:
         loop = self._loop
         if not loop.committed:
             loop.mean(loop.w)
+        before, codec = loop.strategy, "compression"
+        residuals = {}
+        if type(before) is type(strategy):  # what one has not sent yet is then what the other sends
+            residuals = kept(loop.state, getattr(before, codec, None), getattr(strategy, codec, None))
         level(loop)
+        loop.state |= residuals
         loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
         strategy.begin(loop.w, loop.state)

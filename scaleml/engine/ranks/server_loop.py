@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter as clock
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from scaleml.engine.ranks.servers import Clients, DenseSlice, SparseSlice
 from scaleml.engine.ranks.servers.coded import CodedForm
 from scaleml.engine.ranks.servers.orders import Orders
 from scaleml.engine.ranks.servers.wire import DenseForm, SparseForm, slices
+from scaleml.engine.ranks.suffering import Suffering
 from scaleml.engine.ranks.worker_loop import Report
 from scaleml.engine.spec import Outcome, Plan, Start
 from scaleml.telemetry.recorder import Recorder
@@ -42,7 +44,9 @@ class ServerLoop:
             held = DenseSlice(plan, servers, recorder)
         self.optimizer = held
         given = 0 if plan.handover is None else plan.handover.commands
-        self.clients = Clients(plan, group, (start, stop), form, held, Orders(group, held, given), recorder)
+        self.suffering = Suffering(plan.faults, group, held, mark=WeakMethod(self.mark))
+        orders = Orders(group, held, self.suffering, given)
+        self.clients = Clients(plan, group, (start, stop), form, held, orders, recorder)
         self.state = plan.optimizer.init(stop - start, plan.dtype)
         if plan.start is not None:
             held.t = plan.start.updates
@@ -58,6 +62,8 @@ class ServerLoop:
         recorder.begin(clock(), self._clock)
         self.report("entered")
         while not clients.gone:
+            if clients.version >= self.suffering.next:
+                self.suffering.begin(clients.version)
             self.group.step = clients.version
             self.strategy.serve(self.w, self.state, self)
             now = clock()
@@ -69,6 +75,10 @@ class ServerLoop:
         self._servers.barrier()
         end = Start(self.optimizer.values(self.w, None), self.state, self.optimizer.t)
         return Outcome("finished", clients.version, widest=clients.clocks.widest, end=end)
+
+    def mark(self, text: str) -> None:
+        """Have the history say what changed."""
+        self.report("mark", time=self.recorder.clock(clock()), step=self.clients.version, text=text)
 
     @property
     def steps(self) -> int:

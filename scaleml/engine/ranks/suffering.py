@@ -9,11 +9,10 @@ from dataclasses import replace
 from math import inf, isfinite
 from time import perf_counter as clock
 from time import sleep
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from weakref import WeakMethod
 
 from scaleml.comm.wire import Pace
-from scaleml.engine.ranks.gradients import Gradients
 from scaleml.faults import Bandwidth, CorruptFrame, Crash, DropLink, Fault, InjectedCrash, Kill, Latency, Pause, Slow
 
 _LOOK: Final = 0.05
@@ -25,6 +24,18 @@ Mark = WeakMethod[Callable[[str], None]]
 """Told in words what begins."""
 
 
+class Working(Protocol):
+    """What a slow rank does slowly.
+
+    Attributes
+    ----------
+    slowness : float
+        How many times as long it takes as it could.
+    """
+
+    slowness: float
+
+
 class Suffering:
     """The faults of one rank.
 
@@ -34,18 +45,18 @@ class Suffering:
         The run's plan, of all ranks.
     group : Group
         All ranks.
-    gradients : Gradients
-        What a slow rank computes slowly.
+    work : Working
+        What a slow rank does slowly: gradients, on a server updates.
     mark : weak method
         Told what begins, as it begins; weak, for its object holds this one.
     since : int
         The first step here: what began before has been told.
     """
 
-    def __init__(self, faults: Sequence[Fault], group: Any, gradients: Gradients, mark: Mark, since: int = 0) -> None:
+    def __init__(self, faults: Sequence[Fault], group: Any, work: Working, mark: Mark, since: int = 0) -> None:
         self._faults = [fault for fault in faults if fault.rank == group.rank]
         self._group = group
-        self._gradients = gradients
+        self._work = work
         self._mark = mark
         self._unmarked = [fault for fault in self._faults if fault.step >= since]
         self._paces: dict[Fault, Pace] = {}
@@ -72,7 +83,7 @@ class Suffering:
         self._tell(step)
         self._faults = [fault for fault in self._faults if _end(fault) > step]
         now = [fault for fault in self._faults if fault.active(step)]
-        self._gradients.slowness = next((fault.factor for fault in reversed(now) if isinstance(fault, Slow)), 1.0)
+        self._work.slowness = next((fault.factor for fault in reversed(now) if isinstance(fault, Slow)), 1.0)
         self._shape_links(now)
         edges = [edge for fault in self._faults for edge in (fault.step, _end(fault))]
         self.next = min((edge for edge in edges if edge > step), default=inf)

@@ -48,6 +48,8 @@ class Collection:
         Of the rows, to hold out.
     name : str
         How errors call X.
+    indicators : bool
+        Whether y has a column of 0 and 1 for each label.
 
     Attributes
     ----------
@@ -69,12 +71,13 @@ class Collection:
         seed: int,
         fraction: float = 0.0,
         name: str = "X",
+        indicators: bool = False,
     ) -> None:
         partitions = partitions_of(X, y, sample_weight, name)
         self.client, workers = find()
         check_partitions(self.client, workers, partitions, name)
         self.weighted = sample_weight is not None
-        recipe = Recipe(secrets.token_hex(8), dtype, classifier, seed, fraction, name)
+        recipe = Recipe(secrets.token_hex(8), dtype, classifier, seed, fraction, name, indicators)
         info = calls.identity(self.client, 10.0)
         homes = homes_of(X, partitions, info, list(info) if workers is None else workers)
         self.staged = Staged(self.client, partitions, recipe, workers, homes)

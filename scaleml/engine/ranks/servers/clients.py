@@ -137,7 +137,7 @@ class Clients:
         """Wait for the next message of any worker; return its gradient, None if it has none to apply now."""
         message = self._group.recv(tag=PUSH, view=True)
         source = self._last = message.source
-        self._orders.obey(message.step)
+        self._orders.obey(message.step, self.version + 1)
         head, gradient, wants = self._form.read(message)
         if head.aside > self._aside:
             self._recorder.forgive(head.aside - self._aside)

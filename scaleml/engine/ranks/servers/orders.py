@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from scaleml.engine.commands import Command
+from scaleml.engine.commands import Command, fault_from
 from scaleml.engine.ranks.servers.slices import DenseSlice, SparseSlice
+from scaleml.engine.ranks.suffering import Suffering
 
 
 @final
@@ -18,22 +19,30 @@ class Orders:
         All ranks.
     held : DenseSlice or SparseSlice
         What takes a new learning rate.
+    suffering : Suffering
+        What takes a fault.
     given : int
         How many commands the run was given before this server began.
     """
 
-    def __init__(self, group: Any, held: DenseSlice | SparseSlice, given: int) -> None:
+    def __init__(self, group: Any, held: DenseSlice | SparseSlice, suffering: Suffering, given: int) -> None:
         self._group = group
         self._held = held
+        self._suffering = suffering
         self._applied = group.control = given
 
-    def obey(self, step: int) -> None:
-        """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one."""
+    def obey(self, step: int, following: int) -> None:
+        """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one.
+
+        ``following`` is the server's own step after this one.
+        """
         while self._applied < self._group.control:
             command = Command.decode(self._group.await_announcement(self._applied + 1))
             if command.after >= step:
                 return
             self._applied = command.number
             # The other commands concern the workers.
-            if "learning_rate" in command.settings:
+            if command.verb == "inject":
+                self._suffering.add(fault_from(command.settings), following)
+            elif "learning_rate" in command.settings:
                 self._held.optimizer = self._held.optimizer.with_rate(command.settings["learning_rate"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from time import perf_counter as clock
+from time import sleep
 from typing import Any, Final, final
 
 import numpy as np
@@ -31,6 +32,7 @@ class DenseSlice:
     def __init__(self, plan: Plan, servers: Any, recorder: Recorder) -> None:
         self.optimizer: Optimizer = plan.optimizer
         self.t = 0
+        self.slowness = 1.0
         self._recorder = recorder
         self._norm = _Norm(plan, servers)
 
@@ -40,7 +42,7 @@ class DenseSlice:
         begin = clock()
         self.t += 1
         self.optimizer.apply(w, g, state, self.t, rate=self.optimizer.rate(self.t, state, scale))
-        self._recorder.apply += clock() - begin
+        self._recorder.apply += _applied(begin, self.slowness)
 
     def values(self, w: Any, keys: Any) -> Any:
         """Return the parameters that are asked for: here always all."""
@@ -72,6 +74,7 @@ class SparseSlice:
         network = plan.network
         self.optimizer: Optimizer = plan.optimizer
         self.t = 0
+        self.slowness = 1.0
         self._recorder = recorder
         self._norm = _Norm(plan, servers)
         self._width = network.signature.n_outputs
@@ -92,7 +95,7 @@ class SparseSlice:
         if self._factor != 1.0:
             g.values[: np.searchsorted(entries, self._penalised)] /= self._factor
         self.optimizer.apply(w, g.values, state, self.t, entries, rate)
-        self._recorder.apply += clock() - begin
+        self._recorder.apply += _applied(begin, self.slowness)
 
     def values(self, w: Any, keys: Any) -> Any:
         """Return the parameters at some keys, or all for None."""
@@ -117,6 +120,13 @@ class SparseSlice:
         else:  # once in thousands of updates, unless the rate is absurd
             w[: self._penalised] *= factor
             self._factor = 1.0
+
+
+def _applied(begin: float, slowness: float) -> float:
+    """Return the seconds that an update took; a slow server's takes `slowness` times as long."""
+    if slowness > 1:
+        sleep((clock() - begin) * (slowness - 1))
+    return clock() - begin
 
 
 class _Norm:
