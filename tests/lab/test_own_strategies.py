@@ -11,6 +11,7 @@ import pytest
 import scaleml
 from lab.clicking import finished
 from scaleml.strategies import Layout, Strategy
+from scaleml.strategies.base import ServerStrategy
 
 
 def signs():
@@ -55,9 +56,7 @@ def with_a_server():
     """A server that forgets pushes that are too stale."""
 
     @dataclass(frozen=True, repr=False)
-    class Forgetful(Strategy):
-        replicated = synchronous = False
-        compression = None
+    class Forgetful(ServerStrategy):
         ahead = float("inf")
         most: int = 10
 
