@@ -13,7 +13,19 @@ from typing import Any, final
 
 import numpy as np
 
-__all__ = ["Array", "Numbers", "concatenate_rows", "csr", "is_sparse", "namespace", "own_copy", "rows", "to_numpy"]
+__all__ = [
+    "Array",
+    "Numbers",
+    "concatenate_rows",
+    "csr",
+    "filled_columns",
+    "is_sparse",
+    "namespace",
+    "own_copy",
+    "renumbered",
+    "rows",
+    "to_numpy",
+]
 
 INT32_MAX = 2**31 - 1
 MOST_NUMBERS = 64
@@ -216,6 +228,47 @@ def _csr(like: Array, data: Array, indices: Array, indptr: Array, n_rows: int) -
     out = type(like)((n_rows, like.shape[1]), dtype=data.dtype)
     out.data, out.indices, out.indptr = data, indices, indptr
     return out
+
+
+def renumbered(x: Any, number: Any, width: int) -> Any:
+    """Return CSR rows with other numbers for their columns; those whose number is negative are left out.
+
+    Parameters
+    ----------
+    x : CSR matrix of shape (n, F)
+    number : int array of shape (F,)
+        Each column's new one; in order where they are not negative.
+    width : int
+        How many columns the result has.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse
+    >>> x = scipy.sparse.csr_matrix([[1.0, 0, 2], [0, 3, 0]])
+    >>> renumbered(x, np.array([0, -1, 1]), 2).toarray().tolist()
+    [[1.0, 2.0], [0.0, 0.0]]
+    """
+    indices, data, indptr = number[x.indices].astype(x.indices.dtype, copy=False), x.data, x.indptr
+    kept = indices >= 0
+    if not kept.all():
+        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr].astype(indptr.dtype)
+        indices, data = indices[kept], data[kept]
+    return csr(data, indices, indptr, (x.shape[0], width))
+
+
+def filled_columns(x: Any) -> Any:
+    """Return which columns of a CSR matrix hold anything, sorted, or None where that is no less than half of them.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> filled_columns(scipy.sparse.csr_matrix([[1.0, 0, 0, 0], [5.0, 0, 0, 0]])).tolist()
+    [0]
+    """
+    filled = np.zeros(x.shape[1], bool)
+    filled[x.indices] = True
+    used = np.flatnonzero(filled)
+    return used if 2 * len(used) < len(filled) else None
 
 
 def own_copy(x: np.ndarray) -> np.ndarray:

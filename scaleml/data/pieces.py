@@ -73,6 +73,8 @@ class Piece:
         Its labels, sorted; y in the file are codes into these.
     counts, mass : (k,) arrays
         Rows and sum of the weights of each of its labels; of a regression's piece, of all rows.
+    filled : array or None
+        The columns of X that hold anything, sorted; None where that is most of them.
     worker : str
         The Dask worker whose folder the file is in.
     """
@@ -86,6 +88,7 @@ class Piece:
     classes: Any
     counts: Any
     mass: Any
+    filled: Any = None
     worker: str = ""
 
 
@@ -142,7 +145,9 @@ def write_piece(recipe: Recipe, index: int, first: int | None, folder: pathlib.P
     labels = np.zeros(n, np.int32) if classes is None else y
     counts = np.bincount(labels)
     mass = counts.astype(np.float64) if w is None else np.bincount(labels, w.astype(np.float64))
-    return Piece(table, n, held, int(x.shape[1]), arrays.is_sparse(x), targets, classes, counts, mass)
+    sparse = arrays.is_sparse(x)
+    filled = arrays.filled_columns(x) if sparse else None
+    return Piece(table, n, held, int(x.shape[1]), sparse, targets, classes, counts, mass, filled)
 
 
 def cut_pieces(
@@ -152,6 +157,7 @@ def cut_pieces(
     seed: int,
     held_out: bool,
     shuffle: bool,
+    columns: Any = None,
 ) -> list[SegmentedShard]:
     """Cut the rows of all pieces, in their order, into ``count`` nearly equal shards.
 
@@ -165,6 +171,8 @@ def cut_pieces(
         Whether to take the rows that are held out, or the others.
     shuffle : bool
         Whether the order of the rows matters.
+    columns : int array, optional
+        Of CSR rows, which columns count; see `Segment`.
     """
     spans = [(0, piece.held) if held_out else (piece.held, piece.rows) for piece in pieces]
     ends = np.cumsum([stop - start for start, stop in spans])
@@ -185,7 +193,7 @@ def cut_pieces(
             a, b = max(low, begin), min(high, end)
             if a < b:
                 assert piece.table is not None
-                segments.append(Segment(piece.table, start + a - begin, start + b - begin, *coding))
+                segments.append(Segment(piece.table, start + a - begin, start + b - begin, *coding, columns))
         shards.append(SegmentedShard(tuple(segments), block_rows, (seed, s) if shuffle else None))
     return shards
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -147,9 +147,7 @@ class Linear(Trained):
         given: tuple[Any, Any, Any],
     ) -> Outcome:
         """Train and set ``coef_``, ``intercept_``, ``n_iter_``, ``t_``; ``given`` is X, y and weights for callbacks."""
-        layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
-        if isinstance(inputs, Inputs):
-            layout, inputs, held_out = self._laid_out(inputs, held_out, begin)
+        layout, inputs, held_out = self._laid_out(inputs, held_out, begin)
         dtype, batch, seed = inputs.dtype, self._batch(inputs.rows), self._seed()
         servers = self.strategy != "auto" and self.strategy.layout(1).servers > 0
         plain = self.optimizer is not None or servers
@@ -182,20 +180,21 @@ class Linear(Trained):
         return outcome
 
     def _laid_out(
-        self: Any, inputs: Inputs, held_out: Inputs | None, begin: Start | None
-    ) -> tuple[Layout, Inputs, Inputs | None]:
+        self: Any, inputs: Any, held_out: Inputs | None, begin: Start | None
+    ) -> tuple[Layout, Any, Inputs | None]:
         """Leave out the empty columns of hashed text: their coefficients stay 0, and most of 2**18 are empty.
 
         Not where `partial_fit` may see them filled later.
         """
-        features = int(inputs.x.shape[1])
         used = None
-        if begin is None and self._columns is None and arrays.is_sparse(inputs.x):
-            filled = np.bincount(inputs.x.indices, minlength=features) > 0
-            if 2 * int(filled.sum()) < features:
-                used = np.flatnonzero(filled)
-                inputs, held_out = _only(inputs, used), None if held_out is None else _only(held_out, used)
-        return Layout(features, inputs.n_outputs, bool(self.fit_intercept), used), inputs, held_out
+        if begin is None and self._columns is None and inputs.is_sparse:
+            used = arrays.filled_columns(inputs.x) if isinstance(inputs, Inputs) else inputs.collection.filled
+        layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept), used)
+        if used is None:
+            return layout, inputs, held_out
+        if not isinstance(inputs, Inputs):
+            return layout, replace(inputs, columns=used), held_out
+        return layout, _only(inputs, used), None if held_out is None else _only(held_out, used)
 
     def _steps(self: Any, inputs: Any, unit: float, seed: int, plain: bool) -> Any:
         """Return the function from the rows of an update to its steps."""
@@ -286,15 +285,10 @@ def curvature(loss: str, epsilon: float, y: Any) -> float:
 
 def _only(inputs: Inputs, used: Any) -> Inputs:
     """Return the inputs with these columns of X only."""
-    x = inputs.x
-    number = np.full(x.shape[1], -1, x.indices.dtype)
+    number = np.full(inputs.features, -1)
     number[used] = np.arange(len(used))
-    indices, data, indptr = number[x.indices], x.data, x.indptr
-    kept = indices >= 0
-    if not kept.all():  # held-out rows may have other columns
-        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr].astype(indptr.dtype)
-        indices, data = indices[kept], data[kept]
-    return Inputs(arrays.csr(data, indices, indptr, (x.shape[0], len(used))), inputs.y, inputs.weights, inputs.classes)
+    x = arrays.renumbered(inputs.x, number, len(used))  # held-out rows may have other columns
+    return Inputs(x, inputs.y, inputs.weights, inputs.classes)
 
 
 def coded(loss: str, codes: Any, n_classes: int, dtype: Any) -> tuple[Any, int | None]:

@@ -25,13 +25,18 @@ class StagedPart(Part):
         Which of its rows.
     ordered : bool
         Whether the order of the rows matters, so that they are shuffled across pieces.
+    columns : int array, optional
+        Of CSR rows, which columns count.
     """
 
-    def __init__(self, staged: Staged, codings: Sequence[Any], held_out: bool, ordered: bool) -> None:
+    def __init__(
+        self, staged: Staged, codings: Sequence[Any], held_out: bool, ordered: bool, columns: Any = None
+    ) -> None:
         self._staged = staged
         self._codings = list(codings)
         self._held_out = held_out
         self._ordered = ordered
+        self._columns = columns
         full = [piece for piece in staged.pieces if piece.table is not None]
         counts = [piece.held if held_out else piece.rows - piece.held for piece in full]
         self.rows = sum(counts)
@@ -93,7 +98,8 @@ class StagedPart(Part):
         return result
 
     def _cut(self, pieces: Sequence[Any], count: int) -> list[Any]:
-        return cut_pieces(pieces, self._codings, count, self._staged.recipe.seed, self._held_out, self._ordered)
+        seed = self._staged.recipe.seed
+        return cut_pieces(pieces, self._codings, count, seed, self._held_out, self._ordered, self._columns)
 
     def close(self) -> None:
         """Remove the files."""

@@ -103,6 +103,15 @@ class Collection:
         """The classes, sorted, at least two; None for regression."""
         return merge_classes([piece.classes for piece in self._full]) if self.recipe.classifier else None
 
+    @cached_property
+    def filled(self) -> Any:
+        """The columns of CSR data that hold anything, sorted; None where that is most of them, and for dense data."""
+        found = [piece.filled for piece in self._full]
+        if any(filled is None for filled in found):
+            return None
+        used = np.unique(np.concatenate(found))
+        return used if 2 * len(used) < self.features else None
+
     def tally(self, classes: Any, name: str = "y") -> tuple[Any, Any]:
         """Return rows and sums of weights, of each class, or in all (``classes`` None)."""
         size = 1 if classes is None else len(classes)
@@ -139,6 +148,8 @@ class StagedInputs:
         What the weights are multiplied by, for each of the labels, or all alike.
     name : str
         How errors call y.
+    columns : int array or None
+        Of CSR data, which columns the model is of; the others are left out.
     """
 
     collection: Collection
@@ -147,6 +158,7 @@ class StagedInputs:
     table: Any = None
     factors: Any = None
     name: str = "y"
+    columns: Any = None
 
     @property
     def rows(self) -> int:
@@ -161,7 +173,7 @@ class StagedInputs:
     @property
     def features(self) -> int:
         """Columns of X."""
-        return self.collection.features
+        return self.collection.features if self.columns is None else len(self.columns)
 
     @property
     def is_sparse(self) -> bool:
@@ -196,7 +208,7 @@ class StagedInputs:
 
     def part(self, *, held_out: bool, ordered: bool) -> Part:
         """Return the rows to train on, or those that are held out."""
-        return StagedPart(self.collection.staged, self._codings, held_out, ordered)
+        return StagedPart(self.collection.staged, self._codings, held_out, ordered, self.columns)
 
     @cached_property
     def _codings(self) -> list[tuple[Any, Any]]:
@@ -224,7 +236,7 @@ class StagedInputs:
         row_nbytes = max(1, sum(table.row_nbytes * piece.rows for piece, table, _ in full) // self.collection.rows)
         share = min(1.0, min(count, max(64, _SAMPLE // row_nbytes)) / self.rows)
         segments = [
-            (piece.worker, Segment(table, piece.held, piece.held + taken, *coding))
+            (piece.worker, Segment(table, piece.held, piece.held + taken, *coding, self.columns))
             for piece, table, coding in full
             if (taken := int(np.ceil((piece.rows - piece.held) * share))) > 0
         ]
