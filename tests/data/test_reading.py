@@ -160,3 +160,14 @@ def test_labels_stand_for_those_of_the_run(tmp_path: Path) -> None:
     assert y.tolist() == [2, 5, 5, 2]
     assert y.dtype == np.int32
     assert weights is None
+
+
+@pytest.mark.parametrize("entropy", [None, (0, 0)])
+def test_columns_that_do_not_count_are_left_out(tmp_path: Path, entropy: Any) -> None:
+    table = write(tmp_path, 60, "CSR")
+    columns = np.array([1, 2, 5])
+    whole, narrow = (Blocks([Segment(table, 5, 50, columns=chosen)], 20, entropy).all() for chosen in (None, columns))
+    assert narrow[0].shape == (45, 3)
+    narrow[0].check_format(full_check=True)
+    np.testing.assert_array_equal(narrow[0].toarray(), whole[0].toarray()[:, columns])
+    np.testing.assert_array_equal(narrow[1], whole[1])

@@ -1,4 +1,4 @@
-"""Several columns of y in Dask collections: labels for `MLPClassifier`, numbers for `MLPRegressor`; others refuse them."""
+"""Columns in Dask collections: several of y, labels for `MLPClassifier` and numbers for `MLPRegressor`; empty ones of X."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
+from dask import delayed
 from numpy.testing import assert_array_equal
 from sklearn.base import is_classifier
 from sklearn.datasets import make_multilabel_classification
@@ -75,3 +77,27 @@ def test_early_stopping_watches_labels_that_are_held_out() -> None:
 def test_other_columns_are_refused(model: Any, y: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model.fit(chunked(np.eye(900, 4)), chunked(y))
+
+
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"penalty": "l1", "average": True}])
+def test_empty_columns_of_hashed_text_cost_nothing_and_change_nothing(settings: Any) -> None:
+    chance = np.random.default_rng(0)
+    used = np.sort(chance.choice(5000, 300, replace=False))
+    narrow = scipy.sparse.random(900, 300, 0.05, format="csr", random_state=1)
+    y = (narrow @ chance.standard_normal(300) > 0).astype(int)
+    wide = scipy.sparse.csr_matrix((narrow.data, used[narrow.indices], narrow.indptr), shape=(900, 5000))
+    fits = []
+    for x in (narrow, wide):
+        parts = [
+            da.from_delayed(delayed(x[a:b]), (b - a, x.shape[1]), meta=scipy.sparse.csr_matrix((0, 0)))
+            for a, b in ((0, 300), (300, 700), (700, 900))
+        ]
+        lazy_x = da.concatenate(parts)
+        model = SGDClassifier("log_loss", random_state=0, **settings).fit(
+            lazy_x, da.from_array(y, chunks=((300, 400, 200),))
+        )
+        fits.append(model)
+    assert fits[1].coef_.shape == (1, 5000)
+    assert_array_equal(fits[1].coef_[:, used], fits[0].coef_)
+    assert not np.delete(fits[1].coef_, used).any()
+    assert fits[1].score(wide, y) == fits[0].score(narrow, y) > 0.9
