@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from operator import methodcaller
 from types import ModuleType
 from typing import Any, final
 
@@ -37,12 +39,14 @@ class Workspace:
     True
     """
 
-    __slots__ = ("_arrays", "dtype", "numbers", "xp")
+    __slots__ = ("_arrays", "dtype", "numbers", "sum", "xp")
 
     def __init__(self, xp: ModuleType, dtype: Any) -> None:
         self.xp = xp
         self.dtype = dtype
         self.numbers = Numbers(xp, dtype)
+        self.sum: Callable[[Array], Array] = np.add.reduce if xp is np else methodcaller("sum")
+        """Of an array of one dimension: NumPy's method does the same by way of two functions of Python."""
         self._arrays: dict[str, Array] = {}
 
     def rows(self, role: str, n: int, *width: int, dtype: Any = None) -> Array:
@@ -268,7 +272,7 @@ class Score(Block):
         else:
             _product(work.xp, dy, saved, out[:n])
         if self.bias:
-            out[n] = dy.sum()
+            out[n] = work.sum(dy)
         if not need_dx:
             return None
         dx = work.rows(self._dx, len(dy), n)

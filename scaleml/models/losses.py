@@ -61,7 +61,8 @@ class Loss(ABC):
         """
         losses, slopes = self.evaluate(scores, y, work)
         if sample_weight is None:
-            return float(losses.sum()), float(len(scores)), slopes
+            total = work.sum(losses) if losses.ndim == 1 else losses.sum()
+            return float(total), float(len(scores)), slopes
         if slopes.ndim == 1:
             slopes *= sample_weight
         else:

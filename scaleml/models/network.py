@@ -195,7 +195,7 @@ class Network:
         float
             The sum of its squares: not finite where the gradient is not, or where it is very large.
         """
-        return self._penalty.objective_grad(w, g, scale, self._workspace(w))
+        return self._penalty.objective_grad(w, g, scale, self._work.get(type(w)) or self._workspace(w))
 
     def scores(self, w: Array, x: Array) -> Array:
         """Return the last block's output, of shape (n,) or (n, n_outputs), for `w` (P,) and `x` (n, n_features)."""

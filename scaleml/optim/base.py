@@ -127,7 +127,9 @@ class Optimizer(ABC):
         # A NumPy scalar would lift the arithmetic to float64.
         rate = self.rate(t, state) if rate is None else float(rate)
         slots = tuple([state[name] for name in self.slots()])
-        if where is None:
+        if where is None and len(g) <= CHUNK:
+            self.update(w, g, slots, t, rate)
+        elif where is None:
             self._update_chunks(w, g, slots, t, rate)
         elif isinstance(where, slice):
             self._update_chunks(w[where], g, tuple([slot[where] for slot in slots]), t, rate)

@@ -42,7 +42,7 @@ class Gradients:
     """
 
     def __init__(self, plan: Plan, group: Any, batches: Any, buffer: Any, recorder: Recorder) -> None:
-        self._group = group
+        self._group, self._mesh = group, group.mesh
         self.batches = batches
         self.recorder = recorder
         self.consumed = 0
@@ -64,10 +64,11 @@ class Gradients:
         """
         begin = clock()
         x, y, weights, rows = self.batches.take(self.consumed, self.count)
-        told = None if ready is None else lambda own: ready(self._sums[own])
+        told = None if ready is None else self._telling(ready)
         if rows:
             loss, weight = self._loss_grad(w, x, y, weights, self._sums, told)
-            self.check(loss, y)
+            if not isfinite(loss):
+                self.check(loss, y)
             tail = self._tail
             tail[0], tail[1], tail[2] = loss, weight, rows
         else:
@@ -79,6 +80,9 @@ class Gradients:
             ready(self._tail)
         self.finish(begin, rows)
         return self._buffer
+
+    def _telling(self, ready: Callable[[Any], object]) -> Callable[[slice], object]:
+        return lambda own: ready(self._sums[own])
 
     @property
     def following(self) -> tuple[int, int]:
@@ -98,7 +102,7 @@ class Gradients:
         if self.slowness > 1:
             sleep((clock() - begin) * (self.slowness - 1))
         seconds = clock() - begin
-        self._group.compute_seconds = seconds  # goes out with this rank's next message
+        self._mesh.compute_seconds = seconds  # goes out with this rank's next message
         self.recorder.compute += seconds
 
     def _non_finite(self, loss: float, y: Any) -> NonFinite:
@@ -121,7 +125,7 @@ class Update:
         self.rows = 0.0 if plan.start is None else plan.start.rows
         """Rows of all ranks that have gone into updates: those counted here, times the ranks where they are not summed."""
         self.epoch_loss = self.epoch_weight = 0.0
-        self._network = plan.network
+        self._objective_grad = plan.network.objective_grad
         self._steps = plan.steps
         self._by_rows = plan.by_rows
         self._parts = 1 if plan.strategy.replicated else plan.layout.workers
@@ -166,7 +170,7 @@ class Update:
         mean = self._mean
         scale = 1.0 / (rows if self._by_rows else weight)
         if self._penalise:
-            squares = self._network.objective_grad(w, mean, scale)
+            squares = self._objective_grad(w, mean, scale)
         else:
             mean *= scale
             squares = mean.dot(mean)

@@ -28,6 +28,7 @@ from scaleml.engine.ranks.sparse import SparseGradients
 from scaleml.engine.ranks.stopping import Stopping
 from scaleml.engine.ranks.suffering import Suffering
 from scaleml.engine.spec import Outcome, Plan
+from scaleml.strategies import Strategy
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -73,7 +74,7 @@ class WorkerLoop:
         recorder: Recorder,
     ) -> None:
         self.plan = plan
-        self.group = group
+        self.group, self._mesh = group, group.mesh
         self.strategy = plan.strategy.fitted(
             plan.network.size * plan.network.dtype.itemsize, placement(group.mesh.hosts, group.ranks)
         )
@@ -195,6 +196,7 @@ class WorkerLoop:
 
     def _train_together(self) -> None:
         boundary, epochs = True, self.plan.epochs
+        always = type(self.strategy).commits is Strategy.commits  # of short steps every call shows
         while self.epoch < epochs:
             if boundary:
                 if self.is_told_to_leave():
@@ -205,8 +207,9 @@ class WorkerLoop:
                 self._orders.listen()
             epoch = self.epoch
             self.take_step()
-            self.committed = self.epoch == epochs or self.strategy.commits(self.step - 1)
-            boundary = self.committed or self.strategy.is_boundary(self.step - 1, self.epoch > epoch)
+            if not always:
+                self.committed = self.epoch == epochs or self.strategy.commits(self.step - 1)
+                boundary = self.committed or self.strategy.is_boundary(self.step - 1, self.epoch > epoch)
         if not self.committed:
             self.mean(self.w)
 
@@ -259,7 +262,7 @@ class WorkerLoop:
             self.suffering.begin(self.step)
         left = self._rows - gradients.consumed
         gradients.count = count = self.batch_size if self.batch_size < left else left
-        self.group.step = self.step
+        self._mesh.step = self.step
         self.strategy.step(self.w, self.state, self)
         self.step += 1
         self.rows_done += count
