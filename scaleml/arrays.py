@@ -21,8 +21,8 @@ __all__ = [
     "filled_columns",
     "is_sparse",
     "namespace",
+    "only_columns",
     "own_copy",
-    "renumbered",
     "rows",
     "to_numpy",
 ]
@@ -230,30 +230,30 @@ def _csr(like: Array, data: Array, indices: Array, indptr: Array, n_rows: int) -
     return out
 
 
-def renumbered(x: Any, number: Any, width: int) -> Any:
-    """Return CSR rows with other numbers for their columns; those whose number is negative are left out.
+def only_columns(x: Any, columns: Any) -> Any:
+    """Return CSR rows with some of their columns, numbered anew; the others are left out.
 
     Parameters
     ----------
     x : CSR matrix of shape (n, F)
-    number : int array of shape (F,)
-        Each column's new one; in order where they are not negative.
-    width : int
-        How many columns the result has.
+    columns : int array of shape (k,)
+        Which, sorted.
 
     Examples
     --------
     >>> import numpy as np, scipy.sparse
     >>> x = scipy.sparse.csr_matrix([[1.0, 0, 2], [0, 3, 0]])
-    >>> renumbered(x, np.array([0, -1, 1]), 2).toarray().tolist()
+    >>> only_columns(x, np.array([0, 2])).toarray().tolist()
     [[1.0, 2.0], [0.0, 0.0]]
     """
-    indices, data, indptr = number[x.indices].astype(x.indices.dtype, copy=False), x.data, x.indptr
+    number = np.full(x.shape[1], -1, x.indices.dtype)
+    number[columns] = np.arange(len(columns))
+    indices, data, indptr = number[x.indices], x.data, x.indptr
     kept = indices >= 0
     if not kept.all():
         indptr = np.concatenate([[0], np.cumsum(kept)])[indptr].astype(indptr.dtype)
         indices, data = indices[kept], data[kept]
-    return csr(data, indices, indptr, (x.shape[0], width))
+    return csr(data, indices, indptr, (x.shape[0], len(columns)))
 
 
 def filled_columns(x: Any) -> Any:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -116,7 +115,6 @@ class Blocks:
 
     def __init__(self, segments: Sequence[Segment], block_rows: int, entropy: Sequence[int] | None) -> None:
         self.segments = list(segments)
-        self._renumber = _renumbering(segments[0])
         self.entropy = None if entropy is None else [*entropy, _SALT]
         sizes = np.array([segment.rows for segment in segments], np.int64)
         self.rows = int(sizes.sum())
@@ -151,7 +149,7 @@ class Blocks:
             each = [_weights(*part, mine, files) for part, mine in zip(parts, labels, strict=True)]
             weights = _ordered(np.concatenate(each), order)
         if isinstance(parts[0][0].table.x, tuple):
-            x = self._renumber(arrays.concatenate_rows([_csr(*part, files) for part in parts]))
+            x = arrays.concatenate_rows([_csr(*part, files) for part in parts])
             return (x if order is None else x[order]), y, weights
         out = self.buffer() if out is None else out
         raw = out if order is None else self.buffer() if scratch is None else scratch
@@ -291,21 +289,13 @@ def _csr(segment: Segment, low: int, high: int, files: Files) -> Any:
     data, indices, indptr = table.x
     pointers = files.read(indptr, low, high + 1, table.path)
     first, last = int(pointers[0]), int(pointers[-1])
-    return arrays.csr(
+    rows = arrays.csr(
         files.read(data, first, last, table.path),
         files.read(indices, first, last, table.path),
         pointers - pointers[0],
         (high - low, table.features),
     )
-
-
-def _renumbering(segment: Segment) -> Callable[[Any], Any]:
-    """Return what leaves the columns of CSR rows that count; all segments of one shard have the same."""
-    if segment.columns is None:
-        return lambda x: x
-    number = np.full(segment.table.features, -1, np.int32)
-    number[segment.columns] = np.arange(len(segment.columns))
-    return partial(arrays.renumbered, number=number, width=len(segment.columns))
+    return rows if segment.columns is None else arrays.only_columns(rows, segment.columns)
 
 
 def _ordered(values: Any, order: Any) -> Any:

@@ -285,9 +285,7 @@ def curvature(loss: str, epsilon: float, y: Any) -> float:
 
 def _only(inputs: Inputs, used: Any) -> Inputs:
     """Return the inputs with these columns of X only."""
-    number = np.full(inputs.features, -1)
-    number[used] = np.arange(len(used))
-    x = arrays.renumbered(inputs.x, number, len(used))  # held-out rows may have other columns
+    x = arrays.only_columns(inputs.x, used)  # held-out rows may have other columns
     return Inputs(x, inputs.y, inputs.weights, inputs.classes)
 
 

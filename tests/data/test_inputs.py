@@ -146,11 +146,11 @@ MISTAKES = {
     ),
     # faults
     "fault elsewhere": Mistake({"faults": [faults.Slow(2, 4)]}, ValueError, r"Slow\(rank=2.*there are 2", "0 to 1"),
-    "fault of a server": Mistake(
-        {"strategy": ParameterServer("async"), "faults": [faults.Crash(2, 0)]},
+    "fault past the server": Mistake(
+        {"strategy": ParameterServer("async"), "faults": [faults.Crash(3, 0)]},
         ValueError,
-        "Crash.*there are 2",
-        "0 to 1",
+        "Crash.*there are 3",
+        "0 to 2",
     ),
     "serial, rank 1": Mistake(
         {"strategy": Serial(), "faults": [faults.Slow(1, 2)]}, ValueError, r"Slow\(rank=1.*there are 1", "0 to 0"

@@ -1,4 +1,4 @@
-"""Gossip against plain NumPy with the mixing matrix, and what ranks without a common step do together."""
+"""Gossip in step against plain NumPy with the mixing matrix."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, 
 from scaleml.comm import inprocess
 from scaleml.comm.link import INLINE
 from scaleml.engine.commands import describe
-from scaleml.faults import Slow
+from scaleml.engine.ranks.gossiping import Neighbours
 from scaleml.models import MLP, LinearModel
 from scaleml.optim import SGD, Adam
 from scaleml.strategies import AllReduce, Gossip, LocalSGD
-from scaleml.telemetry import Ledger
 
 STEPS = EPOCHS * -(-ROWS // BATCH)
 TOPOLOGIES = ("ring", "exponential", "random")
@@ -149,7 +148,6 @@ def test_without_gradients_ranks_agree_at_the_speed_of_the_spectral_gap(ranks):
     def rank_main(group):
         from types import SimpleNamespace
 
-        from scaleml.engine.ranks.gossiping import Neighbours
         from scaleml.telemetry.recorder import Recorder
 
         w = np.random.default_rng(group.rank).normal(size=50)
@@ -209,104 +207,6 @@ def test_all_ranks_agree_before_another_strategy_takes_over():
     close(result.params, simulated(Gossip(), 5, until=one_step(result.applied[1], 5)))
     back = told(("update", {"strategy": describe(Gossip("random"))}), strategy=LocalSGD(4), workers=3)
     assert np.isfinite(back.params).all()
-
-
-# --- at one's own pace ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize("ranks", RANKS)
-def test_asynchronous_ranks_end_together_with_all_rows_taken(topology, ranks):
-    x, y, _ = made("binary")
-    result = harness.on_threads(
-        linear("binary"), x, y, strategy=Gossip(topology, asynchronous=True), optimizer=SGD(0.1), workers=ranks,
-        shards=SHARDS, epochs=EPOCHS, batch_size=BATCH, validation=(x[:101], y[:101]),
-    )  # fmt: skip
-    ledger = Ledger(result.history)
-    assert result.state == "finished"
-    assert ledger.samples.sum() >= EPOCHS * ROWS
-    for outcome in result.outcomes:
-        assert_array_equal(outcome.params, result.params)
-    losses = result.history.evaluations["loss"]
-    assert EPOCHS <= len(losses) <= EPOCHS + 1
-    assert losses[-1] < 0.95 * losses[0]
-    # What of a partner's updates a rank took in, it took in once.
-    assert (ledger.staleness * ledger.updates <= ledger.updates.sum() - ledger.updates + 1e-6).all()
-    assert (ledger.staleness[: ranks - ranks % 2] > 0).all() or ranks == 1
-
-
-def test_one_asynchronous_rank_is_serial():
-    x, y, _ = made("binary")
-    settings = {"optimizer": SGD(0.3, momentum=0.9), "workers": 1, "epochs": EPOCHS, "batch_size": BATCH}
-    alone = harness.on_threads(linear("binary"), x, y, strategy=Gossip(asynchronous=True), **settings)
-    serial = harness.on_threads(linear("binary"), x, y, strategy=AllReduce(), **settings)
-    assert len(alone.outcomes) == 1
-    assert alone.outcomes[0].step in (serial.outcomes[0].step, serial.outcomes[0].step + 1)
-
-
-@pytest.mark.parametrize("shared_memory", [True, False])
-def test_pairs_keep_the_mean_however_they_meet(shared_memory):
-    """Without gradients: whatever meets whatever, and whatever waits in between, nothing is lost and nothing is made."""
-
-    def rank_main(group):
-        from types import SimpleNamespace
-
-        from scaleml.engine.ranks.gossiping import Neighbours
-        from scaleml.telemetry.recorder import Recorder
-
-        size = INLINE // 8 + 100 if group.rank >= 0 else 0
-        w = np.random.default_rng(group.rank).normal(size=size)
-        first = w.copy()
-        plan = SimpleNamespace(
-            dtype="float64", goal=1 << 40, evaluate_every=0,
-            strategy=Gossip("random", asynchronous=True), layout=SimpleNamespace(servers=0),
-        )  # fmt: skip
-        neighbours = Neighbours(plan, group, w, Recorder(group.rank, group.meter))
-        partners = plan.strategy.partners(group.rank, group.size)
-        rng = np.random.default_rng(100 + group.rank)
-        for step in range(200 + 50 * group.rank):
-            group.step = step
-            neighbours.mix(w)
-            if partners:
-                neighbours.offer(w, partners[rng.integers(len(partners))])
-            if step in (50, 150):
-                neighbours.settle()
-        neighbours.leave(w)
-        group.barrier()
-        return first, w
-
-    for ranks in (2, 3, 5):
-        first, last = np.array(inprocess.run(ranks, rank_main, shared_memory=shared_memory)).transpose(1, 0, 2)
-        assert_allclose(last.sum(axis=0), first.sum(axis=0), atol=1e-11)
-        assert np.linalg.norm(last - last.mean(axis=0)) < 0.5 * np.linalg.norm(first - first.mean(axis=0))
-
-
-def test_a_slow_rank_takes_fewer_steps_and_holds_nobody_up(train):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(1200, 50))
-    y = (x @ rng.normal(size=(50, 10))).argmax(axis=1)
-    for slow in (0, 1):  # an active one, a passive one
-        result = train(
-            MLP((30,)), x, y, strategy=Gossip("random", asynchronous=True), workers=3, epochs=4, batch_size=60,
-            faults=[Slow(rank=slow, factor=40)],
-        )  # fmt: skip
-        ledger = Ledger(result.history)
-        others = [rank for rank in range(3) if rank != slow]
-        assert ledger.compute[slow] / ledger.updates[slow] > 5 * (ledger.compute[others] / ledger.updates[others]).max()
-        assert (ledger.updates[others] > 3 * ledger.updates[slow]).all()
-        assert np.isfinite(result.params).all()
-
-
-@pytest.mark.parametrize("ranks", [2, 3, 5])
-@pytest.mark.parametrize("verbs", [("stop",), ("pause", "stop"), ("pause", "resume")])
-def test_asynchronous_ranks_are_told(verbs, ranks):
-    result = told(*[(verb, {}) for verb in verbs], strategy=Gossip("random", asynchronous=True), workers=ranks)
-    assert result.state == ("finished" if verbs[-1] == "resume" else "stopped")
-    for number in range(1, len(verbs) + 1):
-        assert sorted(result.applied[number]) == list(range(ranks))
-    for outcome in result.outcomes:
-        assert_array_equal(outcome.params, result.params)
-    assert np.isfinite(result.params).all()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ def train_apart(loop: WorkerLoop, pace: Pace) -> None:
         while pace.held:  # called away from its waiting
             pace.wait(loop.w)
             _catch_up(loop, pace)
+    _obey_earlier(loop)
     while not pace.leave(loop.w):
         _catch_up(loop, pace)
         loop.is_told_to_leave()
@@ -32,7 +33,14 @@ def _catch_up(loop: WorkerLoop, pace: Pace) -> None:
     """Take part in the evaluations that are due: all ranks that train do, on the same parameters."""
     evaluation = loop.evaluation
     while evaluation.done < pace.evaluations_due:
+        _obey_earlier(loop)
         loop.note()
         evaluation.at(evaluation.aside(lambda: pace.agreed(loop.w, loop.workers)), loop.step)
         if loop.plan.stop is not None and not loop.progress.converged:
             loop.decide(evaluation.kept, shared=False, epochs=1)
+
+
+def _obey_earlier(loop: WorkerLoop) -> None:
+    """Do what rank 0 announced before it said that what comes now is due: both are collective, and come in its order."""
+    if loop.group.rank:
+        loop.is_told_to_leave()
