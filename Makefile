@@ -74,10 +74,10 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
 	@touch $@ $(VENV)/.installed-lab
 
 $(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
-	@echo "installing scaleml and the peers to measure against into $(VENV)"
+	@echo "installing scaleml[lab] and the peers to measure against into $(VENV)"
 	@$(PIP) install --quiet --retries 1 --no-deps --index-url $(TORCH_INDEX) torch \
 	  || echo "no torch from $(TORCH_INDEX): taking the package index's"
-	@$(PIP) install --quiet --editable .
+	@$(PIP) install --quiet --editable '.[lab]'
 	@$(PIP) install --quiet --group bench \
 	  || echo "not every peer could be installed: the rows of the missing ones will say so"
 	@$(PIP) install --quiet ray || echo "no ray for this Python: its rows will say so"

@@ -97,6 +97,7 @@ def missing(what: str, peer: str, target: float | None, hint: str) -> Row:
 
 def table(rows: Sequence[Row], title: str = "") -> Any:
     """Return a rich table of the rows."""
+    from rich.markup import escape
     from rich.table import Table
 
     drawn = Table(title=title or None, title_justify="left", show_lines=False)
@@ -114,7 +115,7 @@ def table(rows: Sequence[Row], title: str = "") -> Any:
             "" if row.ratio is None else f"{row.ratio:.2f}",
             "" if row.spread is None else f"{row.spread[0]:.2f} to {row.spread[1]:.2f}",
             "" if row.target is None else f"{sign} {row.target:g}",
-            " ".join(part for part in (mark, row.note) if part),
+            " ".join(part for part in (mark, escape(row.note)) if part),
         )
     return drawn
 
