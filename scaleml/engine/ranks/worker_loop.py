@@ -28,7 +28,6 @@ from scaleml.engine.ranks.sparse import SparseGradients
 from scaleml.engine.ranks.stopping import Stopping
 from scaleml.engine.ranks.suffering import Suffering
 from scaleml.engine.spec import Outcome, Plan
-from scaleml.strategies import Strategy
 from scaleml.telemetry.recorder import Recorder
 
 Report = Callable[..., None]
@@ -196,7 +195,6 @@ class WorkerLoop:
 
     def _train_together(self) -> None:
         boundary, epochs = True, self.plan.epochs
-        always = type(self.strategy).commits is Strategy.commits  # of short steps every call shows
         while self.epoch < epochs:
             if boundary:
                 if self.is_told_to_leave():
@@ -207,9 +205,8 @@ class WorkerLoop:
                 self._orders.listen()
             epoch = self.epoch
             self.take_step()
-            if not always:
-                self.committed = self.epoch == epochs or self.strategy.commits(self.step - 1)
-                boundary = self.committed or self.strategy.is_boundary(self.step - 1, self.epoch > epoch)
+            self.committed = self.epoch == epochs or self.strategy.commits(self.step - 1)
+            boundary = self.committed or self.strategy.is_boundary(self.step - 1, self.epoch > epoch)
         if not self.committed:
             self.mean(self.w)
 
