@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -10,6 +12,7 @@ import scaleml
 from engine import harness, reference
 from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem
 from scaleml.engine.commands import Command, describe
+from scaleml.engine.ranks.shared import Shared
 from scaleml.faults import Crash, InjectedCrash, Kill, Slow
 from scaleml.optim import SGD
 from scaleml.strategies import AllReduce, Hogwild, LocalSGD, ParameterServer, Serial
@@ -133,8 +136,19 @@ def test_what_is_told_in_a_pause_acts_there():
     [Serial(), AllReduce(), LocalSGD(4), ParameterServer(servers=2), ParameterServer("ssp", staleness=2), Hogwild()],
     ids=repr,
 )
-def test_a_stop_leaves_the_same_parameters_on_all_ranks(strategy, verbs):
-    result = told(*[(verb, {}) for verb in verbs], strategy=strategy)
+def test_a_stop_leaves_the_same_parameters_on_all_ranks(strategy, verbs, monkeypatch):
+    said, announced = threading.Event(), Shared.announced
+
+    def announce(shared):
+        announced(shared)
+        said.set()
+
+    def hold(rank, step, mailbox):  # or the others, whom nothing holds, have had all rows before rank 0 hears
+        assert not rank or step != 3 or said.wait(60)
+
+    monkeypatch.setattr(Shared, "announced", announce)
+    settings = {"hook": hold} if isinstance(strategy, Hogwild) else {}
+    result = told(*[(verb, {}) for verb in verbs], strategy=strategy, **settings)
     assert result.state == "stopped"
     ranks = strategy.layout(RANKS).workers
     if strategy.synchronous:

@@ -53,7 +53,7 @@ def cut(notebook):
         notebook.page.set_viewport_size({"width": width, "height": TALL})
         notebook.page.wait_for_function("width => innerWidth === width", arg=width)
         with contextlib.suppress(TooLate):  # charts take the new width a moment later
-            notebook.page.wait_for_function(f"() => ({CUT})().length === 0", timeout=10_000)
+            notebook.page.wait_for_function(f"() => ({CUT})().length === 0", timeout=60_000)
         if parts := notebook.page.evaluate(CUT):
             found[width] = parts
     return found
