@@ -27,7 +27,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-SLOW = 240_000
+SLOW = 90_000
 """Milliseconds that anything may take on a loaded machine."""
 
 
