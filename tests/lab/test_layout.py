@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -24,6 +22,11 @@ CUT = """() => [...document.querySelectorAll('.scaleml-lab, .scaleml-lab *')].fi
   return !part.closest('svg') && !part.classList.contains('scaleml-about') && style.visibility !== 'hidden'
     && style.overflowX !== 'visible' && part.clientWidth > 0 && part.scrollWidth > part.clientWidth + 1;
 }).map(part => `${part.className}: ${part.scrollWidth} in ${part.clientWidth}: ${part.innerText.slice(0, 60)}`)"""
+# Nothing has been cut off for a second.
+SETTLED = f"""() => {{
+  window.wholeSince = ({CUT})().length ? undefined : window.wholeSince ?? performance.now();
+  return performance.now() - window.wholeSince > 1000;
+}}"""
 LINES = (
     "() => [...document.querySelectorAll('.scaleml-lab .scaleml-title')].map(title => title.getClientRects()[0].height)"
 )
@@ -52,8 +55,9 @@ def cut(notebook):
     for width in WIDTHS:
         notebook.page.set_viewport_size({"width": width, "height": TALL})
         notebook.page.wait_for_function("width => innerWidth === width", arg=width)
-        with contextlib.suppress(TooLate):  # charts take the new width a moment later
-            notebook.page.wait_for_function(f"() => ({CUT})().length === 0", timeout=60_000)
-        if parts := notebook.page.evaluate(CUT):
-            found[width] = parts
+        notebook.page.evaluate("() => { window.wholeSince = undefined }")
+        try:  # charts take the new width a moment later, one after another
+            notebook.page.wait_for_function(SETTLED, timeout=60_000)
+        except TooLate:
+            found[width] = notebook.page.evaluate(CUT)
     return found
