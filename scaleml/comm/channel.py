@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any, final
 
 from .errors import CommError
-from .frame import CONTROL, HELD, MESSAGE, Header, held, payload_sum
+from .frame import CONTROL, HEADER, HELD, MESSAGE, Header, held, payload_sum
 from .key import Key
 from .link import Link, LinkClosed
 from .mesh import Mesh
@@ -72,16 +72,15 @@ class Channel:
 
     def checksum(self, payload: Any) -> int:
         """The sum to put into a header, 0 where the links do without."""
-        if not self.summed:
-            return 0
-        return payload_sum(payload, len(payload) if isinstance(payload, bytes) else payload.nbytes)
+        return payload_sum(payload, _size(payload)) if self.summed else 0
 
     def send(self, peers: Iterable[int], header: bytes, payload: Any, what: object) -> None:
         """Send one frame to each of `peers`; while it does not go, frames that come are put aside."""
-        size = len(header) + (len(payload) if isinstance(payload, bytes) else payload.nbytes)
-        unsent = set()
+        size = HEADER + _size(payload)
+        unsent: set[int] | None = None
         for peer in peers:
-            link = self.link(peer)
+            link = self.links[peer]
+            assert link is not None
             if link.outbox:  # of an earlier send, ended by another peer's loss
                 Pump(self, what, {peer}, lambda peer: None, {}).run()
             try:
@@ -91,8 +90,8 @@ class Channel:
             if sent != size:
                 link.load(header, payload)
                 link.trim(sent)
-                unsent.add(peer)
-        if unsent:
+                unsent = {peer} if unsent is None else unsent | {peer}
+        if unsent is not None:
             Pump(self, what, unsent, lambda peer: None, {}).run()
 
     # --- a collective's frames ------------------------------------------------------------------------------------
@@ -102,8 +101,8 @@ class Channel:
         self.send(peers, header, payload, key)
         if len(peers) == 1:
             self._await_front(peers[0], key)
-        else:
-            self._await_fronts(peers, key)
+            return [self.take(peers[0], key)]
+        self._await_fronts(peers, key)
         return [self.take(peer, key) for peer in peers]
 
     def finish(self, peers: Sequence[int], header: bytes, key: Key) -> None:
@@ -318,3 +317,7 @@ class Channel:
             self.lost.add(peer)
             self._poller.forget(peer)
         return self.mesh.lost(peer, what)
+
+
+def _size(payload: Any) -> int:
+    return len(payload) if type(payload) is bytes else payload.nbytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +69,9 @@ class Header(NamedTuple):
     crc: int
 
 
+_make = partial(tuple.__new__, Header)  # of as many fields as there are: half the time of Header._make
+
+
 def encode(
     kind: int,
     op: int,
@@ -109,7 +113,7 @@ def decode(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Header:
     ValueError
         If its CRC-32 or its magic is wrong: says which.
     """
-    header = Header._make(_WHOLE.unpack_from(buffer, offset))
+    header = _make(_WHOLE.unpack_from(buffer, offset))
     if zlib.crc32(memoryview(buffer)[offset : offset + _CRC_AT]) != header.crc:
         raise ValueError("the header does not match its CRC-32")
     if header.magic != MAGIC:
@@ -138,6 +142,12 @@ def held_back(raw: bytes, seconds: float) -> bytes:
     header = decode(raw)
     total = holding(held(header) + seconds)
     return encode(*header._replace(flags=header.flags & ((1 << _HELD) - 1) | total)[1:-1])
+
+
+def with_sum(raw: bytes, payload: bytes) -> bytes:
+    """Return a header that says what its payload's sum is."""
+    header = decode(raw)
+    return encode(*header._replace(flags=header.flags | SUMMED, checksum=payload_sum(payload, len(payload)))[1:-1])
 
 
 def payload_sum(payload: Any, size: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from .channel import Channel
 from .errors import PeerLost
 from .group import Group
-from .link import Link, PlainLink
+from .link import Link, PlainLink, send_at_once
 from .mesh import Mesh, OnStall
 from .meter import Meter
 from .progress import Progress
@@ -102,8 +102,7 @@ def _read(path: str) -> bytes:
 
 def _link(sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> Link:
     """Wrap a connected socket, plain or TLS."""
-    if sock.family != getattr(socket, "AF_UNIX", None):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    send_at_once(sock)
     if isinstance(sock, ssl.SSLSocket):
         return TLSLink(sock, rank, peer, run, generation, timeout)
     return PlainLink(sock, rank, peer, run, generation, timeout)

@@ -31,6 +31,8 @@ def groups(
 ) -> list[Group]:
     """Return `n` groups that are linked to each other; rank r is for the use of one thread.
 
+    As those of one host, by Unix sockets and shared memory; without `shared_memory` by TCP sockets.
+
     Examples
     --------
     >>> pair = groups(2)
@@ -45,7 +47,7 @@ def groups(
     for low in range(n):
         for high in range(low + 1, n):
             for channel in range(2):
-                ends[low][channel][high], ends[high][channel][low] = _pair(tls)
+                ends[low][channel][high], ends[high][channel][low] = _pair(tls, shared_memory)
 
     def make(rank: int) -> Group:
         return build(ends[rank], rank, n, run, generation, timeout, on_stall, scratch, shared_memory)
@@ -115,12 +117,14 @@ def _cause(errors: Sequence[BaseException]) -> BaseException:
     return errors[0]
 
 
-def _pair(tls: Contexts | None) -> tuple[socket.socket, socket.socket]:
-    if tls is None:
+def _pair(tls: Contexts | None, near: bool) -> tuple[socket.socket, socket.socket]:
+    if tls is None and near:
         return socket.socketpair()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
+    if tls is None:
+        return server, client
     for sock in (client, server):
         sock.settimeout(10.0)
     wrapped: list[ssl.SSLSocket] = []

@@ -33,6 +33,17 @@ def wake(sock: socket.socket) -> None:
         pass
 
 
+def is_remote(sock: socket.socket) -> bool:
+    """Whether the other end may be on another host."""
+    return sock.family in (socket.AF_INET, socket.AF_INET6)
+
+
+def send_at_once(sock: socket.socket) -> None:
+    """Have the kernel keep no small frame back until the last one is acknowledged."""
+    if is_remote(sock):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class LinkClosed(Exception):
     """The other end is gone (the caller knows whether that is a loss or our own abort)."""
 
@@ -52,7 +63,7 @@ class Link(ABC):
         self.meter = Meter(1)  # replaced by the channel's
         self.aside: bytearray | None = None  # the frame in front is being read into it, for the inbox
         self._replay: tuple[Header, Any] | None = None  # a frame from the inbox, in front again
-        self._identity = (run, generation)
+        self._run, self._generation = run, generation
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         self._low = self._high = 0
@@ -130,10 +141,10 @@ class Link(ABC):
                 header = decode(self._buffer, self._low)
             except ValueError as error:
                 raise self._corrupt(str(error), -1) from None
-            if (header.run, header.generation) != self._identity:
+            if header.run != self._run or header.generation != self._generation:
                 raise self._corrupt(
                     f"it belongs to run {header.run:x} generation {header.generation}, "
-                    f"this is run {self._identity[0]:x} generation {self._identity[1]}",
+                    f"this is run {self._run:x} generation {self._generation}",
                     header.step,
                 )
             self._low += HEADER
@@ -236,13 +247,15 @@ class Link(ABC):
 
 @final
 class PlainLink(Link):
-    """A blocking TCP or Unix socket; waits end by the kernel's own receive timeout."""
+    """A blocking TCP or Unix socket; waits end by the kernel's own receive timeout.
 
-    sums = True
+    Within a host the kernel copies from memory to memory: like shared memory, a Unix socket's payloads carry no sum.
+    """
 
     def __init__(self, sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> None:
         super().__init__(sock, rank, peer, run, generation)
         sock.settimeout(None)
+        self.sums = is_remote(sock)
         if sys.platform != "win32":  # there, a DWORD of milliseconds, and no MSG_DONTWAIT
             microseconds = max(int(timeout * 1e6), 1)
             limit = struct.pack("ll", *divmod(microseconds, 1_000_000))

@@ -10,9 +10,10 @@ import threading
 from time import monotonic
 from typing import final
 
+from . import nearby
 from .errors import Aborted, HandshakeError
 from .handshake import Hello, Refused, accept, welcome
-from .link import wake
+from .link import send_at_once, wake
 
 HANDSHAKE_SECONDS = 10.0
 """How long a connection may take to introduce itself; others are not held up by it."""
@@ -75,12 +76,14 @@ class Listener:
         self._threads: set[threading.Thread] = set()
         self._bell = socket.socketpair()  # wakes the accepting thread
         try:
-            self._socket = _bind(host, port_range, rank)
+            door = _bind(host, port_range, rank)
         except BaseException:
             for end in self._bell:
                 end.close()
             raise
-        self.address: tuple[str, int] = (host, self._socket.getsockname()[1])
+        self.address: tuple[str, int] = (host, door.getsockname()[1])
+        near = nearby.listen(self.address) if tls is None else None
+        self._doors = [door] if near is None else [door, near]
         self._thread = threading.Thread(target=self._accept, name=f"scaleml-listener-{rank}", daemon=True)
         self._thread.start()
 
@@ -142,7 +145,7 @@ class Listener:
             self._ring()
             threads = list(self._threads)
         self._thread.join()
-        for own in (self._socket, *self._bell):
+        for own in (*self._doors, *self._bell):
             own.close()
         for thread in threads:
             thread.join()
@@ -166,22 +169,24 @@ class Listener:
     # --- its threads ----------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
+        doors = {door.fileno(): door for door in self._doors}
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        poll.register(self._bell[1], select.POLLIN)
+        for descriptor in (*doors, self._bell[1].fileno()):
+            poll.register(descriptor, select.POLLIN)
         while True:
-            poll.poll()
+            calls = poll.poll()
             with self._changed:
                 if self.ended:
                     return
-            try:
-                sock, _ = self._socket.accept()
-            except BlockingIOError:  # the caller hung up first
-                continue
-            except OSError:  # out of descriptors: others may become free
-                self.pause(0.1)
-                continue
-            self._receive(sock)
+            for door in (doors[descriptor] for descriptor, _ in calls if descriptor in doors):
+                try:
+                    sock, _ = door.accept()
+                except BlockingIOError:  # the caller hung up first
+                    continue
+                except OSError:  # out of descriptors: others may become free
+                    self.pause(0.1)
+                    continue
+                self._receive(sock)
 
     def _receive(self, sock: socket.socket) -> None:
         with self._changed:
@@ -202,7 +207,7 @@ class Listener:
         deadline = monotonic() + HANDSHAKE_SECONDS
         try:
             plain.settimeout(HANDSHAKE_SECONDS)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            send_at_once(plain)
             if self._tls is not None:
                 sock = secure = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
                 self.unguard(plain)

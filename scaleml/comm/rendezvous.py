@@ -8,11 +8,13 @@ import threading
 from collections.abc import Sequence
 from time import monotonic
 
+from . import nearby
 from .errors import HandshakeError
 from .group import Group
 from .handshake import Hello, Refused, dial
 from .hosts import build
 from .listener import HANDSHAKE_SECONDS, Listener
+from .link import is_remote, send_at_once
 from .mesh import OnStall
 
 Address = tuple[str, int]
@@ -46,6 +48,8 @@ def connect(
         The client's side; must be given if the listeners have one.
     scratch : str, optional
         A folder for shared memory where ``/dev/shm`` has no room.
+    shared_memory : bool
+        Whether ranks of one host share its memory, and talk over Unix sockets unless there is TLS.
 
     Raises
     ------
@@ -57,7 +61,7 @@ def connect(
     links: dict[tuple[int, int], socket.socket] = {}
     group = None
     try:
-        _link(listener, book, rank, deadline_s, tls, links)
+        _link(listener, book, rank, deadline_s, tls, shared_memory, links)
         for sock in links.values():
             listener.guard(sock)
         size = len(book)
@@ -84,6 +88,7 @@ def _link(
     rank: int,
     seconds: float,
     tls: ssl.SSLContext | None,
+    near: bool,
     links: dict[tuple[int, int], socket.socket],
 ) -> None:
     """Fill `links` with the sockets to all others, by (rank, channel)."""
@@ -93,7 +98,7 @@ def _link(
     def reach(peer: int) -> None:
         for channel in range(_CHANNELS):
             hello = Hello(listener.run, listener.generation, rank, peer, channel)
-            sock = _dial(listener, book[peer], hello, tls, deadline, reasons)
+            sock = _dial(listener, book[peer], hello, tls, near, deadline, reasons)
             if sock is None:
                 return
             links[peer, channel] = sock
@@ -127,14 +132,15 @@ def _dial(
     address: Address,
     hello: Hello,
     tls: ssl.SSLContext | None,
+    near: bool,
     deadline: float,
     reasons: dict[int, str],
 ) -> socket.socket | None:
-    """One link, tried again until the deadline."""
+    """One link, tried again until the deadline; with `near` by the second door, if there is one."""
     while not listener.ended and (left := deadline - monotonic()) > 0:
         sock: socket.socket | None = None
         try:
-            sock = _connected(listener, address, min(left, HANDSHAKE_SECONDS))
+            sock = _connected(listener, address, min(left, HANDSHAKE_SECONDS), near and tls is None)
             if tls is not None:
                 plain, host = sock, address[0] if tls.check_hostname else None
                 sock = secure = tls.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
@@ -146,6 +152,7 @@ def _dial(
         except (OSError, ValueError, Refused) as error:
             reasons[hello.target] = str(error)
             if sock is not None:
+                near &= is_remote(sock)  # else it was somebody else's door
                 sock.close()
             listener.pause(min(_RETRY_SECONDS, max(deadline - monotonic(), 0)))
         finally:
@@ -154,14 +161,17 @@ def _dial(
     return None
 
 
-def _connected(listener: Listener, address: Address, seconds: float) -> socket.socket:
+def _connected(listener: Listener, address: Address, seconds: float, near: bool) -> socket.socket:
+    if near and (found := nearby.dial(address, seconds)) is not None:
+        listener.guard(found)
+        return found
     family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, protocol)
     listener.guard(sock)
     try:
         sock.settimeout(seconds)
         sock.connect(target)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(sock)
     except OSError:
         listener.unguard(sock)
         sock.close()

@@ -14,7 +14,7 @@ from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, final
 
 from .errors import PeerLost
-from .frame import HEADER, held_back
+from .frame import HEADER, held_back, with_sum
 from .link import Link, LinkClosed
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Wire:
                 if self._link.spoil():
                     return
                 if part == "payload" and payload:
+                    header = with_sum(header, payload)  # within a host there is none: no wire is there
                     payload = payload[:-1] + bytes([payload[-1] ^ 1])
                 else:
                     header = header[:-1] + bytes([header[-1] ^ 1])
