@@ -114,7 +114,7 @@ def decode(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Header:
         If its CRC-32 or its magic is wrong: says which.
     """
     header = _make(_WHOLE.unpack_from(buffer, offset))
-    if zlib.crc32(memoryview(buffer)[offset : offset + _CRC_AT]) != header.crc:
+    if zlib.crc32(buffer[offset : offset + _CRC_AT]) != header.crc:
         raise ValueError("the header does not match its CRC-32")
     if header.magic != MAGIC:
         raise ValueError(f"the header starts with {header.magic!r}, not with {MAGIC!r}")

@@ -208,9 +208,8 @@ class Group:
         mesh = self.mesh
         if mesh.channel.summed:
             flags |= SUMMED
-        return mesh.header(
-            COLLECTIVE, key.group, key.sequence, key.op, key.tag, key.dtype, flags, block, key.codec, length, checksum
-        )
+        group, sequence, op, dtype, tag, codec = key
+        return mesh.header(COLLECTIVE, group, sequence, op, tag, dtype, flags, block, codec, length, checksum)
 
     def vector(self, x: np.ndarray) -> np.ndarray:
         """Return `x` with one dimension; ``ValueError`` if it cannot travel."""

@@ -138,7 +138,7 @@ class Link(ABC):
                 if not self._fill(HEADER, block):
                     return None
             try:
-                header = decode(self._buffer, self._low)
+                header = decode(self._view, self._low)
             except ValueError as error:
                 raise self._corrupt(str(error), -1) from None
             if header.run != self._run or header.generation != self._generation:
