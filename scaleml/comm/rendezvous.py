@@ -13,8 +13,8 @@ from .errors import HandshakeError
 from .group import Group
 from .handshake import Hello, Refused, dial
 from .hosts import build
-from .listener import HANDSHAKE_SECONDS, Listener
 from .link import is_remote, send_at_once
+from .listener import HANDSHAKE_SECONDS, Listener
 from .mesh import OnStall
 
 Address = tuple[str, int]

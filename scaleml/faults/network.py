@@ -120,7 +120,8 @@ class CorruptFrame(Moment):
     """One bit flips on the way: in the next frame that the rank sends to another one, from step ``step`` on.
 
     The receiver finds it by the payload's sum or the header's CRC-32 (on TLS links, by the record's authentication code) and
-    ends the run with an error that names the rank.
+    ends the run with an error that names the rank. Within a host, where memory is copied to memory, payloads carry no sums; the
+    one that is hit gets one.
 
     Parameters
     ----------

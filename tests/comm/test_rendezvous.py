@@ -2,12 +2,13 @@
 
 import contextlib
 import socket
+import sys
 import threading
 
 import numpy as np
 import pytest
 
-from scaleml.comm import Aborted, CommError, HandshakeError, Listener, connect, listener
+from scaleml.comm import Aborted, CommError, HandshakeError, Listener, connect, listener, nearby
 
 TOKEN = b"t" * 32
 
@@ -52,9 +53,51 @@ def test_ranks_meet(size):
             socket.create_connection(one.address, timeout=1)
 
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+
+
+def families(group):
+    return {link.sock.family for link in group.mesh.links()}
+
+
+@linux
+def test_ranks_of_one_host_meet_at_the_second_door():
+    listeners = [listen(rank) for rank in range(3)]
+    assert meet(listeners, families) == [{socket.AF_UNIX}] * 3
+    assert [nearby.dial(one.address, 1) for one in listeners] == [None] * 3, "closed with the first"
+
+
+def test_without_shared_memory_they_meet_at_the_first():
+    listeners = [listen(rank) for rank in range(3)]
+    assert meet(listeners, families, shared_memory=False) == [{socket.AF_INET}] * 3
+
+
+@linux
+def test_somebody_elses_second_door(monkeypatch):
+    with listen(0, token=b"w" * 32) as stranger:
+        dial = nearby.dial
+        monkeypatch.setattr(nearby, "dial", lambda address, seconds: dial(stranger.address, seconds))
+        assert meet([listen(rank) for rank in range(2)], families) == [{socket.AF_INET}] * 2
+        assert stranger.rejected >= 1
+
+
+@linux
+def test_strangers_at_the_second_door_are_counted():
+    first = listen(0)
+    with nearby.dial(first.address, 1) as garbage:
+        garbage.sendall(bytes(200))
+        garbage.settimeout(5)
+        with contextlib.suppress(ConnectionError):
+            assert garbage.recv(1) == b""
+    assert meet([first, listen(1)], families) == [{socket.AF_UNIX}] * 2
+    assert first.rejected == 1
+
+
 def test_ranks_meet_under_tls(tls):
     listeners = [listen(rank, tls=tls[0]) for rank in range(3)]
     assert meet(listeners, total, tls=tls[1], shared_memory=False) == [(3, 3, False)] * 3
+    listeners = [listen(rank, tls=tls[0]) for rank in range(2)]
+    assert meet(listeners, families, tls=tls[1]) == [{socket.AF_INET}] * 2, "Dask's certificates guard every link"
 
 
 def test_a_plain_rank_does_not_get_into_a_tls_group(tls):
