@@ -152,8 +152,11 @@ def test_a_pause_is_no_training_time(cluster):
     run.pause()
     run.resume()
     run.stop()
-    ledger = run.ledger
-    np.testing.assert_allclose(ledger.wall, run.train_seconds, rtol=0.02, atol=0.005)
+    # Each rank parks when it comes to the boundary: what a pause takes off its clock is its own.
+    rank, time = run.history["rank"], run.history["time"]
+    clocks = [time[rank == r].max() for r in (0, 1)]
+    np.testing.assert_allclose(run.ledger.wall, clocks, rtol=0.02)
+    assert run.train_seconds == max(clocks)
 
 
 def test_rows_say_how_training_goes():

@@ -130,7 +130,11 @@ class _Embedded:
             silence_logs=40,
         )
         self.client = Client(self.cluster, set_as_default=False)
-        self.await_workers(workers)
+        try:
+            self.await_workers(workers)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def alive(self) -> bool:
@@ -138,10 +142,18 @@ class _Embedded:
         return self.pid == os.getpid() and self.client.status == "running"
 
     def await_workers(self, workers: int) -> None:
-        """Have at least this many workers."""
+        """Have at least this many workers, however long it takes as long as they come."""
         if len(self.cluster.worker_spec) < workers:
             self.cluster.scale(workers)
-        self.client.wait_for_workers(workers, timeout=_START_TIMEOUT)
+        for count in range(1, workers + 1):
+            try:
+                self.client.wait_for_workers(count, timeout=_START_TIMEOUT)
+            except TimeoutError:
+                raise StartFailed(
+                    f"the embedded cluster has {count - 1} of {workers} workers, and no other came within {_START_TIMEOUT:g} s: each "
+                    f"is a process of its own, and this machine has {embedded_size()} cores. Ask for fewer workers, or pass the "
+                    "client of a larger cluster"
+                ) from None
 
     def close(self) -> None:
         """Close the client and end all processes."""
