@@ -6,7 +6,7 @@ Each two ranks have two: the calling thread's, and the progress thread's. So no 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import Any, final
 
@@ -99,17 +99,15 @@ class Channel:
     def swap(self, peers: Sequence[int], header: bytes, payload: Any, key: Key) -> list[memoryview]:
         """Send a small payload to all `peers`, return theirs: views that are valid until the links are read again."""
         self.send(peers, header, payload, key)
+        return self.collect(peers, key)
+
+    def collect(self, peers: Sequence[int], key: Key) -> list[memoryview]:
+        """Return the small payloads of all `peers`: views that are valid until the links are read again."""
         if len(peers) == 1:
-            self._await_front(peers[0], key)
+            self.await_front(peers[0], key)
             return [self.take(peers[0], key)]
         self._await_fronts(peers, key)
         return [self.take(peer, key) for peer in peers]
-
-    def finish(self, peers: Sequence[int], header: bytes, key: Key) -> None:
-        """Swap empty frames; not counted as waiting, which ended with an operation's first headers."""
-        blocked, blocker = self.blocked, self.blocker
-        self.swap(peers, header, b"", key)
-        self.blocked, self.blocker = blocked, blocker
 
     def take(self, peer: int, what: object, target: memoryview | None = None) -> memoryview:
         """Take the payload in front: into `target`, or if small as a view that is valid until the next read."""
@@ -142,19 +140,21 @@ class Channel:
 
     def _await_fronts(self, peers: Sequence[int], key: Key) -> None:
         waiting: Sequence[int] = peers
-        for _ in range(LOOKS):
+        for _ in range(max(1, LOOKS // max(1, len(peers)))):
             waiting = [peer for peer in waiting if self.front(peer, key, key) is None]
         while len(waiting) > 1:  # not one after the other: the death of any of them must show at once
-            seconds, self.blocker = self.wait(waiting, (), key)
+            seconds, ready = self.wait(waiting, (), key)
             self.blocked += seconds
-            fronts = {peer: self.front(peer, key, key) for peer in waiting}
-            waiting = [peer for peer, header in fronts.items() if header is None]
+            self.blocker = ready[-1]
+            fronts = {peer: self.front(peer, key, key) for peer in ready}
+            waiting = [peer for peer in waiting if fronts.get(peer) is None]
             for header in filter(None, fronts.values()):
                 self.excuse(header, seconds)
         for peer in waiting:
-            self._await_front(peer, key)
+            self.await_front(peer, key)
 
-    def _await_front(self, peer: int, key: Key) -> None:
+    def await_front(self, peer: int, key: Key) -> Header:
+        """Wait for the header of the collective's next frame from `peer`."""
         link = self.link(peer)
         try:
             while True:
@@ -162,7 +162,7 @@ class Channel:
                     self._stashed -= 1
                 header = self._await_head(link, key)
                 if link.aside is None and self._fits(header, key, peer):
-                    return
+                    return header
                 self.put_aside(link, True, key)
         except LinkClosed:
             raise self.lose(peer, key) from None
@@ -303,13 +303,13 @@ class Channel:
         found = self._poller.readable(alive, 0 if here else milliseconds, every)
         return here + [peer for peer in found if peer not in here]
 
-    def wait(self, readers: Iterable[int], writers: Collection[int], what: object) -> tuple[float, int]:
-        """Wait until something can be read or written; return for how long, and the last peer in question."""
-        seconds, peer = self._poller.wait(readers, writers, self.mesh.timeout * 1e3)
-        if peer is None:
-            peer = next(iter((*readers, *writers)))
-            self.mesh.stalled(peer, what, seconds)
-        return seconds, peer
+    def wait(self, readers: Iterable[int], writers: Iterable[int], what: object) -> tuple[float, list[int]]:
+        """Wait until something can be read or written; return for how long, and the peers in question."""
+        seconds, ready = self._poller.wait(readers, writers, self.mesh.timeout * 1e3)
+        if not ready:
+            ready = [next(iter((*readers, *writers)))]
+            self.mesh.stalled(ready[0], what, seconds)
+        return seconds, ready
 
     def lose(self, peer: int, what: object) -> CommError:
         """Note that the link to `peer` is closed; return the error to raise."""

@@ -1,18 +1,19 @@
 """The direct algorithms: everybody talks to everybody, and sums are always made in rank order.
 
-Small vectors travel whole. Large ones between ranks of one host lie in shared memory, where every rank reduces its part
-of all of them. Large ones elsewhere go in blocks to the owner of each part, and back from it. All three give the same
-bits on every rank and every time.
+Small vectors travel whole; among many ranks of one host, through one of them (`hub`). Large ones between ranks of one host
+lie in shared memory, where every rank reduces its part of all of them. Large ones elsewhere go in blocks to the owner of each
+part, and back from it. All of these give the same bits on every rank and every time.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import hub
 from .channel import Channel
 from .errors import Mismatch
 from .frame import DOORBELL, RESULT, Header
@@ -37,7 +38,10 @@ def bytes_of(x: np.ndarray) -> memoryview:
 
 def barrier(group: Group, channel: Channel, key: Key) -> None:
     """Return when all ranks are here."""
-    channel.swap(group.peers, group.header(key, 0, 0), b"", key)
+    if group.size >= hub.MANY:
+        hub.meet(group, channel, b"", key, 0, hub.nothing)
+    else:
+        channel.swap(group.peers, group.header(key, 0, 0), b"", key)
 
 
 def allreduce(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
@@ -45,7 +49,7 @@ def allreduce(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
     if group.size == 1:
         return
     if x.nbytes <= INLINE:
-        sum_into(group, x, _swap_small(group, channel, x, key))
+        _sum_small(group, channel, x, key)
         return
     slots = ring_doorbells(group, channel, x, key, x.nbytes // group.size)
     if slots is None:
@@ -114,13 +118,30 @@ def broadcast(group: Group, channel: Channel, x: np.ndarray, key: Key, root: int
 
 def allgather_bytes(group: Group, channel: Channel, payload: bytes, key: Key) -> list[bytes]:
     """Return every rank's bytes, of any lengths."""
+    if group.size < hub.MANY:
+        found = _swap_bytes(group, channel, payload, key, group.peers, group.peers)
+        return [payload if rank == group.rank else bytes(found[peer]) for rank, peer in enumerate(group.ranks)]
+    first = group.ranks[0]
+    if group.rank:
+        _swap_bytes(group, channel, payload, key, (first,), ())
+        return hub.part(memoryview(_swap_bytes(group, channel, b"", key, (), (first,))[first]))
+    found = _swap_bytes(group, channel, b"", key, (), group.peers)
+    parts = [payload, *(bytes(found[peer]) for peer in group.peers)]
+    _swap_bytes(group, channel, hub.join(parts), key, group.peers, ())
+    return parts
+
+
+def _swap_bytes(
+    group: Group, channel: Channel, payload: bytes, key: Key, writers: Collection[int], readers: Collection[int]
+) -> dict[int, bytearray]:
+    """Send bytes of any length to the writers; return what comes from each reader."""
     found: dict[int, bytearray] = {}
 
     def place(peer: int, header: Header) -> memoryview:
         return memoryview(found.setdefault(peer, bytearray(header.length)))
 
-    swap_large(group, channel, np.frombuffer(payload, np.uint8), key, group.peers, group.peers, place)
-    return [payload if rank == group.rank else bytes(found[peer]) for rank, peer in enumerate(group.ranks)]
+    swap_large(group, channel, np.frombuffer(payload, np.uint8), key, writers, readers, place)
+    return found
 
 
 def sum_into(group: Group, target: np.ndarray, parts: list[np.ndarray]) -> None:
@@ -136,6 +157,20 @@ def sum_into(group: Group, target: np.ndarray, parts: list[np.ndarray]) -> None:
 
 
 # --- small ------------------------------------------------------------------------------------------------------------
+
+
+def _sum_small(group: Group, channel: Channel, x: np.ndarray, key: Key) -> None:
+    if not (group.one_host and group.size >= hub.MANY):  # between hosts, one of them would send n vectors
+        sum_into(group, x, _swap_small(group, channel, x, key))
+        return
+
+    def total(parts: Sequence[Any]) -> np.ndarray:
+        sum_into(group, x, [np.frombuffer(part, x.dtype) for part in parts])
+        return x
+
+    result = hub.meet(group, channel, x, key, 0, total)
+    if result is not x:
+        x[:] = np.frombuffer(result, x.dtype)
 
 
 def _swap_small(group: Group, channel: Channel, x: np.ndarray, key: Key) -> list[np.ndarray]:
@@ -160,8 +195,13 @@ def ring_doorbells(group: Group, channel: Channel, x: np.ndarray, key: Key, shar
     if place and group.mesh.wires is not None:
         group.mesh.wires.charge(group.peers, share)
     payload = group.memory.doorbell(place, x.nbytes) if place else b""
-    header = group.header(key, len(payload), channel.checksum(payload), DOORBELL)
-    replies = channel.swap(group.peers, header, payload, key)
+    replies: list[Any]
+    if group.size >= hub.MANY:
+        replies = hub.part(hub.meet(group, channel, payload, key, DOORBELL, hub.join))
+        del replies[group.rank]
+    else:
+        header = group.header(key, len(payload), channel.checksum(payload), DOORBELL)
+        replies = [*channel.swap(group.peers, header, payload, key)]
     slots = [group.memory.answer(peer, reply, x.dtype) for peer, reply in zip(group.peers, replies, strict=True)]
     slots.insert(group.rank, place.segment.array(x.dtype, x.size, place.offset) if place else None)
     found = [slot for slot in slots if slot is not None]
@@ -175,7 +215,12 @@ def leave(group: Group, channel: Channel, key: Key, written: int = 0) -> None:
     """Wait until all ranks are done with the others' memory, into each of which we have written so many bytes."""
     if written and group.mesh.wires is not None:
         group.mesh.wires.charge(group.peers, written)
-    channel.finish(group.peers, group.header(key, 0, 0, RESULT), key)
+    blocked, blocker = channel.blocked, channel.blocker  # waiting ended with the operation's first headers
+    if group.size >= hub.MANY:
+        hub.meet(group, channel, b"", key, RESULT, hub.nothing)
+    else:
+        channel.swap(group.peers, group.header(key, 0, 0, RESULT), b"", key)
+    channel.blocked, channel.blocker = blocked, blocker
     group.memory.opened()
 
 

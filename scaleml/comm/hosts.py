@@ -30,6 +30,7 @@ def build(
     on_stall: OnStall | None,
     scratch: str | None,
     shared_memory: bool,
+    patience: float = 30.0,
 ) -> Group:
     """Make a rank's group; collective.
 
@@ -37,13 +38,15 @@ def build(
     ----------
     sockets : two sequences of `size` sockets
         To every peer (None at `rank`): for the calling thread, and for the progress thread.
+    patience : float
+        Seconds for each wait while it is made, where nobody is asked whether to go on.
     """
-    mesh = Mesh(rank, size, run, generation, timeout, scratch)
+    mesh = Mesh(rank, size, run, generation, patience, scratch)
     channels = []
     try:
         for meter, ends in zip((mesh.meter, Meter(size)), sockets, strict=True):
             links = [
-                _link(sock, rank, peer, run, generation, timeout) if sock else None for peer, sock in enumerate(ends)
+                _link(sock, rank, peer, run, generation, patience) if sock else None for peer, sock in enumerate(ends)
             ]
             channels.append(Channel(mesh, links, meter))
     except OSError as error:
@@ -61,7 +64,7 @@ def build(
         group.close()
         raise
     mesh.meter.reset()
-    mesh.on_stall = on_stall  # not before: while the group is made, every wait has an end
+    mesh.limit(timeout, on_stall)
     return group
 
 

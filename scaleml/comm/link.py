@@ -88,6 +88,10 @@ class Link(ABC):
     def write(self, data: bytes) -> None:
         """Send all of `data`, also while another thread reads; waits, but not longer than the link lives."""
 
+    @abstractmethod
+    def limit(self, timeout: float) -> None:
+        """Have `receive` with `block` return after so many seconds without a byte."""
+
     def spoil(self) -> bool:
         """Alter what goes next below this link's own checks; False if there is nothing below."""
         return False
@@ -256,12 +260,15 @@ class PlainLink(Link):
         super().__init__(sock, rank, peer, run, generation)
         sock.settimeout(None)
         self.sums = is_remote(sock)
-        if sys.platform != "win32":  # there, a DWORD of milliseconds, and no MSG_DONTWAIT
-            microseconds = max(int(timeout * 1e6), 1)
-            limit = struct.pack("ll", *divmod(microseconds, 1_000_000))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.limit(timeout)
         self._receive_into = sock.recv_into
         self._sendmsg = sock.sendmsg
+
+    def limit(self, timeout: float) -> None:
+        if sys.platform != "win32":  # there, a DWORD of milliseconds, and no MSG_DONTWAIT
+            microseconds = max(int(timeout * 1e6), 1)
+            seconds = struct.pack("ll", *divmod(microseconds, 1_000_000))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
 
     def pending(self) -> bool:
         return False

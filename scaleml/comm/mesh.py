@@ -176,6 +176,12 @@ class Mesh:
             rank=self.rank, peer=peer, step=self.step,
         )  # fmt: skip
 
+    def limit(self, timeout: float, on_stall: OnStall | None) -> None:
+        """From now on, have every wait ask `on_stall` after `timeout` seconds."""
+        self.timeout, self.on_stall = timeout, on_stall
+        for link in self.links():
+            link.limit(timeout)
+
     def links(self) -> list[Link]:
         """All links of this rank."""
         return [link for channel in (self.channel, self.progress.channel) for link in channel.links if link]

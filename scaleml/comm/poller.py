@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import final
 
@@ -32,8 +32,8 @@ class Poller:
                 poll.register(self._link(peer).sock, select.POLLIN)
         return [self._peers[descriptor] for descriptor, _ in poll.poll(milliseconds)]
 
-    def wait(self, readers: Iterable[int], writers: Collection[int], milliseconds: float) -> tuple[float, int | None]:
-        """Wait until something can be read or written; return for how many seconds, and the last such peer."""
+    def wait(self, readers: Iterable[int], writers: Iterable[int], milliseconds: float) -> tuple[float, list[int]]:
+        """Wait until something can be read or written; return for how many seconds, and all such peers."""
         events = dict.fromkeys(readers, select.POLLIN)
         for peer in writers:
             events[peer] = events.get(peer, 0) | select.POLLOUT
@@ -42,7 +42,7 @@ class Poller:
             poll.register(self._link(peer).sock, mask)
         start = perf_counter()
         found = poll.poll(milliseconds)
-        return perf_counter() - start, self._peers[found[-1][0]] if found else None
+        return perf_counter() - start, [self._peers[descriptor] for descriptor, _ in found]
 
     def forget(self, peer: int) -> None:
         """Leave a peer, whose socket is still open, out from now on."""

@@ -56,6 +56,8 @@ class Pump:
         self._awaiting = awaiting
         self._sink = sink
         self._unheard = set(awaiting)
+        self._full: set[int] = set()  # writers that take no more for now, ...
+        self._dry: set[int] = set()  # ... and links that have no more to read: many are looked at only when they do
         self._idle = 0.0
         self._bystanders = set() if sink else channel.alive()
 
@@ -71,22 +73,23 @@ class Pump:
                 link.greedy = True
 
     def _work(self) -> None:
-        channel, meter = self._channel, self._channel.meter
         while self._writers or self._awaiting:
-            before = meter.bytes_sent + meter.bytes_received
-            moved = False
-            for peer in tuple(self._writers):
+            for peer in self._writers - self._full:
                 self._write(peer)
-            for peer in tuple(self._awaiting):
-                moved |= self._feed(peer)
-            for peer in tuple(self._bystanders):
-                moved |= self._drain(peer)
-            if not moved and meter.bytes_sent + meter.bytes_received == before:
-                seconds, peer = channel.wait(self._bystanders or self._awaiting, self._writers, self._what)
-                self._idle += seconds
-                if self._unheard:  # afterwards it is the wire that we wait for
-                    channel.blocked += seconds
-                    channel.blocker = peer
+            fed = [self._feed(peer) for peer in [*self._awaiting] if peer not in self._dry]
+            drained = [self._drain(peer) for peer in self._bystanders - self._dry]
+            if not (any(fed) or any(drained)) and self._writers <= self._full and (self._writers or self._awaiting):
+                self._wait()
+
+    def _wait(self) -> None:
+        channel = self._channel
+        seconds, ready = channel.wait(self._bystanders or self._awaiting, self._writers, self._what)
+        self._full.difference_update(ready)
+        self._dry.difference_update(ready)
+        self._idle += seconds
+        if self._unheard:  # afterwards it is the wire that we wait for
+            channel.blocked += seconds
+            channel.blocker = ready[-1]
 
     def _write(self, peer: int) -> None:
         link = self._channel.link(peer)
@@ -99,6 +102,7 @@ class Pump:
                 link.load(*frame)
         except LinkClosed:
             raise self._channel.lose(peer, self._what) from None
+        self._full.add(peer)
 
     def _feed(self, peer: int) -> bool:
         """Read on; True if a frame was completed."""
@@ -106,6 +110,7 @@ class Pump:
         assert sink is not None
         header = self._channel.front(peer, sink.key, self._what)
         if header is None:
+            self._dry.add(peer)
             return False
         if peer in self._unheard:
             self._unheard.discard(peer)
@@ -114,6 +119,7 @@ class Pump:
             self._channel.mesh.delayed(min(held(header), self._idle))
         try:
             if not self._channel.link(peer).into(sink.place(peer, header)):
+                self._dry.add(peer)
                 return False
         except LinkClosed:
             raise self._channel.lose(peer, self._what) from None
@@ -126,7 +132,10 @@ class Pump:
     def _drain(self, peer: int) -> bool:
         link = self._channel.link(peer)
         try:
-            return link.head() is not None and self._channel.put_aside(link, False, self._what)
+            if link.head() is not None and self._channel.put_aside(link, False, self._what):
+                return True
         except LinkClosed:  # whoever waits for it will be told
             self._bystanders.discard(peer)
             return True
+        self._dry.add(peer)
+        return False

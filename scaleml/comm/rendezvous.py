@@ -41,7 +41,7 @@ def connect(
     book : sequence of (host, port)
         Every rank's ``Listener.address``, in rank order.
     deadline_s : float
-        Seconds within which all links must stand.
+        Seconds within which all links must stand; then again, for each answer while ranks find out who shares a host.
     timeout : float
         Seconds without a sign of a peer after which a wait of the group asks `on_stall`, or fails.
     tls : ssl.SSLContext, optional
@@ -66,7 +66,18 @@ def connect(
             listener.guard(sock)
         size = len(book)
         sockets = [[links.get((peer, channel)) for peer in range(size)] for channel in range(_CHANNELS)]
-        group = build(sockets, rank, size, listener.run, listener.generation, timeout, on_stall, scratch, shared_memory)
+        group = build(
+            sockets,
+            rank,
+            size,
+            listener.run,
+            listener.generation,
+            timeout,
+            on_stall,
+            scratch,
+            shared_memory,
+            deadline_s,
+        )
         for sock in links.values():
             listener.unguard(sock)
         listener.check()

@@ -24,10 +24,13 @@ class TLSLink(Link):
         super().__init__(sock, rank, peer, run, generation)
         sock.setblocking(False)
         self._ssl = sock
-        self._milliseconds = timeout * 1e3
+        self.limit(timeout)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._turn = threading.Lock()  # a bad link's frames are written by a thread of their own
+
+    def limit(self, timeout: float) -> None:
+        self._milliseconds = timeout * 1e3
 
     def pending(self) -> bool:
         return self._ssl.pending() > 0

