@@ -49,8 +49,10 @@ class Lock:
         mesh.locks.append(self)
         self.release()  # not all file systems have them
 
-    def acquire(self, owner: int) -> float:
-        """Take the lock; return for how many seconds that had to wait. ``owner`` is the rank that is named if it does not come.
+    def acquire(self, holder: Callable[[], int]) -> float:
+        """Take the lock; return for how many seconds that had to wait.
+
+        ``holder`` is asked which rank has it, if it does not come within the timeout.
 
         Raises
         ------
@@ -59,7 +61,7 @@ class Lock:
         try:
             self._flock(self._descriptor, _NOW)
         except BlockingIOError:
-            return self._wait(owner)
+            return self._wait(holder)
         return 0.0
 
     def release(self) -> None:
@@ -72,7 +74,7 @@ class Lock:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _wait(self, owner: int) -> float:
+    def _wait(self, holder: Callable[[], int]) -> float:
         mesh, begin = self._mesh, perf_counter()
         looks, asked = 1, begin
         while True:
@@ -86,5 +88,5 @@ class Lock:
             else:
                 return perf_counter() - begin
             if perf_counter() - asked > mesh.timeout:
-                mesh.stalled(owner, "the lock of what it shares", perf_counter() - begin)
+                mesh.stalled(holder(), "the lock of what it shares", perf_counter() - begin)
                 asked = perf_counter()

@@ -177,7 +177,7 @@ def locked_memory(group: Group, nbytes: int) -> tuple[np.ndarray, Lock] | None:
     >>> from scaleml.comm import inprocess
     >>> def total(group):
     ...     memory, lock = locked_memory(group, 1)
-    ...     lock.acquire(owner=0)
+    ...     _ = lock.acquire(holder=lambda: 0)
     ...     memory[0] += group.rank
     ...     lock.release()
     ...     group.barrier()

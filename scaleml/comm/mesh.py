@@ -207,6 +207,7 @@ class Mesh:
             link.close()
         for lock in self.locks:
             lock.close()
+        self.locks.clear()
         for segment in self.named:
             segment.unlink()
         self.named.clear()

@@ -28,10 +28,12 @@ STEPS: Final = 6
 """Updates as the optimizer's rule counts them."""
 APPLIED, ASIDE, LAST, SOURCE = 7, 8, 9, 10
 """Seconds of updating, seconds that workers were called away for, when the last push ended, and whose it was."""
-CONTROL: Final = 11
-"""The highest control word that a rank has heard."""
-WIDEST: Final = 12
+CONTROL, RATE = 11, 12
+"""Up to which of rank 0's commands the server has obeyed, and the learning rate by these."""
+WIDEST: Final = 13
 """The most clocks that a push was ahead of the slowest worker."""
+HOLDER: Final = 14
+"""Who took the lock last."""
 CLOCKS: Final = 16
 """From here on: each worker's pushes."""
 
@@ -51,37 +53,51 @@ class Desk:
         The slice.
     state : dict of arrays
         The optimizer's.
-    lock : Lock
-        To be taken before any of this is touched.
     """
 
     def __init__(self, memory: Any, lock: Lock, plan: Plan, part: tuple[int, int]) -> None:
-        self.lock = lock
+        self._lock = lock
         workers, size = plan.layout.workers, part[1] - part[0]
         at = 0
 
-        def take(count: int, dtype: Any) -> Any:
+        def lay(count: int, dtype: Any) -> Any:
             nonlocal at
             begin, at = at, at + count * np.dtype(dtype).itemsize
-            part_ = memory[begin:at].view(dtype)
+            laid = memory[begin:at].view(dtype)
             at += -at % _LINE
-            return part_
+            return laid
 
-        self.tally: Any = memoryview(take(CLOCKS + workers, np.float64))
-        self.w = take(size, plan.dtype)
-        self.state = {name: take(len(array), array.dtype) for name, array in _state(plan, size).items()}
+        self.tally: Any = memoryview(lay(CLOCKS + workers, np.float64))
+        self.w = lay(size, plan.dtype)
+        self.state = {name: lay(len(array), array.dtype) for name, array in _state(plan, size).items()}
+
+    def take(self, rank: int) -> float:
+        """Take the lock, before anything here is touched; return for how many seconds that had to wait."""
+        waited = self._lock.acquire(self._holder)
+        self.tally[HOLDER] = rank
+        return waited
+
+    def leave(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def _holder(self) -> int:
+        return int(self.tally[HOLDER])
 
 
 def desks(plan: Plan, group: Any) -> list[Desk] | None:
     """Make the desks of a run's servers, all zeros; collective. None where pushes go by message.
 
     That is: between hosts, where a worker may have to wait for others, and for keys or a codec's words, which have their own form.
+    So do pushes that are copied to be read later, once for several servers: these must not close their desks one by one.
     """
-    serving = plan.serving
+    serving, servers = plan.serving, plan.layout.servers
     if not serving.answers_at_once or plan.sparse or serving.compression is not None:
         return None
+    if serving.overlap and servers > 1:
+        return None
     made = []
-    for part in slices(plan.network.size, plan.layout.servers):
+    for part in slices(plan.network.size, servers):
         found = locked_memory(group, _room(plan, part[1] - part[0]))
         if found is None:
             return None

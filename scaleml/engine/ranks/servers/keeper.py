@@ -12,9 +12,12 @@ from scaleml.engine.ranks.servers.clients import Clients
 from scaleml.engine.ranks.servers.desk import (
     APPLIED,
     ASIDE,
+    CLOCKS,
+    CONTROL,
     LAST,
     OPEN,
     PUSHES,
+    RATE,
     SOURCE,
     STALENESS,
     STEPS,
@@ -22,7 +25,6 @@ from scaleml.engine.ranks.servers.desk import (
     Desk,
 )
 from scaleml.engine.ranks.servers.orders import Orders
-from scaleml.engine.ranks.servers.seat import agree
 from scaleml.engine.ranks.servers.slices import DenseSlice
 from scaleml.engine.ranks.servers.wire import PUSH
 from scaleml.engine.ranks.suffering import Suffering
@@ -50,9 +52,10 @@ class Keeper:
         self._clients = clients
         self._held = held
         self._recorder = recorder
-        self._staleness = self._pushes = self._applied = 0.0
-        """As far as they have been written down."""
-        desk.tally[STEPS] = held.t
+        self._before = [0.0] * CLOCKS
+        """The tally as it was written down last."""
+        desk.tally[STEPS], desk.tally[CONTROL] = held.t, group.control
+        desk.tally[RATE] = held.optimizer.learning_rate
         desk.tally[OPEN] = 1
 
     def keep(self, orders: Orders, suffering: Suffering, flush: Flush) -> None:
@@ -60,45 +63,49 @@ class Keeper:
 
         ``flush(now)`` writes a row of the history as of a time.
         """
-        group, idle = self._group, clock()
-        while suffering.next == inf and not group.poll(PUSH, LOOK):
-            orders.obey(0, self._clients.version + 1)
-            if self._write_down(flush):
+        group, idle, is_open = self._group, clock(), True
+        while is_open:
+            wanted = group.poll(PUSH, LOOK)
+            tally, is_open = self._look(orders, suffering, wanted)
+            if tally[PUSHES] > self._before[PUSHES]:
+                flush(self._write_down(tally))
                 idle = clock()
             elif clock() - idle > group.mesh.timeout:
                 group.mesh.stalled(ANY, "a push", clock() - idle)
                 idle = clock()
-        self._write_down(flush, closing=True)
+        self._wait(clock(), int(self._before[SOURCE]))
 
-    def _write_down(self, flush: Flush, closing: bool = False) -> bool:
-        """Write what was done since the last time into the history; return whether there was anything."""
-        desk, group, recorder, clients = self._desk, self._group, self._recorder, self._clients
-        desk.lock.acquire(group.rank)
+    def _look(self, orders: Orders, suffering: Suffering, wanted: bool) -> tuple[list[float], bool]:
+        """Do what was told, and return the tally, and whether the desk stays open. Nobody pushes meanwhile."""
+        desk, group = self._desk, self._group
+        desk.take(group.rank)
         try:
-            agree(desk.tally, group.mesh)
-            if closing:
-                desk.tally[OPEN] = 0
-            tally = desk.tally.tolist()
+            tally = desk.tally
+            self._clients.resume(tally.tolist())
+            group.step = self._clients.version
+            orders.obey(0, self._clients.version)
+            tally[CONTROL], tally[RATE] = group.control, self._held.optimizer.learning_rate
+            if wanted or suffering.next < inf:
+                tally[OPEN] = 0
+            return tally.tolist(), bool(tally[OPEN])
         finally:
-            desk.lock.release()
-        moved = tally[PUSHES] > self._pushes
-        if moved:
-            group.step = int(tally[VERSION])
-            recorder.updates += group.step - clients.version
-            recorder.staleness += tally[STALENESS] - self._staleness
-            recorder.apply += tally[APPLIED] - self._applied
-            nbytes = int(tally[PUSHES] - self._pushes) * desk.w.nbytes
-            group.meter.bytes_received += nbytes
-            group.meter.bytes_sent += nbytes
-            self._staleness, self._pushes, self._applied = tally[STALENESS], tally[PUSHES], tally[APPLIED]
-            self._held.t = int(tally[STEPS])
-            clients.resume(tally)
-            self._wait(tally[LAST], int(tally[SOURCE]))
-            clients.forgive(tally[ASIDE])
-            flush(tally[LAST])
-        if closing:
-            self._wait(clock(), int(tally[SOURCE]))
-        return moved
+            desk.leave()
+
+    def _write_down(self, tally: list[float]) -> float:
+        """Take the work of others for this server's; return as of when."""
+        recorder, meter, before = self._recorder, self._group.meter, self._before
+        nbytes = int(tally[PUSHES] - before[PUSHES]) * self._desk.w.nbytes
+        meter.bytes_received += nbytes
+        meter.bytes_sent += nbytes
+        recorder.updates += int(tally[VERSION] - before[VERSION])
+        recorder.staleness += tally[STALENESS] - before[STALENESS]
+        recorder.apply += tally[APPLIED] - before[APPLIED]
+        self._held.t = int(tally[STEPS])
+        self._before = tally
+        last = min(tally[LAST], clock())
+        self._wait(last, int(tally[SOURCE]))
+        self._clients.forgive(tally[ASIDE])
+        return last
 
     def _wait(self, until: float, source: int) -> None:
         """Count what nobody has accounted for as time in which the server waited for its next push."""

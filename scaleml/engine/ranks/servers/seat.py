@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from itertools import cycle
 from time import perf_counter as clock
-from typing import Any, final
+from time import sleep
+from typing import Any, Final, final
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from scaleml.engine.ranks.servers.desk import (
     LAST,
     OPEN,
     PUSHES,
+    RATE,
     ROWS,
     SOURCE,
     STALENESS,
@@ -31,6 +33,9 @@ from scaleml.engine.ranks.servers.slices import DenseSlice
 from scaleml.engine.ranks.servers.wire import NOTHING, DenseForm, Head, Notes
 from scaleml.engine.spec import Plan
 from scaleml.telemetry.recorder import Recorder
+
+_NAP: Final = 1e-4
+"""Seconds between two looks whether the server has obeyed: that is rare."""
 
 
 @final
@@ -70,10 +75,12 @@ class Seat:
         begin = clock()
         mesh, desk, tally = self._mesh, self._desk, self._tally
         mesh.check()
-        waited = desk.lock.acquire(self._server)
+        waited = desk.take(self._rank)
         try:
             if mesh.wires is not None:  # trouble on the way: so something has to be on its way
                 tally[OPEN] = 0
+            if tally[CONTROL] != mesh.control:
+                waited += self._hear()
             if not tally[OPEN]:
                 self.open = False
                 return False
@@ -81,12 +88,27 @@ class Seat:
             self._serve(desk.w, desk.state, self)
             self._end()
         finally:
-            desk.lock.release()
+            desk.leave()
         meter = mesh.meter
         meter.bytes_sent += desk.w.nbytes if gradient is not None else 0
         meter.bytes_received += desk.w.nbytes
         meter.account(clock() - begin, waited, self._server)
         return True
+
+    def _hear(self) -> float:
+        """Hear that there are commands, or wait until the server has obeyed those that were heard of; return for how long."""
+        begin, mesh, tally = clock(), self._mesh, self._tally
+        asked = begin
+        while tally[OPEN] and tally[CONTROL] < mesh.control:
+            self._desk.leave()
+            mesh.check()
+            if clock() - asked > mesh.timeout:
+                mesh.stalled(self._server, "it to obey", clock() - begin)
+                asked = clock()
+            sleep(_NAP)
+            self._desk.take(self._rank)
+        mesh.heed(int(tally[CONTROL]))
+        return clock() - begin
 
     def _take(self, head: Head, gradient: Any, staleness: int) -> None:
         tally, clocks, rank = self._tally, self._clocks, self._rank
@@ -98,9 +120,10 @@ class Seat:
         if mine - min(clocks) > tally[WIDEST]:
             tally[WIDEST] = mine - min(clocks)
         clocks[rank] = mine + 1
-        if tally[CONTROL] != self._mesh.control:
-            agree(tally, self._mesh)
-        self.optimizer.t = int(tally[STEPS])
+        held = self.optimizer
+        held.t = int(tally[STEPS])
+        if held.optimizer.learning_rate != tally[RATE]:
+            held.optimizer = held.optimizer.with_rate(tally[RATE])
 
     def _end(self) -> None:
         tally, recorder = self._tally, self._recorder
@@ -172,10 +195,3 @@ class Seats:
         notes, version, values = answers.popleft()
         w[part[0] : part[1]] = values
         return notes, version
-
-
-def agree(tally: Any, mesh: Any) -> None:
-    """Take over the control word from a tally, or write a higher one there."""
-    if tally[CONTROL] > mesh.control:
-        mesh.heed(int(tally[CONTROL]))
-    tally[CONTROL] = mesh.control
