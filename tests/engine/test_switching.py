@@ -192,7 +192,8 @@ def test_between_any_two_the_run_goes_on_from_where_it_was(cluster, strategy):
 
 def test_a_run_ends_where_it_would_have(cluster):
     epochs, rows = 30, 613
-    run = started(ParameterServer(), epochs=epochs)
+    slow = [Slow(rank, 100) for rank in range(RANKS)]  # else it may be over before it is told
+    run = started(ParameterServer(), epochs=epochs, faults=slow)
     run.update(strategy=AllReduce())
     run.update(strategy=ParameterServer())
     run.wait(60)

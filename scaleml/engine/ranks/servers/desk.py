@@ -14,7 +14,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from scaleml.comm import Lock, locked_memory
-from scaleml.engine.ranks.servers.wire import slices
+from scaleml.engine.ranks.servers.wire import are_applied_together, slices
 from scaleml.engine.spec import Plan
 
 # Where in the tally what stands.
@@ -92,9 +92,9 @@ def desks(plan: Plan, group: Any) -> list[Desk] | None:
     So do pushes that are copied to be read later, once for several servers: these must not close their desks one by one.
     """
     serving, servers = plan.serving, plan.layout.servers
-    if not serving.answers_at_once or plan.sparse or serving.compression is not None:
+    if not serving.answers_at_once or are_applied_together(plan):
         return None
-    if serving.overlap and servers > 1:
+    if plan.sparse or serving.compression is not None or (serving.overlap and servers > 1):
         return None
     made = []
     for part in slices(plan.network.size, servers):
