@@ -6,6 +6,9 @@ actors are what one would write by hand: an object with the parameters and a met
 batch is small, so that it is the pushes that are measured, but the gradients count, too; half of a run warms up. Each is measured
 twice: every answer awaited, and with one answer owing while the next gradient is computed (`overlap=True`; of the actors, one
 call's future kept). Dask's actor and scaleml's ranks are on one cluster, and take turns.
+
+All of it is on one host. There scaleml's workers share the server's memory and do its work themselves, one at a time; between hosts
+their pushes are messages, which an actor's always are.
 """
 
 import time

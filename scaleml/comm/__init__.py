@@ -4,7 +4,8 @@ from .channel import ANY
 from .errors import Aborted, CommError, CorruptFrame, HandshakeError, Mismatch, PeerLost, PeerTimeout
 from .group import Group
 from .listener import Listener
-from .memory import shared_vector
+from .lock import Lock
+from .memory import locked_memory, shared_vector
 from .messages import Message
 from .meter import Meter
 from .progress import Handle
@@ -19,11 +20,13 @@ __all__ = [
     "Handle",
     "HandshakeError",
     "Listener",
+    "Lock",
     "Message",
     "Meter",
     "Mismatch",
     "PeerLost",
     "PeerTimeout",
     "connect",
+    "locked_memory",
     "shared_vector",
 ]

@@ -226,8 +226,8 @@ class Channel:
             self._stashed -= 1
         return found
 
-    def find(self, peers: Sequence[int], group: int, tag: int, what: object) -> Found | None:
-        """`message`, if there is one now; it stays where it is."""
+    def find(self, peers: Sequence[int], group: int, tag: int, what: object, patience: float = 0) -> Found | None:
+        """`message`, if there is one now, or the next frames within so many milliseconds bring one; it stays where it is."""
         queue = self._ready  # from the last poll: all of them have their turn before the next one
         while True:
             if self._stashed:
@@ -236,7 +236,7 @@ class Channel:
                         if self._is_message(header, group, tag):
                             return peer, header, payload
             stashed, polled = self._stashed, not queue
-            for position, peer in enumerate(queue := queue or self._poll(peers, 0)):
+            for position, peer in enumerate(queue := queue or self._poll(peers, patience)):
                 if peer in peers and peer not in self.lost:
                     front = self._look(peer, group, tag, what)
                     if front is not None:

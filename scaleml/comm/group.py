@@ -250,10 +250,9 @@ class Group:
         """
         return messages.recv(self, source, tag, out, view)
 
-    def poll(self, tag: int = 0) -> bool:
-        """Return whether a message with `tag` is here, from anybody."""
-        self.mesh.check()
-        return self.mesh.channel.find(self.peers, self.number, tag, f"a message with tag {tag}") is not None
+    def poll(self, tag: int = 0, seconds: float = 0.0) -> bool:
+        """Return whether a message with `tag` is here, from anybody; wait up to so long for something to come."""
+        return messages.poll(self, tag, seconds)
 
     def other(self, rank: int, name: str) -> int:
         """Return the root number of another rank of the group."""

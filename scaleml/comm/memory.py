@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .lock import Lock
 from .mesh import Mesh, Place, Shared
 from .segment import Segment
 
@@ -63,22 +64,23 @@ class Memory:
         mesh.segments.append(Shared(segment, number, frozenset(sharers)))
         return segment.array(dtype, n)
 
-    def vector(self, group: Group, n: int, dtype: np.dtype[Any]) -> np.ndarray | None:
-        """`shared_vector`."""
+    def common(self, group: Group, nbytes: int, locked: bool = False) -> tuple[Segment, Lock | None] | None:
+        """One segment that all of the group map, and a lock of it; None, on all ranks, where they cannot."""
         segment = None
         if group.one_host and group.rank == 0:
-            segment = self._create(n * dtype.itemsize)
+            segment = self._create(nbytes)
         offer = group.allgather_bytes(segment.path.encode() if segment else b"")[0]
-        mapped = segment
-        if offer and group.rank:
+        mapped, lock = segment, None
+        if offer:
             try:
-                mapped = Segment.open(offer.decode())
+                mapped = mapped or Segment.open(offer.decode())
+                lock = Lock(self._mesh, offer.decode()) if locked else None
             except OSError:
                 mapped = None
         fine = all(reply == b"\1" for reply in group.allgather_bytes(b"\1" if mapped else b"\0"))
         if segment is not None:
             self._unlink(segment)
-        return mapped.array(dtype, n) if fine and mapped is not None else None
+        return (mapped, lock) if fine and mapped is not None else None
 
     def place(self, x: np.ndarray) -> Place | None:
         """Where all peers can read `x`, which is copied into the stage if need be; None if there is no room."""
@@ -160,4 +162,30 @@ def shared_vector(group: Group, n: int, dtype: DTypeLike = np.float32) -> np.nda
     """
     if group.size == 1:
         return np.zeros(n, dtype)
-    return group.memory.vector(group, n, np.dtype(dtype))
+    dtype = np.dtype(dtype)
+    found = group.memory.common(group, n * dtype.itemsize)
+    return None if found is None else found[0].array(dtype, n)
+
+
+def locked_memory(group: Group, nbytes: int) -> tuple[np.ndarray, Lock] | None:
+    """Return so many zero bytes (more than none) that all ranks of a group map, and a lock for writing there; collective.
+
+    None, on all ranks, where they do not share one host's memory.
+
+    Examples
+    --------
+    >>> from scaleml.comm import inprocess
+    >>> def total(group):
+    ...     memory, lock = locked_memory(group, 1)
+    ...     _ = lock.acquire(holder=lambda: 0)
+    ...     memory[0] += group.rank
+    ...     lock.release()
+    ...     group.barrier()
+    ...     return int(memory[0])
+    >>> inprocess.run(3, total)
+    [3, 3, 3]
+    """
+    found = group.memory.common(group, nbytes, locked=True)
+    if found is None or found[1] is None:
+        return None
+    return found[0].array(np.uint8, nbytes), found[1]

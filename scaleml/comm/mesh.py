@@ -17,6 +17,7 @@ from .wire import Wires
 if TYPE_CHECKING:
     from .channel import Channel
     from .link import Link
+    from .lock import Lock
     from .memory import Memory
     from .progress import Progress
 
@@ -72,6 +73,7 @@ class Mesh:
         self.named: set[Segment] = set()  # ours that not all have opened yet
         self.theirs: dict[tuple[int, int], Segment] = {}  # by (peer, number)
         self.memories: list[Memory] = []  # of all groups
+        self.locks: list[Lock] = []  # of what we share
         self.channel: Channel
         self.progress: Progress
         self.wires: Wires | None = None  # trouble on our links
@@ -209,6 +211,9 @@ class Mesh:
         self.progress.close()
         for link in self.links():
             link.close()
+        for lock in self.locks:
+            lock.close()
+        self.locks.clear()
         for segment in self.named:
             segment.unlink()
         self.named.clear()

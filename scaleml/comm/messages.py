@@ -100,6 +100,13 @@ def recv(group: Group, source: int, tag: int, out: np.ndarray | None, view: bool
     )  # fmt: skip
 
 
+def poll(group: Group, tag: int, seconds: float) -> bool:
+    """`Group.poll`."""
+    mesh = group.mesh
+    mesh.check()
+    return mesh.channel.find(group.peers, group.number, tag, f"a message with tag {tag}", seconds * 1e3) is not None
+
+
 def announce(group: Group, number: int, payload: bytes) -> None:
     """`Group.announce`."""
     mesh = group.mesh

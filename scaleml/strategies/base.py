@@ -77,7 +77,9 @@ class Context(Protocol):
 class ServerContext(Protocol):
     """The only effects a strategy has on a server: the workers it hears and answers, and the optimizer of its slice."""
 
-    clients: Any
+    @property
+    def clients(self) -> Any:
+        """Whose pushes come and who is answered."""
 
     @property
     def optimizer(self) -> Updater:
@@ -177,6 +179,11 @@ class ServerStrategy(Strategy):
     @abstractmethod
     def ahead(self) -> float:
         """How many clocks a worker may be ahead of the slowest."""
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether `serve` applies each push by itself, answers its worker at once, and keeps nothing but ``w`` and ``state``'s arrays."""
+        return False
 
     @abstractmethod
     def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:

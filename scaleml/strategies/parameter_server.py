@@ -141,6 +141,11 @@ class ParameterServer(ServerStrategy):
             return self.staleness
         return 0 if self.consistency == "bsp" else inf
 
+    @property
+    def answers_at_once(self) -> bool:
+        """With ``"async"`` every push is an update, and nobody waits for others."""
+        return self.consistency == "async"
+
     def layout(self, workers: int) -> Layout:
         """Return ``workers`` ranks that train and ``servers`` that hold parameters."""
         return Layout(workers, self.servers)

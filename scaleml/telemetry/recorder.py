@@ -82,11 +82,14 @@ class Recorder:
         self.exclude(seconds)
         self.meter.reset()
 
+    def unknown(self, now: float) -> float:
+        """Return the seconds since the last row of which nothing is known."""
+        meter = self.meter
+        return now - self._since - (self.compute + meter.wait + meter.comm + self.apply)
+
     def flush(self, now: float, step: int, epoch: float) -> None:
         """Write what has gathered since the last row."""
         meter = self.meter
-        wall = now - self._since
-        known = self.compute + meter.wait + meter.comm + self.apply
         waited = meter.waited
         most = max(range(len(waited)), key=waited.__getitem__) if meter.wait > 0 else -1
         self._rows.append(
@@ -102,7 +105,7 @@ class Recorder:
                 meter.wait,
                 meter.comm,
                 self.apply,
-                max(0.0, wall - known),
+                max(0.0, self.unknown(now)),
                 meter.bytes_sent,
                 meter.bytes_received,
                 most if most >= 0 and waited[most] > 0 else -1,

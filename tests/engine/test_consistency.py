@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.testing import assert_array_equal
 
 from engine import harness, reference
 from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, RULES, SHARDS, close, linear, made, problem
-from scaleml.engine.ranks.servers import Servers
+from scaleml.engine.ranks.servers import Clients, Servers
 from scaleml.engine.ranks.servers.clocks import Clocks
+from scaleml.engine.ranks.servers.seat import Seat
 from scaleml.faults import Slow
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
@@ -153,20 +155,40 @@ def test_staleness_divides_the_rate_if_asked_for(aware, rate):
     assert applied == [rate]
 
 
-def test_staleness_aware_steps_are_smaller():
+@pytest.mark.parametrize("shared_memory", [True, False])
+@pytest.mark.parametrize("aware", [False, True])
+def test_staleness_aware_steps_are_smaller(monkeypatch, aware, shared_memory):
     # All gradients are 1: what the parameters have moved is the sum of the rates.
+    found, late = [], threading.Event()
+
+    def noting(real):
+        def applied(self, push):
+            found.append(push.staleness)
+            if len(found) == 20:
+                late.set()
+            real(self, push)
+
+        return applied
+
+    def hold(rank, step, mailbox):  # one worker's push comes after many others'
+        assert rank != 1 or step != 3 or late.wait(60)
+
+    for place in (Seat, Clients):
+        monkeypatch.setattr(place, "applied", noting(place.applied))
     rows = 400
     x, y = np.ones((rows, 1)), np.full(rows, 1e9)
     model = linear("regression").__class__("epsilon_insensitive", penalty=None, fit_intercept=False, dtype="float64")
-    moved = {}
-    for aware in (False, True):
-        strategy = ParameterServer("async", staleness_aware=aware)
-        result = harness.on_threads(model, x, y, strategy=strategy, optimizer=SGD(1.0), workers=4, batch_size=4)
-        ledger = Ledger(result.history)
-        moved[aware] = result.params[0] / ledger.updates[4]
-        assert ledger.staleness[4] > 0.5
-    assert moved[False] == pytest.approx(1.0)
-    assert moved[True] < 0.9
+    strategy = ParameterServer("async", staleness_aware=aware)
+    result = harness.on_threads(
+        model, x, y, strategy=strategy, optimizer=SGD(1.0), workers=4, batch_size=4, hook=hold,
+        shared_memory=shared_memory,
+    )  # fmt: skip
+    ledger = Ledger(result.history)
+    assert ledger.updates[4] == len(found)
+    assert ledger.staleness[4] * len(found) == pytest.approx(sum(found))
+    assert max(found) > 10
+    expected = sum(1 / max(1, staleness) for staleness in found) if aware else len(found)
+    assert result.params[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

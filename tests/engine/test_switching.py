@@ -192,11 +192,11 @@ def test_between_any_two_the_run_goes_on_from_where_it_was(cluster, strategy):
 
 
 def test_a_run_ends_where_it_would_have(cluster):
-    epochs, rows = 100, 613
-    run = started(ParameterServer(), epochs=epochs)
-    with contextlib.suppress(RuntimeError):  # over before it heard: the ranks need not wait for this process
-        run.update(strategy=AllReduce())
-        run.update(strategy=ParameterServer())
+    epochs, rows = 30, 613
+    slow = [Slow(rank, 100) for rank in range(RANKS)]  # else it may be over before it is told
+    run = started(ParameterServer(), epochs=epochs, faults=slow)
+    run.update(strategy=AllReduce())
+    run.update(strategy=ParameterServer())
     run.wait(60)
     samples = sum(run.history["samples"][run.history["rank"] == rank].max() for rank in range(RANKS))
     assert epochs * rows <= samples < epochs * rows + RANKS * BATCH

@@ -120,7 +120,8 @@ def place(strategy: Strategy, chosen: Sequence[str], info: dict[str, Any]) -> Pl
 
     Training ranks take one worker each; servers stand beside them, from the last rank back. Measured on two cores with two
     ranks, in updates a second, beside against in a process of its own: 5,300 and 5,700 (650 parameters), 560 and 580
-    (203,530 parameters), on a busy machine: a gain within 7%, for which no further worker is taken.
+    (203,530 parameters), on a busy machine: a gain within 7%, for which no further worker is taken. Those pushes were messages;
+    where asynchronous workers share memory with the server, they do its work themselves.
     """
     layout = strategy.layout(len(chosen))
     training = list(chosen[: layout.workers])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from time import perf_counter as clock
 from typing import Any
 from weakref import WeakMethod
@@ -10,6 +11,8 @@ import numpy as np
 
 from scaleml.engine.ranks.servers import Clients, DenseSlice, SparseSlice
 from scaleml.engine.ranks.servers.coded import CodedForm
+from scaleml.engine.ranks.servers.desk import desks
+from scaleml.engine.ranks.servers.keeper import Keeper
 from scaleml.engine.ranks.servers.orders import Orders
 from scaleml.engine.ranks.servers.wire import DenseForm, SparseForm, slices
 from scaleml.engine.ranks.suffering import Suffering
@@ -45,15 +48,30 @@ class ServerLoop:
         self.optimizer = held
         given = 0 if plan.handover is None else plan.handover.commands
         self.suffering = Suffering(plan.faults, group, held, mark=WeakMethod(self.mark))
-        orders = Orders(group, held, self.suffering, given)
-        self.clients = Clients(plan, group, (start, stop), form, held, orders, recorder)
+        self._orders = Orders(group, held, self.suffering, given)
+        self.clients = Clients(plan, group, (start, stop), form, held, self._orders, recorder)
         self.state = plan.optimizer.init(stop - start, plan.dtype)
         if plan.start is not None:
             held.t = plan.start.updates
             old = plan.start.state
             self.state |= {name: np.array(old[name][start:stop]) for name in self.state if name in old}
+        self._keeper = self._at_desk(plan, held)
         self._clock = 0.0 if plan.handover is None else plan.handover.clock
         self._epochs_a_row = 1.0 / plan.rows
+
+    def _at_desk(self, plan: Plan, held: Any) -> Keeper | None:
+        """Lay everything on a desk where there is one; None if the workers are not to serve themselves there."""
+        shared = desks(plan, self.group)
+        if shared is None:
+            return None
+        desk = shared[self.group.rank - plan.layout.workers]
+        desk.w[:] = self.w
+        for name, array in self.state.items():
+            desk.state[name][:] = array
+        self.w, self.state = desk.w, desk.state
+        if self.suffering.next < inf:
+            return None
+        return Keeper(desk, self.group, self.clients, held, self.recorder)
 
     def run(self) -> Outcome:
         """Serve to the end."""
@@ -61,6 +79,8 @@ class ServerLoop:
         self.group.barrier()
         recorder.begin(clock(), self._clock)
         self.report("entered")
+        if self._keeper is not None:
+            self._keeper.keep(self._orders, self.suffering, self._flush)
         while not clients.gone:
             if clients.version >= self.suffering.next:
                 self.suffering.begin(clients.version)
@@ -68,13 +88,18 @@ class ServerLoop:
             self.strategy.serve(self.w, self.state, self)
             now = clock()
             if now >= recorder.due:
-                recorder.flush(now, clients.version, clients.rows * self._epochs_a_row)
-        recorder.flush(clock(), clients.version, clients.rows * self._epochs_a_row)
+                self._flush(now)
+        self._flush(clock())
         clients.hand_over(self.optimizer.result(self.w, self.state))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self._servers.barrier()
-        end = Start(self.optimizer.values(self.w, None), self.state, self.optimizer.t)
+        # Copies: shared memory ends with the rank.
+        state = {name: np.array(array) for name, array in self.state.items()}
+        end = Start(np.array(self.optimizer.values(self.w, None)), state, self.optimizer.t)
         return Outcome("finished", clients.version, widest=clients.clocks.widest, end=end)
+
+    def _flush(self, now: float) -> None:
+        self.recorder.flush(now, self.clients.version, self.clients.rows * self._epochs_a_row)
 
     def mark(self, text: str) -> None:
         """Have the history say what changed."""

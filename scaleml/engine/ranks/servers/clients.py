@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
 from math import inf
 from time import perf_counter as clock
@@ -12,7 +13,9 @@ import numpy as np
 from scaleml.engine.ranks.evaluation import restore, state_of
 from scaleml.engine.ranks.servers.clocks import Clocks
 from scaleml.engine.ranks.servers.coded import CodedForm
+from scaleml.engine.ranks.servers.desk import CLOCKS, DUE, ROWS, VERSION, WIDEST
 from scaleml.engine.ranks.servers.orders import Orders
+from scaleml.engine.ranks.servers.push import Push
 from scaleml.engine.ranks.servers.slices import DenseSlice, SparseSlice
 from scaleml.engine.ranks.servers.wire import (
     ANSWER,
@@ -31,27 +34,6 @@ from scaleml.engine.ranks.servers.wire import (
 from scaleml.engine.ranks.sparse import SparseGradient
 from scaleml.engine.spec import Plan
 from scaleml.telemetry.recorder import Recorder
-
-
-class Push(NamedTuple):
-    """A gradient to apply: one worker's, or the mean of all workers'.
-
-    Parameters
-    ----------
-    gradient : array or SparseGradient
-        The mean over its rows, of this server's slice; used up when it is applied.
-    staleness : int
-        Updates between the parameters it was computed on and now.
-    weight : float
-        Of the rows that it was taken over.
-    source : int
-        The worker; -1 for all.
-    """
-
-    gradient: Any
-    staleness: int
-    weight: float
-    source: int
 
 
 class _Waiting(NamedTuple):
@@ -139,9 +121,7 @@ class Clients:
         source = self._last = message.source
         self._orders.obey(message.step, self.version + 1)
         head, gradient, wants = self._form.read(message)
-        if head.aside > self._aside:
-            self._recorder.forgive(head.aside - self._aside)
-            self._aside = head.aside
+        self.forgive(head.aside)
         if head.kind == LEAVE:
             self._any_left = True
             self.clocks.leave(source)
@@ -162,6 +142,17 @@ class Clients:
         push = Push(gradient, staleness, head.rows if self._by_rows else head.weight, source)
         self._of_clock.append(push)
         return push
+
+    def forgive(self, aside: float) -> None:
+        """Have no wait count for which a worker was called away; ``aside`` are the seconds of that so far."""
+        if aside > self._aside:
+            self._recorder.forgive(aside - self._aside)
+            self._aside = aside
+
+    def resume(self, tally: Sequence[float]) -> None:
+        """Go on from what workers who served themselves have written into a desk's tally."""
+        self.version, self.rows, self._due = int(tally[VERSION]), tally[ROWS], int(tally[DUE])
+        self.clocks.resume(tally[CLOCKS : CLOCKS + self.clocks.workers], tally[WIDEST])
 
     def mean_of_clock(self) -> Push | None:
         """Return the mean of all workers' pushes of this clock, once all are here; None before, and if nothing was pushed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 
@@ -63,6 +64,11 @@ class Clocks:
         if gap > self.widest:
             self.widest = gap
         clocks[worker] += 1
+
+    def resume(self, clocks: Sequence[float], widest: float) -> None:
+        """Go on from what others have counted."""
+        self._clocks = {worker: int(clock) for worker, clock in enumerate(clocks)}
+        self.widest = int(widest)
 
     def leave(self, worker: int) -> None:
         """Count a worker no more: nobody waits for it."""

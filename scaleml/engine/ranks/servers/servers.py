@@ -12,6 +12,8 @@ from scaleml.engine.ranks.evaluation import of_rank_0
 from scaleml.engine.ranks.gradients import TAIL, Update
 from scaleml.engine.ranks.pace import Pace
 from scaleml.engine.ranks.servers.coded import CodedForm
+from scaleml.engine.ranks.servers.desk import desks
+from scaleml.engine.ranks.servers.seat import Seat, Seats
 from scaleml.engine.ranks.servers.wire import (
     ASK,
     BYE,
@@ -67,12 +69,16 @@ class Servers(Pace):
         self._update = update
         self._recorder = recorder
         self._sparse = sparse
-        self._form: DenseForm | SparseForm | CodedForm
+        self._form: DenseForm | SparseForm | CodedForm | Seats
         self._keyed: SparseForm | None = None
         if plan.serving.compression is not None:
             self._form = CodedForm(plan, group)
         elif sparse is None:
             self._form = DenseForm(group, buffer, plan.network.size)
+            shared = desks(plan, group)
+            if shared is not None:
+                seats = [Seat(plan, group, desk, rank) for rank, desk in enumerate(shared, plan.layout.workers)]
+                self._form = Seats(seats, self._form, plan.layout.workers)
         else:
             self._form = self._keyed = SparseForm(group, plan.dtype, sparse.width)
             sparse.fetch = WeakMethod(self.fetch)
