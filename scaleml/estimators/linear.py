@@ -141,7 +141,7 @@ class Linear(Rowwise, Trained):
         self._end = outcome.end if layout.used is None else None
         if self.average and outcome.end is not None:  # where scikit-learn's own code would go on from
             self._standard_coef, self._standard_intercept = layout.coefficients(outcome.end.params).values()
-            self._average_coef, self._average_intercept = self.coef_, self.intercept_
+            self._average_coef, self._average_intercept = self.coef_, self.intercept_.copy()
         self.n_iter_ = outcome.epochs
         self.t_ += outcome.epochs * inputs.rows
         return outcome

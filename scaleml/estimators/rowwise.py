@@ -23,6 +23,8 @@ LITTLE: Final = 2_000_000
 Measured in this process, defaults, one core: 10,000 rows of 50 columns and two classes take scikit-learn 19 to 265 ms a fit, steps of
 batches 43 to 178 ms; 1,000 rows of 20 columns 2 to 8 ms and 43 to 94 ms; 50,000 rows of 100 columns 0.2 to 2.7 s and 0.1 to 0.4 s.
 """
+LITTLE_OF_PERCEPTRONS: Final = 50 * LITTLE
+"""The same for the perceptron's loss, whose minimum is at 0: what it learns is how its steps of single rows err on the way."""
 _A_ROW: Final = 40
 """What a row costs beside its values, in values."""
 _LEARNT: Final = (
@@ -51,7 +53,8 @@ class Rowwise:
             return True
         if self.batch_size != "auto" or getattr(self, "_skl_callbacks", None):
             return False
-        return is_little(X, y if is_classifier(self) else None, classes)
+        most = LITTLE_OF_PERCEPTRONS if self.loss == "perceptron" else LITTLE
+        return is_little(X, y if is_classifier(self) else None, classes, most)
 
     @contextmanager
     def _left_to_scikit_learn(self: Any, X: Any, epochs: int) -> Iterator[None]:
@@ -66,7 +69,7 @@ class Rowwise:
             yield
 
 
-def is_little(X: Any, y: Any, classes: Any = None) -> bool:
+def is_little(X: Any, y: Any, classes: Any = None, most: float | None = None) -> bool:
     """Return whether training data is so little that scikit-learn's steps are the quicker ones.
 
     Parameters
@@ -77,7 +80,10 @@ def is_little(X: Any, y: Any, classes: Any = None) -> bool:
         Labels, which are counted; None for numbers.
     classes : array, optional
         The labels, where they are known.
+    most : float, optional
+        Work that is little; ``LITTLE`` by default.
     """
+    most = LITTLE if most is None else most
     try:
         shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
     except ValueError:
@@ -86,13 +92,13 @@ def is_little(X: Any, y: Any, classes: Any = None) -> bool:
         return True
     stored = getattr(X, "nnz", shape[0] * shape[1])
     work = stored + shape[0] * _A_ROW
-    if work > LITTLE or y is None:
-        return bool(work <= LITTLE)
+    if work > most or y is None:
+        return bool(work <= most)
     try:
         count = len(np.unique(np.asarray(y)) if classes is None else classes)
     except TypeError:  # labels that cannot be compared
         return True
-    return bool(work * (1 if count <= 2 else count) <= LITTLE)
+    return bool(work * (1 if count <= 2 else count) <= most)
 
 
 def _kind(X: Any) -> Any:

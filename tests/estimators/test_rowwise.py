@@ -89,6 +89,16 @@ def test_what_is_little_is_counted_in_values_rows_and_classes():
     assert not rowwise.is_little(np.broadcast_to(0.0, (10_000, 50)), np.arange(10_000) % 5)
     assert not rowwise.is_little(few, [0, 1], classes=range(100))
     assert rowwise.is_little(csr_matrix((10_000, 2**18)), None)  # nothing is stored
+    assert rowwise.is_little(few, None, most=1e5)
+    assert not rowwise.is_little(few, None, most=1e4)
+
+
+def test_a_perceptron_is_scikit_learns_on_more_data():
+    """The minimum of its loss is at 0, so that steps of batches have nowhere to go."""
+    X, y = make_classification(40_000, 20, n_informative=6, weights=[0.92], flip_y=0.05, random_state=0)
+    assert not rowwise.is_little(X, y)
+    theirs, ours = both("SGDClassifier", loss="perceptron", max_iter=3, tol=None)
+    assert_same(theirs.fit(X, y), ours.fit(X, y))
 
 
 @pytest.mark.parametrize("other", [BATCHES, {"optimizer": SGD(0.01)}], ids=str)
@@ -148,7 +158,7 @@ def test_steps_of_rows_and_of_batches_go_on_from_each_other(kind, average, class
     known = {"classes": [0, 1, 2]} if kind == "SGDClassifier" else {}
     _, clf = both(kind, average=average)
     seen = 1
-    for settings in ({"batch_size": "auto"}, BATCHES, {"batch_size": "auto"}, BATCHES):
+    for settings in (BATCHES, {"batch_size": "auto"}, BATCHES):
         before = None if seen == 1 else clf.coef_.copy()
         clf.set_params(**settings).partial_fit(X, y, **known)
         seen += len(y)
