@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -12,6 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from scaleml.data.collections import is_collection, is_frame, partitions_of
 from scaleml.data.frames import REAL, array_of_column, matrix_of_frame, refuse_columns
+
+_NOT_NEEDED: Final = (
+    *("_end", "_columns", "_client", "_skl_callbacks", "feature_names_in_", "loss_curve_"),
+    *("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept", "_loss_function_"),
+)
 
 
 def by_blocks(estimator: Any, method: str, X: Any) -> Any:
@@ -93,7 +98,7 @@ def _bare(estimator: Any) -> tuple[Any, str]:
 
     bare = copy.copy(estimator)
     # Names were checked already, and blocks come without them.
-    for name in ("_end", "_columns", "_client", "_skl_callbacks", "feature_names_in_", "loss_curve_"):
+    for name in _NOT_NEEDED:
         vars(bare).pop(name, None)
     fitted = sorted((name, value) for name, value in vars(bare).items() if name.endswith("_"))
     return bare, tokenize(type(bare).__name__, getattr(bare, "loss", None), [name for name, _ in fitted], dict(fitted))

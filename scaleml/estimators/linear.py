@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,12 +12,13 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 
 from scaleml import arrays
-from scaleml.data.collections import is_collection
 from scaleml.data.inputs import Inputs
 from scaleml.engine.spec import Outcome, Start, StopRule
 from scaleml.estimators.base import Trained
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run
+from scaleml.estimators.layout import Layout
+from scaleml.estimators.rowwise import Rowwise
 from scaleml.models import LinearModel
 from scaleml.models.losses import CLASSES
 from scaleml.optim import SGD, Averaged, Columns, Optimizer, RowRate, RowSteps
@@ -36,51 +37,14 @@ CURVATURE: Final = {
 _SAMPLE: Final = 4096
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where coefficients lie in the engine's vector: used columns row by row, then the intercepts."""
-
-    features: int
-    outputs: int
-    intercept: bool
-    used: Any = None
-    """Column numbers, where the others are empty and left out."""
-
-    def coefficients(self, params: Any) -> dict[str, Any]:
-        """Return ``coef_`` (outputs, features) and ``intercept_`` (outputs,) from the vector."""
-        kept = self.features if self.used is None else len(self.used)
-        split = kept * self.outputs
-        coef = params[:split].reshape(kept, self.outputs).T
-        if self.used is not None:
-            whole = np.zeros((self.outputs, self.features), params.dtype)
-            whole[:, self.used] = coef
-            coef = whole
-        intercept = params[split:].copy() if self.intercept else np.zeros(self.outputs, params.dtype)
-        return {"coef_": np.ascontiguousarray(coef), "intercept_": intercept}
-
-    def vector(self, coef: Any, intercept: Any, dtype: Any) -> Any:
-        """Return the vector from coefficients of the shapes above."""
-        coef = np.asarray(coef.toarray() if hasattr(coef, "toarray") else coef, dtype)
-        coef = coef.reshape(self.outputs, self.features)
-        parts = [coef.T.ravel(), np.asarray(intercept, dtype).reshape(self.outputs)]
-        return np.concatenate(parts[: 2 if self.intercept else 1])
-
-
-class Linear(Trained):
+class Linear(Rowwise, Trained):
     """What ``SGDClassifier`` and ``SGDRegressor`` share."""
 
     coef_: Any
     intercept_: Any
     classes_: Any
-    _end: Start | None = None
-    _columns: Columns | None = None
     _own_weights: tuple[float, ...] | None = None
     """What each of three classes and more weighs in its own problem."""
-
-    def _is_left_to_scikit_learn(self: Any, X: Any) -> bool:
-        """Whether scikit-learn's own code does it: passive-aggressive steps are of single rows, and here it takes them."""
-        here = self.strategy == "auto" and self.optimizer is None and not is_collection(X)
-        return here and self.learning_rate in ("pa1", "pa2")
 
     def _check_settings(self: Any, partial: bool) -> None:
         """Raise for settings that scikit-learn refuses, too, and for those that only scikit-learn has."""
@@ -175,6 +139,9 @@ class Linear(Trained):
         for name, value in layout.coefficients(outcome.params).items():
             setattr(self, name, value)
         self._end = outcome.end if layout.used is None else None
+        if self.average and outcome.end is not None:  # where scikit-learn's own code would go on from
+            self._standard_coef, self._standard_intercept = layout.coefficients(outcome.end.params).values()
+            self._average_coef, self._average_intercept = self.coef_, self.intercept_.copy()
         self.n_iter_ = outcome.epochs
         self.t_ += outcome.epochs * inputs.rows
         return outcome
@@ -262,9 +229,18 @@ class Linear(Trained):
         begin = self._from(self.coef_, self.intercept_, inputs)
         end = self._end
         if end is None:
-            return begin
+            return self._after_scikit_learn(begin, inputs)
         params = end.params.astype(begin.params.dtype) if self.average else begin.params
         return Start(params, end.state, end.updates, end.rows)
+
+    def _after_scikit_learn(self: Any, begin: Start, inputs: Any) -> Start:
+        """Return the start where scikit-learn's own code ended, with its count of rows and its average."""
+        rows = float(self.t_ - 1)
+        if not self.average or getattr(self, "_standard_coef", None) is None:
+            return replace(begin, rows=rows)
+        plain = self._from(self._standard_coef, self._standard_intercept, inputs)
+        mean = self._from(self._average_coef, self._average_intercept, inputs).params
+        return Start(plain.params, {"average": mean}, round(rows / self._batch(inputs.rows)), rows)
 
     def _warn(self: Any) -> None:
         if self.tol is not None and self.n_iter_ == self.max_iter and self.tol > -np.inf:

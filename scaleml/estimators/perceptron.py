@@ -87,7 +87,7 @@ class Perceptron(Trained):
             batch = int(self.batch_size)
             if batch > rows:
                 warnings.warn(
-                    f"batch_size={batch} is larger than the {rows} rows: it is going to be clipped", stacklevel=5
+                    "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=5
                 )
         mean_weight = train.mean_weight or 1.0
         rule = self._rule()

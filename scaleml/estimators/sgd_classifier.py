@@ -25,8 +25,8 @@ from scaleml.optim import Columns
 class SGDClassifier(Linear, sk.SGDClassifier):
     """Linear classifiers (SVM, logistic regression and others) by stochastic gradient descent, in parallel.
 
-    scikit-learn's ``SGDClassifier``: change the import, keep the code. Parameters, attributes and predictions are its own
-    (this class inherits them); what follows is what differs.
+    scikit-learn's ``SGDClassifier``: change the import, keep the code. This class inherits its parameters, attributes and
+    predictions; what follows is what differs.
 
     Parameters
     ----------
@@ -37,25 +37,24 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     verbose : int
         1 shows how the fit goes: live in a notebook or a terminal, else a line an epoch; above 1 always lines; 0 nothing.
     n_jobs : int
-        No effect: see `workers`.
-    learning_rate : {"optimal", "constant", "invscaling", "adaptive"}
-        scikit-learn steps on a row, this class on a batch: its step is about the sum of the steps that scikit-learn would
-        take on those rows, in each column no longer than what is stable there (see Notes). ``"pa1"`` and ``"pa2"`` are
-        scikit-learn's own, in this process.
+        As in scikit-learn for little data (see Notes), else without effect: see `workers`.
+    learning_rate : {"optimal", "constant", "invscaling", "adaptive", "pa1", "pa2"}
+        Steps on batches are about the sum of the steps that scikit-learn would take on those rows, in each column no longer
+        than what is stable there (see Notes). ``"pa1"`` and ``"pa2"`` are scikit-learn's own, in this process.
     early_stopping, validation_fraction, n_iter_no_change : bool, float, int
         As in scikit-learn; with several classes all are judged together, by the accuracy.
     warm_start : bool
     average : bool or int
         As in scikit-learn, to the next full batch.
     strategy : "auto" or Strategy
-        ``"auto"`` trains data of up to 5e8 multiplications an epoch (values times outputs, or times weights: about
-        0.3 s of one core) in this process, without a cluster, and more than that with ``AllReduce()``
-        on the current Dask cluster, or on an embedded one; Dask collections always there. A strategy such as ``LocalSGD(8)``
-        always trains on a cluster.
+        ``"auto"`` trains little data by scikit-learn's own code (see Notes), data of up to 5e8 multiplications an epoch (values
+        times outputs: about 0.3 s of one core) in this process, and more than that with ``AllReduce()`` on the current
+        Dask cluster, or on an embedded one; Dask collections always there. A strategy always trains on a cluster.
     workers : int, list of addresses or None
         Which workers of the cluster; None for all.
     batch_size : int or "auto"
-        The global batch; ``"auto"`` is 1/64 of the rows, at most 1024 (for numbers at least 16).
+        The global batch; ``"auto"`` is 1/64 of the rows, at most 1024 (for numbers at least 16). A number has little data
+        take steps of batches, too.
     optimizer : Optimizer, optional
         Instead of `learning_rate`, `eta0`, `power_t` and `average`: for example ``Adam(0.01)``, with its own steps a batch.
 
@@ -73,6 +72,10 @@ class SGDClassifier(Linear, sk.SGDClassifier):
 
     Notes
     -----
+    **Little data**, up to 2e6 of (values + 40 rows) times outputs an epoch, such as 20,000 rows of 50 columns, is trained by
+    scikit-learn's own code: its results, to the bit, in its time. Not with `batch_size`, `optimizer`, a strategy or
+    callbacks; these have steps of batches.
+
     A batch of B rows moves coordinate j by ``g_j / (1 / (B eta) + c_j)``, with scikit-learn's rate ``eta`` and a bound
     ``c_j`` measured from the data (see `scaleml.optim.RowSteps`), which tightens by a tenth of itself each epoch; what all rows
     have in common, the columns' means and the intercept, is bounded as one direction more. Columns need no scaling, and no
@@ -88,7 +91,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     >>> from sklearn.datasets import load_breast_cancer
     >>> from scaleml.linear_model import SGDClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> bool(SGDClassifier(random_state=0).fit(X, y).score(X, y) > 0.95)
+    >>> bool(SGDClassifier(batch_size=8, random_state=0).fit(X, y).score(X, y) > 0.95)
     True
     """
 
@@ -169,10 +172,11 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         -------
         self
         """
-        if self._is_left_to_scikit_learn(X):
-            self._end = self._columns = None
+        if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
-            return super().fit(X, y, coef_init, intercept_init, sample_weight)
+        if self._is_left_to_scikit_learn(X, y):
+            with self._left_to_scikit_learn(X, self.max_iter):
+                return super().fit(X, y, coef_init, intercept_init, sample_weight)
         self._validate_params()
         self._check_settings(partial=False)
         if is_collection(X):
@@ -181,7 +185,6 @@ class SGDClassifier(Linear, sk.SGDClassifier):
                 self.classes_ = rows.labels
                 self._learn_staged(rows, self.max_iter, init, (X, y, sample_weight))
         else:
-            y, sample_weight = lazy.local(self, y, sample_weight)
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
             check_classification_targets(y)
             classes = np.unique(y)
@@ -209,10 +212,11 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         -------
         self
         """
-        if self._is_left_to_scikit_learn(X):
-            self._end = self._columns = None
+        if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
-            return super().partial_fit(X, y, classes, sample_weight)
+        if self._is_left_to_scikit_learn(X, y, getattr(self, "classes_", classes)):
+            with self._left_to_scikit_learn(X, 1):
+                return super().partial_fit(X, y, classes, sample_weight)
         self._validate_params()
         self._check_settings(partial=True)
         first = not hasattr(self, "classes_")
@@ -226,7 +230,6 @@ class SGDClassifier(Linear, sk.SGDClassifier):
                 self._open(first, classes)
                 self._learn_staged(rows, 1, None, (X, y, sample_weight))
         else:
-            y, sample_weight = lazy.local(self, y, sample_weight)
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", reset=first)
             check_classification_targets(y)
             self._open(first, classes)

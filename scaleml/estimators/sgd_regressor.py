@@ -126,10 +126,11 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         -------
         self
         """
-        if self._is_left_to_scikit_learn(X):
-            self._end = self._columns = None
+        if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
-            return super().fit(X, y, coef_init, intercept_init, sample_weight)
+        if self._is_left_to_scikit_learn(X, y):
+            with self._left_to_scikit_learn(X, self.max_iter):
+                return super().fit(X, y, coef_init, intercept_init, sample_weight)
         self._validate_params()
         self._check_settings(partial=False)
         if is_collection(X):
@@ -137,7 +138,6 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
                 init = self._initial(coef_init, intercept_init)
                 self._learn_staged(rows, self.max_iter, init, (X, y, sample_weight))
         else:
-            y, sample_weight = lazy.local(self, y, sample_weight)
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True)
             self._learn(X, y, sample_weight, self.max_iter, self._initial(coef_init, intercept_init))
         self._warn()
@@ -157,10 +157,11 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         -------
         self
         """
-        if self._is_left_to_scikit_learn(X):
-            self._end = self._columns = None
+        if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
-            return super().partial_fit(X, y, sample_weight)
+        if self._is_left_to_scikit_learn(X, y):
+            with self._left_to_scikit_learn(X, 1):
+                return super().partial_fit(X, y, sample_weight)
         self._validate_params()
         self._check_settings(partial=True)
         first = getattr(self, "coef_", None) is None
@@ -169,7 +170,6 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
                 self._open(first)
                 self._learn_staged(rows, 1, None, (X, y, sample_weight))
         else:
-            y, sample_weight = lazy.local(self, y, sample_weight)
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True, reset=first)
             self._open(first)
             self._learn(X, y, sample_weight, 1, None)
@@ -182,6 +182,12 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         if self._columns is None:
             self._columns = Columns(self.n_features_in_)
 
+    def _flatten(self) -> None:
+        """Make coefficients (n_features,), as scikit-learn's regressors have them."""
+        for name in ("coef_", "_standard_coef", "_average_coef"):
+            if getattr(self, name, None) is not None:
+                setattr(self, name, getattr(self, name).ravel())
+
     def _learn_staged(self, rows: Any, epochs: int, init: Any, given: tuple[Any, Any, Any]) -> None:
         """Train on a staged collection; see `_learn`."""
         if rows.targets > 1:
@@ -190,7 +196,7 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         factors = counts[0] / refuse_no_weight(float(mass[0])) if rows.weighted else None
         whole = rows.inputs(None, None, None, factors)
         self._train(whole, None, epochs=epochs, begin=self._begin(whole, init), given=given)
-        self.coef_ = self.coef_.ravel()
+        self._flatten()
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:
         """Train on checked data; ``init`` is where to start, or None to go on."""
@@ -204,4 +210,4 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
             rows, held_rows = next(splitter.split(np.zeros((len(y), 1))))
             train, held = rows_of(whole, rows), rows_of(whole, held_rows)
         self._train(train, held, epochs=epochs, begin=begin, given=(X, y, sample_weight))
-        self.coef_ = self.coef_.ravel()
+        self._flatten()

@@ -99,7 +99,7 @@ def test_partial_fit_learns_from_single_rows_and_knows_all_classes(classes):
 
 def test_averaging_goes_on_over_calls_of_partial_fit(classes):
     X, y = classes
-    clf = SGDClassifier("log_loss", average=True, random_state=0)
+    clf = SGDClassifier("log_loss", average=True, batch_size=14, random_state=0)
     for _ in range(4):
         before = getattr(clf, "coef_", None)
         clf.partial_fit(X, y, classes=[0, 1, 2])
@@ -110,7 +110,7 @@ def test_averaging_goes_on_over_calls_of_partial_fit(classes):
 
 def test_warm_start_begins_where_the_last_fit_ended(classes):
     X, y = classes
-    settings = {"loss": "log_loss", "max_iter": 5, "tol": None, "random_state": 0}
+    settings = {"loss": "log_loss", "max_iter": 5, "tol": None, "batch_size": 14, "random_state": 0}
     cold = SGDClassifier(**settings).fit(X, y)
     warm = SGDClassifier(warm_start=True, **settings).fit(X, y)
     assert_allclose(cold.coef_, warm.coef_)
@@ -213,7 +213,7 @@ def test_several_classes_a_row_are_refused(classes):
 def test_warnings_name_the_line_that_fits(kind, classes):
     X, y = classes
     with pytest.warns(ConvergenceWarning) as seen:
-        kind(max_iter=1).fit(X, y)
+        kind(max_iter=1, batch_size=20).fit(X, y)
     assert [warning.filename for warning in seen] == [__file__]
 
 
@@ -287,7 +287,7 @@ def test_nothing_holds_a_fit_that_is_over(classes, monkeypatch, capsys):
     monkeypatch.setattr(local, "WorkerLoop", Watched)
     gc.disable()
     try:
-        SGDClassifier(verbose=1, max_iter=2, tol=None, random_state=0).fit(X, y)
+        SGDClassifier(verbose=1, max_iter=2, tol=None, batch_size=14, random_state=0).fit(X, y)
     finally:
         gc.enable()
     assert capsys.readouterr().out.count("epoch") == 2
