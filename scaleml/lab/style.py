@@ -20,7 +20,7 @@ SHEET: Final = """<style>
 .scaleml-lab .scaleml-key { margin-left: 10px; font-size: 11px; white-space: nowrap }
 .scaleml-lab .scaleml-key i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 4px }
 .scaleml-lab .scaleml-legend { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 12px; line-height: 20px }
-.scaleml-lab .scaleml-legend span { white-space: nowrap }
+.scaleml-lab .scaleml-legend span { max-width: 100%; overflow-wrap: anywhere }
 .scaleml-lab .scaleml-legend svg { vertical-align: middle; margin-right: 6px }
 .scaleml-lab .bqplot { --bq-axislabel-font: 11px sans-serif }
 .scaleml-lab .widget-html, .scaleml-lab .widget-html-content { line-height: inherit; height: auto }

@@ -82,7 +82,7 @@ def test_a_closed_page_and_a_restarted_kernel_leave_nothing(jupyter):
         assert held, "the run goes on without its page"
         notebook.open()
         notebook.wait("trains on")
-        notebook.jupyter.restart()
+        notebook.restart()
         assert await_condition(lambda: not any(process.is_running() for process in held), 60)
         notebook.run_all()
         notebook.press("Run")

@@ -158,9 +158,43 @@ def test_other_changes_are_no_slow_links():
     assert links.sentence(seen(trained(AllReduce())).total) is None
 
 
-def test_nobody_is_blamed_where_nobody_was_slow():
-    trace = seen(trained(AllReduce()))
-    assert blame(trace.total, trace.recent) is None
+def met(compute):
+    """Return what is said of ranks that meet after every step: each waits for the last; seconds of computing, (steps, ranks)."""
+    run, clock = made("x"), 0.0
+    run.history = type(run.history)()
+    for step, parts in enumerate(np.asarray(compute), 1):
+        last = int(np.argmax(parts))
+        clock += parts[last]
+        run.history.append_rows([
+            row(rank, step=step, time=clock, samples=8 * step, compute=part, wait=parts[last] - part,
+                waited_for=-1 if rank == last else last)
+            for rank, part in enumerate(parts)
+        ])  # fmt: skip
+    trace = Trace(run, window=1e9)
+    return blame(trace.total, trace.recent)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+def test_nobody_is_blamed_where_nobody_was_slow(ranks):
+    for seed in range(20):
+        assert met(GRADIENT * np.random.default_rng(seed).lognormal(0, 0.3, (200, ranks))) is None
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_what_an_operating_system_holds_up_once_is_no_slow_rank(ranks):
+    steps = np.full((9, ranks), GRADIENT)
+    steps[4, 1] += 0.06  # a fifth of all the time
+    assert met(steps) is None
+    steps[4, 1] += 0.06
+    assert met(steps).rank == 1
+    assert met(steps).cost == pytest.approx(0.12)
+
+
+def test_a_slow_rank_is_blamed_from_the_first_steps_on():
+    found = met([[0.01, 0.02]] * 3)
+    assert found.rank == 1
+    assert found.cost == pytest.approx(0.03)
+    assert found.ratio == pytest.approx(2)
 
 
 def test_the_slow_one_of_the_last_seconds_is_blamed_not_of_long_ago():
