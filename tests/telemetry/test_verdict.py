@@ -77,8 +77,12 @@ def test_why_not_communication():
 
 
 def test_costs_say_whose_they_are_where_nothing_else_does():
-    runs = [summary(name, samples_per_s=rate, compute=0.5, wait=0.3, comm=0.1) for name, rate in (("a", 1.0), ("b", 2.0))]
-    assert "b on 2 workers: of its ranks' time 50% is compute, 30% waiting, 10% communication." in verdict(*runs).reasons
+    runs = [
+        summary(name, samples_per_s=rate, compute=0.5, wait=0.3, comm=0.1) for name, rate in (("a", 1.0), ("b", 2.0))
+    ]
+    assert (
+        "b on 2 workers: of its ranks' time 50% is compute, 30% waiting, 10% communication." in verdict(*runs).reasons
+    )
 
 
 def test_why_not_statistics():
