@@ -121,4 +121,5 @@ def line(trace: Trace) -> str:
     most = max(("compute", "wait", "comm"), key=lambda part: now.shares[part])
     verb = {"compute": "computing", "wait": "waiting for each other", "comm": "communicating"}[most]
     text = f"{name} trains on {count(now.samples_per_s)} samples a second"
-    return f"{text}; its ranks spend {percent(now.shares[most])} of their time {verb}.{slow}"
+    who, whose = ("its ranks spend", "their") if trace.total.workers.sum() > 1 else ("it spends", "its")
+    return f"{text}; {who} {percent(now.shares[most])} of {whose} time {verb}.{slow}"

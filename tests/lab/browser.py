@@ -122,6 +122,17 @@ class Notebook:
         found.wait_for(timeout=SLOW)
         return found
 
+    def reopen(self, text: str) -> Any:
+        """Load the page again until its widgets show a text: ipywidgets gives the kernel four seconds to tell their state."""
+        lost = "model not found"
+        for _ in range(5):
+            self.open()
+            shown = self.wait(f"{text}|{lost}")
+            if lost not in shown.inner_text():
+                return shown
+            self.errors = [error for error in self.errors if lost not in error]
+        raise AssertionError("the kernel did not tell its widgets' state in time")
+
     def press(self, text: str) -> None:
         """Click the button of that name."""
         self.page.locator(f'button.widget-button:has-text("{text}"):not([disabled])').first.click(timeout=SLOW)
