@@ -18,7 +18,7 @@ from scaleml.telemetry.palette import PARTS as PART_COLORS
 STYLES = dict(zip(DASHES, ("solid", "dashed", "dotted", "dash_dotted"), strict=True))
 INK = "var(--jp-ui-font-color1, #444)"
 FAINT = "var(--jp-border-color2, #ccc)"
-MARGIN = {"top": 8, "bottom": 36, "left": 50, "right": 12}
+MARGIN = {"top": 8, "bottom": 36, "left": 50, "right": 18}
 HEIGHT = "230px"
 _NOTHING = (np.empty(0), np.empty(0))
 

@@ -141,7 +141,8 @@ def _number(name: str, kind: type, optional: bool, start: Any) -> Field:
     if optional:
         return _typed(name, start, lambda text: _parse(name, kind, text) if text else None, NONE)
     first = start if start is not MISSING else (2 if kind is int else 0.1)
-    control: Any = (widgets.IntText if kind is int else widgets.FloatText)(value=first, layout=narrow())
+    room = narrow(f"{max(76, 36 + 8 * len(f'{first:.12g}'))}px")
+    control: Any = (widgets.IntText if kind is int else widgets.FloatText)(value=first, layout=room)
     return Field(name, labelled(name, control), lambda: kind(control.value), lambda given: _set(control, given))
 
 

@@ -26,6 +26,8 @@ def line(controller: Controller, traces: Sequence[Trace]) -> str:
     if controller.phase == "idle":
         return bar(done, f"{len(traces)} run{'s' * (len(traces) != 1)}")
     number, of = controller.number, max(controller.number, controller.planned)
+    if trace.now.over:
+        return bar(done, f"run {number} of {of} is over")
     text = f"run {number} of {of}: {percent(done)}"
     left = remaining(trace)
     if np.isfinite(left):
@@ -53,7 +55,7 @@ def roughly(value: float) -> str:
 def remaining(trace: Trace) -> float:
     """Guess the seconds that a run has left at its present rate; NaN before it has one."""
     left = float(trace.run.total_samples) - trace.now.samples
-    return 0.0 if trace.now.over else left / trace.now.samples_per_s if trace.now.samples_per_s > 0 else float("nan")
+    return left / trace.now.samples_per_s if trace.now.samples_per_s > 0 else float("nan")
 
 
 def overall(spent: Sequence[float], time: float, left: float, coming: int) -> float:

@@ -35,7 +35,7 @@ class StrategyRow:
         )
         self.form = Form(kind, None if start is None else start.strategy)
         own = None if start is None or start.optimizer is None else start.optimizer.learning_rate
-        self.rate = widgets.Text(value="" if own is None else f"{own:g}", placeholder="as above", layout=narrow("70px"))
+        self.rate = widgets.Text(value="" if own is None else f"{own:g}", placeholder="as above", layout=narrow("84px"))
         self._start = start
 
     def trial(self, optimizer: Optimizer) -> Trial:

@@ -20,7 +20,7 @@ SHEET: Final = """<style>
 .scaleml-lab .scaleml-key { margin-left: 10px; font-size: 11px; white-space: nowrap }
 .scaleml-lab .scaleml-key i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 4px }
 .scaleml-lab .scaleml-legend { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 12px; line-height: 20px }
-.scaleml-lab .scaleml-legend span { white-space: nowrap }
+.scaleml-lab .scaleml-legend span { max-width: 100%; overflow-wrap: anywhere }
 .scaleml-lab .scaleml-legend svg { vertical-align: middle; margin-right: 6px }
 .scaleml-lab .bqplot { --bq-axislabel-font: 11px sans-serif }
 .scaleml-lab .widget-html, .scaleml-lab .widget-html-content { line-height: inherit; height: auto }
@@ -59,6 +59,9 @@ SHEET: Final = """<style>
   .scaleml-lab .scaleml-group { flex-wrap: wrap }
   .scaleml-lab .scaleml-group > .scaleml-pages { order: 1; flex: 0 1 100% }
 }
+[data-jp-theme-light="false"] .scaleml-lab .widget-dropdown > select { background-image: url("data:image/svg+xml,%3Csvg \
+xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E%3Cpath \
+d='M5 7l4 4 4-4' fill='none' stroke='%23ccc' stroke-width='1.6'/%3E%3C/svg%3E") }
 .scaleml-bar { height: 6px; margin: 2px 0; border-radius: 3px; background: var(--jp-border-color2, #ddd); overflow: hidden }
 .scaleml-bar i { display: block; height: 100%; background: #0072B2 }
 </style>"""

@@ -96,7 +96,7 @@ class Trace:
 
     def throughput(self) -> Points:
         """Rows a second of all ranks, along the training clock."""
-        return throughput_curve(self._thin, 30) if self.now.over else self._rates.points()
+        return throughput_curve(self.run.history, 30) if self.now.over else self._rates.points()
 
     def staleness(self) -> Points:
         """Mean staleness of the updates, along the training clock."""

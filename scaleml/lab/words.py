@@ -14,6 +14,8 @@ from scaleml.telemetry.formatting import count, listing, percent, seconds
 
 SLOWER = 1.3
 """A rank whose gradients take so many times as long as the others' is slow, whether anybody waits for it or not."""
+BRIEF = 0.1
+"""Seconds of waiting that an operating system costs anybody now and then: no reason to name a rank that computes as fast."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def blame(total: Ledger, recent: Ledger) -> Blame | None:
     waits = total.waits[others, at]
     cost = float(waits.mean()) if len(waits) else 0.0
     ratio = ratios.get(slow, float("nan"))
+    if cost < BRIEF and not ratio >= SLOWER:
+        return None
     return Blame(slow, cost, ratio, _sentence(total, at, others, cost, ratio))
 
 
@@ -117,4 +121,5 @@ def line(trace: Trace) -> str:
     most = max(("compute", "wait", "comm"), key=lambda part: now.shares[part])
     verb = {"compute": "computing", "wait": "waiting for each other", "comm": "communicating"}[most]
     text = f"{name} trains on {count(now.samples_per_s)} samples a second"
-    return f"{text}; its ranks spend {percent(now.shares[most])} of their time {verb}.{slow}"
+    who, whose = ("its ranks spend", "their") if trace.total.workers.sum() > 1 else ("it spends", "its")
+    return f"{text}; {who} {percent(now.shares[most])} of {whose} time {verb}.{slow}"

@@ -151,7 +151,8 @@ def _why(alive: list[Summary], fair: list[Summary], best: Summary | None, base: 
         return []
     reached = sorted((row for row in wide if row.reached), key=lambda row: row.time_to_target)
     row = reached[0] if reached else max(wide, key=lambda row: np.nan_to_num(row.samples_per_s))
-    reasons = (_against_base(row, base) if base is not None else []) + _costs(row)
+    against = _against_base(row, base) if base is not None else []
+    reasons = against + _costs(row, named=bool(against) or best is row)
     if best is row:
         reasons += _limits(row, base)
         close = [other.name for other in reached[1:] if other.time_to_target < (1 + NOISE) * row.time_to_target]
@@ -181,13 +182,14 @@ def _against_base(row: Summary, base: Summary) -> list[str]:
     return [f"{text} ({count(steps[0])} steps against {count(steps[1])})." if np.isfinite(steps).all() else text + "."]
 
 
-def _costs(row: Summary) -> list[str]:
-    """Where its time went, what was sent, how stale its updates were, and who was slow."""
+def _costs(row: Summary, named: bool) -> list[str]:
+    """Where its time went, what was sent, how stale its updates were, and who was slow; `named`: whose has just been said."""
     reasons = []
     if np.isfinite(row.compute):
         sent = f" ({size(row.bytes_per_step)} sent a step)" if row.bytes_per_step > 0 else ""
         split = f"{percent(row.compute)} is compute, {percent(row.wait)} waiting, {percent(row.comm)} communication"
-        reasons.append(f"Of its ranks' time {split}{sent}.")
+        whose = "Of" if named else f"{row.name}: of"
+        reasons.append(f"{whose} its ranks' time {split}{sent}.")
         if row.wait + row.comm > row.compute and row.compute_per_step < 1e-3:
             work = f"A step has only {seconds(row.compute_per_step)} of computing"
             reasons.append(f"{work}, too little to share: a larger batch or model would scale better.")

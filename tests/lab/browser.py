@@ -31,11 +31,15 @@ SLOW = 90_000
 """Milliseconds that anything may take on a loaded machine."""
 
 
-_PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
-_UNNUMBER = f"() => {_PROMPTS}.forEach(prompt => prompt.textContent = '')"
-_ASKED = f"() => /[*0-9]/.test({_PROMPTS}.pop()?.innerText)"
-_NUMBERED = f"() => /[0-9]/.test({_PROMPTS}.pop()?.innerText)"
-"""Whether the last cell waits for the kernel, and whether it has run, since its number was taken off."""
+_SESSION = "jupyterapp.shell.currentWidget?.context?.sessionContext"
+_READY = f"() => {_SESSION}?.isReady && {_SESSION}.session?.kernel?.connectionStatus === 'connected'"
+_RUN = """() => {
+  window.ran = undefined;
+  jupyterapp.commands.execute('notebook:run-all-cells').then(well => { window.ran = Boolean(well) });
+}"""
+_RAN = "() => window.ran !== undefined"
+_RESTART = f"() => {_SESSION}.restartKernel()"
+"""What a page shows of its kernel says so too early or too late on a busy machine: JupyterLab itself is asked."""
 
 
 @dataclass
@@ -46,11 +50,6 @@ class Jupyter:
     url: str
     browser: Any
     server: Any
-
-    def restart(self) -> None:
-        """Restart the kernels, as the menu does."""
-        for kernel in self._ask("kernels"):
-            self._ask(f"kernels/{kernel['id']}/restart", "POST")
 
     def _ask(self, what: str, method: str = "GET") -> Any:
         call = urllib.request.Request(f"{self.url}/api/{what}", method=method)
@@ -104,27 +103,17 @@ class Notebook:
         """Load the page and wait for its kernel."""
         self.page.goto(self.address + query)
         self.page.locator(".jp-Notebook").first.wait_for(timeout=SLOW)
-        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(
-            state="attached", timeout=SLOW
-        )
+        self.page.wait_for_function(_READY, timeout=SLOW)
 
     def run_all(self) -> None:
-        """Run all cells, until the last one has a number; again where the kernel was not listening yet."""
-        from playwright.sync_api import TimeoutError as TooLate
+        """Run all cells, as the menu does, and wait until they have run."""
+        self.page.evaluate(_RUN)
+        self.page.wait_for_function(_RAN, timeout=SLOW)
 
-        for _ in range(10):
-            asked = self.page.locator(".jp-Dialog button.jp-mod-accept")
-            if asked.count():  # which kernel, where the page has not connected to the one it started
-                asked.first.click()
-            self.page.evaluate(_UNNUMBER)
-            self.page.get_by_role("menuitem", name="Run", exact=True).first.click()
-            self.page.locator('li.lm-Menu-item[data-command="runmenu:run-all"]').click()
-            with contextlib.suppress(TooLate):
-                self.page.wait_for_function(_ASKED, timeout=SLOW / 10)
-                break
-        else:
-            raise AssertionError("the kernel took no cell")
-        self.page.wait_for_function(_NUMBERED, timeout=SLOW)
+    def restart(self) -> None:
+        """Restart the kernel, as the menu does."""
+        self.page.evaluate(_RESTART)
+        self.page.wait_for_function(_READY, timeout=SLOW)
 
     def wait(self, text: str) -> Any:
         """Wait until a text is visible in some output, and return where."""
@@ -132,6 +121,17 @@ class Notebook:
         found = outputs.get_by_text(re.compile(text)).first
         found.wait_for(timeout=SLOW)
         return found
+
+    def reopen(self, text: str) -> Any:
+        """Load the page again until its widgets show a text: ipywidgets gives the kernel four seconds to tell their state."""
+        lost = "model not found"
+        for _ in range(5):
+            self.open()
+            shown = self.wait(f"{text}|{lost}")
+            if lost not in shown.inner_text():
+                return shown
+            self.errors = [error for error in self.errors if lost not in error]
+        raise AssertionError("the kernel did not tell its widgets' state in time")
 
     def press(self, text: str) -> None:
         """Click the button of that name."""
@@ -202,6 +202,7 @@ def jupyter(folder: Path, python: str = sys.executable, theme: str = "JupyterLab
         command += ["--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
         command += ["--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]
         command += ["--ServerApp.disable_check_xsrf=True"]  # the tests ask it, too, not only the page
+        command += ["--LabApp.expose_app_in_browser=True"]  # for what they ask the page
         command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:

@@ -38,8 +38,7 @@ def test_run_watch_and_read_the_verdict(jupyter):
         assert notebook.page.locator(".scaleml-lab .bqplot .bar").count() >= 10, "two ranks, five parts each"
         # What was found is there after a reload, with the kernel's state; and in the file.
         assert await_condition(lambda: "image/png" in saved(notebook), 60)
-        notebook.open()
-        notebook.wait("Held-out loss at the end")
+        notebook.reopen("Held-out loss at the end")
         assert notebook.errors == []
         assert notebook.tracebacks() == []
     assert {"text/html", "text/plain"} <= saved(notebook).keys()
@@ -80,9 +79,8 @@ def test_a_closed_page_and_a_restarted_kernel_leave_nothing(jupyter):
         notebook.page.goto("about:blank")
         held = children(kernel)
         assert held, "the run goes on without its page"
-        notebook.open()
-        notebook.wait("trains on")
-        notebook.jupyter.restart()
+        notebook.reopen("trains on")
+        notebook.restart()
         assert await_condition(lambda: not any(process.is_running() for process in held), 60)
         notebook.run_all()
         notebook.press("Run")

@@ -12,7 +12,7 @@ from notebooks.running import NOTEBOOKS, execute
 
 SMALL: dict[str, dict[str, Any]] = {
     "01": {"EPOCHS": 6, "ROWS": 4000},
-    "02": {"EPOCHS": 10, "TARGET": 0.6, "RATES": [0.1, 0.8]},
+    "02": {"EPOCHS": 24, "RATES": [0.1, 0.8]},
     "03": {"ROWS": 40_000},
 }
 

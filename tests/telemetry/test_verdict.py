@@ -76,6 +76,15 @@ def test_why_not_communication():
     assert "A step has only 90 us of computing, too little to share" in said
 
 
+def test_costs_say_whose_they_are_where_nothing_else_does():
+    runs = [
+        summary(name, samples_per_s=rate, compute=0.5, wait=0.3, comm=0.1) for name, rate in (("a", 1.0), ("b", 2.0))
+    ]
+    assert (
+        "b on 2 workers: of its ranks' time 50% is compute, 30% waiting, 10% communication." in verdict(*runs).reasons
+    )
+
+
 def test_why_not_statistics():
     stale = summary(
         time_to_target=9.0, samples_per_s=2000.0, samples_to_target=18000.0, steps_to_target=360.0, staleness=1.84
