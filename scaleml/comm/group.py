@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import collectives, messages, splitting
+from . import collectives, gathering, messages, splitting
 from . import key as ops
 from .channel import ANY
 from .exchange import exchange
@@ -160,7 +160,7 @@ class Group:
 
     def allgather_bytes(self, payload: bytes) -> list[bytes]:
         """Return every rank's bytes, of any lengths, in rank order."""
-        return self._call(collectives.allgather_bytes, bytes(payload), self._key(ops.ALLGATHER_BYTES, BYTES, 0))
+        return self._call(gathering.allgather_bytes, bytes(payload), self._key(ops.ALLGATHER_BYTES, BYTES, 0))
 
     def barrier(self) -> None:
         """Return when all ranks have called it."""

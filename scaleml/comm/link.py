@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, final
 
+import numpy as np
+
 from .errors import CorruptFrame
 from .frame import COLLECTIVE, HEADER, SHORT, SUMMED, Header, decode, payload_sum, word_sum
 from .meter import Meter
@@ -64,8 +66,8 @@ class Link(ABC):
         self.aside: bytearray | None = None  # the frame in front is being read into it, for the inbox
         self._replay: tuple[Header, Any] | None = None  # a frame from the inbox, in front again
         self._run, self._generation = run, generation
-        self._buffer = bytearray(_BUFFER)
-        self._view = memoryview(self._buffer)
+        # Not filled with zeros: of a link among many, hardly used, nothing is touched.
+        self._view = np.empty(_BUFFER, np.uint8).data
         self._low = self._high = 0
         self._header: Header | None = None
         self._got = self._summed = self._sum = 0  # of the payload being read by `into`

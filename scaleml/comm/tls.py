@@ -45,7 +45,8 @@ class TLSLink(Link):
                     continue
                 return 0
             except ssl.SSLError as error:
-                if error.reason and "BAD_RECORD_MAC" in error.reason:
+                reason = error.reason or ""
+                if "BAD_RECORD_MAC" in reason and "ALERT" not in reason:  # an alert: it got ours altered
                     raise self._corrupt("its record does not match its authentication code", -1) from None
                 raise LinkClosed from error
             except (OSError, ValueError) as error:

@@ -47,7 +47,8 @@ class AllReduce(Strategy):
     Notes
     -----
     ``"direct"``
-        Everybody sends to everybody: each rank sums its part of the vector, in rank order. Within a host, in shared memory.
+        Everybody sends to everybody: each rank sums its part of the vector, in rank order. Within a host, in shared memory;
+        there, from six ranks on, one rank sums short vectors for all.
     ``"ring"``
         Each rank talks to its two neighbours alone.
     ``"halving"``

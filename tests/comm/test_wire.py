@@ -222,6 +222,17 @@ def test_an_altered_frame_is_found(part, n, way):
     assert (caught.value.rank, caught.value.peer) == (0, 1)
 
 
+def test_who_is_told_of_its_altered_record_does_not_call_its_receiver_corrupt(tls):
+    groups = inprocess.groups(2, tls=tls, shared_memory=False)
+    groups[1].mesh.trouble().corrupt(0, "payload")
+    groups[1].send(b"altered", 0)
+    with pytest.raises(CorruptFrame, match="rank 0 got a corrupt frame from rank 1"):
+        groups[0].recv(1)
+    with pytest.raises(PeerLost, match="rank 1 lost rank 0"):
+        groups[1].recv(0)
+    close(groups)
+
+
 def test_a_cut_link_is_named_at_both_ends(way):
     groups = inprocess.groups(3, **way)
     groups[1].step = 4

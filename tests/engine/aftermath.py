@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from dataclasses import dataclass
@@ -57,11 +56,6 @@ def ports_of_dask(client: Client) -> frozenset[int]:
     return frozenset(int(address.rpartition(":")[2]) for address in addresses if address)
 
 
-def of_this_client(segment: str) -> bool:
-    """Whether a segment may be of a run of this process: data of other processes on this host names them."""
-    return "scaleml-data-" not in segment or f"-{os.getpid()}-" in segment
-
-
 @dataclass
 class Watch:
     """Looks at a cluster before a run, and afterwards whether anything of the run is left."""
@@ -96,11 +90,11 @@ class Watch:
                 if what in ("threads", "sockets") and not before:
                     new = frozenset(thing for thing in new if "scaleml" in thing)  # a replacement's own
                 if what == "segments":
-                    new = frozenset(filter(of_this_client, new))
+                    new = frozenset(filter(leaks.of_this_process, new))
                 if new:
                     left[f"{address}: {what}"] = set(new)
         here = leaks.look(sockets=False).minus(self.here)
-        here = leaks.Residue(here.threads, segments=frozenset(filter(of_this_client, here.segments)))
+        here = leaks.Residue(here.threads, segments=frozenset(filter(leaks.of_this_process, here.segments)))
         runs = {name for name in here.threads if "scaleml" in name} | here.segments
         if runs:
             left["client"] = runs
