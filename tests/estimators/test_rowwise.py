@@ -156,7 +156,7 @@ def test_what_others_print_meanwhile_is_passed_on(capsys):
 def test_steps_of_rows_and_of_batches_go_on_from_each_other(kind, average, classes, numbers):
     X, y = classes if kind == "SGDClassifier" else numbers
     known = {"classes": [0, 1, 2]} if kind == "SGDClassifier" else {}
-    _, clf = both(kind, average=average)
+    _, clf = both(kind, average=average, learning_rate="invscaling", eta0=0.01, power_t=0.5)
     seen = 1
     for settings in (BATCHES, {"batch_size": "auto"}, BATCHES):
         before = None if seen == 1 else clf.coef_.copy()
