@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any, final
 
 from .errors import CommError
-from .frame import CONTROL, HEADER, HELD, MESSAGE, Header, held, payload_sum
+from .frame import CONTROL, HEADER, HELD, MESSAGE, Header, held, payload_sum, size_of
 from .key import Key
 from .link import Link, LinkClosed
 from .mesh import Mesh
@@ -72,11 +72,11 @@ class Channel:
 
     def checksum(self, payload: Any) -> int:
         """The sum to put into a header, 0 where the links do without."""
-        return payload_sum(payload, _size(payload)) if self.summed else 0
+        return payload_sum(payload, size_of(payload)) if self.summed else 0
 
     def send(self, peers: Iterable[int], header: bytes, payload: Any, what: object) -> None:
         """Send one frame to each of `peers`; while it does not go, frames that come are put aside."""
-        size = HEADER + _size(payload)
+        size = HEADER + size_of(payload)
         unsent: set[int] | None = None
         for peer in peers:
             link = self.links[peer]
@@ -317,7 +317,3 @@ class Channel:
             self.lost.add(peer)
             self._poller.forget(peer)
         return self.mesh.lost(peer, what)
-
-
-def _size(payload: Any) -> int:
-    return len(payload) if type(payload) is bytes else payload.nbytes

@@ -150,6 +150,11 @@ def with_sum(raw: bytes, payload: bytes) -> bytes:
     return encode(*header._replace(flags=header.flags | SUMMED, checksum=payload_sum(payload, len(payload)))[1:-1])
 
 
+def size_of(payload: Any) -> int:
+    """Return how many bytes a payload has, given as bytes, a memoryview or an array."""
+    return len(payload) if type(payload) is bytes else payload.nbytes
+
+
 def payload_sum(payload: Any, size: int) -> int:
     """Return what a frame says of its payload of `size` bytes: up to `SHORT` its CRC-32, else its `word_sum`.
 

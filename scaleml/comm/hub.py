@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .channel import Channel
+from .frame import size_of
 from .key import Key
 from .meter import SHORT_WAIT
 
@@ -32,13 +33,13 @@ def meet(
     """
     hub = group.ranks[0]
     if group.rank:
-        channel.send((hub,), group.header(key, _size(payload), channel.checksum(payload), flags), payload, key)
+        channel.send((hub,), group.header(key, size_of(payload), channel.checksum(payload), flags), payload, key)
         header = channel.await_front(hub, key)
         channel.blocker = header.block
         return channel.take(hub, key)
     result = merge([payload, *channel.collect(group.peers, key)])
     last = channel.blocker if channel.blocked > SHORT_WAIT else hub
-    channel.send(group.peers, group.header(key, _size(result), channel.checksum(result), flags, last), result, key)
+    channel.send(group.peers, group.header(key, size_of(result), channel.checksum(result), flags, last), result, key)
     return result
 
 
@@ -60,7 +61,3 @@ def part(joined: bytes | memoryview) -> list[bytes]:
 def nothing(parts: Sequence[Any]) -> bytes:
     """Return the answer to empty payloads."""
     return b""
-
-
-def _size(payload: Any) -> int:
-    return len(payload) if isinstance(payload, bytes) else int(payload.nbytes)
