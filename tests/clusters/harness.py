@@ -12,7 +12,7 @@ from distributed import Client
 import leaks
 import scaleml
 from clusters.conftest import Problem, poll
-from engine.aftermath import of_this_client
+from leaks import of_this_process
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def nothing_left(client: Client) -> Iterator[None]:
 
     def left() -> list[str]:
         gone = {place: now.minus(before[place]) for place, now in look().items()}
-        ours = {p: replace(r, segments=frozenset(filter(of_this_client, r.segments))) for p, r in gone.items()}
+        ours = {p: replace(r, segments=frozenset(filter(of_this_process, r.segments))) for p, r in gone.items()}
         return [f"{place}: {residue}" for place, residue in ours.items() if residue]
 
     assert poll(lambda: not left(), 5), left()

@@ -12,6 +12,7 @@ import scaleml
 from engine import harness, reference
 from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem
 from scaleml.engine.commands import Command, describe
+from scaleml.engine.ranks.pace import Pace
 from scaleml.engine.ranks.shared import Shared
 from scaleml.faults import Crash, InjectedCrash, Kill, Slow
 from scaleml.optim import SGD
@@ -137,17 +138,18 @@ def test_what_is_told_in_a_pause_acts_there():
     ids=repr,
 )
 def test_a_stop_leaves_the_same_parameters_on_all_ranks(strategy, verbs, monkeypatch):
-    said, announced = threading.Event(), Shared.announced
+    pace = Shared if isinstance(strategy, Hogwild) else Pace
+    said, announced = threading.Event(), pace.announced
 
-    def announce(shared):
-        announced(shared)
+    def announce(own):
+        announced(own)
         said.set()
 
     def hold(rank, step, mailbox):  # or the others, whom nothing holds, have had all rows before rank 0 hears
         assert not rank or step != 3 or said.wait(60)
 
-    monkeypatch.setattr(Shared, "announced", announce)
-    settings = {"hook": hold} if isinstance(strategy, Hogwild) else {}
+    monkeypatch.setattr(pace, "announced", announce)
+    settings = {"hook": hold} if strategy in (Hogwild(), ParameterServer(servers=2)) else {}
     result = told(*[(verb, {}) for verb in verbs], strategy=strategy, **settings)
     assert result.state == "stopped"
     ranks = strategy.layout(RANKS).workers

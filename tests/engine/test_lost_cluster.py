@@ -16,8 +16,9 @@ from distributed import Client
 import leaks
 import scaleml
 from engine import harness
-from engine.aftermath import of_this_client, strangers, threads_of_runs
+from engine.aftermath import strangers, threads_of_runs
 from engine.test_strategies import linear, made
+from leaks import of_this_process
 from scaleml import RunFailed
 from scaleml.strategies import AllReduce, ParameterServer
 
@@ -66,7 +67,7 @@ def test_a_killed_scheduler_ends_the_run_everywhere(own_cluster, strategy):
     for worker in workers:  # they close without a scheduler; what is left of the rank must go before
         assert harness.await_condition(lambda worker=worker: worker.poll() is not None or not ranks_of(worker.pid))
     left = leaks.look(sockets=False).minus(before)
-    assert not [name for name in left.segments if of_this_client(name)]
+    assert not [name for name in left.segments if of_this_process(name)]
     assert harness.await_condition(lambda: not threads_of_runs())
 
 
