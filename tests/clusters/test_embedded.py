@@ -252,6 +252,7 @@ def test_a_lost_nanny_comes_back_with_the_next_run(problem: Problem) -> None:
     assert nanny is not None
     nanny.kill()
     assert poll(lambda: not alive([nanny.pid, before["1"]]), 30)
+    assert poll(lambda: "1" not in worker_pids_now(client), 30), "the scheduler has not noticed"
     problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
     assert find_client(None, len(before))[0] is client
     assert worker_pids(client).keys() == before.keys()

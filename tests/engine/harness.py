@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,9 @@ from scaleml.data.split import hold_out
 from scaleml.data.store import array_shard
 from scaleml.engine.commands import Command, Mailbox
 from scaleml.engine.ranks.handing import take_over
+from scaleml.engine.ranks.pace import Pace
 from scaleml.engine.ranks.server_loop import ServerLoop
+from scaleml.engine.ranks.shared import Shared
 from scaleml.engine.ranks.worker_loop import WorkerLoop
 from scaleml.engine.spec import Outcome, Plan
 from scaleml.models import Signature
@@ -161,6 +164,26 @@ def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[A
     checked = check_inputs(*validation, classifier=model.is_classifier, classes=classes)
     cuts = [checked.rows * r // workers for r in range(workers + 1)]
     return [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
+
+
+def held_until_told(monkeypatch: Any, strategy: Any) -> Hook:
+    """Return a hook that holds the other ranks at their step 3 until rank 0 has announced its first command.
+
+    Only those that nothing else holds: they might have had all rows before rank 0 comes to its command.
+    """
+    pace = Shared if strategy.shares_memory else Pace
+    said, announced = threading.Event(), pace.announced
+    free = not strategy.synchronous and getattr(strategy, "ahead", math.inf) == math.inf
+
+    def announce(own: Any) -> None:
+        announced(own)
+        said.set()
+
+    def hook(rank: int, step: int, mailbox: Mailbox) -> None:
+        assert not (free and rank and step == 3) or said.wait(60)
+
+    monkeypatch.setattr(pace, "announced", announce)
+    return hook
 
 
 def _hook(network: Any, told: Callable[[int], None]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -12,8 +10,6 @@ import scaleml
 from engine import harness, reference
 from engine.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem
 from scaleml.engine.commands import Command, describe
-from scaleml.engine.ranks.pace import Pace
-from scaleml.engine.ranks.shared import Shared
 from scaleml.faults import Crash, InjectedCrash, Kill, Slow
 from scaleml.optim import SGD
 from scaleml.strategies import AllReduce, Hogwild, LocalSGD, ParameterServer, Serial
@@ -138,19 +134,8 @@ def test_what_is_told_in_a_pause_acts_there():
     ids=repr,
 )
 def test_a_stop_leaves_the_same_parameters_on_all_ranks(strategy, verbs, monkeypatch):
-    pace = Shared if isinstance(strategy, Hogwild) else Pace
-    said, announced = threading.Event(), pace.announced
-
-    def announce(own):
-        announced(own)
-        said.set()
-
-    def hold(rank, step, mailbox):  # or the others, whom nothing holds, have had all rows before rank 0 hears
-        assert not rank or step != 3 or said.wait(60)
-
-    monkeypatch.setattr(pace, "announced", announce)
-    settings = {"hook": hold} if strategy in (Hogwild(), ParameterServer(servers=2)) else {}
-    result = told(*[(verb, {}) for verb in verbs], strategy=strategy, **settings)
+    hold = harness.held_until_told(monkeypatch, strategy)
+    result = told(*[(verb, {}) for verb in verbs], strategy=strategy, hook=hold)
     assert result.state == "stopped"
     ranks = strategy.layout(RANKS).workers
     if strategy.synchronous:

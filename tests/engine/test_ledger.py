@@ -150,11 +150,13 @@ def test_evaluations_are_no_training_time(monkeypatch, strategy):
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, Hogwild()], ids=repr)
-def test_the_time_of_a_pause_is_no_training_time(strategy):
+def test_the_time_of_a_pause_is_no_training_time(strategy, monkeypatch):
     x, y = digits()
     pause = 2.0
+    hold = harness.held_until_told(monkeypatch, strategy)
 
     def hook(rank, step, mailbox):
+        hold(rank, step, mailbox)
         if rank == 0 and step == 5:
             mailbox.put(Command(1, "pause"))
             threading.Timer(pause, mailbox.put, [Command(2, "resume")]).start()

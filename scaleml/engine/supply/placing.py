@@ -10,6 +10,7 @@ import numpy as np
 from distributed import Client
 
 from scaleml.engine.clusters import calls
+from scaleml.engine.errors import StartFailed
 from scaleml.engine.supply.parts import Part
 from scaleml.engine.supply.staging import readable
 
@@ -99,7 +100,12 @@ class PlacedData:
             if not files.keys() <= self._sees.setdefault(address, {}).keys()
         ]
         if unknown:
-            answers = calls.on_workers(client, 30, readable, list(files.values()), workers=unknown)
+            try:
+                answers = calls.on_workers(client, 30, readable, list(files.values()), workers=unknown)
+            except OSError as error:
+                raise StartFailed(
+                    f"a worker of {', '.join(unknown)} has just been lost: {error}; start again"
+                ) from error
             for address in unknown:
                 self._sees[address] |= dict(zip(files, answers[address], strict=True))
         return [{place for place, seen in self._sees[address].items() if seen} for address in addresses]
