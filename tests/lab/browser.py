@@ -32,11 +32,17 @@ SLOW = 90_000
 
 
 _SESSION = "jupyterapp.shell.currentWidget?.context?.sessionContext"
-_READY = f"() => {_SESSION}?.isReady && {_SESSION}.session?.kernel?.connectionStatus === 'connected'"
+_KERNEL = f"{_SESSION}?.session?.kernel"
+_READY = f"() => {_SESSION}?.isReady && {_KERNEL}?.connectionStatus === 'connected' && {_KERNEL}.status === 'idle'"
 _RUN = """() => {
-  window.ran = undefined;
+  window.ran = window.idleSince = undefined;
   jupyterapp.commands.execute('notebook:run-all-cells').then(well => { window.ran = Boolean(well) });
 }"""
+# All have run; or the kernel has had nothing to do for ten seconds, for it was never told of them.
+_RAN_OR_LOST = f"""() => {{
+  window.idleSince = {_KERNEL}?.status === 'idle' ? window.idleSince ?? performance.now() : undefined;
+  return window.ran !== undefined || performance.now() - window.idleSince > 10000;
+}}"""
 _RAN = "() => window.ran !== undefined"
 _RESTART = f"() => {_SESSION}.restartKernel()"
 """What a page shows of its kernel says so too early or too late on a busy machine: JupyterLab itself is asked."""
@@ -106,9 +112,13 @@ class Notebook:
         self.page.wait_for_function(_READY, timeout=SLOW)
 
     def run_all(self) -> None:
-        """Run all cells, as the menu does, and wait until they have run."""
-        self.page.evaluate(_RUN)
-        self.page.wait_for_function(_RAN, timeout=SLOW)
+        """Run all cells, as the menu does, and wait until they have run; what JupyterLab lost before a kernel saw it comes again."""
+        for _ in range(3):
+            self.page.evaluate(_RUN)
+            self.page.wait_for_function(_RAN_OR_LOST, timeout=SLOW)
+            if self.page.evaluate(_RAN):
+                return
+        raise AssertionError("the kernel was not told what to run")
 
     def restart(self) -> None:
         """Restart the kernel, as the menu does."""
