@@ -33,7 +33,12 @@ SLOW = 90_000
 
 _SESSION = "jupyterapp.shell.currentWidget?.context?.sessionContext"
 _KERNEL = f"{_SESSION}?.session?.kernel"
-_READY = f"() => {_SESSION}?.isReady && {_KERNEL}?.connectionStatus === 'connected' && {_KERNEL}.status === 'idle'"
+# For a second, as a person would wait: what a page asks its kernel at once, of widgets too, may be lost before.
+_READY = f"""() => {{
+  const ready = {_SESSION}?.isReady && {_KERNEL}?.connectionStatus === 'connected' && {_KERNEL}.status === 'idle';
+  window.readySince = ready ? window.readySince ?? performance.now() : undefined;
+  return performance.now() - window.readySince > 1000;
+}}"""
 _RUN = """() => {
   window.ran = window.idleSince = undefined;
   jupyterapp.commands.execute('notebook:run-all-cells').then(well => { window.ran = Boolean(well) });
@@ -44,7 +49,7 @@ _RAN_OR_LOST = f"""() => {{
   return window.ran !== undefined || performance.now() - window.idleSince > 10000;
 }}"""
 _RAN = "() => window.ran !== undefined"
-_RESTART = f"() => {_SESSION}.restartKernel()"
+_RESTART = f"() => {{ window.readySince = undefined; return {_SESSION}.restartKernel(); }}"
 """What a page shows of its kernel says so too early or too late on a busy machine: JupyterLab itself is asked."""
 
 
