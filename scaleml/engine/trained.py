@@ -11,10 +11,11 @@ from scaleml.data.collections import is_collection
 from scaleml.data.frames import matrix_of_frame
 from scaleml.data.inputs import check_inputs
 from scaleml.models import Network
+from scaleml.models.blocks import Workspace
 
-# Rows, or bytes, to predict at a time. Under a nanny of Dask's, freed memory above 64 KB goes back to the system at once: with 1 MB
-# the pages of every part's results were mapped anew, for half as much time again.
-_ROWS, _BYTES = 256, 1 << 17
+# Rows, or bytes, to predict at a time: what is made of them stays in the processor's cache. It lies in a workspace, for under a nanny of
+# Dask's freed memory goes back to the system at once, and its pages would be mapped anew for every part.
+_ROWS, _BYTES = 256, 1 << 19
 
 
 @final
@@ -58,9 +59,7 @@ class TrainedModel:
 
     def predict(self, X: Any) -> Any:
         """Return the class labels, or the values, of the rows of X."""
-        if is_collection(X) or self.classes is None:
-            return self._by_rows("predict", X, self.network.predict)
-        return self.classes[self._by_rows("predict", X, self.network.predict)]
+        return self._by_rows("predict", X, self._labels)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probabilities of the classes, (n, classes), in the order of ``classes``.
@@ -107,15 +106,20 @@ class TrainedModel:
             return lazy.by_blocks(self, method, X, *self._kind(method))
         x = X.tocsr() if hasattr(X, "tocsr") else matrix_of_frame(X, "X") if hasattr(X, "iloc") else np.asarray(X)
         self._check(x)
-        # A few rows at a time: the copy in the model's dtype stays in the processor's cache.
-        step = max(_ROWS, _BYTES // (x.shape[1] * self.network.dtype.itemsize))
-        parts = [
-            function(
-                self.params, arrays.rows(x, start, min(start + step, x.shape[0])).astype(self.network.dtype, copy=False)
-            )
-            for start in range(0, x.shape[0], step)
-        ]
-        return np.concatenate(parts) if parts else function(self.params, x.astype(self.network.dtype))
+        dtype, rows = self.network.dtype, x.shape[0]
+        step = max(_ROWS, _BYTES // (x.shape[1] * dtype.itemsize))
+        work, found = Workspace(np, dtype), None
+        for start in range(0, max(rows, 1), step):
+            stop = min(start + step, rows)
+            part = function(self.params, _converted(arrays.rows(x, start, stop), work), work)
+            if found is None:
+                found = np.empty((rows, *part.shape[1:]), part.dtype)
+            found[start:stop] = part
+        return found
+
+    def _labels(self, w: Any, x: Any, work: Workspace) -> Any:
+        found = self.network.predict(w, x, work)
+        return found if self.classes is None else self.classes.take(found)
 
     def _kind(self, method: str) -> tuple[Any, int | None]:
         """Return the dtype of a method's result, and its columns or None."""
@@ -131,6 +135,15 @@ class TrainedModel:
 
     def _check(self, x: Any) -> None:
         check_width(x.shape, self)
+
+
+def _converted(x: Any, work: Workspace) -> Any:
+    """Return rows of X in the model's dtype; dense ones that have another lie in the workspace."""
+    if x.dtype == work.dtype or arrays.is_sparse(x):
+        return x.astype(work.dtype, copy=False)
+    converted = work.rows("x", *x.shape)
+    converted[...] = x
+    return converted
 
 
 def check_width(shape: Any, model: Any) -> None:

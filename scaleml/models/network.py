@@ -11,6 +11,7 @@ import numpy as np
 from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
 from scaleml.models.blocks import Block, Workspace
+from scaleml.models.decision import first_largest
 from scaleml.models.losses import BinaryLog, Loss
 from scaleml.models.penalty import Penalty
 from scaleml.models.probabilities import probabilities
@@ -197,17 +198,21 @@ class Network:
         """
         return self._penalty.objective_grad(w, g, scale, self._work.get(type(w)) or self._workspace(w))
 
-    def scores(self, w: Array, x: Array) -> Array:
-        """Return the last block's output, of shape (n,) or (n, n_outputs), for `w` (P,) and `x` (n, n_features)."""
+    def scores(self, w: Array, x: Array, work: Workspace | None = None) -> Array:
+        """Return the last block's output, of shape (n,) or (n, n_outputs), for `w` (P,) and `x` (n, n_features).
+
+        With a workspace it lies there.
+        """
         for block in self.blocks:
-            x, _ = block.forward(w[block.start : block.stop], x)
+            x, _ = block.forward(w[block.start : block.stop], x, work)
         return x
 
-    def predict(self, w: Array, x: Array) -> Array:
+    def predict(self, w: Array, x: Array, work: Workspace | None = None) -> Array:
         """Return class codes, int32 of shape (n,), values of shape (n,) or (n, n_targets), or labels, int32 of that shape."""
-        return self._decide(self.scores(w, x))
+        work = work or Workspace(namespace(w), self.dtype)
+        return self._decide(self.scores(w, x, work), work)
 
-    def predict_proba(self, w: Array, x: Array) -> Array:
+    def predict_proba(self, w: Array, x: Array, work: Workspace | None = None) -> Array:
         """Return the probabilities of the classes, or of each label, of shape (n, K), for `w` (P,) and `x` (n, n_features).
 
         Raises
@@ -215,7 +220,7 @@ class Network:
         ValueError
             The loss is not ``"log_loss"``.
         """
-        return probabilities(self.loss, self.scores(w, x), several_labels=self._labels)
+        return probabilities(self.loss, self.scores(w, x, work), several_labels=self._labels)
 
     def statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None = None) -> np.ndarray:
         """Return sums that add over parts of the data and that `summarise` turns into loss and score.
@@ -233,11 +238,11 @@ class Network:
             Loss, weight, and for classes: weight of the right predictions; for numbers: squared residuals, y and
             squared y, of each target.
         """
-        total = np.zeros(self.n_statistics)
+        total, work = np.zeros(self.n_statistics), Workspace(namespace(w), self.dtype)
         for start in range(0, x.shape[0], CHUNK):
             stop = min(start + CHUNK, x.shape[0])
             weight = None if sample_weight is None else sample_weight[start:stop]
-            total += self._statistics(w, rows(x, start, stop), y[start:stop], weight)
+            total += self._statistics(w, rows(x, start, stop), y[start:stop], weight, work)
         return total
 
     @property
@@ -273,23 +278,22 @@ class Network:
 
         check_data(self.signature, self.dtype, x, y, sample_weight)
 
-    def _decide(self, scores: Array) -> Array:
+    def _decide(self, scores: Array, work: Workspace) -> Array:
         if self.signature.task == "binary" or self._labels:
             return (scores > 0).astype(np.int32)
         if self.signature.task == "multiclass":
-            return scores.argmax(axis=1).astype(np.int32)
+            return first_largest(scores, work).astype(np.int32)
         return scores
 
-    def _statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None) -> np.ndarray:
-        scores = self.scores(w, x)
-        work = Workspace(namespace(scores), self.dtype)
+    def _statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None, work: Workspace) -> np.ndarray:
+        scores = self.scores(w, x, work)
         weight = work.xp.ones(len(scores)) if sample_weight is None else sample_weight.astype(np.float64)
         if self._is_real:
             target = y.astype(np.float64)
             squares = ((target - scores) ** 2, target, target**2)
             rest = [float(value) for values in squares for value in (weight @ values).reshape(-1)]
         else:
-            right = self._decide(scores) == y
+            right = self._decide(scores, work) == y
             rest = [float(weight @ (right.all(axis=1) if right.ndim > 1 else right).astype(np.float64))]
         losses, _ = self.loss.evaluate(scores, y, work)
         return np.array([float((weight @ losses).sum()), float(weight.sum()), *rest])
