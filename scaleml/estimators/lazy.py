@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from scaleml.data.collections import is_collection, is_frame, partitions_of
 from scaleml.data.frames import REAL, array_of_column, matrix_of_frame, refuse_columns
+from scaleml.estimators.blockwise import can_label, labels
 
 _NOT_NEEDED: Final = (
     *("_end", "_columns", "_client", "_skl_callbacks", "feature_names_in_", "loss_curve_"),
@@ -110,7 +112,10 @@ def _matrix(block: Any) -> Any:
 
 def _apply(block: Any, method: str, meta: Any, bare: Any) -> Any:
     x = _matrix(block)
-    return getattr(bare, method)(x).astype(meta.dtype, copy=False) if x.shape[0] else meta
+    if not x.shape[0]:
+        return meta
+    function = partial(labels, bare) if method == "predict" and can_label(bare, x) else getattr(bare, method)
+    return function(x).astype(meta.dtype, copy=False)
 
 
 def _right(bare: Any, x: Any, y: Any, weights: Any) -> Any:
