@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from optim_cases import ALGORITHMS, names, problem, run
+from scaleml.arrays import PART
 from scaleml.optim import SGD, AdaGrad, Adam, Optimizer, clip
-from scaleml.optim.base import CHUNK
 
 
 def reference(optimizer, w, gradients):
@@ -158,7 +158,7 @@ def test_any_partition_gives_the_bits_of_the_whole(optimizer, owner, seed):
 
 @pytest.mark.parametrize("optimizer", ALGORITHMS, ids=names)
 def test_long_vectors_are_cut_without_a_trace(optimizer):
-    w, gradients = problem(2 * CHUNK + 17, 3, "float32")
+    w, gradients = problem(2 * PART + 17, 3, "float32")
     found, _ = run(optimizer, w, gradients)
     state = optimizer.init(len(w), "f4")
     for t, g in enumerate(gradients, start=1):

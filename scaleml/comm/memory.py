@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import DTypeLike
 
+from scaleml.arrays import aligned
+
 from .lock import Lock
 from .mesh import Mesh, Place, Shared
 from .segment import Segment
@@ -60,7 +62,7 @@ class Memory:
         if fine:
             mesh.theirs.update(opened)
         if segment is None or not fine:
-            return np.zeros(n, dtype)
+            return _zeros(n, dtype)
         mesh.segments.append(Shared(segment, number, frozenset(sharers)))
         return segment.array(dtype, n)
 
@@ -161,7 +163,7 @@ def shared_vector(group: Group, n: int, dtype: DTypeLike = np.float32) -> np.nda
     [6.0, 6.0, 6.0]
     """
     if group.size == 1:
-        return np.zeros(n, dtype)
+        return _zeros(n, dtype)
     dtype = np.dtype(dtype)
     found = group.memory.common(group, n * dtype.itemsize)
     return None if found is None else found[0].array(dtype, n)
@@ -189,3 +191,9 @@ def locked_memory(group: Group, nbytes: int) -> tuple[np.ndarray, Lock] | None:
     if found is None or found[1] is None:
         return None
     return found[0].array(np.uint8, nbytes), found[1]
+
+
+def _zeros(n: int, dtype: DTypeLike) -> np.ndarray:
+    zeros: np.ndarray = aligned(np, (n,), dtype)
+    zeros[:] = 0
+    return zeros

@@ -10,7 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
-from scaleml.arrays import Array, Numbers, is_sparse, namespace
+from scaleml.arrays import Array, Numbers, aligned, is_sparse, namespace
 
 __all__ = ["ACTIVATIONS", "Block", "Dense", "Score", "Workspace"]
 
@@ -53,7 +53,7 @@ class Workspace:
         """Return an array of shape (n, *width), its values undefined; a role has one width and one dtype for ever."""
         array = self._arrays.get(role)
         if array is None or len(array) < n:
-            array = self._arrays[role] = self.xp.empty((n, *width), dtype or self.dtype)
+            array = self._arrays[role] = aligned(self.xp, (n, *width), dtype or self.dtype)
         return array if len(array) == n else array[:n]
 
     def row_numbers(self, n: int) -> Array:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import final
+from typing import NamedTuple, final
 
-from scaleml.arrays import Array
+import numpy as np
+
+from scaleml.arrays import PART, Array
 from scaleml.models.blocks import Block, Workspace
 
 __all__ = ["Penalty"]
@@ -25,6 +28,14 @@ class Penalty:
     def __init__(self, blocks: Sequence[Block], l1: float, l2: float) -> None:
         self.l1, self.l2 = l1, l2
         self._weights = [(block.start, block.start + block.n_weights) for block in blocks] if l1 or l2 else []
+        size = blocks[-1].stop
+        self._whole = (_Part(slice(0, size), self._weights),)
+        bounds = [*range(0, size, PART), size]
+        self._parts = tuple(_Part(slice(*ends), self._within(*ends)) for ends in itertools.pairwise(bounds))
+
+    def _within(self, start: int, stop: int) -> list[tuple[int, int]]:
+        ends = [(max(first, start), min(last, stop)) for first, last in self._weights]
+        return [(first, last) for first, last in ends if first < last]
 
     def value(self, w: Array) -> float:
         """Return the penalty at `w` (P,)."""
@@ -39,16 +50,30 @@ class Penalty:
 
     def objective_grad(self, w: Array, g: Array, scale: float, work: Workspace) -> float:
         """Make of the sum `g` (P,) the objective's gradient, in place; see `Network.objective_grad`."""
-        g *= work.numbers[scale]
-        for start, stop in self._weights:
-            own, part = w[start:stop], g[start:stop]
-            # Into scratch: a fresh array of this size is mapped and faulted in anew at each step.
-            term = work.rows("penalty", stop - start)
-            if self.l2:
-                work.xp.multiply(own, work.numbers[self.l2], out=term)
-                part += term
-            if self.l1:
-                work.xp.sign(own, out=term)
-                term *= work.numbers[self.l1]
-                part += term
-        return float(g.dot(g))
+        scale, squares = work.numbers[scale], 0.0
+        # On a GPU a few long passes are faster than many short ones.
+        for part in self._parts if type(g) is np.ndarray else self._whole:
+            own = g[part.all]
+            own *= scale
+            for start, stop in part.weights:
+                self._add(w[start:stop], g[start:stop], work)
+            squares += float(own.dot(own))
+        return squares
+
+    def _add(self, w: Array, g: Array, work: Workspace) -> None:
+        # Into scratch: a fresh array of this size is mapped and faulted in anew at each step.
+        term = work.rows("penalty", len(w))
+        if self.l2:
+            work.xp.multiply(w, work.numbers[self.l2], out=term)
+            g += term
+        if self.l1:
+            work.xp.sign(w, out=term)
+            term *= work.numbers[self.l1]
+            g += term
+
+
+class _Part(NamedTuple):
+    """A part of the vector, and the weights in it."""
+
+    all: slice
+    weights: list[tuple[int, int]]

@@ -10,13 +10,11 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from scaleml.arrays import Array, namespace
+from scaleml.arrays import PART, Array, namespace
 
 __all__ = ["Optimizer", "clip"]
 
 SCHEDULES = ("constant", "optimal", "invscaling", "adaptive")
-# Elements updated together: the parts of w, g and the state then stay in the cache through all passes over them.
-CHUNK = 131072
 # "adaptive" stops dividing here, as scikit-learn's SGD does.
 SMALLEST_RATE = 1e-6
 SLOWER = 5
@@ -127,7 +125,7 @@ class Optimizer(ABC):
         # A NumPy scalar would lift the arithmetic to float64.
         rate = self.rate(t, state) if rate is None else float(rate)
         slots = tuple([state[name] for name in self.slots()])
-        if where is None and len(g) <= CHUNK:
+        if where is None and len(g) <= PART:
             self.update(w, g, slots, t, rate)
         elif where is None:
             self._update_chunks(w, g, slots, t, rate)
@@ -170,11 +168,11 @@ class Optimizer(ABC):
     @final
     def _update_chunks(self, w: Array, g: Array, slots: tuple[Array, ...], t: int, rate: float) -> None:
         size = len(g)
-        if size <= CHUNK or type(g) is not np.ndarray:
+        if size <= PART or type(g) is not np.ndarray:
             self.update(w, g, slots, t, rate)
             return
-        for start in range(0, size, CHUNK):
-            part = slice(start, start + CHUNK)
+        for start in range(0, size, PART):
+            part = slice(start, start + PART)
             self.update(w[part], g[part], tuple([slot[part] for slot in slots]), t, rate)
 
 
