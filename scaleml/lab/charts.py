@@ -133,6 +133,7 @@ class LineChart:
         self._axis = _axis(self._y, y, True)
         self._points: list[tuple[Any, Any]] = []
         self._changed = True
+        self._made: list[Any] = []
         self.lines: list[Any] = []
         self._target = bqplot.Lines(
             x=[], y=[], scales=self._scales, colors=[INK], line_style="dotted", stroke_width=1.2, visible=False
@@ -152,27 +153,27 @@ class LineChart:
         return max((float(x[-1]) for x, _ in self._points if len(x)), default=0.0)
 
     def dress(self, strokes: Sequence[Stroke]) -> None:
-        """Have one line for each stroke."""
-        while len(self.lines) < len(strokes):
-            stroke = strokes[len(self.lines)]
-            self.lines.append(
-                bqplot.Lines(
-                    x=[],
-                    y=[],
-                    scales=self._scales,
-                    colors=[stroke.color],
-                    line_style=STYLES[stroke.dashes],
-                    stroke_width=2,
-                )
-            )
-            self._points.append(_NOTHING)
-        gone = self.lines[len(strokes) :]
-        del self.lines[len(strokes) :], self._points[len(strokes) :]
-        if len(self.figure.marks) != len(self.lines) + 1:
-            self.figure.marks = [self._target, *self.lines]
+        """Have one line for each stroke.
+
+        Those that are not needed are hidden, not closed: a page that is busy looks up a figure's marks a moment after it was told
+        of them.
+        """
+        for stroke in strokes[len(self._made) :]:
+            self._made.append(bqplot.Lines(x=[], y=[], scales=self._scales, stroke_width=2, **_look(stroke)))
+        if len(self.figure.marks) != len(self._made) + 1:
+            self.figure.marks = [self._target, *self._made]
+        for i, line in enumerate(self._made):
+            is_new, is_needed = i >= len(self.lines), i < len(strokes)
+            if is_new and is_needed:
+                look = _look(strokes[i])
+                line.visible, line.colors, line.line_style = True, look["colors"], look["line_style"]
+            elif not is_needed and line.visible:
+                with line.hold_sync():
+                    line.x, line.y, line.visible = *_NOTHING, False
+        if len(self.lines) != len(strokes):
+            self._points = [*self._points[: len(strokes)], *[_NOTHING] * (len(strokes) - len(self._points))]
+            self.lines = self._made[: len(strokes)]
             self._changed = True
-        for line in gone:
-            line.close()
 
     def draw(self, index: int, x: Any, y: Any) -> None:
         """Show a run's points; nothing is sent where they are the same as before."""
@@ -200,6 +201,10 @@ class LineChart:
                 self._target.visible = shown is not None
                 if shown is not None:
                     self._target.x, self._target.y = np.array([0.0, wide]), np.array([target, target])
+
+
+def _look(stroke: Stroke) -> dict[str, Any]:
+    return {"colors": [stroke.color], "line_style": STYLES[stroke.dashes]}
 
 
 def _short(ledger: Ledger, i: int) -> str:

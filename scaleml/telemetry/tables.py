@@ -26,15 +26,19 @@ def plain(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 def html(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None = None) -> str:
     """A table that reads on light and dark pages; row number `strong` is set in bold. Everything is escaped."""
-    # The first column may hold long labels: they wrap.
+    # The first column may hold long labels: they wrap; names of columns do, too, where they have a space or an underscore.
     least = min(13, max(len(row[0]) for row in (head, *cells)) // 2)
-    styles = [f"text-align:left;min-width:{least}em"] + ["text-align:right;white-space:nowrap"] * (len(head) - 1)
-    top = "".join(f'<th style="padding:3px 6px;{s}">{escape(cell)}</th>' for s, cell in zip(styles, head, strict=True))
+    styles = [f"padding:3px 6px;text-align:left;min-width:{least}em"] + ["padding:3px 6px;text-align:right"] * (
+        len(head) - 1
+    )
+    names = [escape(cell).replace("_", "_<wbr>") for cell in head]
+    top = "".join(f'<th style="{style}">{name}</th>' for style, name in zip(styles, names, strict=True))
     body = []
     for n, row in enumerate(cells):
         bold = ";font-weight:600" if n == strong else ""
         tds = (
-            f'<td style="padding:3px 6px;{s}{bold}">{escape(cell)}</td>' for s, cell in zip(styles, row, strict=True)
+            f'<td style="{style}{bold}{";white-space:nowrap" if i else ""}">{escape(cell)}</td>'
+            for i, (style, cell) in enumerate(zip(styles, row, strict=True))
         )
         body.append(f"<tr>{''.join(tds)}</tr>")
     return (

@@ -1,4 +1,4 @@
-"""Fixtures of the engine's tests: real worker processes, made once a module, one BLAS thread each."""
+"""Fixtures of the engine's tests: real worker processes, one BLAS thread each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from distributed import Client
 from threadpoolctl import threadpool_limits
 
+from embedded import embedded
 from engine import harness
-from scaleml.engine.clusters.cluster import close_embedded, find_client
 
 WORKERS = 5
 
@@ -24,15 +24,9 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Client]:
+def cluster() -> Client:
     """The embedded cluster, as a run without a client makes it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("OPENBLAS_NUM_THREADS", "1")
-        client, own = find_client(None, WORKERS)
-        assert own
-        yield client
-        close_embedded()
+    return embedded(WORKERS)
 
 
 @pytest.fixture(params=["threads", "threads-tcp", "workers"])

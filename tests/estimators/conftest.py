@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,13 @@ import pytest
 from distributed import Client
 from sklearn.datasets import make_classification, make_regression
 
-from scaleml.engine.clusters.cluster import close_embedded, find_client
+from embedded import embedded
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Client]:
+def cluster() -> Client:
     """The embedded cluster with two workers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("OPENBLAS_NUM_THREADS", "1")
-        client, own = find_client(None, 2)
-        assert own
-        yield client
-        close_embedded()
+    return embedded(2)
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 
 import scaleml
-from scaleml.engine.clusters.cluster import close_embedded, find_client
+from embedded import embedded
 from scaleml.optim import SGD
 
 
-@pytest.fixture(scope="package")
-def cluster() -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def cluster() -> Any:
     """The embedded cluster, as a lab without a client makes it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("OPENBLAS_NUM_THREADS", "1")
-        yield find_client(None, 2)[0]
-        close_embedded()
+    return embedded(2)
 
 
 @pytest.fixture

@@ -71,8 +71,14 @@ def test_runs_gather_until_they_are_cleared(lab):
     finished(lab)
     assert [run.label for run in lab.runs] == ["AllReduce()", "AllReduce(), SGD(0.05)"]
     lab.clear_button.click()
-    holds(lambda: lab.runs == () and not lab._board.by_time.lines)
+    chart = lab._board.by_time
+    holds(lambda: lab.runs == () and not chart.lines)
     assert lab._board.found.value == ""
+    assert [line.visible for line in chart.figure.marks[1:]] == [False, False]
+    finished(lab)
+    assert [line.visible for line in chart.figure.marks[1:]] == [True, False], "they are used again"
+    assert chart.lines == chart.figure.marks[1:2]
+    assert len(chart.lines[0].x)
 
 
 def test_runs_of_other_data_are_not_drawn_over_each_other(cluster):

@@ -1,0 +1,21 @@
+"""The embedded cluster for tests: kept from one module to the next, for eleven processes take their time to start."""
+
+from __future__ import annotations
+
+import pytest
+from distributed import Client
+
+from scaleml.engine.clusters import cluster as clusters
+
+
+def embedded(workers: int) -> Client:
+    """Return the client of an embedded cluster with exactly so many workers, one BLAS thread each."""
+    own = clusters._own.cluster
+    if own is not None and len(own.cluster.worker_spec) != workers:
+        clusters.close_embedded()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")
+        client, is_own = clusters.find_client(None, workers)
+    assert is_own
+    return client
