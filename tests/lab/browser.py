@@ -48,6 +48,7 @@ _RAN_OR_LOST = f"""() => {{
   window.idleSince = {_KERNEL}?.status === 'idle' ? window.idleSince ?? performance.now() : undefined;
   return window.ran !== undefined || performance.now() - window.idleSince > 10000;
 }}"""
+_LOST = "model not found"
 _RAN = "() => window.ran !== undefined"
 _RESTART = f"() => {{ window.readySince = undefined; return {_SESSION}.restartKernel(); }}"
 """What a page shows of its kernel says so too early or too late on a busy machine: JupyterLab itself is asked."""
@@ -75,8 +76,8 @@ class Jupyter:
         write(self.folder / f"{name}.ipynb", cells)
         page = self.browser.new_page(viewport={"width": size[0], "height": size[1]})
         shown = Notebook(page, self, f"{self.url}/{path}/{name}.ipynb")
-        page.on("console", shown.heard)
-        page.on("pageerror", lambda error: shown.errors.append(str(error)))
+        page.on("console", lambda message: shown.heard(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: shown.heard(str(error)))
         try:
             shown.open("?reset" if path == "lab/tree" else "")
             yield shown
@@ -103,12 +104,22 @@ class Notebook:
     page: Any
     jupyter: Jupyter
     address: str
-    errors: list[str] = field(default_factory=list)
+    _heard: list[str] = field(default_factory=list)
 
-    def heard(self, message: Any) -> None:
+    def heard(self, text: str) -> None:
         """Keep what the browser's console calls an error."""
-        if message.type == "error" and not any(noise in message.text for noise in self.NOISE):
-            self.errors.append(message.text)
+        if not any(noise in text for noise in self.NOISE):
+            self._heard.append(text)
+
+    @property
+    def errors(self) -> list[str]:
+        """What the console said.
+
+        Of a widget that it did not find only if one is missing: while a page that was just opened asks its kernel for all widgets,
+        it looks for some that come a moment later.
+        """
+        missing = self.page.get_by_text(_LOST).count()
+        return [text for text in self._heard if missing or _LOST not in text]
 
     def open(self, query: str = "") -> None:
         """Load the page and wait for its kernel."""
@@ -139,13 +150,11 @@ class Notebook:
 
     def reopen(self, text: str) -> Any:
         """Load the page again until its widgets show a text: ipywidgets gives the kernel four seconds to tell their state."""
-        lost = "model not found"
         for _ in range(5):
             self.open()
-            shown = self.wait(f"{text}|{lost}")
-            if lost not in shown.inner_text():
+            shown = self.wait(f"{text}|{_LOST}")
+            if _LOST not in shown.inner_text():
                 return shown
-            self.errors = [error for error in self.errors if lost not in error]
         raise AssertionError("the kernel did not tell its widgets' state in time")
 
     def press(self, text: str) -> None:
