@@ -26,13 +26,15 @@ def plain(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 def html(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None = None) -> str:
     """A table that reads on light and dark pages; row number `strong` is set in bold. Everything is escaped."""
-    # The first column may hold long labels: they wrap; names of columns do, too, where they have a space or an underscore.
+    # The first column may hold long labels: they wrap, as the names of columns do.
     least = min(13, max(len(row[0]) for row in (head, *cells)) // 2)
-    styles = [f"padding:3px 6px;text-align:left;min-width:{least}em"] + ["padding:3px 6px;text-align:right"] * (
-        len(head) - 1
+    styles = [f"padding:3px 5px;text-align:left;min-width:{least}em"]
+    styles += ["padding:3px 5px;text-align:right"] * (len(head) - 1)
+    names = [escape(cell).replace("/", "/<wbr>") for cell in head]
+    top = "".join(
+        f'<th style="{style};white-space:normal;vertical-align:bottom">{name}</th>'
+        for style, name in zip(styles, names, strict=True)
     )
-    names = [escape(cell).replace("_", "_<wbr>") for cell in head]
-    top = "".join(f'<th style="{style}">{name}</th>' for style, name in zip(styles, names, strict=True))
     body = []
     for n, row in enumerate(cells):
         bold = ";font-weight:600" if n == strong else ""

@@ -67,7 +67,7 @@ def python(tmp_path: Path) -> Path:
     """The interpreter of a fresh environment with what Binder would install."""
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
     # From the root, as repo2docker does: the file names the folder that it is called in.
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
