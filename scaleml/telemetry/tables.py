@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -27,10 +28,10 @@ def plain(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 def html(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None = None) -> str:
     """A table that reads on light and dark pages; row number `strong` is set in bold. Everything is escaped."""
     # The first column may hold long labels: they wrap, as the names of columns do.
-    least = min(13, max(len(row[0]) for row in (head, *cells)) // 2)
-    styles = [f"padding:3px 5px;text-align:left;min-width:{least}em"]
-    styles += ["padding:3px 5px;text-align:right"] * (len(head) - 1)
-    names = [escape(cell).replace("/", "/<wbr>") for cell in head]
+    least = min(12, max(len(row[0]) for row in (head, *cells)) // 2)
+    styles = [f"padding:3px 4px;text-align:left;min-width:{least}em"]
+    styles += ["padding:3px 4px;text-align:right"] * (len(head) - 1)
+    names = [re.sub(r"/(?=\w{4})", "/<wbr>", escape(cell)) for cell in head]
     top = "".join(
         f'<th style="{style};white-space:normal;vertical-align:bottom">{name}</th>'
         for style, name in zip(styles, names, strict=True)
@@ -44,6 +45,6 @@ def html(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None
         )
         body.append(f"<tr>{''.join(tds)}</tr>")
     return (
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-size:0.88em;font-variant-numeric:tabular-nums">'
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-size:0.86em;font-variant-numeric:tabular-nums">'
         f"<thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )

@@ -104,7 +104,7 @@ def test_plain_text_marks_what_stands_in(runs):
 class Sources(HTMLParser):
     """All addresses that a page would load, and its unclosed tags."""
 
-    VOID = frozenset({"meta", "img", "source", "br", "link"})
+    VOID = frozenset({"meta", "img", "source", "br", "wbr", "link"})
 
     def __init__(self):
         super().__init__()
