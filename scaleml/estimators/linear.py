@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from sklearn.base import is_classifier
-from sklearn.exceptions import ConvergenceWarning
 
 from scaleml import arrays
 from scaleml.data.inputs import Inputs
@@ -19,6 +17,7 @@ from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run
 from scaleml.estimators.layout import Layout
 from scaleml.estimators.rowwise import Rowwise
+from scaleml.estimators.warned import warn_unconverged
 from scaleml.models import LinearModel
 from scaleml.models.losses import CLASSES
 from scaleml.optim import SGD, Averaged, Columns, Optimizer, RowRate, RowSteps
@@ -244,10 +243,9 @@ class Linear(Rowwise, Trained):
 
     def _warn(self: Any) -> None:
         if self.tol is not None and self.n_iter_ == self.max_iter and self.tol > -np.inf:
-            warnings.warn(
+            warn_unconverged(
+                self,
                 "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit.",
-                ConvergenceWarning,
-                stacklevel=4,  # past scikit-learn's wrapper of fit
             )
 
 

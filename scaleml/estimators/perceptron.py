@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
@@ -18,6 +17,7 @@ from scaleml.engine.spec import Start, StopRule
 from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run, signature_of
+from scaleml.estimators.warned import warn_unconverged
 from scaleml.models import MLP
 from scaleml.models.losses import BinaryLog
 from scaleml.optim import SGD, Adam, Optimizer
@@ -182,10 +182,9 @@ class Perceptron(Trained):
 
     def _warn(self: Any) -> None:
         if self.n_iter_ == self.max_iter:
-            warnings.warn(
+            warn_unconverged(
+                self,
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=4,  # past scikit-learn's wrapper of fit
             )
 
 
