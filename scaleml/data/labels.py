@@ -44,6 +44,17 @@ def check_indicators(y: Any, name: str = "y", first: int = 0) -> None:
         )
 
 
+def as_text(y: Any) -> Any:
+    """Return labels that are all text as NumPy's own text, as scikit-learn's ``classes_`` are; others as they are.
+
+    Examples
+    --------
+    >>> as_text(np.array(["ant", "bee"], object)).dtype
+    dtype('<U3')
+    """
+    return y.astype(str) if y.dtype == object and all(isinstance(label, str) for label in y) else y
+
+
 def encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
     """Return the labels' codes and their sorted classes, at least two; ``known`` gives the classes, if they are."""
     check_labels(y)
@@ -135,5 +146,6 @@ def _refuse_missing(y: Any, name: str, first: int) -> None:
     )
     if missing is not None and missing.any():
         raise ValueError(
-            f"{name} is missing at row {first + int(np.flatnonzero(missing)[0])} ({int(missing.sum())} in all): drop those rows"
+            f"{name} is missing at row {first + int(np.flatnonzero(missing)[0])} ({int(missing.sum())} of the {len(y)} rows from row "
+            f"{first} on are): drop those rows"
         )

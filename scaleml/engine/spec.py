@@ -36,6 +36,8 @@ class StopRule:
     n_iter_no_change: int = 5
     monitor: Literal["loss", "score"] = "loss"
     keep_best: bool = False
+    targets: int = 1
+    """The loss is the sum over so many targets, and counts here as scikit-learn's perceptrons count it: as their mean."""
     power_t: float | None = None
     """With the schedule ``"adaptive"``: instead, the learning rate is divided by ``(rows so far + 1) ** power_t`` after each
     epoch, as ``"invscaling"`` of scikit-learn's perceptrons does."""

@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from scaleml.data.collections import is_collection
+from scaleml.data.labels import as_text
 from scaleml.estimators import lazy
 from scaleml.estimators.base import EXTRAS, KINDS, column_of, inputs_of
 from scaleml.estimators.callbacks import with_callbacks
@@ -157,7 +158,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         going_on = self.warm_start and hasattr(self, "coefs_")
         if is_collection(X):
             with self._staged(X, y, sample_weight, reset=not going_on) as rows:
-                self._open(going_on, np.arange(rows.targets) if rows.labels is None else rows.labels)
+                self._open(going_on, np.arange(rows.targets) if rows.labels is None else as_text(rows.labels))
                 whole = self._coded_there(rows)
                 self._learn(whole, (X, y, sample_weight), self.max_iter, going_on, keep_state=False)
         else:

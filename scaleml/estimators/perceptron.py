@@ -107,6 +107,7 @@ class Perceptron(Trained):
                 int(min(self.n_iter_no_change, 10**9)) + 1,  # scikit-learn's perceptrons wait one epoch longer
                 "score" if self.early_stopping else "loss",
                 keep_best=bool(self.early_stopping),
+                targets=1 if is_classifier(self) else train.n_outputs,
                 power_t=float(self.power_t) if sgd and self.learning_rate == "invscaling" else None,
             ),
             begin=begin,

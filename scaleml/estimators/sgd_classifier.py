@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from scaleml.data.collections import is_collection
+from scaleml.data.labels import as_text
 from scaleml.estimators import lazy
 from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight, rows_of, weights_for
 from scaleml.estimators.callbacks import with_callbacks
@@ -182,11 +183,12 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         if is_collection(X):
             with staged(self, X, y, sample_weight, classifier=True, reset=True) as rows:
                 init = self._initial(coef_init, intercept_init)
-                self.classes_ = rows.labels
+                self.classes_ = as_text(rows.labels)
                 self._learn_staged(rows, self.max_iter, init, (X, y, sample_weight))
         else:
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
             check_classification_targets(y)
+            y = as_text(y)
             classes = np.unique(y)
             if len(classes) < 2:
                 raise ValueError(f"The number of classes has to be greater than one; got {len(classes)} class")

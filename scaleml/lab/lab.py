@@ -106,7 +106,7 @@ class Lab:
         self._board = Board()
         self._publisher = Publisher(self._repaint)
         self._controller = Controller(self._publisher.wake)
-        self._steering = Steering(self._send, allow_kill)
+        self._steering = Steering(self._send, allow_kill, self._setup.rate.value, self._setup.batch.value)
         self.run_button = _button("Run", "Train under every ticked strategy", "play", "primary")
         self.stop_button = _button("Stop", "End the run and the comparison", "stop")
         self.clear_button = _button("Clear", "Forget the runs so far", "trash")

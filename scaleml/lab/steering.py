@@ -30,15 +30,17 @@ class Steering:
         Takes what makes an order, and sees to it.
     allow_kill : bool
         Whether workers may be killed that scaleml did not start.
+    rate, batch : float, int
+        Shown until a run brings its own.
     """
 
-    def __init__(self, send: Callable[[Callable[[], Order]], None], allow_kill: bool) -> None:
+    def __init__(self, send: Callable[[Callable[[], Order]], None], allow_kill: bool, rate: float, batch: int) -> None:
         self._allow_kill = allow_kill
         self._run: Any = None
         self.pause = _button("Pause", "Park all ranks at one step boundary", "pause")
         self.resume = _button("Resume", "Go on after a pause", "play")
-        self.rate = widgets.FloatText(value=0.1, layout=narrow())
-        self.batch = widgets.BoundedIntText(value=256, min=1, max=2**31 - 1, layout=narrow())
+        self.rate = widgets.FloatText(value=rate, layout=narrow())
+        self.batch = widgets.BoundedIntText(value=batch, min=1, max=2**31 - 1, layout=narrow())
         self.change_rate = _button("Set", "From the next common step on")
         self.change_batch = _button("Set", "From the next common step on")
         self.strategies = {kind.__name__: Form(kind) for kind in kinds.offered(Strategy) if kinds.startable(kind)}

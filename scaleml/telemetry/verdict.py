@@ -63,7 +63,7 @@ def judge(rows: Sequence[Summary], target: float | None, computed: bool) -> Verd
     if not rows:
         return Verdict("Nothing was compared.")
     alive = [row for row in rows if not row.failed and np.isfinite(row.time)]
-    notes = _troubles(rows) + _target_notes(alive, target, computed)
+    notes = _faults(rows) + _troubles(rows) + _target_notes(alive, target, computed)
     if not alive:
         failed = all(row.failed for row in rows)
         return Verdict("No run finished." if failed else "Nothing to judge yet: no run has taken a step.", notes)
@@ -76,6 +76,9 @@ def judge(rows: Sequence[Summary], target: float | None, computed: bool) -> Verd
         row.crowded and row.reached for row in alive
     ):
         headline = _crowded([row for row in alive if row.reached])
+    elif base is not None and all(row.is_serial for row in rows):
+        goal = f"a {base.kind} loss of {number(target)}"
+        headline = f"Nothing that scales was run: {base.name} reaches {goal} in {seconds(base.time_to_target)}; add AllReduce()."
     else:
         headline, best = _fastest([row for row in fair if row.reached], base, target)
     if any(row.running for row in rows):
@@ -110,7 +113,7 @@ def _fastest(reached: list[Summary], base: Summary | None, target: float) -> tup
             best,
         )
     if base.time_to_target < (1 - NOISE) * best.time_to_target:
-        other = f"the best of the others, {best.name}," if len(wide) > 1 else best.name
+        other = f"the best that scales, {best.name}," if len(wide) > 1 else best.name
         return f"Do not scale: {base.name} is faster. It reaches {goal} in {its}, {other} in {mine}.", base
     same = f"They reach {goal} in {mine} and {its}: a difference within noise (<5%)."
     return f"Do not scale: {best.name} is no faster than {base.name}. {same}", base
@@ -243,6 +246,20 @@ def _troubles(rows: Sequence[Summary]) -> list[str]:
             notes.append(
                 f"{row.name} never got below its first loss of {number(row.first)}; try another learning rate."
             )
+    return notes
+
+
+def _faults(rows: Sequence[Summary]) -> list[str]:
+    """What was broken on purpose, and in which run."""
+    by_faults: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        by_faults.setdefault(row.suffered, []).append(row.name)
+    by_faults.pop((), None)
+    notes = []
+    for faults, names in by_faults.items():
+        shown, more = list(faults[:2]), len(faults) - 2
+        whose = "Every run" if len(names) == len(rows) > 1 else listing(names)
+        notes.append(f"{whose} suffered on purpose: {listing(shown + [f'{more} more'] * (more > 0))}.")
     return notes
 
 

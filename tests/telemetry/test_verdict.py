@@ -56,9 +56,24 @@ def test_do_not_scale():
     said = verdict(summary("Serial()", 8.0), summary(time_to_target=10.0), summary("Gossip()", 12.0))
     assert (
         said.headline == "Do not scale: Serial() is faster. It reaches a held-out loss of 0.2 in 8 s, "
-        "the best of the others, AllReduce() on 2 workers, in 10 s."
+        "the best that scales, AllReduce() on 2 workers, in 10 s."
     )
     assert said.best == 0
+
+
+def test_nothing_that_scales():
+    said = verdict(summary("Serial()", 8.0), summary("Serial(threads=2)", 6.0, is_serial=True, threads=2))
+    assert said.headline.startswith(
+        "Nothing that scales was run: Serial(threads=2) with 2 threads reaches a held-out loss"
+    )
+
+
+def test_what_was_broken_on_purpose():
+    slow, more = "Slow(rank=1, factor=4.0)", ("Kill(rank=0)", "Pause(rank=1)", "Crash(rank=1)")
+    said = verdict(summary("Serial()", 8.0), summary(time_to_target=4.0, suffered=(slow,)))
+    assert f"AllReduce() on 2 workers suffered on purpose: {slow}." in said.reasons
+    said = verdict(summary("Serial()", 8.0, suffered=more), summary(time_to_target=4.0, suffered=more))
+    assert "Every run suffered on purpose: Kill(rank=0), Pause(rank=1) and 1 more." in said.reasons
 
 
 def test_why_not_communication():

@@ -87,7 +87,7 @@ class Stopping:
             self._group.allreduce(sums)
         epochs, self._epochs = epochs or self._epochs, 0
         self.is_due = False
-        loss = float(sums[0] / sums[1]) if sums[1] else math.nan
+        loss = float(sums[0] / sums[1]) / rule.targets if sums[1] else math.nan
         loss += self._network.penalty(w)
         if self._l1:
             loss += self._l1 * float(abs(w[: self._network.blocks[0].n_weights]).sum())
