@@ -127,14 +127,25 @@ class Notebook:
         self.page.locator(".jp-Notebook").first.wait_for(timeout=SLOW)
         self.page.wait_for_function(_READY, timeout=SLOW)
 
-    def run_all(self) -> None:
-        """Run all cells, as the menu does, and wait until they have run; what JupyterLab lost before a kernel saw it comes again."""
+    def run_all(self, shows: str) -> None:
+        """Run all cells, as the menu does, until they have run and their outputs show a text.
+
+        Once more where JupyterLab lost what a kernel was to run; or the widgets of a kernel that was just started, for it forgets
+        those of the one before, and whatever has come meanwhile with them.
+        """
+        from playwright.sync_api import TimeoutError as TooLate
+
         for _ in range(3):
             self.page.evaluate(_RUN)
             self.page.wait_for_function(_RAN_OR_LOST, timeout=SLOW)
             if self.page.evaluate(_RAN):
-                return
-        raise AssertionError("the kernel was not told what to run")
+                with contextlib.suppress(TooLate):
+                    self._shown(shows).wait_for(timeout=SLOW / 4)
+                    return
+        raise AssertionError(f"the cells were not run, or did not show {shows!r}")
+
+    def _shown(self, text: str) -> Any:
+        return self.page.locator(".jp-OutputArea-output").get_by_text(re.compile(text)).first
 
     def restart(self) -> None:
         """Restart the kernel, as the menu does."""
@@ -143,8 +154,7 @@ class Notebook:
 
     def wait(self, text: str) -> Any:
         """Wait until a text is visible in some output, and return where."""
-        outputs = self.page.locator(".jp-OutputArea-output")
-        found = outputs.get_by_text(re.compile(text)).first
+        found = self._shown(text)
         found.wait_for(timeout=SLOW)
         return found
 
@@ -162,10 +172,15 @@ class Notebook:
         self.page.locator(f'button.widget-button:has-text("{text}"):not([disabled])').first.click(timeout=SLOW)
 
     def save(self) -> None:
-        """Save the notebook, as Ctrl-S does."""
-        self.page.locator(".jp-Notebook").first.click(position={"x": 5, "y": 5})
-        self.page.keyboard.press("Control+s")
-        self.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=SLOW)
+        """Save the notebook, as Ctrl-S does: again where something changed meanwhile, or the page was too busy to hear."""
+        from playwright.sync_api import TimeoutError as TooLate
+
+        for _ in range(4):
+            self.page.evaluate("() => { jupyterapp.commands.execute('docmanager:save') }")
+            with contextlib.suppress(TooLate):
+                self.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=SLOW / 4)
+                return
+        raise AssertionError("the notebook could not be saved")
 
     def saved(self) -> Any:
         """Return what the file holds."""

@@ -27,8 +27,7 @@ def kernel_of(notebook):
 
 def test_run_watch_and_read_the_verdict(jupyter):
     with jupyter.notebook("verdict", [CELL.format(epochs=3)]) as notebook:
-        notebook.run_all()
-        notebook.wait("Choose strategies and press Run")
+        notebook.run_all("Choose strategies and press Run")
         notebook.press("Run")
         notebook.wait("Held-out loss at the end")
         notebook.wait("is (the first|the only one) to reach|within noise|No run reached|No finished run")
@@ -54,7 +53,7 @@ def saved(notebook):
 
 def test_kill_a_worker_then_stop(jupyter):
     with jupyter.notebook("kill", [PIDS, CELL.format(epochs=200_000)]) as notebook:
-        notebook.run_all()
+        notebook.run_all("Choose strategies and press Run")
         kernel = kernel_of(notebook)
         notebook.press("Run")
         notebook.wait("trains on")
@@ -71,7 +70,7 @@ def test_kill_a_worker_then_stop(jupyter):
 
 def test_a_closed_page_and_a_restarted_kernel_leave_nothing(jupyter):
     with jupyter.notebook("restart", [PIDS, CELL.format(epochs=200_000)]) as notebook:
-        notebook.run_all()
+        notebook.run_all("Choose strategies and press Run")
         kernel = kernel_of(notebook)
         notebook.press("Run")
         notebook.wait("trains on")
@@ -82,6 +81,6 @@ def test_a_closed_page_and_a_restarted_kernel_leave_nothing(jupyter):
         notebook.reopen("trains on")
         notebook.restart()
         assert await_condition(lambda: not any(process.is_running() for process in held), 60)
-        notebook.run_all()
+        notebook.run_all("Choose strategies and press Run")
         notebook.press("Run")
         notebook.wait("trains on")

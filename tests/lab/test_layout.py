@@ -36,8 +36,7 @@ LINES = (
 
 def test_nothing_is_cut_off_at_any_width(jupyter):
     with jupyter.notebook("layout", [CELL], size=(WIDTHS[0], TALL)) as notebook:
-        notebook.run_all()
-        notebook.wait("Choose strategies and press Run")
+        notebook.run_all("Choose strategies and press Run")
         assert notebook.page.locator(".scaleml-about", has_text="no run").count() == 5, "each empty panel says so"
         assert cut(notebook) == {}
         notebook.press("Run")
