@@ -144,7 +144,8 @@ def test_evaluations_are_no_training_time(monkeypatch, strategy):
         MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=300, validation=(x, y)
     )
     evaluations = len(result.history.evaluations["time"])
-    assert evaluations >= (3 if strategy.synchronous else 2)  # else one may come late, and then not any more
+    late = strategy in (Hogwild(), Gossip("ring", asynchronous=True))  # one may come late there, and then not any more
+    assert evaluations >= (2 if late else 3)
     assert result.history["time"].max() < 0.5 * spent * evaluations
     assert Ledger(result.history).wall.max() < 0.5 * spent * evaluations, "servers wait for workers that evaluate, too"
 
