@@ -17,7 +17,7 @@ from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run
 from scaleml.estimators.layout import Layout
 from scaleml.estimators.rowwise import Rowwise
-from scaleml.estimators.warned import warn_unconverged
+from scaleml.estimators.warned import warn
 from scaleml.models import LinearModel
 from scaleml.models.losses import CLASSES
 from scaleml.optim import SGD, Averaged, Columns, Optimizer, RowRate, RowSteps
@@ -243,7 +243,7 @@ class Linear(Rowwise, Trained):
 
     def _warn(self: Any) -> None:
         if self.tol is not None and self.n_iter_ == self.max_iter and self.tol > -np.inf:
-            warn_unconverged(
+            warn(
                 self,
                 "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit.",
             )

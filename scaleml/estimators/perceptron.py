@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import Any
 
@@ -17,7 +16,7 @@ from scaleml.engine.spec import Start, StopRule
 from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run, signature_of
-from scaleml.estimators.warned import warn_unconverged
+from scaleml.estimators.warned import warn
 from scaleml.models import MLP
 from scaleml.models.losses import BinaryLog
 from scaleml.optim import SGD, Adam, Optimizer
@@ -86,8 +85,10 @@ class Perceptron(Trained):
         else:
             batch = int(self.batch_size)
             if batch > rows:
-                warnings.warn(
-                    "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=5
+                warn(
+                    self,
+                    "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                    UserWarning,
                 )
         mean_weight = train.mean_weight or 1.0
         rule = self._rule()
@@ -183,7 +184,7 @@ class Perceptron(Trained):
 
     def _warn(self: Any) -> None:
         if self.n_iter_ == self.max_iter:
-            warn_unconverged(
+            warn(
                 self,
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet.",
             )

@@ -11,8 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 _THEIRS = ("sklearn.linear_model", "sklearn.neural_network")
 
 
-def warn_unconverged(estimator: Any, message: str) -> None:
-    """Warn that training ended before it converged.
+def warn(estimator: Any, message: str, category: type[Warning] = ConvergenceWarning) -> None:
+    """Warn of what scikit-learn's estimator of the same name would: by default, that training ended before it converged.
 
     ``filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")`` goes on to work after a change of the import: the warning
     comes in the name of scikit-learn's module.
@@ -22,7 +22,7 @@ def warn_unconverged(estimator: Any, message: str) -> None:
         frame = frame.f_back
     warnings.warn_explicit(
         message,
-        ConvergenceWarning,
+        category,
         frame.f_code.co_filename,
         frame.f_lineno,
         module=next(kind.__module__ for kind in type(estimator).__mro__ if kind.__module__.startswith(_THEIRS)),
