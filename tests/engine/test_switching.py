@@ -101,7 +101,7 @@ def test_segments_by_hand_are_one_run():
 def test_servers_get_and_give_back_the_optimizers_state():
     x, y, _ = made("binary")
     train = partial(
-        harness.on_threads, linear("binary"), x, y, optimizer=Adam(0.01), workers=RANKS, shards=SHARDS, epochs=5,
+        harness.on_threads, linear("binary"), x, y, optimizer=Adam(0.01), workers=RANKS, shards=SHARDS, epochs=LONG,
         batch_size=BATCH,
     )  # fmt: skip
     first = train(strategy=AllReduce(), commands=[(5, Command(1, "switch"))])
