@@ -26,6 +26,7 @@ from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import Serial, Strategy
 from scaleml.telemetry import Comparison
+from scaleml.telemetry.formatting import listing
 
 _REPLACEMENT: Final = 30.0
 """Seconds to wait for a lost worker's replacement."""
@@ -124,9 +125,9 @@ def compare(
     Returns
     -------
     Comparison
-        ``runs``, ``table()``, ``verdict``, ``plot()``, ``to_html(path)``. A run that failed stands in it with its error; where one could
-        not start, ``ended`` says why. After Ctrl-C
-        it holds the runs so far; a run that is stopped ends the comparison, too, unless it had reached the target.
+        ``runs``, ``table()``, ``verdict``, ``plot()``, ``to_html(path)``. A run that failed stands in it with its error. After
+        Ctrl-C it holds the runs so far; a run that is stopped ends the comparison, too, unless it had reached the target.
+        ``ended`` says why runs are missing.
 
     Examples
     --------
@@ -196,10 +197,11 @@ def _run_all(
 ) -> str | None:
     """Run one after another, each noted in ``runs`` as it starts; end early when one was stopped short of the target.
 
-    Where a run cannot start, what has finished is not thrown away because the cluster is no longer what it was: why is returned.
+    Where a run cannot start, what has finished is not thrown away because the cluster is no longer what it was. Why not all have
+    run is returned.
     """
     enough = len(calls.identity(client, 10.0))
-    for settings, workers in plans:
+    for position, (settings, workers) in enumerate(plans):
         try:
             run = launch(settings, data, client, own_cluster, workers)
         except (StartFailed, ValueError, OSError) as error:
@@ -211,7 +213,8 @@ def _run_all(
             on_run(run, settings.epochs * data.rows)
         try:
             if run.wait().state == "stopped" and not _has_reached(run, target):
-                break
+                left = [later.label for later, _ in plans[position + 1 :]]
+                return f"The comparison was stopped before {listing(left)}." if left else None
         except RunFailed:
             # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
             with contextlib.suppress(TimeoutError):

@@ -181,7 +181,8 @@ def _here(job: Job, watch: Watch) -> Outcome:
     try:
         return train_here(plan, batches, held_out, watch.on_epoch)
     except NonFinite as error:
-        raise ValueError(str(error)) from None
+        # No ranks here, and no parameters either.
+        raise ValueError(f"training diverged at step {error.step}: {error.what}. {error.remedy}") from None
 
 
 def _arrays(inputs: Inputs, dtype: str) -> tuple[Any, Any, Any]:

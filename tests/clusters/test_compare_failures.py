@@ -144,9 +144,14 @@ def test_an_error_in_on_run_ends_the_run_it_was_told_of(threads: Client, problem
 
 def test_a_run_that_is_stopped_is_the_last(threads: Client, problem: Problem) -> None:
     found = compare(
-        problem, [AllReduce(), LocalSGD(2)], client=threads, epochs=10**9, on_run=lambda run, rows: run.stop()
+        problem,
+        [AllReduce(), LocalSGD(2), ParameterServer()],
+        client=threads,
+        epochs=10**9,
+        on_run=lambda run, rows: run.stop(),
     )
     assert [run.state for run in found.runs] == ["stopped"]
+    assert found.verdict.endswith("The comparison was stopped before LocalSGD(period=2) and ParameterServer('async').")
     assert found.runs[0].params is not None
 
 

@@ -274,3 +274,14 @@ def test_the_same_seed_gives_scikit_learns_perceptron(settings):
     assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
     if settings.get("early_stopping"):
         assert_allclose(ours.validation_scores_, theirs.validation_scores_)
+
+
+@pytest.mark.parametrize("settings", [{}, {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.01}], ids=str)
+def test_weights_weigh_in_an_epochs_loss_as_in_scikit_learn(settings):
+    X, y = load("breast_cancer-standard")
+    X, y, weights = X[:500], y[:500], np.random.default_rng(0).exponential(2.0, 500)
+    settings = {"hidden_layer_sizes": (15,), "max_iter": 60, "batch_size": 50, "random_state": 5} | settings
+    theirs = neural_network.MLPClassifier(**settings).fit(X, y, weights)
+    ours = scaleml.neural_network.MLPClassifier(**settings).fit(X, y, weights)
+    assert ours.n_iter_ == theirs.n_iter_
+    assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-4)

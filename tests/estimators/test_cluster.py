@@ -129,9 +129,11 @@ def test_a_grid_search_in_child_processes_trains_there(classes):
 
 def test_what_diverges_is_an_error_with_a_remedy(numbers):
     X, y = numbers
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="learning rate"):
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="learning rate") as caught:
         SGDRegressor(optimizer=SGD(1e9), random_state=0).fit(X, y)
-    with pytest.raises(RunFailed, match="learning rate"):
+    assert "rank" not in str(caught.value)
+    assert "kept" not in str(caught.value), "a failed fit leaves nothing"
+    with pytest.raises(RunFailed, match=r"rank \d.*kept.*learning rate"):
         SGDRegressor(optimizer=SGD(1e9), strategy=AllReduce(), workers=2, random_state=0).fit(X, y)
 
 

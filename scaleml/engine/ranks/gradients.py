@@ -50,6 +50,7 @@ class Gradients:
         self.last_rows = 0
         self.batch_size = plan.batch_size
         self._rows = plan.rows
+        self._several = len(plan.shard_sizes) > 1
         self._buffer = buffer
         self._sums = buffer[:-TAIL]
         self._tail = buffer[-TAIL:]
@@ -107,11 +108,13 @@ class Gradients:
 
     def _non_finite(self, loss: float, y: Any) -> NonFinite:
         shards = sorted({self.batches.locate(self.consumed, self.count, row)[0] for row in (0, int(y.shape[0]) - 1)})
-        where = f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]} to {shards[-1]}"
+        where = f" over shard {shards[0]}" if len(shards) == 1 else f" over shards {shards[0]} to {shards[-1]}"
         return NonFinite(
-            f"rank {self._group.rank}, step {self._group.step}: the loss over {where} is {loss}. The parameters of the "
-            "last good step are kept. Most often the learning rate is too large or the columns of X differ by orders of magnitude: "
-            "divide the learning rate by 10, or scale X (sklearn.preprocessing.StandardScaler)"
+            self._group.rank,
+            self._group.step,
+            f"the loss{where if self._several else ''} is {loss}",
+            "Most often the learning rate is too large or the columns of X differ by orders of magnitude: divide the learning "
+            "rate by 10, or scale X (sklearn.preprocessing.StandardScaler)",
         )
 
 
@@ -163,10 +166,14 @@ class Update:
         loss, weight, rows = self._tail.tolist()
         self._recorder.loss_sum += loss
         self._recorder.weight += weight
-        self.epoch_loss += loss
-        self.epoch_weight += weight
         if weight == 0:
             return None
+        if self._by_rows or weight == rows:
+            self.epoch_loss += loss
+            self.epoch_weight += weight
+        else:  # an epoch's loss is the mean of its batches' losses, which count by their rows, as in scikit-learn
+            self.epoch_loss += loss / weight * rows
+            self.epoch_weight += rows
         mean = self._mean
         scale = 1.0 / (rows if self._by_rows else weight)
         if self._penalise:
@@ -186,8 +193,10 @@ class Update:
         # The squares of finite float32 numbers may overflow: only a value that is itself not finite counts.
         if not bool((abs(mean) < np.inf).all()):
             raise NonFinite(
-                f"rank {self._group.rank}, step {self._group.step}: the gradient is not finite (over all ranks' shards of this batch). "
-                "The parameters of the last good step are kept. Divide the learning rate by 10, scale X, or set clip_norm"
+                self._group.rank,
+                self._group.step,
+                f"the gradient is not finite{' (summed over the ranks)' if self._group.size > 1 else ''}",
+                "Divide the learning rate by 10, scale X, or set clip_norm",
             )
 
     def end_epoch(self, state: dict[str, Any]) -> None:
