@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -29,8 +30,26 @@ def read_strategies(text: str) -> list[Any]:
         body = ast.parse(f"[{text}]", mode="eval").body
         assert isinstance(body, ast.List)
         return [_strategy(node) for node in body.elts]
-    except (SyntaxError, TypeError, ValueError, AssertionError) as error:
+    except SyntaxError:
+        raise click.BadParameter(
+            f"{text!r}: check its brackets, quotes and commas; write them as in {_DEFAULT!r}"
+        ) from None
+    except (TypeError, ValueError, AssertionError) as error:
         raise click.BadParameter(f"{text!r}: {error}; write them as in {_DEFAULT!r}") from None
+
+
+def read_widths(text: str) -> tuple[int, ...]:
+    """Return the widths of hidden layers that a text such as ``"256,64"`` names; none for an empty one.
+
+    Raises
+    ------
+    click.BadParameter
+        For anything but positive integers.
+    """
+    widths = [width.strip() for width in text.split(",") if width.strip()]
+    if not all(width.isdecimal() and int(width) for width in widths):
+        raise click.BadParameter(f"{text!r}: write positive integers, such as 256,64", param_hint="--hidden")
+    return tuple(int(width) for width in widths)
 
 
 def _strategy(node: ast.expr) -> Any:
@@ -78,10 +97,12 @@ def main() -> None:
 @click.option("--target", "column", help="the column to predict, in a file")
 @click.option("--strategies", default=_DEFAULT, show_default=True, help="what to compare")
 @click.option("--hidden", default=None, help="hidden layers of an MLP, such as 256,64; none: a linear model")
-@click.option("--learning-rate", type=float, default=None, help="of SGD, for all strategies")
-@click.option("--batch-size", type=int, default=None, help="rows of one step over all ranks")
-@click.option("--epochs", type=int, default=None, help="passes over the data")
-@click.option("--workers", type=int, default=None, help="ranks; default one a core, at least two")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, min_open=True), default=None, help="of SGD, for all strategies"
+)
+@click.option("--batch-size", type=click.IntRange(1), default=None, help="rows of one step over all ranks")
+@click.option("--epochs", type=click.IntRange(1), default=None, help="passes over the data")
+@click.option("--workers", type=click.IntRange(1), default=None, help="ranks; default one a core, at least two")
 @click.option("--loss", type=float, default=None, help="the held-out loss that counts; default what all reached")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
@@ -102,10 +123,15 @@ def demo(
 ) -> None:
     """Compare strategies on data, with live progress, a table, a verdict and an HTML page."""
     chosen = read_strategies(strategies)
+    if not os.access(output.resolve().parent, os.W_OK):
+        raise click.BadParameter(
+            f"{str(output)!r}: there is no folder {str(output.resolve().parent)!r} to write it to",
+            param_hint="--output",
+        )
     parts = list(_PARTS) if data is None else [next((part for part in _PARTS if part.data == data), Part(data))]
     given: dict[str, Any] = {"learning_rate": learning_rate, "batch_size": batch_size, "epochs": epochs}
     if hidden is not None:
-        given["hidden"] = tuple(int(width) for width in hidden.split(",") if width.strip())
+        given["hidden"] = read_widths(hidden)
     parts = [replace(part, **{name: value for name, value in given.items() if value is not None}) for part in parts]
     try:
         results = _compare_all(parts, column, chosen, workers, loss, seed)

@@ -84,7 +84,14 @@ class Inputs:
 
 
 def check_inputs(
-    x: Any, y: Any, sample_weight: Any = None, *, classifier: bool, classes: Any = None, name: str = "X"
+    x: Any,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    classifier: bool,
+    classes: Any = None,
+    name: str = "X",
+    label: str = "y",
 ) -> Inputs:
     """Check the kind and the shapes of the data and encode the target.
 
@@ -100,8 +107,8 @@ def check_inputs(
         Whether y holds labels.
     classes : array, optional
         The classes known from training; labels outside them are refused.
-    name : str
-        How the errors call the data.
+    name, label : str
+        How the errors call x and y.
 
     Raises
     ------
@@ -111,12 +118,12 @@ def check_inputs(
     x = as_matrix(x, name)
     n = int(x.shape[0])
     if y is None:
-        raise ValueError(f"y is None, but {name} has {n} rows: pass one label or target a row")
-    y = as_column(y, "y", n, name)
+        raise ValueError(f"{label} is None, but {name} has {n} rows: pass one label or target a row")
+    y = as_column(y, label, n, name)
     if classifier:
-        codes, classes = encode_labels(y, classes)
+        codes, classes = encode_labels(y, classes, label)
     else:
-        codes, classes = as_targets(y), None
+        codes, classes = as_targets(y, label), None
     weights = None
     if sample_weight is not None:
         weights = as_weights(as_column(sample_weight, "sample_weight", n, name))

@@ -55,7 +55,7 @@ def as_text(y: Any) -> Any:
     return y.astype(str) if y.dtype == object and all(isinstance(label, str) for label in y) else y
 
 
-def encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
+def encode_labels(y: Any, known: Any, name: str = "y") -> tuple[Any, Any]:
     """Return the labels' codes and their sorted classes, at least two; ``known`` gives the classes, if they are."""
     check_labels(y)
     try:
@@ -67,7 +67,7 @@ def encode_labels(y: Any, known: Any) -> tuple[Any, Any]:
     outside = (codes == len(classes)) | (classes[np.minimum(codes, len(classes) - 1)] != y)
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
-        raise ValueError(f"y holds {y[row]!r} (row {row}), which is none of the training classes {list(classes[:10])}")
+        raise ValueError(f"{name} holds {plain(y[row])!r} (row {row}), which is none of {_listed(classes)}")
     return codes, classes
 
 
@@ -117,7 +117,7 @@ def places_of(labels: Any, classes: Any, name: str) -> Any:
     outside = (places == len(classes)) | (classes[np.minimum(places, len(classes) - 1)] != labels)
     if np.any(outside):
         label = labels[int(np.flatnonzero(outside)[0])]
-        raise ValueError(f"{name} holds {label!r}, which is none of the training classes {list(classes[:10])}")
+        raise ValueError(f"{name} holds {plain(label)!r}, which is none of {_listed(classes)}")
     return places
 
 
@@ -125,8 +125,18 @@ def refuse_one_class(classes: Any) -> None:
     """Raise ValueError unless there are at least two classes."""
     if len(classes) < 2:
         raise ValueError(
-            f"y holds one class only, {classes[0]!r}: a classifier needs at least two; check how y was made or split"
+            f"y holds one class only, {plain(classes[0])!r}: a classifier needs at least two; check how y was made or split"
         )
+
+
+def plain(label: Any) -> Any:
+    """Return a label as Python writes it: 6, not ``np.int64(6)``."""
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def _listed(classes: Any) -> str:
+    more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
+    return f"the training classes {[plain(label) for label in classes[:10]]}{more}"
 
 
 def _no_order(parts: Sequence[Any]) -> TypeError:

@@ -95,7 +95,10 @@ def _read(path: Path) -> pd.DataFrame:
             raise ImportError(f"Reading {path} needs pyarrow: install it with `pip install pyarrow`.") from error
     # Tab-separated text has no quoting: a sentence may begin with a quotation mark.
     tabs: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if ".tsv" in path.suffixes else {}
-    head = pd.read_csv(path, nrows=1, header=None, dtype=str, **tabs)
+    try:
+        head = pd.read_csv(path, nrows=1, header=None, dtype=str, **tabs)
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path} is empty: give a table with a row of names and one column to predict.") from None
     named = pd.to_numeric(head.iloc[0], errors="coerce").isna().any()
     frame = pd.read_csv(path, header=0 if named else None, **tabs)
     return frame if named else frame.rename(columns=str)

@@ -21,9 +21,10 @@ def named(text: str, seed: int) -> Dataset:
     if text in SHIPPED:
         return _shipped(text, seed)
     if text == "polarity":
-        return _polarity(_from_folder(text, "polarity.tsv"), seed)
+        return _polarity(_from_folder(text, "polarity.tsv", "columns text and label, 0 or 1"), seed)
     if text == "cifar10":
-        return _cifar10(_from_folder(text, "cifar10_12k.npz"), seed)
+        about = "arrays X_train, y_train, X_test, y_test"
+        return _cifar10(_from_folder(text, "cifar10_12k.npz", about), seed)
     return _generated(text, seed)
 
 
@@ -80,11 +81,11 @@ def _cifar10(path: Path, seed: int) -> Dataset:
     return Dataset("cifar10", X[order], labels[order], "classification", about)
 
 
-def _from_folder(name: str, file: str) -> Path:
+def _from_folder(name: str, file: str, about: str) -> Path:
     folder = os.environ.get("SCALEML_DATA")
     if not folder:
         raise FileNotFoundError(
-            f"{name!r} is not shipped: put {file} in a folder and name it by the environment variable SCALEML_DATA, "
+            f"{name!r} is not shipped: put {file} ({about}) in a folder and name that by the environment variable SCALEML_DATA, "
             f"or use one of {', '.join(SHIPPED)}, generated."
         )
     path = Path(folder).expanduser() / file

@@ -40,6 +40,7 @@ from scaleml.engine.succession import successor
 from scaleml.engine.supervisor import Supervisor
 from scaleml.engine.supply.placing import PlacedData
 from scaleml.strategies import Strategy
+from scaleml.telemetry.history import last_step
 
 TICK: Final = 0.1
 CALL: Final = 10.0
@@ -83,6 +84,7 @@ class Driver:
         self._futures: list[Future[Any]] = []
         self._former: list[Future[Any]] = []
         self._next, self.generation = (plan, placement), 0
+        self._seen = 0
         self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
 
@@ -149,6 +151,7 @@ class Driver:
         if message["kind"] == "rows":
             assert self._on_notes is not None
             self._on_notes(message["rows"], message["evaluations"], message["epochs"])
+            self._seen = max(self._seen, last_step(message["rows"]))
         elif message["kind"] == "mark":
             assert self._on_mark is not None
             self._on_mark(message["time"], message["text"], message["step"])
@@ -158,7 +161,7 @@ class Driver:
 
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
-        self._events.put(WorkerLost(address))
+        self._events.put(WorkerLost(address, self._seen))
 
     # The thread.
 

@@ -14,17 +14,21 @@ class NonFinite(ArithmeticError):
     ----------
     rank, step : int
         Whose, and when.
-    what, remedy : str
-        What is not finite, where; what to do about it.
+    what, where, remedy : str
+        What is not finite; over which data; what to do about it.
     """
 
-    def __init__(self, rank: int, step: int, what: str, remedy: str) -> None:
-        super().__init__(rank, step, what, remedy)
-        self.step, self.what, self.remedy = step, what, remedy
+    def __init__(self, rank: int, step: int, what: str, where: str, remedy: str) -> None:
+        super().__init__(rank, step, what, where, remedy)
+        self.rank, self.step, self.what, self.where, self.remedy = rank, step, what, where, remedy
 
     def __str__(self) -> str:
-        rank, step, what, remedy = self.args
-        return f"rank {rank}, step {step}: {what}. The parameters of the last good step are kept. {remedy}"
+        return f"rank {self.rank}, step {self.step}: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """All but whose and when."""
+        return f"{self.what} {self.where}. The parameters of the last good step are kept. {self.remedy}"
 
 
 class StartFailed(RuntimeError):

@@ -62,9 +62,10 @@ class Silent:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """Dask removed a worker."""
+    """Dask removed a worker, when the ranks had last told of so many steps."""
 
     address: str
+    step: int = 0
 
 
 @dataclass(frozen=True)

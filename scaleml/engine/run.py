@@ -189,11 +189,12 @@ class Run:
         strategy : Strategy, optional
             Another strategy, or the same with other settings, for as many ranks that train. It goes on with the same parameters,
             optimizer state (the mean, where ranks had their own) and place in the data, without what a codec has not sent. Where
-            roles change, as with `ParameterServer`, the ranks hand over to others: that takes about as long as a start.
+            roles change, as with `ParameterServer`, the ranks hand over to others: that takes about as long as a start, and
+            a paused run has to be resumed first.
         learning_rate : float, optional
             Of the optimizer.
         batch_size : int, optional
-            The global batch.
+            The global batch; more than all rows are all rows.
 
         Raises
         ------
@@ -201,6 +202,8 @@ class Run:
             For a value that breaks its rule.
         """
         settings = live_settings(learning_rate, batch_size)
+        if batch_size is not None:
+            settings["batch_size"] = min(batch_size, self.plan.rows)
         here = strategy is not None and same_ranks(self._strategy, strategy, self.workers)
         if here:
             settings["strategy"] = describe(strategy)

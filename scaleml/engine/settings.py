@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from numbers import Real
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from scaleml.engine.spec import Start, StopRule
 from scaleml.faults import Fault
 from scaleml.models import Model
+from scaleml.models.checks import guess
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.strategies import Strategy
 
@@ -47,10 +49,11 @@ class Settings:
         for name, (kind, example) in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
+                article = "an" if name == "optimizer" else "a"
                 called = (
                     f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
                 )
-                raise TypeError(f"{name}={value!r}: must be a {name} object such as {example}{called}")
+                raise TypeError(f"{name}={value!r}: must be {article} {name} object such as {example}{called}")
         if not isinstance(self.faults, list | tuple):
             raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
@@ -60,6 +63,16 @@ class Settings:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or not 0 <= self.seed < 2**32:
             raise ValueError(
                 f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run"
+            )
+
+
+def check_names(function: str, like: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Raise TypeError, in the name of `function`, for a setting that ``like`` does not have."""
+    known = list(signature(like).parameters)
+    for name in settings:
+        if name not in known:
+            raise TypeError(
+                f"{function}() has no setting {name!r}.{guess(name, known)} Settings: {', '.join(known[3:])}"
             )
 
 

@@ -47,7 +47,8 @@ def check_roles(
 def same_ranks(before: Strategy, after: Strategy, workers: int) -> bool:
     """Whether the ranks of a strategy can go on with another one as they stand: both keep all in step, without servers."""
     if not isinstance(after, Strategy):
-        raise TypeError(f"strategy={after!r}: must be a strategy such as AllReduce() or LocalSGD(8)")
+        called = f"; {after.__name__} is a class: call it, {after.__name__}()" if isinstance(after, type) else ""
+        raise TypeError(f"strategy={after!r}: must be a strategy such as AllReduce() or LocalSGD(8){called}")
     if not is_ours(after):
         return False  # no rank could rebuild it from its name
     layouts = before.layout(workers), after.layout(workers)

@@ -68,6 +68,7 @@ class Supervisor:
     _silent: Silent | None = None
     _client_lost: str | None = None
     _late: str | None = None
+    _seen: int = 0
     _given_up: bool = False
     _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
     _settled: set[int] = field(default_factory=set)
@@ -124,7 +125,7 @@ class Supervisor:
 
     def _note_blow(self, event: Silent | WorkerLost | ClientLost | GivenUp, now: float) -> list[Instruction]:
         if isinstance(event, WorkerLost):
-            return self._lose(event.address, now) if event.address in self.addresses else []
+            return self._lose(event, now) if event.address in self.addresses else []
         if isinstance(event, Silent):
             self._silent, reason = event, f"rank {event.rank} is silent"
         elif isinstance(event, ClientLost):
@@ -159,7 +160,8 @@ class Supervisor:
         self._failures.append(event)
         return self._fail(now, event.error)
 
-    def _lose(self, address: str, now: float) -> list[Instruction]:
+    def _lose(self, event: WorkerLost, now: float) -> list[Instruction]:
+        address, self._seen = event.address, max(self._seen, event.step)
         alive = [rank for rank, at in enumerate(self.addresses) if at == address and rank not in self.ended]
         self.lost.add(address)
         for rank in alive:
@@ -224,11 +226,17 @@ class Supervisor:
         return f"rank {failure.rank} on worker {self.addresses[failure.rank]}{peer} failed at step {failure.step}: {failure.error}"
 
     def _lost_words(self, ranks: list[int]) -> str:
-        address = self.addresses[ranks[0]]
-        step = max(self.steps.values(), default=0)
+        step = max(self.steps.values(), default=self._seen)
         names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
+        gone = sorted({self.addresses[rank] for rank in ranks})
+        if len(gone) > 1 and len(gone) == len(set(self.addresses)):
+            return (
+                f"{names} lost at step {step}: all Dask workers of the run are gone, so most likely the cluster was closed; start the "
+                "run again on one that is there"
+            )
+        workers = f"the Dask worker {gone[0]} is" if len(gone) == 1 else f"the Dask workers {', '.join(gone)} are"
         return (
-            f"{names} lost at step {step}: the Dask worker {address} is gone (killed, out of memory, closed, or its host failed); "
+            f"{names} lost at step {step}: {workers} gone (killed, out of memory, closed, or its host failed); "
             "see that worker's log, and start the run again"
         )
 

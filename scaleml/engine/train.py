@@ -17,7 +17,7 @@ from scaleml.engine.clusters.seceding import seceded
 from scaleml.engine.driver import Driver
 from scaleml.engine.permission import check_faults, check_victims
 from scaleml.engine.run import Run
-from scaleml.engine.settings import Settings
+from scaleml.engine.settings import Settings, check_names
 from scaleml.engine.sparsity import check_sparse
 from scaleml.engine.spec import Plan
 from scaleml.engine.succession import check_roles
@@ -68,8 +68,9 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
             f"shards={shards} for {training} ranks: each rank needs at least one; give a multiple of the ranks"
         )
     if data.rows < shards:
+        fewer = "workers" if settings.shards is None else "shards"
         raise ValueError(
-            f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer workers"
+            f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer {fewer}"
         )
     check_roles(settings.strategy, placement, data.network, settings.optimizer, client)
     check_faults(settings.faults, placement.layout, own_cluster)
@@ -251,4 +252,5 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     >>> run.model.predict(X[:1] / 16)  # doctest: +SKIP
     array([0])
     """
+    check_names("train", start, settings)
     return start(model, X, y, **settings).wait()

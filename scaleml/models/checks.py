@@ -14,7 +14,7 @@ def check_option(name: str, value: Any, options: Sequence[Any]) -> None:
     """Raise ValueError unless `value` is one of `options`, naming the nearest if there is one."""
     if not any(value is option or (isinstance(value, str) and value == option) for option in options):
         listed = ", ".join(repr(option) for option in options)
-        raise ValueError(f"{name}={value!r}: must be one of {listed}.{_guess(value, options)}")
+        raise ValueError(f"{name}={value!r}: must be one of {listed}.{guess(value, options)}")
 
 
 def check_number(name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> float:
@@ -34,7 +34,8 @@ def check_integer(name: str, value: Any, low: int) -> int:
     return int(value)
 
 
-def _guess(value: Any, options: Sequence[Any]) -> str:
+def guess(value: Any, options: Sequence[Any]) -> str:
+    """Return `` Did you mean 'x'?`` for an option that looks like `value`, else nothing."""
     from difflib import get_close_matches
 
     names = [option for option in options if isinstance(option, str)]

@@ -7,6 +7,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
+from scaleml.models.checks import guess
 from scaleml.strategies.base import Context, Strategy
 
 TOPOLOGIES = ("ring", "exponential", "random")
@@ -96,7 +97,8 @@ class Gossip(Strategy):
     def __post_init__(self) -> None:
         if self.topology not in TOPOLOGIES:
             listed = ", ".join(repr(name) for name in TOPOLOGIES)
-            raise ValueError(f"topology={self.topology!r}: must be one of {listed}, who averages with whom")
+            near = guess(self.topology, TOPOLOGIES)
+            raise ValueError(f"topology={self.topology!r}: must be one of {listed}, who averages with whom.{near}")
         for name, kind in (("asynchronous", bool), ("seed", int)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be of type {kind.__name__}")

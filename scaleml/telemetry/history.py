@@ -258,6 +258,12 @@ class History:
             self._rows = grown
 
 
+def last_step(data: bytes) -> int:
+    """Return the last step in rows as `History.append_bytes` takes them; 0 if there are none."""
+    rows = np.frombuffer(data, dtype=np.float64).reshape(-1, len(COLUMNS))
+    return int(rows[:, _AT["step"]].max(initial=0))
+
+
 def _merge_pairs(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Merge neighbouring rows of each rank two by two; the order of arrival stays."""
     order = np.argsort(rows[:, _AT["rank"]], kind="stable")

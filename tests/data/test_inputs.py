@@ -131,7 +131,7 @@ MISTAKES = {
     "unknown worker": Mistake({"workers": [0, "bob"]}, ValueError, r"\['bob'\] are not", "tcp://.*, 'tcp://"),
     "one worker twice": Mistake({"workers": [1, 1]}, ValueError, r"workers=\[1, 1\]", "a worker of its own"),
     "shards < workers": Mistake({"shards": 1, "workers": 2}, ValueError, "shards=1 for 2 ranks", "a multiple"),
-    "rows < shards": Mistake({"shards": 61}, ValueError, "60 training rows for 61 shards", "use fewer"),
+    "rows < shards": Mistake({"shards": 61}, ValueError, "60 training rows for 61 shards", "use fewer shards"),
     "too many servers": Mistake(
         {"strategy": ParameterServer("async", servers=6)},
         ValueError,
@@ -180,7 +180,10 @@ MISTAKES = {
         {"validation": (X, np.arange(60) % 2)}, ValueError, r"0.* \(row 0\)", "training classes.*cat.*dog"
     ),
     "validation y short": Mistake(
-        {"validation": (X, LABELS[:7])}, ValueError, "the validation X has 60 rows but y has 7", "same rows"
+        {"validation": (X, LABELS[:7])},
+        ValueError,
+        "the validation X has 60 rows but the validation y has 7",
+        "same rows",
     ),
     "NaN in validation": Mistake(
         {"validation": (spoilt(X, (2, 0), np.nan), LABELS)}, ValueError, "the validation X .*row 2, column 0", "impute"
@@ -241,6 +244,16 @@ def test_a_mistake_is_refused_with_value_and_remedy(client: Client, name: str) -
     assert type(caught.value) is mistake.kind, message
     assert re.search(mistake.value, message), message
     assert re.search(mistake.remedy, message), message
+
+
+def test_a_misspelt_setting_is_named(client: Client) -> None:
+    with pytest.raises(TypeError, match=r"^train\(\) has no setting 'epoch'. Did you mean 'epochs'\?"):
+        scaleml.train(**arguments(client, epoch=3))
+
+
+def test_labels_are_told_as_python_writes_them(client: Client) -> None:
+    with pytest.raises(ValueError, match=r"^the validation y holds 99 \(row 0\), which is none of .* \[0, 1\]$"):
+        scaleml.start(**arguments(client, y=(LABELS == "cat").astype(int), validation=(X, np.full(ROWS, 99))))
 
 
 def test_the_same_call_without_a_mistake_trains(client: Client) -> None:

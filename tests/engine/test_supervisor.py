@@ -135,6 +135,12 @@ def test_a_lost_worker_is_the_root_whoever_notices_first(order):
     assert found.error.startswith("ranks 1, 2 lost at step 7: the Dask worker tcp://b is gone")
 
 
+def test_a_cluster_that_goes_as_a_whole_is_told_as_such():
+    gone = [WorkerLost(address, 12) for address in dict.fromkeys(running().addresses)]
+    found = conclusion(running(), *gone)
+    assert found.error.startswith("ranks 0, 1, 2 lost at step 12: all Dask workers of the run are gone"), found.error
+
+
 def test_a_worker_that_goes_after_its_ranks_have_left_is_no_loss():
     machine = running()
     assert feed(machine, Left(1, "finished", 9), Left(2, "finished", 9), WorkerLost("tcp://b"), WorkerLost("x")) == []

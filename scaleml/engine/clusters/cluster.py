@@ -15,6 +15,7 @@ import threading
 from numbers import Integral
 from typing import Any, Final
 
+import psutil
 from dask.system import CPU_COUNT
 from distributed import Client, get_client
 from distributed.deploy.spec import SpecCluster
@@ -25,6 +26,9 @@ from scaleml.engine.errors import StartFailed
 
 _START_TIMEOUT: Final = 60.0
 _END_TIMEOUT: Final = 3.0
+_A_CORE: Final = 32
+_WORKER_BYTES: Final = 150 * 2**20
+"""A worker's process as such, with its nanny's."""
 _QUIET: Final = {
     "WORKER__PROFILE__ENABLED": "False",
     "ADMIN__TICK__INTERVAL": "500ms",
@@ -272,6 +276,17 @@ def close_embedded() -> None:
         cluster.close()
 
 
+def _check_room(more: int, workers: int) -> None:
+    """Raise ValueError where so many `more` processes would only bring this machine to a stop."""
+    cores, free = embedded_size(), psutil.virtual_memory().available
+    if more > 0 and (workers > _A_CORE * cores or more * _WORKER_BYTES > max(free, cores * _WORKER_BYTES)):
+        raise ValueError(
+            f"workers={workers}: each would be a process of about {_WORKER_BYTES >> 20} MB on this machine, which has {cores} "
+            f"core{'s' * (cores != 1)} and {free / 2**30:.1f} GB of free memory; at most {_A_CORE} a core are started. Ask for "
+            "fewer, or pass the client of a larger cluster"
+        )
+
+
 def _own_client(workers: int) -> Client:
     if multiprocessing.parent_process() is not None:
         raise StartFailed(
@@ -284,6 +299,7 @@ def _own_client(workers: int) -> Client:
         if _own.cluster is not None and not _own.cluster.alive:
             _own.cluster.close()
             _own.cluster = None
+        _check_room(workers - (0 if _own.cluster is None else len(_own.cluster.cluster.worker_spec)), workers)
         if _own.cluster is None:
             _own.cluster = _Embedded(workers)
             atexit.register(close_embedded)

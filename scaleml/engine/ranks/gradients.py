@@ -50,7 +50,6 @@ class Gradients:
         self.last_rows = 0
         self.batch_size = plan.batch_size
         self._rows = plan.rows
-        self._several = len(plan.shard_sizes) > 1
         self._buffer = buffer
         self._sums = buffer[:-TAIL]
         self._tail = buffer[-TAIL:]
@@ -108,11 +107,12 @@ class Gradients:
 
     def _non_finite(self, loss: float, y: Any) -> NonFinite:
         shards = sorted({self.batches.locate(self.consumed, self.count, row)[0] for row in (0, int(y.shape[0]) - 1)})
-        where = f" over shard {shards[0]}" if len(shards) == 1 else f" over shards {shards[0]} to {shards[-1]}"
+        where = f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]} to {shards[-1]}"
         return NonFinite(
             self._group.rank,
             self._group.step,
-            f"the loss{where if self._several else ''} is {loss}",
+            f"the loss is {loss}",
+            f"over {where}",
             "Most often the learning rate is too large or the columns of X differ by orders of magnitude: divide the learning "
             "rate by 10, or scale X (sklearn.preprocessing.StandardScaler)",
         )
@@ -195,7 +195,8 @@ class Update:
             raise NonFinite(
                 self._group.rank,
                 self._group.step,
-                f"the gradient is not finite{' (summed over the ranks)' if self._group.size > 1 else ''}",
+                "the gradient is not finite",
+                "over all ranks' shards of this batch",
                 "Divide the learning rate by 10, scale X, or set clip_norm",
             )
 

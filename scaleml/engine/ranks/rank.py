@@ -153,7 +153,9 @@ def _passes(plan: Plan) -> int:
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, CommError | NonFinite) else f"{type(error).__name__}: {error}"
+    if isinstance(error, NonFinite):
+        return error.words  # whose and when is said by the supervisor
+    return str(error) if isinstance(error, CommError) else f"{type(error).__name__}: {error}"
 
 
 def _cause(error: Exception) -> str:

@@ -121,6 +121,7 @@ class Data:
             classifier=classifier,
             classes=self.classes,
             name="the validation X",
+            label="the validation y",
         )
         self._compare(int(inputs.x.shape[1]), hasattr(inputs.x, "indptr"), inputs.n_outputs)
         return inputs
