@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -150,15 +150,17 @@ class Comparison:
             )
             for row in rows
         ]
-        return HEAD, cells, self._footnote(rows, target)
+        return HEAD, cells, self._footnote(rows, target, HEAD)
 
-    def _footnote(self, rows: list[Summary], target: float | None) -> str:
+    def footnote(self, shown: Collection[str]) -> str:
+        """Return the footnote of a table with only the columns `shown`."""
+        return self._footnote(*summarise(self.runs, self._target), shown)
+
+    def _footnote(self, rows: list[Summary], target: float | None, shown: Collection[str]) -> str:
         kinds = {row.kind for row in rows if np.isfinite(row.loss)}
-        parts = [
-            f"{'Held-out' if kinds == {'held-out'} else 'Training'} loss at the end."
-            if len(kinds) == 1
-            else "Loss at the end."
-        ]
+        parts = []
+        if "loss" in shown:
+            parts.append(f"{kinds.pop().capitalize()} loss at the end." if len(kinds) == 1 else "Loss at the end.")
         if target is not None:
             parts.append(
                 f"Target: a loss of {number(target)}"
@@ -168,7 +170,8 @@ class Comparison:
             parts.append("* samples a second against the baseline's: no time to the target to compare.")
         if any(row.crowded and row.speedup_by for row in rows):
             parts.append("In brackets: more workers than cores, so these mean nothing.")
-        parts.append("Cold: with placing the data and starting.")
+        if "cold" in shown:
+            parts.append("Cold: with placing the data and starting.")
         return " ".join(parts)
 
     def plot(self) -> Figure:

@@ -166,8 +166,9 @@ def view(comparison: Comparison, width: int = 120) -> RenderableType:
         bullets.add_row(" •", Text(reason))
     parts += [bullets] if verdict.reasons else []
     if comparison.runs:
-        head, cells, note = comparison.lines()
+        head, cells, _ = comparison.lines()
         shown = _fitting(head, cells, width)
+        note = comparison.footnote([head[i] for i in shown])
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for i in shown:
             table.add_column(head[i], justify="right" if i else "left", no_wrap=bool(i), overflow="fold")

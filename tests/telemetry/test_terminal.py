@@ -164,6 +164,9 @@ def test_verdict_and_table_fit(width):
     for wanted in ("strategy", "workers", "to target", "speed-up", "LocalSGD"):
         assert wanted in text
     assert ("staleness" in text) == (width == 200)
+    table = text[text.index("strategy") :]
+    assert ("loss at the end" in text) == ("loss" in table.splitlines()[0]), "what is not shown is not explained"
+    assert ("Cold:" in text) == ("cold" in table.splitlines()[0])
     again = console(True, width)
     again.print(comparison)
     assert text_of(again) == text
