@@ -239,6 +239,8 @@ class Listener:
             if older is not None:  # it dialled again
                 older.close()
             self._links[hello.source, hello.channel] = sock
+            # Now, not at this thread's end: it is a link from here on, and makes way for no stranger.
+            self.unguard(sock)
             self._changed.notify_all()
         return True
 

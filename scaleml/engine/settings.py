@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from numbers import Real
 from typing import Any
 
@@ -66,9 +65,8 @@ class Settings:
             )
 
 
-def check_names(function: str, like: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Raise TypeError, in the name of `function`, for a setting that ``like`` does not have."""
-    known = list(signature(like).parameters)
+def check_names(function: str, known: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Raise TypeError for a setting that is none of the ``known`` parameters of `function`, of which three are the model and its data."""
     for name in settings:
         if name not in known:
             raise TypeError(

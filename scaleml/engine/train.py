@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from inspect import signature
+from typing import Any, Final
 
 from distributed import Client
 
@@ -174,6 +175,9 @@ def start(
     return run
 
 
+_NAMES: Final = tuple(signature(start).parameters)
+
+
 @seceded()
 def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     """Train a model on data that is partitioned among ranks, and wait for the end.
@@ -252,5 +256,5 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     >>> run.model.predict(X[:1] / 16)  # doctest: +SKIP
     array([0])
     """
-    check_names("train", start, settings)
+    check_names("train", _NAMES, settings)
     return start(model, X, y, **settings).wait()

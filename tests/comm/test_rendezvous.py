@@ -159,6 +159,24 @@ def test_too_many_strangers_at_once(monkeypatch):
         sock.close()
 
 
+def test_a_link_is_no_stranger_though_its_thread_is_not_over(monkeypatch):
+    monkeypatch.setattr(listener, "_AT_ONCE", 1)
+    second = threading.Event()
+    calls, admit = [], Listener._admit
+
+    def lingering(self, *arguments):
+        calls.append(self)
+        if len(calls) == 2:
+            second.set()
+        admitted = admit(self, *arguments)
+        assert second.wait(20)
+        return admitted
+
+    monkeypatch.setattr(Listener, "_admit", lingering)
+    assert meet([listen(0), listen(1)], total) == [(2, 2, True)] * 2
+    assert len(calls) == 2, "one for each channel"
+
+
 def test_a_stranger_has_a_deadline(monkeypatch):
     monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 0.05)
     with listen(0) as first, socket.create_connection(first.address) as stalled:
