@@ -123,11 +123,9 @@ def demo(
 ) -> None:
     """Compare strategies on data, with live progress, a table, a verdict and an HTML page."""
     chosen = read_strategies(strategies)
-    if not os.access(output.resolve().parent, os.W_OK):
-        raise click.BadParameter(
-            f"{str(output)!r}: there is no folder {str(output.resolve().parent)!r} to write it to",
-            param_hint="--output",
-        )
+    folder = output.resolve().parent
+    if not os.access(folder, os.W_OK):
+        raise click.BadParameter(f"{str(output)!r}: {str(folder)!r} is no folder to write to", param_hint="--output")
     parts = list(_PARTS) if data is None else [next((part for part in _PARTS if part.data == data), Part(data))]
     given: dict[str, Any] = {"learning_rate": learning_rate, "batch_size": batch_size, "epochs": epochs}
     if hidden is not None:

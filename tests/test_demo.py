@@ -19,7 +19,7 @@ REFUSED = {
     "no strategy": (["--strategies", "AllReduced()"], "'AllReduced' is none of"),
     "a slip in a strategy": (["--strategies", "ParameterServer('asink')"], "Did you mean 'async'"),
     "an unknown data set": (["--data", "irises"], "irises"),
-    "nowhere to write": (["--output", "/no/such/folder/x.html"], "there is no folder '/no/such/folder'"),
+    "nowhere to write": (["--output", "/no/such/folder/x.html"], "'/no/such/folder' is no folder to write to"),
 }
 
 
