@@ -176,11 +176,15 @@ def test_there_and_back_on_workers(cluster):
 )  # fmt: skip
 def test_between_any_two_the_run_goes_on_from_where_it_was(cluster, strategy):
     epochs, rows = 60, 490
-    run = started(strategy, epochs=epochs, validation=0.2, faults=[Slow(0, 5)], optimizer=SGD(0.05))
+    # Slow enough to be told in time, and one slower than the others.
+    slow = [Slow(rank, factor) for rank, factor in enumerate((300, 100, 100))]
+    run = started(strategy, epochs=epochs, validation=0.2, faults=slow, optimizer=SGD(0.05))
     told = [AllReduce(), strategy, AllReduce()]
     for following in told:
         run.update(strategy=following)
         assert run.state == "running", run.error
+    for rank in range(RANKS):
+        run.inject(Slow(rank, 1))
     run.wait(60)
     assert run.state == "finished"
     marks = [text for _, text in run.history.marks if text.startswith("strategy=")]
