@@ -49,10 +49,9 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, kind):
                 article = "an" if name == "optimizer" else "a"
-                called = (
-                    f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
+                raise TypeError(
+                    f"{name}={value!r}: must be {article} {name} object such as {example}{hint_of_class(value)}"
                 )
-                raise TypeError(f"{name}={value!r}: must be {article} {name} object such as {example}{called}")
         if not isinstance(self.faults, list | tuple):
             raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
@@ -63,6 +62,11 @@ class Settings:
             raise ValueError(
                 f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run"
             )
+
+
+def hint_of_class(value: Any) -> str:
+    """Return how to make an object of `value` if it is a class, else nothing."""
+    return f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
 
 
 def check_names(function: str, known: Sequence[str], settings: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from scaleml.engine.clusters.hosts import facts_of
 from scaleml.engine.clusters.placement import Placement, place
 from scaleml.engine.commands import is_ours
 from scaleml.engine.ranks.shared import REFUSAL
+from scaleml.engine.settings import hint_of_class
 from scaleml.engine.sparsity import check_sparse
 from scaleml.engine.spec import Plan
 from scaleml.engine.supply.memory import check_memory
@@ -47,8 +48,9 @@ def check_roles(
 def same_ranks(before: Strategy, after: Strategy, workers: int) -> bool:
     """Whether the ranks of a strategy can go on with another one as they stand: both keep all in step, without servers."""
     if not isinstance(after, Strategy):
-        called = f"; {after.__name__} is a class: call it, {after.__name__}()" if isinstance(after, type) else ""
-        raise TypeError(f"strategy={after!r}: must be a strategy such as AllReduce() or LocalSGD(8){called}")
+        raise TypeError(
+            f"strategy={after!r}: must be a strategy such as AllReduce() or LocalSGD(8){hint_of_class(after)}"
+        )
     if not is_ours(after):
         return False  # no rank could rebuild it from its name
     layouts = before.layout(workers), after.layout(workers)

@@ -1,4 +1,4 @@
-"""Checks of the models' settings: each error says the value, the rule and the remedy."""
+"""Checks of settings: each error says the value, the rule and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["check_integer", "check_number", "check_option"]
+__all__ = ["check_integer", "check_number", "check_option", "guess"]
 
 
 def check_option(name: str, value: Any, options: Sequence[Any]) -> None:

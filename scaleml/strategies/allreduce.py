@@ -9,7 +9,7 @@ from typing import Any
 from scaleml.comm.reducing import ALGORITHMS, choose
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec, forget
-from scaleml.models.checks import guess
+from scaleml.models.checks import check_option
 from scaleml.strategies.base import Context, Strategy, allreduce
 
 
@@ -82,10 +82,7 @@ class AllReduce(Strategy):
         if first in ("auto", *ALGORITHMS):
             raise ValueError(f"compression={first!r}: that is a topology; write AllReduce(topology={first!r})")
         check_codec(self.compression)
-        if self.topology not in ("auto", *ALGORITHMS):
-            listed = ", ".join(repr(name) for name in ("auto", *ALGORITHMS))
-            near = guess(self.topology, ("auto", *ALGORITHMS))
-            raise ValueError(f"topology={self.topology!r}: must be one of {listed}, who sends what to whom.{near}")
+        check_option("topology", self.topology, ("auto", *ALGORITHMS))
         if not isinstance(self.overlap, bool):
             raise ValueError(f"overlap={self.overlap!r}: must be True or False")
         if self.compression is not None and (self.overlap or self.topology not in ("auto", "direct")):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
-from scaleml.models.checks import guess
+from scaleml.models.checks import check_option
 from scaleml.strategies.base import Context, Strategy
 
 TOPOLOGIES = ("ring", "exponential", "random")
@@ -95,10 +95,7 @@ class Gossip(Strategy):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.topology not in TOPOLOGIES:
-            listed = ", ".join(repr(name) for name in TOPOLOGIES)
-            near = guess(self.topology, TOPOLOGIES)
-            raise ValueError(f"topology={self.topology!r}: must be one of {listed}, who averages with whom.{near}")
+        check_option("topology", self.topology, TOPOLOGIES)
         for name, kind in (("asynchronous", bool), ("seed", int)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be of type {kind.__name__}")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeGuard
 
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
-from scaleml.models.checks import guess
+from scaleml.models.checks import check_option
 from scaleml.strategies.base import Context, Layout, ServerContext, ServerStrategy
 
 CONSISTENCIES = ("bsp", "ssp", "async")
@@ -104,11 +104,7 @@ class ParameterServer(ServerStrategy):
 
     def __post_init__(self) -> None:
         check_codec(self.compression)
-        if self.consistency not in CONSISTENCIES:
-            listed = ", ".join(repr(name) for name in CONSISTENCIES)
-            raise ValueError(
-                f"consistency={self.consistency!r}: must be one of {listed}.{guess(self.consistency, CONSISTENCIES)}"
-            )
+        check_option("consistency", self.consistency, CONSISTENCIES)
         if self.consistency == "ssp" and (not _is_whole(self.staleness) or self.staleness < 0):
             raise ValueError(
                 f"staleness={self.staleness!r}: 'ssp' needs an integer, 0 or more, the clocks that a worker may be ahead of the "
