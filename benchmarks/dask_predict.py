@@ -37,7 +37,7 @@ def fitted() -> Any:
 
 def of_a_run(fit: Any, times: int) -> Any:
     """Return the same model as a run would give it: the same labels, for all its parameters are `times` as large."""
-    from scaleml.engine.trained import TrainedModel
+    from scaleml.api.trained_model import TrainedModel
     from scaleml.models import LinearModel, Signature
 
     network = LinearModel().build(Signature(FEATURES, CLASSES, "multiclass"))

@@ -114,7 +114,7 @@ def _place(x: Any, y: Any, held_x: Any, held_y: Any, client: Any) -> tuple[Any, 
     import dask.array as da
 
     from scaleml import LinearModel
-    from scaleml.engine.supply.dataplane import Data
+    from scaleml.cluster.staging.dataplane import Data
 
     placed = Data(LinearModel(alpha=ALPHA), x, y, None, (held_x, held_y), 0)
     size, arrays = len(x) // PARTS, []
@@ -127,8 +127,8 @@ def _place(x: Any, y: Any, held_x: Any, held_y: Any, client: Any) -> tuple[Any, 
 
 def _ours(placed: Any, client: Any, targets: tuple[float, float]) -> list[float]:
     from scaleml import SGD, AllReduce, LinearModel
-    from scaleml.engine.settings import Settings
-    from scaleml.engine.train import launch
+    from scaleml.api.settings import Settings
+    from scaleml.api.train import launch
 
     settings = Settings(
         LinearModel(alpha=ALPHA),

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scaleml import compression, faults
-    from scaleml.engine.clusters.cluster import close
-    from scaleml.engine.compare import Trial, compare
-    from scaleml.engine.errors import RunFailed
-    from scaleml.engine.run import Run
-    from scaleml.engine.train import start, train
+    from scaleml.api.compare import Trial, compare
+    from scaleml.api.run import Run
+    from scaleml.api.train import start, train
+    from scaleml.cluster.embedded import close
+    from scaleml.cluster.errors import RunFailed
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import SGD, AdaGrad, Adam
@@ -31,15 +31,15 @@ _HOMES = {
     "LocalSGD": "scaleml.strategies",
     "MLP": "scaleml.models",
     "ParameterServer": "scaleml.strategies",
-    "Run": "scaleml.engine.run",
-    "RunFailed": "scaleml.engine.errors",
+    "Run": "scaleml.api.run",
+    "RunFailed": "scaleml.cluster.errors",
     "SGD": "scaleml.optim",
     "Serial": "scaleml.strategies",
-    "Trial": "scaleml.engine.compare",
-    "close": "scaleml.engine.clusters.cluster",
-    "compare": "scaleml.engine.compare",
-    "start": "scaleml.engine.train",
-    "train": "scaleml.engine.train",
+    "Trial": "scaleml.api.compare",
+    "close": "scaleml.cluster.embedded",
+    "compare": "scaleml.api.compare",
+    "start": "scaleml.api.train",
+    "train": "scaleml.api.train",
 }
 
 __all__ = [

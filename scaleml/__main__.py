@@ -169,7 +169,7 @@ def _compare(
     console: Any,
 ) -> Any:
     from scaleml import datasets
-    from scaleml.engine.clusters.cluster import embedded_size
+    from scaleml.cluster.embedded import embedded_size
     from scaleml.telemetry.terminal import LiveRuns
 
     dataset = datasets.load(part.data, target=column, seed=seed)

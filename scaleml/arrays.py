@@ -16,6 +16,7 @@ import numpy as np
 
 __all__ = [
     "Array",
+    "Matrix",
     "Numbers",
     "aligned",
     "concatenate_rows",
@@ -34,8 +35,11 @@ PART = 131072
 """Elements of long arrays to work on together: they stay in the processor's cache through all passes over them."""
 MOST_NUMBERS = 64
 
-Array = Any
-"""A dense NumPy or CuPy array, or (where said so) a SciPy or cupyx CSR matrix."""
+Array = np.ndarray[Any, np.dtype[Any]]
+"""A dense array: NumPy's, or CuPy's, which has the same methods and counts as one of these to the type checker."""
+
+Matrix = Any
+"""An `Array`, or a SciPy or cupyx CSR matrix."""
 
 
 def namespace(*arrays: Array) -> ModuleType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from distributed import Client
 
-from scaleml.engine.clusters import cluster as clusters
+from scaleml.cluster import embedded as clusters
 
 
 def embedded(workers: int) -> Client:

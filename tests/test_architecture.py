@@ -14,67 +14,65 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 LINES = 320
 
-GROUND = frozenset({"arrays", "faults", "telemetry"})
-TOOLS = GROUND | {"models", "optim", "compression", "comm"}
+BOTTOM = frozenset({"arrays", "checks", "clock"})
+GROUND = BOTTOM | {"faults", "telemetry"}
+TOOLS = GROUND | {"models", "optim", "compression", "comm", "data"}
 WORKS = TOOLS | {"strategies"}
-TRAINS = WORKS | {"data", "engine"}
+RUNS = WORKS | {"runtime", "cluster", "api"}
 
 # A room is a top-level module or folder of the package. It may import itself and what stands beside it here.
 ROOMS: dict[str, frozenset[str]] = {
     "arrays": frozenset(),
-    "faults": frozenset(),
-    "telemetry": frozenset(),
+    "checks": frozenset(),
+    "clock": frozenset(),
+    "faults": BOTTOM,
+    "telemetry": BOTTOM,
     "models": GROUND,
     "optim": GROUND,
-    "compression": GROUND,
     "comm": GROUND,
-    "strategies": TOOLS,
-    "planner": WORKS,
+    "compression": GROUND | {"comm"},
     "data": GROUND,
-    "datasets": frozenset({"arrays"}),
-    "engine": WORKS | {"data", "comparison"},  # `compare` hands its runs to the comparison
-    "comparison": frozenset({"telemetry"}),
-    "resume": TRAINS,
-    "spmd": TRAINS,
-    "linear_model": TRAINS | {"estimators"},
-    "neural_network": TRAINS | {"estimators"},
-    "estimators": TRAINS,
-    "lab": TRAINS | {"datasets", "comparison", "planner"},
-    "demo": TRAINS | {"datasets", "comparison", "planner", "lab"},
-    "__main__": TRAINS | {"datasets", "comparison", "planner", "lab", "demo"},
-    "__init__": TRAINS
-    | {"datasets", "comparison", "planner", "lab", "linear_model", "neural_network", "spmd", "resume"},
+    "datasets": BOTTOM,
+    "strategies": TOOLS - {"data"},
+    "runtime": WORKS,
+    "cluster": WORKS | {"runtime"},
+    "api": WORKS | {"runtime", "cluster"},
+    "estimators": RUNS,
+    "linear_model": RUNS | {"estimators"},
+    "neural_network": RUNS | {"estimators"},
+    "lab": RUNS | {"datasets"},
+    "__main__": RUNS | {"datasets", "lab"},
+    "__init__": RUNS | {"datasets", "lab", "linear_model", "neural_network"},
 }
 
 # Rooms that use the package as anybody does: through ``import scaleml``.
-USERS = frozenset({"__main__", "demo"})
+USERS = frozenset({"__main__"})
 
 # Third-party and standard modules that only some rooms may import...
 ONLY_IN: dict[str, frozenset[str]] = {
-    "distributed": frozenset({"engine"}),
-    "dask": frozenset({"engine", "data", "estimators", "linear_model", "neural_network"}),
+    "time": frozenset({"clock"}),
+    "distributed": frozenset({"cluster", "api"}),
+    "dask": frozenset({"cluster", "api", "data", "estimators", "linear_model", "neural_network"}),
     "cupy": frozenset({"arrays"}),
     "ipywidgets": frozenset({"lab"}),
     "bqplot": frozenset({"lab"}),
     "IPython": frozenset({"lab", "telemetry"}),
-    "rich": frozenset({"telemetry", "engine", "comparison", "demo", "__main__"}),
-    "matplotlib": frozenset({"telemetry", "comparison", "engine", "lab", "planner", "demo"}),
-    "torch": frozenset({"models", "spmd"}),
-    "keras": frozenset({"models"}),
-    "jax": frozenset({"models"}),
+    "rich": frozenset({"telemetry", "api", "__main__"}),
+    "matplotlib": frozenset({"telemetry", "api", "lab"}),
 }
 # ... and those that a room must do without, whatever else it may.
 WITHOUT: dict[str, frozenset[str]] = {
     "strategies": frozenset(
-        {"threading", "time", "socket", "asyncio", "concurrent", "multiprocessing", "select", "subprocess", "datetime"}
+        {"threading", "socket", "asyncio", "concurrent", "multiprocessing", "select", "subprocess", "datetime"}
     ),
-    "models": frozenset({"threading", "time", "socket", "asyncio", "multiprocessing"}),
-    "optim": frozenset({"threading", "time", "socket", "asyncio", "multiprocessing"}),
+    "models": frozenset({"threading", "socket", "asyncio", "multiprocessing"}),
+    "optim": frozenset({"threading", "socket", "asyncio", "multiprocessing"}),
     "comm": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio"}),  # never unpickle
+    "runtime": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio", "socket"}),
 }
 # What a rank must not load: sklearn alone takes longer than a whole recovery may.
 TOO_HEAVY = ("sklearn", "pandas", "dask.array", "dask.dataframe", "matplotlib", "rich", "ipywidgets", "bqplot")
-OF_A_RANK = ("engine.ranks.rank", "strategies", "models", "optim", "comm", "compression", "faults")
+OF_A_RANK = ("cluster.rank_task", "strategies", "models", "optim", "comm", "compression", "faults")
 
 
 @dataclass(frozen=True)
@@ -154,6 +152,66 @@ def test_modules_are_short(module: Path) -> None:
     assert lines <= LINES
 
 
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Function-level and type-checking imports count: what needs each other belongs together, or behind a protocol."""
+    names = {module_name(module): module for module in MODULES}
+    graph = {name: sorted(imports_of(module, names) - {name}) for name, module in names.items() if name != "scaleml"}
+    assert circles(graph) == []
+
+
+def module_name(module: Path) -> str:
+    parts = module.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(module: Path, names: dict[str, Path]) -> set[str]:
+    """Return the package's modules that a module names in its imports; `from room import thing` is `room`, or `room.thing`."""
+    package = ("scaleml", *module.relative_to(PACKAGE).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join((*base, *(node.module.split(".") if node.module else ())))
+            for alias in node.names:
+                longer = f"{origin}.{alias.name}"
+                found.add(longer if longer in names else origin)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & names.keys() - {"scaleml"}
+
+
+def circles(graph: dict[str, list[str]]) -> list[str]:
+    """Return the groups of modules that reach each other (Tarjan's strongly connected components of more than one)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[str] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for target in graph.get(name, []):
+            if target not in index:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], index[target])
+        if low[name] == index[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                found.append(", ".join(sorted(group)))
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}) == ["a, b, c"]
+
+
 def test_every_module_belongs_to_a_room() -> None:
     assert {room_of(module) for module in MODULES} <= ROOMS.keys()
 
@@ -172,19 +230,22 @@ def test_the_rooms_of_the_table_have_no_cycle() -> None:
     ("room", "source"),
     [
         ("strategies/x.py", "import time"),
+        ("runtime/x.py", "from time import perf_counter"),
         ("strategies/x.py", "from threading import Thread"),
         ("strategies/x.py", "from dask.distributed import Client"),
-        ("strategies/x.py", "from ..engine import rank"),
-        ("strategies/deep/x.py", "from ...engine import rank"),
+        ("runtime/x.py", "from distributed import Client"),
+        ("runtime/x.py", "import dask"),
+        ("strategies/x.py", "from ..runtime import plan"),
+        ("strategies/deep/x.py", "from ...runtime import plan"),
         ("comm/x.py", "import distributed.comm"),
         ("comm/x.py", "from pickle import loads"),
         ("comm/x.py", "from scaleml.models import MLP"),
         ("models/x.py", "def f():\n    import cupy"),
         ("models/x.py", "from .. import comm"),
-        ("telemetry/x.py", "from scaleml import arrays"),
-        ("telemetry/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..engine.run import Run"),
-        ("telemetry/x.py", "import importlib\nimportlib.import_module('..engine', __package__)"),
-        ("comparison.py", "from .engine import run"),
+        ("telemetry/x.py", "from scaleml import comm"),
+        ("telemetry/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..api.run import Run"),
+        ("telemetry/x.py", "import importlib\nimportlib.import_module('..api', __package__)"),
+        ("cluster/x.py", "from scaleml.api import run"),
         ("lab/x.py", "from matplotlib import pyplot\nimport distributed"),
         ("lab/x.py", "import matplotlib.pyplot as plt"),
         ("optim.py", "import scaleml"),
@@ -199,10 +260,11 @@ def test_a_forbidden_arrow_is_found(room: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("room", "source"),
     [
-        ("strategies/x.py", "import numpy\nfrom ..comm.group import Group\nfrom .base import Strategy"),
-        ("engine/x.py", "import time, distributed\nfrom scaleml import strategies\nfrom ..telemetry import history"),
-        ("engine/x.py", "from .. import __version__"),
+        ("strategies/x.py", "import numpy\nfrom ..comm.communicator import Communicator\nfrom .base import Strategy"),
+        ("cluster/x.py", "import distributed\nfrom scaleml import strategies\nfrom ..telemetry import history"),
+        ("cluster/x.py", "from .. import __version__"),
         ("arrays.py", "def f():\n    import cupy"),
+        ("clock.py", "import time"),
         ("__main__.py", "import scaleml\nfrom scaleml import train"),
     ],
 )

@@ -40,7 +40,7 @@ class Trained(CallbackSupport):
     @client.setter
     def client(self, client: Any) -> None:
         if client is not None:
-            from scaleml.engine.clusters.cluster import check_client
+            from scaleml.cluster.embedded import check_client
 
             check_client(client)
         self._client = client

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from scaleml.engine.epochs import Epoch, OnEpoch, Watch
+from scaleml.runtime.epochs import Epoch, OnEpoch, Watch
 from scaleml.telemetry.fitting import Fitting
 
 try:

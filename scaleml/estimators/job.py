@@ -11,13 +11,13 @@ from typing import Any, Final
 import numpy as np
 
 from scaleml import arrays
+from scaleml.api.in_process import batches_of, train_here
 from scaleml.data.inputs import Inputs
-from scaleml.engine.epochs import Watch
-from scaleml.engine.errors import NonFinite
-from scaleml.engine.local import batches_of, train_here
-from scaleml.engine.spec import Outcome, Plan, Start, StopRule
 from scaleml.models import Model, Signature
 from scaleml.optim import Optimizer, RowSteps
+from scaleml.runtime.epochs import Watch
+from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.plan import Outcome, Plan, Start, StopRule
 from scaleml.strategies import AllReduce, Layout, Serial, Strategy
 
 HERE: Final = 500_000_000
@@ -117,7 +117,7 @@ def choose(job: Job, strategy: Any, client: Any) -> Strategy | None:
 def _has_client() -> bool:
     if "distributed" not in sys.modules:
         return False
-    from scaleml.engine.clusters.cluster import has_client
+    from scaleml.cluster.embedded import has_client
 
     return has_client()
 
@@ -134,7 +134,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, watch: W
     """
     if strategy is None:
         return _here(job, watch)
-    from scaleml.engine.remote import train_there
+    from scaleml.api.on_cluster import train_there
 
     return train_there(
         job.model,

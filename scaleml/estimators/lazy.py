@@ -31,7 +31,7 @@ def by_blocks(estimator: Any, method: str, X: Any) -> Any:
     ValueError, TypeError
         For columns other than those of the training data, as far as they are known.
     """
-    from scaleml.engine.supply.lazy import blocks
+    from scaleml.api.lazy_prediction import blocks
 
     check_is_fitted(estimator)
     meta = getattr(estimator, method)(_one_row(X, estimator.n_features_in_))[:0]
@@ -41,7 +41,7 @@ def by_blocks(estimator: Any, method: str, X: Any) -> Any:
 
 def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
     """Return the accuracy or R squared, uniformly averaged over targets; computed where X is."""
-    from scaleml.engine.supply.lazy import sent
+    from scaleml.api.lazy_prediction import sent
 
     check_is_fitted(estimator)
     estimator.predict(_one_row(X, estimator.n_features_in_))

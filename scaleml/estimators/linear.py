@@ -11,7 +11,6 @@ from sklearn.base import is_classifier
 
 from scaleml import arrays
 from scaleml.data.inputs import Inputs
-from scaleml.engine.spec import Outcome, Start, StopRule
 from scaleml.estimators.base import Trained
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run
@@ -22,6 +21,7 @@ from scaleml.models import LinearModel
 from scaleml.models.losses import CLASSES
 from scaleml.optim import SGD, Averaged, Columns, Optimizer, RowRate, RowSteps
 from scaleml.optim.rows import sample
+from scaleml.runtime.plan import Outcome, Start, StopRule
 
 CURVATURE: Final = {
     "log_loss": 0.25,

@@ -12,7 +12,6 @@ from sklearn.utils import check_random_state
 
 from scaleml.data.collections import is_collection
 from scaleml.data.inputs import Inputs
-from scaleml.engine.spec import Start, StopRule
 from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run, signature_of
@@ -20,6 +19,7 @@ from scaleml.estimators.warned import warn
 from scaleml.models import MLP
 from scaleml.models.losses import BinaryLog
 from scaleml.optim import SGD, Adam, Optimizer
+from scaleml.runtime.plan import Start, StopRule
 
 
 class Perceptron(Trained):

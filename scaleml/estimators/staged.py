@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 from scaleml.data.collections import is_frame
 
 if TYPE_CHECKING:
-    from scaleml.engine.supply.collection import Collection
+    from scaleml.cluster.staging.collection import Collection
 
 
 @contextmanager
@@ -37,8 +37,8 @@ def staged(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    from scaleml.engine.supply.collection import Collection
-    from scaleml.engine.train import finder
+    from scaleml.api.train import finder
+    from scaleml.cluster.staging.collection import Collection
 
     frame = is_frame(X)
     _check_feature_names(estimator, X._meta if frame and X.ndim == 2 else np.empty((0, 0)), reset=reset)

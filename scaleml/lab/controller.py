@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from scaleml.engine.compare import Trial, compare
-from scaleml.engine.run import Run
+from scaleml.api.compare import Trial, compare
+from scaleml.api.run import Run
 from scaleml.faults import Fault
 from scaleml.telemetry import Comparison
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Self, final
 
 import ipywidgets as widgets
 
-from scaleml.engine.clusters.cluster import embedded_size
+from scaleml.cluster.embedded import embedded_size
 from scaleml.lab import style
 from scaleml.lab.board import Board
 from scaleml.lab.controller import Clear, Controller, Enough, Go, Order, Tell

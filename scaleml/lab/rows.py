@@ -8,7 +8,7 @@ from typing import Any, final
 
 import ipywidgets as widgets
 
-from scaleml.engine.compare import Trial
+from scaleml.api.compare import Trial
 from scaleml.lab import kinds
 from scaleml.lab.fields import narrow
 from scaleml.lab.form import Form

@@ -10,8 +10,8 @@ import ipywidgets as widgets
 import numpy as np
 
 from scaleml import datasets
+from scaleml.cluster.placement import check_workers
 from scaleml.datasets.dataset import task_of
-from scaleml.engine.clusters.placement import check_workers
 from scaleml.lab import kinds
 from scaleml.lab.controller import Wish
 from scaleml.lab.fields import above, narrow

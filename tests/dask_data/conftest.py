@@ -8,7 +8,7 @@ import pytest
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_limits
 
-from engine import harness
+from runtime import harness
 
 
 @pytest.fixture(scope="session", autouse=True)

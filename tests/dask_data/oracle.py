@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import harness
+from runtime import harness
 
 MEGABYTE = 1 << 20
 

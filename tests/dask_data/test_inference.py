@@ -11,7 +11,7 @@ import scipy.sparse
 from distributed import Client
 
 from scaleml import MLP, LinearModel
-from scaleml.engine.trained import TrainedModel
+from scaleml.api.trained_model import TrainedModel
 from scaleml.models import Signature
 
 RNG = np.random.default_rng(2)

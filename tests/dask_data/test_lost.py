@@ -14,10 +14,10 @@ from distributed import Client, LocalCluster
 
 import scaleml
 from dask_data.conftest import files_of
-from engine import harness
+from runtime import harness
 from scaleml import SGD, AllReduce, LinearModel
-from scaleml.engine.supply.dataplane import Data
-from scaleml.engine.train import Settings, finder, launch
+from scaleml.api.train import Settings, finder, launch
+from scaleml.cluster.staging.dataplane import Data
 
 X = np.random.default_rng(0).standard_normal((400, 5))
 Y = X[:, 0] > 0

@@ -10,10 +10,10 @@ from distributed import Client
 import scaleml
 from dask_data.problem import LETTERS, column, dense, unknown
 from scaleml import LinearModel
+from scaleml.cluster.staging.placing import PlacedData
+from scaleml.cluster.staging.staged import Staged, homes_of
 from scaleml.data.collections import partitions_of
 from scaleml.data.pieces import Recipe
-from scaleml.engine.supply.placing import PlacedData
-from scaleml.engine.supply.staged import Staged, homes_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -22,7 +22,7 @@ def test_workers_that_cannot_read_each_others_files_are_sent_copies(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on several hosts; made so by asking nobody."""
-    from scaleml.engine.supply import placing
+    from scaleml.cluster.staging import placing
 
     expected = scaleml.train(LinearModel(), dense(), column(LETTERS), epochs=2, batch_size=32, client=client).params
 

@@ -15,9 +15,9 @@ import scaleml
 from dask_data import oracle
 from dask_data.problem import CHUNKS, CSR, DENSE, LETTERS, NUMBERS, RNG, ROWS, TWO, column, csr, dense, unknown
 from scaleml import MLP, AllReduce, LinearModel, Serial
+from scaleml.api.train import finder
+from scaleml.cluster.staging.dataplane import Data
 from scaleml.data.inputs import check_inputs
-from scaleml.engine.supply.dataplane import Data
-from scaleml.engine.train import finder
 
 REGRESSION = LinearModel("squared_error")
 

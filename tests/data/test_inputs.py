@@ -217,7 +217,7 @@ def untouched(
     def no_cluster(workers: int) -> Client:
         raise AssertionError(f"an embedded cluster of {workers} was about to be started")
 
-    monkeypatch.setattr("scaleml.engine.clusters.cluster._own_client", no_cluster)
+    monkeypatch.setattr("scaleml.cluster.embedded._own_client", no_cluster)
     scheduler = client.cluster.scheduler
     until, pause = time.monotonic() + 10, threading.Event()
     while scheduler.tasks and time.monotonic() < until:  # an earlier run's, on their way out

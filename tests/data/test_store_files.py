@@ -91,7 +91,7 @@ def test_the_file_goes_when_it_is_closed_or_collected(end: str) -> None:
 
 
 def test_a_failed_preparation_leaves_no_file() -> None:
-    from scaleml.engine.supply.parts import StoredPart
+    from scaleml.cluster.staging.parts import StoredPart
 
     x = dense(1000)
     x[999, 0] = np.inf
@@ -165,7 +165,7 @@ import numpy as np
 from types import SimpleNamespace
 from scaleml.data.inputs import check_inputs
 from scaleml.data.split import hold_out
-from scaleml.engine.supply.parts import StoredPart
+from scaleml.cluster.staging.parts import StoredPart
 import scipy.sparse
 
 def peak(what):
@@ -212,7 +212,7 @@ def test_the_watchdog_removes_the_files_of_its_parent() -> None:
     code = f"""
     import os, subprocess, sys, time
     environment = dict(os.environ, SCALEML_EMBEDDED_PARENT=str(os.getpid()), SCALEML_EMBEDDED_FOLDER="")
-    watch = "from scaleml.engine.clusters import watchdog; import time; watchdog.dask_setup(None); print('up', flush=True); time.sleep(100)"
+    watch = "from scaleml.cluster import watchdog; import time; watchdog.dask_setup(None); print('up', flush=True); time.sleep(100)"
     follower = subprocess.Popen([sys.executable, "-c", watch], env=environment, stdout=subprocess.PIPE)
     assert follower.stdout.readline() == b"up\\n"
     print(follower.pid, flush=True)

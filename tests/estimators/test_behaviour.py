@@ -19,10 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scaleml import SGD, Adam, AllReduce, LocalSGD, Serial
-from scaleml.engine import local
-from scaleml.engine.ranks.worker_loop import WorkerLoop
+from scaleml.api import in_process as local
 from scaleml.linear_model import SGDClassifier, SGDRegressor
 from scaleml.neural_network import MLPClassifier, MLPRegressor
+from scaleml.runtime.training_loop import TrainingLoop
 
 ALL = [SGDClassifier, SGDRegressor, MLPClassifier, MLPRegressor]
 
@@ -279,7 +279,7 @@ def test_nothing_holds_a_fit_that_is_over(classes, monkeypatch, capsys):
     X, y = classes
     made = []
 
-    class Watched(WorkerLoop):
+    class Watched(TrainingLoop):
         def __init__(self, *given):
             super().__init__(*given)
             made.append(weakref.ref(self))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from engine import harness
-from engine.conftest import cluster, one_blas_thread, storage
+from runtime import harness
+from runtime.conftest import cluster, one_blas_thread, storage
 
 __all__ = ["cluster", "one_blas_thread", "storage", "train"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from numpy.testing import assert_array_equal
 
-from engine.test_strategies import BATCH, SHARDS, linear, made
 from family.strategies import STRATEGIES, WAIT_FOR_NOBODY
+from runtime.test_strategies import BATCH, SHARDS, linear, made
 from scaleml.faults import Latency, Slow
 from scaleml.optim import SGD
 from scaleml.strategies import Serial

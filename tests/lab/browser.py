@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import scaleml
-from engine.harness import await_condition
+from runtime.harness import await_condition
 
 FLAGS = (
     "--no-sandbox",

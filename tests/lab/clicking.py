@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import unescape
 
-from engine.harness import await_condition
+from runtime.harness import await_condition
 
 LONG = 1_000_000
 """Epochs of a run that somebody will stop."""

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import scaleml
-from engine.harness import on_workers
 from lab.measuring import agree
+from runtime.harness import on_workers
 from scaleml.faults import Bandwidth, Latency, Slow
 from scaleml.lab.trace import Trace
 from scaleml.lab.words import blame, line

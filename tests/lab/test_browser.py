@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from engine.harness import await_condition
+from runtime.harness import await_condition
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 

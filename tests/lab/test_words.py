@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import scaleml
-from engine import harness
 from lab.measuring import agree
+from runtime import harness
 from scaleml.faults import Bandwidth, DropLink, Latency, Slow
 from scaleml.lab.links import Links
 from scaleml.lab.trace import Trace
@@ -34,7 +34,7 @@ def timed(strategy, workers=2, faults=(), epochs=3):
     x = random.standard_normal((240, 4), dtype=np.float32)
     never, slept = threading.Event(), {rank: [] for rank in range(workers)}
 
-    def sleep(rank, step, mailbox):
+    def sleep(rank, step, command_queue):
         begin = time.perf_counter()
         never.wait(GRADIENT)
         if step:

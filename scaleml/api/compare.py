@@ -1,0 +1,273 @@
+"""``compare``: several strategies, one after another, on the same data, seed and cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+from numbers import Real
+from typing import Any, Final, final
+
+from distributed import Client
+
+from scaleml.api.run import Run
+from scaleml.api.settings import Settings
+from scaleml.api.train import finder, launch, prepare
+from scaleml.cluster import calls
+from scaleml.cluster.embedded import check_client, find_client
+from scaleml.cluster.errors import RunFailed, StartFailed
+from scaleml.cluster.host_facts import facts_of
+from scaleml.cluster.placement import check_workers
+from scaleml.cluster.secede import seceded
+from scaleml.cluster.staging.dataplane import Data
+from scaleml.faults import Fault
+from scaleml.models import Model
+from scaleml.optim import SGD, Optimizer
+from scaleml.strategies import Serial, Strategy
+from scaleml.telemetry import Comparison
+from scaleml.telemetry.formatting import listing
+
+_REPLACEMENT: Final = 30.0
+"""Seconds to wait for a lost worker's replacement."""
+
+
+@final
+@dataclass(frozen=True)
+class Trial:
+    """A strategy with settings of its own: one learning rate for all would be unfair to some.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        What to try.
+    optimizer : Optimizer, optional
+        Instead of the comparison's.
+    batch_size, epochs, workers : optional
+        Instead of the comparison's.
+
+    Examples
+    --------
+    >>> from scaleml import LocalSGD, SGD, Trial
+    >>> Trial(LocalSGD(8), optimizer=SGD(0.2)).label
+    'LocalSGD(period=8), SGD(0.2)'
+    """
+
+    strategy: Strategy
+    optimizer: Optimizer | None = None
+    batch_size: int | None = None
+    epochs: int | None = None
+    workers: int | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.strategy, Strategy):
+            raise TypeError(
+                f"{self.strategy!r} is no strategy: pass objects such as Serial(), AllReduce() or LocalSGD(8), or Trial(strategy, ...)"
+            )
+
+    @property
+    def label(self) -> str:
+        """How the comparison calls it."""
+        own = [
+            _short(getattr(self, field.name), field.name)
+            for field in fields(self)[1:]
+            if getattr(self, field.name) is not None
+        ]
+        return ", ".join([repr(self.strategy), *own])
+
+
+def _short(value: Any, name: str) -> str:
+    if isinstance(value, SGD) and value == SGD(value.learning_rate):
+        return f"SGD({value.learning_rate:g})"
+    return repr(value) if isinstance(value, Optimizer) else f"{name}={value!r}"
+
+
+@seceded()
+def compare(
+    model: Model,
+    X: Any,
+    y: Any,
+    strategies: Sequence[Strategy | Trial],
+    *,
+    target: float | None = None,
+    optimizer: Optimizer | None = None,
+    epochs: int = 5,
+    batch_size: int = 256,
+    workers: int | Sequence[str] | None = None,
+    client: Client | None = None,
+    validation: Any = 0.2,
+    sample_weight: Any = None,
+    seed: int = 0,
+    faults: Sequence[Fault] | None = None,
+    on_plan: Callable[[Sequence[str]], None] | None = None,
+    on_run: Callable[[Run, int], None] | None = None,
+) -> Comparison:
+    """Run strategies one after another on the same data, seed and cluster, and say which one to use.
+
+    Where ``Serial()`` is among them it runs twice: on one worker, and as one process with all the cores of one host. The
+    better of the two is what scaling has to beat.
+
+    Parameters
+    ----------
+    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, seed, faults
+        As for ``train``; faults of other ranks than 0 leave ``Serial()`` alone.
+    strategies : sequence of Strategy or Trial
+        What to compare; a ``Trial`` gives a strategy its own settings.
+    target : float, optional
+        The held-out loss that counts. Default: the loss that all strategies reached.
+    validation : (X, y) or float
+        The held-out data, evaluated outside the training clock; default a fifth of the rows.
+    on_plan : callable, optional
+        Called once, before the first run, with the labels of all runs to come.
+    on_run : callable, optional
+        Called with each run as it starts and the rows it will train on, for a live display.
+
+    Returns
+    -------
+    Comparison
+        ``runs``, ``table()``, ``verdict``, ``plot()``, ``to_html(path)``. A run that failed stands in it with its error. After
+        Ctrl-C it holds the runs so far; a run that is stopped ends the comparison, too, unless it had reached the target.
+        ``ended`` says why runs are missing.
+
+    Examples
+    --------
+    >>> import scaleml
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> scaleml.compare(scaleml.LinearModel(), X / 16, y, [scaleml.Serial(), scaleml.AllReduce()]).verdict  # doctest: +SKIP
+    """
+    trials = _trials(strategies)
+    _check_target(target)
+    common: dict[str, Any] = {"model": model, "seed": seed}
+    defaults: dict[str, Any] = {
+        "optimizer": SGD(0.1) if optimizer is None else optimizer,
+        "epochs": epochs,
+        "batch_size": batch_size,
+    }
+    # All settings are checked before the first run: nobody should wait for an error in the last.
+    plans = [
+        (
+            _evaluated_often(
+                Settings(
+                    strategy=trial.strategy,
+                    label=trial.label,
+                    faults=_concerning(trial.strategy, faults),
+                    **common,
+                    **_own(trial, defaults),
+                )
+            ),
+            workers if trial.workers is None else trial.workers,
+        )
+        for trial in trials
+    ]
+    check_client(client)
+    for _, count in plans:
+        check_workers(count)
+    most = max((count for _, count in plans if isinstance(count, int)), default=None)
+    data = Data(model, X, y, sample_weight, validation, seed, finder(client, workers if most is None else most))
+    runs: list[Run] = []
+    ended: str | None = None
+    try:
+        found, own = find_client(client, workers if most is None else most)
+        plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
+        for settings, count in plans:
+            prepare(settings, data, found, own, count)
+        if on_plan is not None:
+            on_plan([settings.label for settings, _ in plans])
+        ended = _run_all(plans, data, found, own, on_run, runs, target)
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+    finally:
+        # Whatever ended the comparison also ends the run that was under way.
+        if runs and not runs[-1].over:
+            runs[-1].stop()
+        data.close()
+    return Comparison(runs, target, ended)
+
+
+def _run_all(
+    plans: list[tuple[Settings, Any]],
+    data: Data,
+    client: Client,
+    own_cluster: bool,
+    on_run: Callable[[Run, int], None] | None,
+    runs: list[Run],
+    target: float | None,
+) -> str | None:
+    """Run one after another, each noted in ``runs`` as it starts; end early when one was stopped short of the target.
+
+    Where a run cannot start, what has finished is not thrown away because the cluster is no longer what it was. Why not all have
+    run is returned.
+    """
+    enough = len(calls.identity(client, 10.0))
+    for position, (settings, workers) in enumerate(plans):
+        try:
+            run = launch(settings, data, client, own_cluster, workers)
+        except (StartFailed, ValueError, OSError) as error:
+            if not runs:
+                raise
+            return f"The comparison ended before {settings.label}: {error}"
+        runs.append(run)
+        if on_run is not None:
+            on_run(run, settings.epochs * data.rows)
+        try:
+            if run.wait().state == "stopped" and not _has_reached(run, target):
+                left = [later.label for later, _ in plans[position + 1 :]]
+                return f"The comparison was stopped before {listing(left)}." if left else None
+        except RunFailed:
+            # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
+            with contextlib.suppress(TimeoutError):
+                client.wait_for_workers(enough, timeout=_REPLACEMENT)
+    return None
+
+
+def _has_reached(run: Run, target: float | None) -> bool:
+    return target is not None and bool((run.history.evaluations["loss"] <= target).any())
+
+
+def _check_target(target: Any) -> None:
+    if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or not isfinite(target)):
+        raise ValueError(f"target={target!r}: must be the held-out loss to be reached, a finite number, or None")
+
+
+def _concerning(strategy: Strategy, faults: Any) -> Any:
+    """Leave out faults of ranks and links that the strategy never has: the baseline has no rank 1 to slow."""
+    if not isinstance(strategy, Serial) or not isinstance(faults, Sequence):
+        return () if faults is None else faults
+    return tuple(fault for fault in faults if getattr(fault, "rank", 0) == 0 and getattr(fault, "to", None) is None)
+
+
+def _evaluated_often(settings: Settings) -> Settings:
+    """Evaluate about twenty times a run: a time to the target needs that."""
+    return replace(settings, evaluations_an_epoch=-(-20 // settings.epochs))
+
+
+def _trials(strategies: Sequence[Strategy | Trial]) -> list[Trial]:
+    if isinstance(strategies, Strategy | Trial | str) or not isinstance(strategies, Sequence):
+        raise TypeError(f"strategies={strategies!r}: must be a list such as [Serial(), AllReduce()]")
+    if not strategies:
+        raise ValueError("strategies=[]: at least one is needed, such as [Serial(), AllReduce()]")
+    return [strategy if isinstance(strategy, Trial) else Trial(strategy) for strategy in strategies]
+
+
+def _own(trial: Trial, defaults: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: default if getattr(trial, name) is None else getattr(trial, name) for name, default in defaults.items()
+    }
+
+
+def _with_baseline(settings: Settings, workers: Any, client: Client) -> list[tuple[Settings, Any]]:
+    """Follow ``Serial()`` by the same in one process with all the cores of its host, if that has more than one."""
+    if settings.strategy != Serial():
+        return [(settings, workers)]
+    info = calls.identity(client, 10.0)
+    cores = max((facts["cores"] for facts in facts_of(client, list(info)).values()), default=1)
+    threads = min((int(facts["nthreads"]) for facts in info.values()), default=1)
+    if cores <= threads:
+        return [(settings, workers)]
+    whole = Serial(threads=cores)
+    return [
+        (settings, workers),
+        (replace(settings, strategy=whole, label=settings.label.replace(repr(Serial()), repr(whole))), workers),
+    ]

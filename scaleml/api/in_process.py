@@ -1,0 +1,97 @@
+"""Training in the calling process: the same loop as on a worker, with a group of one rank; no cluster, no file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final, final
+
+import numpy as np
+
+from scaleml import arrays
+from scaleml.comm import inprocess
+from scaleml.data.schedule import Schedule
+from scaleml.data.shards import Arrays, Batches
+from scaleml.runtime.commands import CommandQueue
+from scaleml.runtime.epochs import OnEpoch, tell
+from scaleml.runtime.plan import Outcome, Plan
+from scaleml.runtime.training_loop import TrainingLoop
+from scaleml.telemetry.recorder import Recorder
+
+_IN_ORDER: Final = 1 << 26
+"""Bytes of dense data above which a shuffled copy is made once: gathering rows from all over memory would cost more."""
+
+
+@final
+class Shuffled(Batches):
+    """All batches of data that lies in this process, in a new order each epoch.
+
+    Parameters
+    ----------
+    data : Arrays
+        X, y, weights.
+    random : RandomState
+        Decides the orders, as ``sklearn.utils.shuffle`` would.
+    """
+
+    def __init__(self, data: Arrays, random: np.random.RandomState) -> None:
+        self._rows = int(data[1].shape[0])
+        super().__init__(Schedule([self._rows]), [0], [data])
+        self._data = data
+        self._random = random
+        self._order: Any = np.arange(self._rows)
+        self._dealt = 1
+
+    def take(self, consumed: int, count: int) -> tuple[Any, Any, Any, int]:
+        """Return the batch ``[consumed, consumed + count)`` of the epoch's order; see `Batches.take`."""
+        if consumed == 0 and self._dealt:
+            shuffled = np.arange(self._rows)
+            self._random.shuffle(shuffled)
+            self._order = self._order[shuffled]
+        self._dealt = consumed
+        picked = self._order[consumed : consumed + count]
+        x, y, weights = self._data
+        return x[picked], y[picked], None if weights is None else weights[picked], len(picked)
+
+
+def batches_of(data: Arrays, random: np.random.RandomState, shuffle: bool) -> Batches:
+    """Return the batches of data in memory: reshuffled each epoch while it is small, else shuffled once, or in order."""
+    x, y, weights = data
+    rows = int(y.shape[0])
+    if not shuffle:
+        return Batches(Schedule([rows]), [0], [data])
+    if arrays.is_sparse(x) or x.nbytes <= _IN_ORDER:
+        return Shuffled(data, random)
+    order = random.permutation(rows)
+    copied = x[order], y[order], None if weights is None else weights[order]
+    return Batches(Schedule([rows]), [0], [copied])
+
+
+def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: Sequence[OnEpoch] = ()) -> Outcome:
+    """Train to the end in the calling thread.
+
+    Parameters
+    ----------
+    plan : Plan
+        For one rank.
+    batches : Batches
+        All the data.
+    held_out : Arrays, optional
+        For the evaluations.
+    on_epoch : sequence of callables
+        Told of each epoch; what is true ends the run.
+
+    Raises
+    ------
+    NonFinite
+        When training ran into infinity.
+    """
+    (group,) = inprocess.groups(1, shared_memory=False)
+    try:
+        recorder = Recorder(0, group.meter)
+        loop = TrainingLoop(plan, group, batches, held_out, CommandQueue(), lambda *_, **__: None, recorder)
+        if on_epoch:
+            loop.on_epoch = partial(tell, on_epoch)
+        return loop.run()
+    finally:
+        group.close()

@@ -1,0 +1,97 @@
+"""Predictions for Dask collections: lazy, a task a block, the model sent once as a task of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from dask.base import compute, tokenize
+from dask.delayed import delayed
+
+from scaleml.api.trained_model import check_width
+from scaleml.data.collections import is_frame, partitions_of
+from scaleml.data.frames import refuse_columns
+
+
+def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) -> Any:
+    """Return a Dask array of ``method`` of the blocks of X.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        What predicts.
+    method : str
+        ``"predict"``, ``"predict_proba"`` or ``"decision_function"``.
+    X : Dask array or dataframe
+        Its chunks of rows become those of the result.
+    dtype : dtype
+        Of the result.
+    outputs : int or None
+        Columns of the result; None for one dimension.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For columns other than those of the training data, as far as they are known.
+    """
+    meta = np.empty((0,) if outputs is None else (0, outputs), dtype)
+    if is_frame(X):
+        if X.ndim != 2:
+            raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
+        refuse_columns(X.dtypes.items(), "X")
+    check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape, model)
+    return blocks(X, _apply, (method,), model, _token(model), meta)
+
+
+def blocks(X: Any, function: Callable[..., Any], arguments: tuple[Any, ...], model: Any, token: str, meta: Any) -> Any:
+    """Return a Dask array of ``function(block, *arguments, model)`` for the blocks of rows of X.
+
+    Parameters
+    ----------
+    X : Dask array or dataframe
+        Its chunks of rows become those of the result.
+    token : str
+        Names the model.
+    meta : array
+        The result for no rows.
+    """
+    outputs = meta.shape[1] if meta.ndim == 2 else None
+    if is_frame(X):
+        found = X.map_partitions(function, *arguments, sent(model, token), meta=meta)
+        if outputs is not None:  # its columns are known, whatever a dataframe's partitions say
+            found._chunks = (found.chunks[0], (outputs,))
+        return found
+    if len(X.chunks[1]) > 1:
+        X = X.rechunk({1: -1})
+    where = {"drop_axis": 1} if outputs is None else {"chunks": (X.chunks[0], (outputs,))}
+    settings = {"dtype": meta.dtype, "meta": meta, "token": f"scaleml-{function.__name__.strip('_')}", **where}
+    return X.map_blocks(function, *arguments, sent(model, token), **settings)
+
+
+def statistics(model: Any, X: Any, y: Any, sample_weight: Any) -> Any:
+    """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
+    parts = partitions_of(X, y, sample_weight)
+    weights = [None] * len(parts.x) if parts.weights is None else parts.weights
+    brought, function = sent(model, _token(model)), delayed(_statistics, pure=True)
+    sums = [function(brought, *part) for part in zip(parts.x, parts.y, weights, strict=True)]
+    return np.sum(compute(*sums), axis=0)
+
+
+def sent(model: Any, token: str) -> Any:
+    """Return a model as a task of its own, by name."""
+    return delayed(model, name=f"scaleml-model-{token}", traverse=False)
+
+
+def _token(model: Any) -> str:
+    return str(tokenize(model.params, model.classes, repr(model.network)))
+
+
+def _apply(block: Any, method: str, model: Any) -> Any:
+    return getattr(model, method)(block)
+
+
+def _statistics(model: Any, x: Any, y: Any, weights: Any) -> Any:
+    if x.shape[0] == 0:
+        return np.zeros(model.network.n_statistics)
+    return model.statistics(x, y, weights)

@@ -1,0 +1,109 @@
+"""A run from start to end on a cluster, for data that is checked already: what estimators call."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any, Final
+
+from scaleml.api.run import Run
+from scaleml.api.settings import Settings
+from scaleml.api.train import launch
+from scaleml.cluster.embedded import check_client, find_client
+from scaleml.cluster.errors import RunFailed
+from scaleml.cluster.placement import check_workers
+from scaleml.cluster.secede import seceded
+from scaleml.cluster.staging.collection import StagedInputs
+from scaleml.cluster.staging.dataplane import Data
+from scaleml.data.inputs import Inputs
+from scaleml.models import Model
+from scaleml.runtime.epochs import Epoch, Watch, tell_all
+from scaleml.runtime.plan import Outcome
+
+_LOOK: Final = 0.1
+"""Seconds between two looks at a run that is followed."""
+
+
+@seceded()
+def train_there(
+    model: Model,
+    inputs: Inputs | StagedInputs,
+    held_out: Inputs | None,
+    *,
+    workers: Any,
+    client: Any,
+    watch: Watch,
+    **settings: Any,
+) -> Outcome:
+    """Train on a cluster and return how it ended.
+
+    Parameters
+    ----------
+    model : Model
+    inputs, held_out : Inputs
+        The data; ``held_out`` may be None.
+    workers, client
+        As for ``train``.
+    watch : Watch
+        Whom to tell of its epochs.
+    **settings
+        Of ``Settings``.
+
+    Raises
+    ------
+    RunFailed
+        When the run fails.
+    KeyboardInterrupt
+        After Ctrl-C; the ranks have ended.
+    """
+    chosen = Settings(model=model, keep_end=True, snapshots=watch.snapshots, **settings)
+    check_client(client)
+    check_workers(workers)
+    data = Data(model, inputs, None, None, held_out, chosen.seed)
+    try:
+        found, own = find_client(client, workers)
+        run = launch(chosen, data, found, own, workers)
+        enough = _follow(run, watch)
+    finally:
+        data.close()
+    if run.state == "stopped" and not enough:
+        raise KeyboardInterrupt
+    if run.outcome is None:
+        raise RunFailed("the run is over, but no rank could hand over its parameters: its workers are gone; fit again")
+    return run.outcome
+
+
+def _follow(run: Run, watch: Watch) -> bool:
+    """Wait for the end and tell of epochs as they arrive; True if somebody had enough of them."""
+    if watch.is_idle:
+        run.wait()
+        return False
+    told, enough = 0, False
+    try:
+        while True:
+            over = run.over  # before the epochs: what is over has written all of them
+            epochs = run.history.epochs
+            for number, loss, score, is_last in list(zip(*epochs.values(), strict=True))[told:]:
+                told += 1
+                epoch = Epoch(int(number), float(loss), float(score), bool(is_last), partial(_params, run))
+                if not enough and tell_all(epoch, watch.on_epoch):
+                    enough = True
+                    if not run.over:
+                        run.stop()
+            if watch.on_look is not None:
+                watch.on_look(run)
+            if over:
+                run.wait()
+                return enough
+            with contextlib.suppress(TimeoutError):
+                run.wait(_LOOK)
+    except BaseException:
+        if not run.over:
+            run.stop()
+        raise
+
+
+def _params(run: Run) -> Any:
+    """Return the newest parameters of a run: what rank 0 has kept, or, once it is over, the last."""
+    params = None if run.over else run.peek()
+    return run.wait().params if params is None else params

@@ -1,0 +1,308 @@
+"""Where ranks may run: the user's Dask cluster, or one of our own, made once and closed with this process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import multiprocessing
+import os
+import pathlib
+import sys
+import tempfile
+import threading
+from numbers import Integral
+from typing import Any, Final
+
+import psutil
+from dask.system import CPU_COUNT
+from distributed import Client, get_client
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import Subprocess
+
+from scaleml.cluster import watchdog
+from scaleml.cluster.errors import StartFailed
+
+_START_TIMEOUT: Final = 60.0
+_END_TIMEOUT: Final = 3.0
+_A_CORE: Final = 32
+_WORKER_BYTES: Final = 150 * 2**20
+"""A worker's process as such, with its nanny's."""
+_QUIET: Final = {
+    "WORKER__PROFILE__ENABLED": "False",
+    "ADMIN__TICK__INTERVAL": "500ms",
+    "ADMIN__SYSTEM_MONITOR__INTERVAL": "2s",
+}
+"""What Dask would do for a dashboard that is not there, many times a second, on the cores of the ranks."""
+
+
+class _Process(Subprocess):
+    """A Dask process of the embedded cluster: in a session of its own, so that Ctrl-C in a terminal is ours to handle."""
+
+    def __init__(self, scheduler: str | None = None, name: Any = None, *, folder: str, spec: dict[str, Any]) -> None:
+        self.folder = pathlib.Path(folder)
+        self.spec = {**spec, "opts": {**spec["opts"], "name": name}} if scheduler else spec
+        self.scheduler = scheduler
+        self.name = name
+        super().__init__()
+
+    async def _start(self) -> None:
+        arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
+        environment = dict(os.environ)
+        environment[watchdog.PARENT] = str(os.getpid())
+        environment[watchdog.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
+        for setting, value in _QUIET.items():
+            environment.setdefault(f"DASK_DISTRIBUTED__{setting}", value)
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        with open(self.folder / f"{'scheduler' if self.scheduler is None else f'worker-{self.name}'}.log", "ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "dask", "spec", *arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=environment,
+            )
+        if self.scheduler is None:
+            await self._await_address()
+
+    async def close(self) -> None:
+        """End the process, gently if it lets itself: killed with its children it would leave semaphores in /dev/shm."""
+        process = self.process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _END_TIMEOUT)
+            except TimeoutError:
+                # Only itself: its worker follows by a pipe, and its resource tracker cleans up after both.
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        self.process = None
+        await super().close()
+
+    async def _await_address(self) -> None:
+        file = self.folder / "scheduler.json"
+        assert self.process is not None
+        for _ in range(int(_START_TIMEOUT / 0.02)):
+            with contextlib.suppress(OSError, ValueError):
+                self.address = json.loads(file.read_text())["address"]
+                return
+            if self.process.returncode is not None:
+                break
+            await asyncio.sleep(0.02)
+        log = (self.folder / "scheduler.log").read_text(errors="replace")
+        raise StartFailed(f"the embedded Dask scheduler did not start; its log ends with:\n{log[-2000:]}")
+
+
+class _Cluster(SpecCluster):
+    """Nannies bring lost workers back, however long that takes, and `reopen` brings back nannies.
+
+    Dask's own looks once, 15 s after a worker was lost: if its name is away then, still or again, it ends the nanny for good.
+    """
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        super(SpecCluster, self)._update_worker_status(op, msg)
+
+    async def reopen(self) -> None:
+        """Start again those whose processes have ended."""
+        for name, worker in list(self.workers.items()):
+            if worker.process is None or worker.process.returncode is not None:
+                del self.workers[name]
+        await self._correct_state()
+
+
+class _Embedded:
+    """The embedded cluster and its client."""
+
+    def __init__(self, workers: int) -> None:
+        self.pid = os.getpid()
+        self.folder = tempfile.TemporaryDirectory(prefix=watchdog.PREFIX, ignore_cleanup_errors=True)
+        name = self.folder.name
+        preload = [watchdog.__name__]
+        scheduler = {
+            "cls": "distributed.Scheduler",
+            "opts": {
+                "host": "127.0.0.1",
+                "port": 0,
+                "dashboard": False,
+                "dashboard_address": "127.0.0.1:0",
+                "preload": preload,
+                "scheduler_file": f"{name}/scheduler.json",
+            },
+        }
+        worker = {
+            "cls": "distributed.Nanny",
+            "opts": {
+                "host": "127.0.0.1",
+                "nthreads": 1,
+                "memory_limit": 0,
+                "local_directory": name,
+                "preload_nanny": preload,
+            },
+        }
+        self.cluster = _Cluster(
+            scheduler={"cls": _Process, "options": {"folder": name, "spec": scheduler}},
+            worker={"cls": _Process, "options": {"folder": name, "spec": worker}},
+            workers={i: {"cls": _Process, "options": {"folder": name, "spec": worker}} for i in range(workers)},
+            name=f"scaleml-{os.getpid()}",
+            silence_logs=40,
+        )
+        self.client = Client(self.cluster, set_as_default=False)
+        try:
+            self.await_workers(workers)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Whether this process made it and it still runs."""
+        return self.pid == os.getpid() and self.client.status == "running"
+
+    def await_workers(self, workers: int) -> None:
+        """Have at least this many workers, however long it takes as long as they come."""
+        if len(self.cluster.worker_spec) < workers:
+            self.cluster.scale(workers)
+        self.cluster.sync(self.cluster.reopen)
+        for count in range(1, workers + 1):
+            try:
+                self.client.wait_for_workers(count, timeout=_START_TIMEOUT)
+            except TimeoutError:
+                raise StartFailed(
+                    f"the embedded cluster has {count - 1} of {workers} workers, and no other came within {_START_TIMEOUT:g} s: each "
+                    f"is a process of its own, and this machine has {embedded_size()} cores. Ask for fewer workers, or pass the "
+                    "client of a larger cluster"
+                ) from None
+
+    def close(self) -> None:
+        """Close the client and end all processes."""
+        if self.pid != os.getpid():
+            return  # a fork of the process that owns it
+        with contextlib.suppress(Exception):
+            self.client.close(timeout=2)
+        with contextlib.suppress(Exception):
+            self.cluster.close(timeout=5)
+        self.folder.cleanup()
+
+
+class _Own:
+    """The embedded cluster of this process, if it has one."""
+
+    lock: Final = threading.Lock()
+    cluster: _Embedded | None = None
+
+
+_own: Final = _Own()
+
+
+def find_client(client: Client | None, workers: Any = None) -> tuple[Client, bool]:
+    """Return the client to use and whether it is that of the embedded cluster.
+
+    Parameters
+    ----------
+    client : Client or None
+        None: the current Dask client if there is one, else the embedded cluster's.
+    workers : int or anything
+        How many workers the embedded cluster needs at least, where a number is known.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For something that is no client, an asynchronous or a closed one.
+    StartFailed
+        When the embedded cluster does not come up.
+    """
+    check_client(client)
+    if client is None:
+        try:
+            client = get_client()
+        except ValueError:
+            return _own_client(int(workers) if isinstance(workers, Integral) else 0), True
+        check_client(client)
+    return client, _own.cluster is not None and client is _own.cluster.client
+
+
+def has_client() -> bool:
+    """Whether there is a current Dask client: one of the user's, or that of the task this is called from."""
+    try:
+        get_client()
+    except ValueError:
+        return False
+    return True
+
+
+def check_client(client: Any) -> None:
+    """Raise TypeError or ValueError for anything but a connected client or None."""
+    if client is None:
+        return
+    if not isinstance(client, Client):
+        raise TypeError(
+            f"client={client!r}: must be a distributed.Client, or None for the current one or an embedded cluster; "
+            "for a scheduler's address pass distributed.Client(address)"
+        )
+    if client.asynchronous:
+        raise ValueError(f"client={client!r} is asynchronous: pass a client made with asynchronous=False")
+    if client.status != "running":
+        raise ValueError(f"client={client!r} is {client.status}: make a new distributed.Client, or pass client=None")
+
+
+def embedded_size() -> int:
+    """Return how many workers the embedded cluster has by default: one a core."""
+    return int(CPU_COUNT)
+
+
+def close() -> None:
+    """Close the embedded cluster, if there is one: its worker processes end, and the next run starts others.
+
+    It would also close with this process. A cluster or client of yours is left alone; so is one that no longer runs. Stop runs
+    that still live there first: they would fail with their workers.
+
+    Examples
+    --------
+    >>> import scaleml
+    >>> scaleml.close()  # nothing was started yet, so nothing happens
+    """
+    close_embedded()
+
+
+def close_embedded() -> None:
+    """Close the embedded cluster, if there is one; the next run starts another."""
+    with _own.lock:
+        cluster, _own.cluster = _own.cluster, None
+    if cluster is not None:
+        cluster.close()
+
+
+def _check_room(more: int, workers: int) -> None:
+    """Raise ValueError where so many `more` processes would only bring this machine to a stop."""
+    cores, free = embedded_size(), psutil.virtual_memory().available
+    if more > 0 and (workers > _A_CORE * cores or more * _WORKER_BYTES > max(free, cores * _WORKER_BYTES)):
+        raise ValueError(
+            f"workers={workers}: each would be a process of about {_WORKER_BYTES >> 20} MB on this machine, which has {cores} "
+            f"core{'s' * (cores != 1)} and {free / 2**30:.1f} GB of free memory; at most {_A_CORE} a core are started. Ask for "
+            "fewer, or pass the client of a larger cluster"
+        )
+
+
+def _own_client(workers: int) -> Client:
+    if multiprocessing.parent_process() is not None:
+        raise StartFailed(
+            "no Dask cluster is started inside a child process (joblib, multiprocessing): have joblib run the jobs on the "
+            "cluster (joblib.parallel_config('dask')) or as threads ('threading'), leave an estimator's strategy at 'auto', "
+            "or connect to a cluster that runs, Client(address), and pass its client"
+        )
+    workers = max(workers, embedded_size())
+    with _own.lock:
+        if _own.cluster is not None and not _own.cluster.alive:
+            _own.cluster.close()
+            _own.cluster = None
+        _check_room(workers - (0 if _own.cluster is None else len(_own.cluster.cluster.worker_spec)), workers)
+        if _own.cluster is None:
+            _own.cluster = _Embedded(workers)
+            atexit.register(close_embedded)
+        else:
+            _own.cluster.await_workers(workers)
+        return _own.cluster.client

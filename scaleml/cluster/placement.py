@@ -1,0 +1,132 @@
+"""Which rank runs on which Dask worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+from dask.base import get_annotations
+
+from scaleml.cluster.embedded import embedded_size
+from scaleml.strategies import Layout, Serial, Strategy
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The Dask worker of each rank, and the BLAS threads of all.
+
+    Parameters
+    ----------
+    layout : Layout
+        The ranks' roles.
+    addresses : tuple of str
+        One worker a rank; a server may stand beside a training rank.
+    threads : int
+        BLAS threads a rank.
+    resources : dict
+        Dask worker resources that each training rank claims: name -> amount.
+    """
+
+    layout: Layout
+    addresses: tuple[str, ...]
+    threads: int
+    resources: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The distinct workers, in the order of their first rank."""
+        return tuple(dict.fromkeys(self.addresses))
+
+
+def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
+    """Return the addresses of the workers a run may use, in a steady order.
+
+    Parameters
+    ----------
+    info : dict
+        Address -> facts, from the scheduler.
+    workers : None, int or sequence of addresses or names
+        What the user asked for.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a number below 1 or above what there is, and for a worker that is not there or has not the resources.
+    """
+    check_workers(workers)
+    wanted = wanted_resources()
+    able = {address: facts for address, facts in info.items() if _has(facts, wanted)}
+    if wanted and not able:
+        raise ValueError(
+            f"no worker of the Dask cluster has the resources {wanted} that dask.annotate asks for: start workers with "
+            f"them (dask worker --resources), or train outside of that annotation"
+        )
+    by_name = {str(facts.get("name")): address for address, facts in info.items()}
+    everyone = sorted(able, key=lambda address: (str(info[address].get("name")).zfill(12), address))
+    if workers is None:
+        if not everyone:
+            raise ValueError("the Dask cluster has no workers: add some (cluster.scale(2)), then start again")
+        return everyone[: embedded_size()] if embedded else everyone
+    if isinstance(workers, Integral):
+        if int(workers) > len(everyone):
+            raise ValueError(
+                f"workers={workers}, but the Dask cluster has {len(everyone)}{_with(wanted)}: each rank needs a worker of its own; "
+                f"add some (cluster.scale({workers})) or ask for fewer"
+            )
+        return everyone[: int(workers)]
+    chosen = [by_name.get(str(worker), str(worker)) for worker in workers]
+    missing = [worker for worker in chosen if worker not in info]
+    if missing:
+        raise ValueError(f"workers={missing} are not in the cluster, which has {everyone}")
+    unable = [worker for worker in chosen if worker not in able]
+    if unable:
+        raise ValueError(
+            f"workers={unable} are{_with(wanted, 'without')}, which dask.annotate asks for: choose among {everyone}"
+        )
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"workers={list(workers)} names one twice: each rank needs a worker of its own")
+    return chosen
+
+
+def check_workers(workers: Any) -> None:
+    """Raise TypeError or ValueError for what can be no choice of workers on any cluster."""
+    if workers is None:
+        return
+    if isinstance(workers, bool) or not isinstance(workers, Integral | list | tuple):
+        raise TypeError(f"workers={workers!r}: must be a number, a list of worker addresses or names, or None for all")
+    if int(workers) < 1 if isinstance(workers, Integral) else not workers:
+        raise ValueError(f"workers={workers!r}: at least one worker is needed; None takes all there are")
+
+
+def wanted_resources() -> dict[str, float]:
+    """Return the worker resources that ``dask.annotate(resources=...)`` around the call asks for."""
+    return dict(get_annotations().get("resources") or {})
+
+
+def _has(facts: dict[str, Any], wanted: dict[str, float]) -> bool:
+    """Whether a worker was started with so much of each resource."""
+    has = facts.get("resources") or {}
+    return all(has.get(name, 0) >= amount for name, amount in wanted.items())
+
+
+def _with(wanted: dict[str, float], word: str = "with") -> str:
+    return f" {word} the resources {wanted}" if wanted else ""
+
+
+def place(strategy: Strategy, chosen: Sequence[str], info: dict[str, Any]) -> Placement:
+    """Give each rank its worker.
+
+    Training ranks take one worker each; servers stand beside them, from the last rank back. Measured on two cores with two
+    ranks, in updates a second, beside against in a process of its own: 5,300 and 5,700 (650 parameters), 560 and 580
+    (203,530 parameters), on a busy machine: a gain within 7%, for which no further worker is taken. Those pushes were messages;
+    where asynchronous workers share memory with the server, they do its work themselves.
+    """
+    layout = strategy.layout(len(chosen))
+    training = list(chosen[: layout.workers])
+    servers = [training[-1 - s % len(training)] for s in range(layout.servers)]
+    threads = min(int(info[address]["nthreads"]) for address in training)
+    if isinstance(strategy, Serial) and strategy.threads is not None:
+        threads = strategy.threads
+    return Placement(layout, (*training, *servers), threads, wanted_resources())

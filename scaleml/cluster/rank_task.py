@@ -1,0 +1,170 @@
+"""What a rank is on its worker: one pinned, long-running Dask task around a loop that knows nothing of Dask."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from distributed import get_worker
+from distributed.system import MEMORY_LIMIT
+from distributed.worker import secede
+
+from scaleml import comm
+from scaleml.cluster import endpoint as lobbies
+from scaleml.cluster.reporter import Reporter
+from scaleml.comm import CommError
+from scaleml.data.schedule import Schedule
+from scaleml.data.shards import Batches, MappedShard, Shard, opened
+from scaleml.runtime.blas_threads import pinned
+from scaleml.runtime.epochs import current, newest
+from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.handover import resume_from
+from scaleml.runtime.parameter_server.server_loop import ServerLoop
+from scaleml.runtime.plan import Outcome, Plan, RankSpec
+from scaleml.runtime.training_loop import TrainingLoop
+from scaleml.telemetry.recorder import Recorder
+
+
+def task_key(run: str, generation: int, rank: int) -> str:
+    """Return the name of a rank's Dask task."""
+    return f"scaleml-{run}-{generation}-{rank}"
+
+
+def rank_main(
+    plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Sequence[Shard], before: Sequence[Outcome] = ()
+) -> Outcome | None:
+    """Run one rank to its end; never raises, for Dask would run it again or log what the supervisor knows already.
+
+    Parameters
+    ----------
+    before : sequence of Outcome
+        Of the training rank that this one follows and of the servers, where ranks have handed over.
+
+    Returns
+    -------
+    Outcome or None
+        None when this process has no place for the rank: a task of a generation that is over.
+    """
+    lobby = lobbies.enter(spec.key, spec.nonce)
+    if lobby is None:
+        return None
+    worker = get_worker()
+    beacon = Reporter(worker, task_key(*spec.key), lobby)
+    try:
+        secede()
+        beacon.report("arrived")
+        with pinned(spec.threads):
+            outcome = _train(resume_from(plan, before), spec, lobby, beacon, worker, shards, held_out)
+    except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
+        outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
+        beacon.report("failed", error=outcome.error, cause=_cause(error), step=0, peer=_peer(error))
+    finally:
+        lobbies.leave(spec.key)
+        lobby.listener.close()
+        beacon.stop()
+    beacon.report("left", status=outcome.status, step=outcome.step)
+    return outcome
+
+
+def _train(
+    plan: Plan,
+    spec: RankSpec,
+    lobby: lobbies.Endpoint,
+    beacon: Reporter,
+    worker: Any,
+    shards: Sequence[Shard],
+    held_out: Sequence[Shard],
+) -> Outcome:
+    with (
+        _connect(spec, lobby, beacon, worker) as group,
+        opened(
+            shards, held_out, _budget(spec, worker, shards), passes=_passes(plan), room=_room(spec, plan, worker)
+        ) as data,
+    ):
+        lobby.attach(group)
+        recorder = Recorder(spec.rank, group.meter)
+        beacon.listen_to(recorder)
+        loop: TrainingLoop | ServerLoop
+        if plan.layout.is_server(spec.rank):
+            loop = ServerLoop(plan, group, beacon.report, recorder)
+        else:
+            sources, validation = data
+            batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), sources)
+            loop = TrainingLoop(plan, group, batches, validation, lobby.mailbox, beacon.report, recorder)
+            if spec.rank == 0:
+                loop.on_epoch = partial(_note_epoch, lobby if plan.snapshots else None)
+        try:
+            return loop.run()
+        except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
+            step = loop.steps
+            beacon.send_notes()
+            # Told before the links close: then the cause is known before its consequences.
+            beacon.report("failed", error=_words(error), cause=_cause(error), step=step, peer=_peer(error))
+            return Outcome("failed", step, loop.last_good(), _words(error), traceback.format_exc())
+
+
+def _note_epoch(keeper: lobbies.Endpoint | None, loop: TrainingLoop) -> None:
+    if keeper is not None:
+        keeper.kept = current(loop)
+    loop.recorder.epoch_over(*newest(loop))
+
+
+def _connect(spec: RankSpec, lobby: lobbies.Endpoint, beacon: Reporter, worker: Any) -> Any:
+    def on_stall(peer: int, step: int, waiting_for: str, seconds: float) -> bool:
+        # The supervisor looks whether the peer's process is alive, and ends the run if not: a long step is no stall.
+        beacon.report("stalled", peer=peer, step=step, waiting_for=waiting_for, seconds=seconds)
+        return True
+
+    tls = None
+    if worker.address.startswith("tls"):
+        tls = worker.security.get_connection_args("worker")["ssl_context"]
+    return comm.connect(
+        lobby.listener,
+        list(spec.book),
+        rank=spec.rank,
+        deadline_s=spec.start_timeout,
+        timeout=spec.comm_timeout,
+        on_stall=on_stall,
+        tls=tls,
+        scratch=worker.local_directory,
+        shared_memory=spec.shared_memory,
+    )
+
+
+def _budget(spec: RankSpec, worker: Any, shards: Sequence[Shard]) -> float:
+    """Return the bytes of data that may be kept in memory."""
+    limit = worker.memory_manager.memory_limit
+    if not limit and all(isinstance(shard, MappedShard) for shard in shards):
+        return float("inf")  # mapped files are the system's cache: it takes them back when it must
+    return float(spec.memory_share * (limit or MEMORY_LIMIT))
+
+
+def _room(spec: RankSpec, plan: Plan, worker: Any) -> float:
+    """Return the bytes that a rank may use to have data of its own which others map too."""
+    limit = worker.memory_manager.memory_limit
+    return float(spec.memory_share * (limit or MEMORY_LIMIT / plan.layout.workers))
+
+
+def _passes(plan: Plan) -> int:
+    """Return how many times all rows are read, if nothing ends the run early."""
+    return 1 if plan.stop is not None else -(-plan.goal // max(1, plan.rows))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, NonFinite):
+        return error.words  # whose and when is said by the supervisor
+    return str(error) if isinstance(error, CommError) else f"{type(error).__name__}: {error}"
+
+
+def _cause(error: Exception) -> str:
+    """Return how near to the root an error is: ``own``, ``peer`` (a lost peer) or ``told`` (aborted from outside)."""
+    if isinstance(error, comm.Aborted):
+        return "told"
+    return "peer" if isinstance(error, comm.PeerLost) else "own"
+
+
+def _peer(error: Exception) -> int:
+    peer = getattr(error, "peer", None)
+    return -1 if peer is None else int(peer)

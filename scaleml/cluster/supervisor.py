@@ -1,0 +1,257 @@
+"""The life of a run as a pure state machine: events in, instructions out, no clock and no I/O of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from scaleml.cluster.events import (
+    Abort,
+    Applied,
+    Arrived,
+    CheckHeartbeat,
+    ClientLost,
+    Conclude,
+    Entered,
+    Event,
+    GivenUp,
+    Instruction,
+    Left,
+    RankFailed,
+    Silent,
+    Stalled,
+    Succeed,
+    Tick,
+    WorkerLost,
+)
+
+SETTLE: Final = 1.0
+"""Seconds to wait for the root of a failure after its first sign, and for the other ranks to end."""
+
+
+@dataclass
+class Supervisor:
+    """What is known of a run's ranks, and what follows from it.
+
+    Parameters
+    ----------
+    addresses : sequence of str
+        The Dask worker of each rank.
+    start_by : float
+        When all ranks must have entered, on the clock that ``handle`` is told.
+    workers : int
+        How many of the ranks train: those that confirm commands.
+    busy : dict
+        What else each worker is running, for the error when a rank is late.
+
+    Attributes
+    ----------
+    state : str
+        The run's state.
+    applied : dict
+        Command number -> rank -> the step after which that rank applied it.
+    """
+
+    addresses: Sequence[str]
+    start_by: float
+    busy: dict[str, list[str]] = field(default_factory=dict)
+    workers: int = 0
+    state: str = "starting"
+    applied: dict[int, dict[int, int]] = field(default_factory=dict)
+    arrived: set[int] = field(default_factory=set)
+    entered: set[int] = field(default_factory=set)
+    ended: dict[int, str] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    _failures: list[RankFailed] = field(default_factory=list)
+    _silent: Silent | None = None
+    _client_lost: str | None = None
+    _late: str | None = None
+    _seen: int = 0
+    _given_up: bool = False
+    _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
+    _settled: set[int] = field(default_factory=set)
+    _failing_since: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.state in ("finished", "stopped", "failed")
+
+    def has_applied(self, number: int) -> bool:
+        """Whether all ranks that train have applied command ``number``.
+
+        Where ranks keep their own pace, one may wait for the others in an evaluation while they are parked: after a
+        moment rank 0 speaks for all.
+        """
+        return number in self._settled or len(self.applied.get(number, ())) == self.workers
+
+    def successor(self, addresses: Sequence[str]) -> Supervisor:
+        """Return the supervisor of the ranks that go on in place of these, at some of the same workers."""
+        return Supervisor(
+            addresses, float("inf"), workers=self.workers, applied=self.applied, lost=self.lost, _settled=self._settled
+        )
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Take in an event at time ``now`` (seconds) and say what is to be done."""
+        if self.over:
+            return []
+        instructions = self._note(event, now)
+        return instructions + self._conclusion(now)
+
+    def _note(self, event: Event, now: float) -> list[Instruction]:
+        if isinstance(event, Arrived):
+            self.arrived.add(event.rank)
+        elif isinstance(event, Entered):
+            self.entered.add(event.rank)
+            if len(self.entered) == len(self.addresses) and self.state == "starting":
+                self.state = "running"
+        elif isinstance(event, Left | RankFailed):
+            return self._end(event, now)
+        elif isinstance(event, Stalled):
+            return [CheckHeartbeat(event)]
+        elif isinstance(event, Applied):
+            self.applied.setdefault(event.number, {})[event.rank] = event.step
+            if event.rank == 0:
+                self._first_applied[event.number] = event.verb, now
+            if self.has_applied(event.number):
+                self._enact(event.number, event.verb)
+        elif isinstance(event, Tick):
+            return self._look(now)
+        else:
+            return self._note_blow(event, now)
+        return []
+
+    def _note_blow(self, event: Silent | WorkerLost | ClientLost | GivenUp, now: float) -> list[Instruction]:
+        if isinstance(event, WorkerLost):
+            return self._lose(event, now) if event.address in self.addresses else []
+        if isinstance(event, Silent):
+            self._silent, reason = event, f"rank {event.rank} is silent"
+        elif isinstance(event, ClientLost):
+            self._client_lost = reason = event.reason
+        else:
+            self._given_up, reason = True, "the run was stopped while it was starting"
+        return self._fail(now, reason)
+
+    def _look(self, now: float) -> list[Instruction]:
+        for number, (verb, since) in list(self._first_applied.items()):
+            if now - since > SETTLE:
+                self._enact(number, verb)
+        if self.state == "starting" and now > self.start_by:
+            self._late = self._who_is_late()
+            return self._fail(now, self._late)
+        return []
+
+    def _enact(self, number: int, verb: str) -> None:
+        self._settled.add(number)
+        self._first_applied.pop(number, None)
+        self.state = {"pause": "paused", "resume": "running"}.get(verb, self.state)
+
+    def _end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
+        self.steps[event.rank] = event.step
+        if isinstance(event, Left):
+            if self.ended.get(event.rank) == "lost":  # its last words, overtaken by the news of its worker
+                return []
+            self.ended[event.rank] = event.status
+            if event.status != "failed" or any(failure.rank == event.rank for failure in self._failures):
+                return []
+            event = RankFailed(event.rank, "it did not say why", "peer", event.step)
+        self._failures.append(event)
+        return self._fail(now, event.error)
+
+    def _lose(self, event: WorkerLost, now: float) -> list[Instruction]:
+        address, self._seen = event.address, max(self._seen, event.step)
+        alive = [rank for rank, at in enumerate(self.addresses) if at == address and rank not in self.ended]
+        self.lost.add(address)
+        for rank in alive:
+            self.ended[rank] = "lost"
+        return self._fail(now, f"the Dask worker {address} is gone") if alive else []
+
+    def _fail(self, now: float, reason: str) -> list[Instruction]:
+        if self._failing_since is not None:
+            return []
+        self._failing_since = now
+        return [Abort(reason)]
+
+    def _conclusion(self, now: float) -> list[Instruction]:
+        all_ended = len(self.ended) == len(self.addresses)
+        if self._failing_since is None:
+            if not all_ended:
+                return []
+            if "switched" in self.ended.values():
+                return [Succeed()]
+            self.state = "stopped" if "stopped" in self.ended.values() else "finished"
+            return [Conclude(self.state)]
+        if self._given_up and (all_ended or now - self._failing_since > SETTLE):
+            self.state = "stopped"
+            return [Conclude("stopped")]
+        known = self._root() is not None or self._client_lost is not None
+        waited = now - self._failing_since
+        # A lost peer is a consequence: Dask may need a moment to say whose worker died.
+        if not self._given_up and ((all_ended and known) or self._client_lost is not None or waited > SETTLE):
+            self.state = "failed"
+            return [Conclude("failed", self._error())]
+        return []
+
+    def _root(self) -> str | None:
+        lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]
+        if lost:
+            return self._lost_words(lost)
+        if self._late is not None:
+            return self._late
+        own = [failure for failure in self._failures if failure.cause == "own"]
+        if own:
+            first = own[0]
+            return (
+                f"rank {first.rank} on worker {self.addresses[first.rank]} failed at step {first.step}: {first.error}"
+            )
+        if self._silent is not None:
+            rank, stall = self._silent.rank, self._silent.stall
+            return (
+                f"rank {rank} on worker {self.addresses[rank]} has been silent for {self._silent.seconds:.0f} s, to Dask "
+                f"as well, while rank {stall.rank} waited for it at step {stall.step} ({stall.waiting_for}): its process is "
+                "stopped or its host is out of reach"
+            )
+        return None
+
+    def _error(self) -> str:
+        root = self._root()
+        if root is not None:
+            return root
+        if self._client_lost is not None:
+            return self._client_lost
+        failure = self._failures[0]
+        peer = f", which lost rank {failure.peer} on worker {self.addresses[failure.peer]}" if failure.peer >= 0 else ""
+        return f"rank {failure.rank} on worker {self.addresses[failure.rank]}{peer} failed at step {failure.step}: {failure.error}"
+
+    def _lost_words(self, ranks: list[int]) -> str:
+        step = max(self.steps.values(), default=self._seen)
+        names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
+        gone = sorted({self.addresses[rank] for rank in ranks})
+        if len(gone) > 1 and len(gone) == len(set(self.addresses)):
+            return (
+                f"{names} lost at step {step}: all Dask workers of the run are gone, so most likely the cluster was closed; start the "
+                "run again on one that is there"
+            )
+        workers = f"the Dask worker {gone[0]} is" if len(gone) == 1 else f"the Dask workers {', '.join(gone)} are"
+        return (
+            f"{names} lost at step {step}: {workers} gone (killed, out of memory, closed, or its host failed); "
+            "see that worker's log, and start the run again"
+        )
+
+    def _who_is_late(self) -> str:
+        # Who has arrived only waits for those who have not: they are the ones to name.
+        missing = set(range(len(self.addresses))) - self.entered
+        rank = min(missing - self.arrived or missing)
+        address = self.addresses[rank]
+        tasks = self.busy.get(address, [])
+        doing = (
+            f"the worker is running {', '.join(tasks[:3])}"
+            if tasks
+            else "its worker's threads are not free, or it cannot reach the others"
+        )
+        return (
+            f"rank {rank} on worker {address} did not enter in time: {doing}; wait for those tasks, pass workers= to use other "
+            "workers, or raise dask.config 'scaleml.start-timeout'"
+        )

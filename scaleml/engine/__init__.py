@@ -1,1 +1,0 @@
-"""Runs on Dask: placing ranks, their loops, the supervisor, the run a user holds."""

@@ -1,0 +1,133 @@
+"""The flat model: what a rank trains. All parameters are one vector, and every strategy, codec and server sees nothing else.
+
+Invariants:
+
+- A model holds no parameters and no data: each call is given the vector ``w`` of shape (P,), which it reads and never writes.
+- ``loss_grad`` writes the *sum* over the rows, not divided, without penalty: sums of parts of a batch add up to the batch's.
+- What several ranks compute on the same rows and the same ``w`` has the same bits.
+- One thread at a time uses a model: it may keep scratch arrays. A copy (``copy.copy``, pickle) has its own.
+
+What only some models have is a protocol of its own here, asked for with ``isinstance`` and never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from scaleml.arrays import Array, Matrix
+
+Ready = Callable[[slice], object]
+"""Called with a part of the vector as soon as its gradient is final."""
+
+
+@runtime_checkable
+class FlatModel(Protocol):
+    """What every model is.
+
+    Attributes
+    ----------
+    size : int
+        P, the number of parameters.
+    dtype : numpy.dtype
+        Theirs, and that of gradients and X.
+    """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def init(self, seed: int) -> Array:
+        """Return the parameters (P,) at the start, the same for the same seed."""
+
+    def loss_grad(
+        self, w: Array, x: Matrix, y: Array, weights: Array | None, out: Array, ready: Ready | None = None
+    ) -> tuple[float, float]:
+        """Write the gradient of the summed loss into `out`; return the summed loss and the summed weights.
+
+        Parameters
+        ----------
+        w, out : arrays of shape (P,)
+        x : (n, ...) array, or CSR matrix
+        y : (n, ...) array
+        weights : (n,) array, or None for ones
+        ready : callable, optional
+            Called with parts of the vector, from the last to the first and together all of it, as soon as each is final.
+        """
+
+    def statistics(self, w: Array, x: Matrix, y: Array, weights: Array | None = None) -> Array:
+        """Return float64 sums (k,) that add over parts of the data, also of no rows, and that `summarise` understands."""
+
+    def summarise(self, totals: Array) -> tuple[float, float]:
+        """Return the mean loss, without penalty, and the score, from sums of `statistics`; NaN where nothing weighs anything."""
+
+    def predict(self, w: Array, x: Matrix) -> Array:
+        """Return class codes (n,), or values (n,) or (n, targets), of the rows of `x`."""
+
+
+@runtime_checkable
+class Penalised(Protocol):
+    """A model whose objective is the mean loss and a penalty of the parameters."""
+
+    def penalty(self, w: Array) -> float:
+        """Return the penalty at `w` (P,)."""
+
+    def objective_grad(self, w: Array, g: Array, scale: float = 1.0) -> float:
+        """Make of the sum `g` (P,) of loss gradients the objective's gradient: times `scale`, plus the penalty's, in place.
+
+        Returns the sum of its squares: not finite where the gradient is not, or where it is very large.
+        """
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A model whose parameters are layers one after the other: gradients may be sent while others are computed."""
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """Each layer's part of the vector, from the first to the last."""
+
+    @property
+    def matrices(self) -> tuple[tuple[int, int, int], ...]:
+        """Where weight matrices lie in the vector: first item, rows, columns."""
+
+
+@runtime_checkable
+class Sparse(Protocol):
+    """A linear model of CSR rows, whose gradient is zero but at the columns that a batch has.
+
+    Its parameters are a matrix with a row of `width` outputs for each column of X, and perhaps one more for the intercept.
+    """
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def l1(self) -> float: ...
+    @property
+    def l2(self) -> float: ...
+
+    def why_dense(self) -> str:
+        """Return why whole vectors have to be used after all, in words; nothing where they need not."""
+
+    def narrowed(self, columns: int) -> Self:
+        """Return this model for data of so many columns, for a batch that has no others; scratch is shared."""
+
+
+def parts_of(model: FlatModel) -> tuple[slice, ...]:
+    """Return the layers' parts of the vector, from the first to the last: one for all where the model names none."""
+    return model.parts if isinstance(model, Layered) else (slice(0, model.size),)
+
+
+def matrices_of(model: FlatModel) -> tuple[tuple[int, int, int], ...]:
+    """Return where weight matrices lie in the vector; nothing where the model does not say."""
+    return model.matrices if isinstance(model, Layered) else ()
+
+
+def penalty_of(model: FlatModel, w: Array) -> float:
+    """Return the penalty at `w` (P,), 0 where the model has none."""
+    return model.penalty(w) if isinstance(model, Penalised) else 0.0

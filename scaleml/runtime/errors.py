@@ -1,0 +1,27 @@
+"""What a rank itself can find wrong: values that are not finite."""
+
+from __future__ import annotations
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient is not finite.
+
+    Parameters
+    ----------
+    rank, step : int
+        Whose, and when.
+    what, where, remedy : str
+        What is not finite; over which data; what to do about it.
+    """
+
+    def __init__(self, rank: int, step: int, what: str, where: str, remedy: str) -> None:
+        super().__init__(rank, step, what, where, remedy)
+        self.rank, self.step, self.what, self.where, self.remedy = rank, step, what, where, remedy
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}, step {self.step}: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """All but whose and when."""
+        return f"{self.what} {self.where}. The parameters of the last good step are kept. {self.remedy}"

@@ -1,0 +1,150 @@
+"""What a rank suffers on purpose: its faults, brought about at the steps they are meant for."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf, isfinite
+from time import perf_counter as clock
+from time import sleep
+from typing import Any, Final, Protocol
+from weakref import WeakMethod
+
+from scaleml.comm.wire import Pace
+from scaleml.faults import Bandwidth, CorruptFrame, Crash, DropLink, Fault, InjectedCrash, Kill, Latency, Pause, Slow
+
+_LOOK: Final = 0.05
+"""Seconds between two looks of a paused rank whether it is still wanted."""
+_LAST_WORDS: Final = 0.05
+"""Seconds for the news of a kill to leave the process."""
+
+Mark = WeakMethod[Callable[[str], None]]
+"""Told in words what begins."""
+
+
+class Working(Protocol):
+    """What a slow rank does slowly.
+
+    Attributes
+    ----------
+    slowness : float
+        How many times as long it takes as it could.
+    """
+
+    slowness: float
+
+
+class FaultInjector:
+    """The faults of one rank.
+
+    Parameters
+    ----------
+    faults : sequence of Fault
+        The run's plan, of all ranks.
+    group : Group
+        All ranks.
+    work : Working
+        What a slow rank does slowly: gradients, on a server updates.
+    mark : weak method
+        Told what begins, as it begins; weak, for its object holds this one.
+    since : int
+        The first step here: what began before has been told.
+    """
+
+    def __init__(self, faults: Sequence[Fault], group: Any, work: Working, mark: Mark, since: int = 0) -> None:
+        self._faults = [fault for fault in faults if fault.rank == group.rank]
+        self._group = group
+        self._work = work
+        self._mark = mark
+        self._unmarked = [fault for fault in self._faults if fault.step >= since]
+        self._paces: dict[Fault, Pace] = {}
+        self.next = min((fault.step for fault in self._faults), default=inf)
+        """The step with which something begins or ends."""
+
+    def add(self, fault: Fault, step: int) -> None:
+        """Take one fault more, before step ``step``: what should have happened by now happens then."""
+        if fault.rank != self._group.rank:
+            return
+        fault = _postponed(fault, step)
+        self._faults.append(fault)
+        self._unmarked.append(fault)
+        self._tell(step)
+        self.next = min(self.next, max(step, fault.step))
+
+    def left(self, step: int, following: int) -> tuple[Fault, ...]:
+        """Return the faults that are not over before step ``step``, which is to be called ``following``."""
+        return tuple(_postponed(fault, following) for fault in self._faults if _end(fault) > step)
+
+    def begin(self, step: int) -> None:
+        """Bring about what begins or ends with step ``step``."""
+        self._group.step = step
+        self._tell(step)
+        self._faults = [fault for fault in self._faults if _end(fault) > step]
+        now = [fault for fault in self._faults if fault.active(step)]
+        self._work.slowness = next((fault.factor for fault in reversed(now) if isinstance(fault, Slow)), 1.0)
+        self._shape_links(now)
+        edges = [edge for fault in self._faults for edge in (fault.step, _end(fault))]
+        self.next = min((edge for edge in edges if edge > step), default=inf)
+        for fault in now:
+            if fault.once:
+                self._strike(fault)
+
+    def _tell(self, step: int) -> None:
+        for fault in [fault for fault in self._unmarked if fault.active(step)]:
+            self._unmarked.remove(fault)
+            mark = self._mark()
+            assert mark is not None
+            mark(repr(fault))
+
+    def _shape_links(self, now: Sequence[Fault]) -> None:
+        bad = [fault for fault in now if isinstance(fault, Latency | Bandwidth)]
+        mesh = self._group.mesh
+        if not bad and mesh.wires is None:
+            return
+        for peer in range(mesh.size):
+            if peer != mesh.rank:
+                here = [fault for fault in reversed(bad) if fault.to in (None, peer)]
+                latency = next((fault.seconds for fault in here if isinstance(fault, Latency)), 0.0)
+                limit = next((fault for fault in here if isinstance(fault, Bandwidth)), None)
+                mesh.trouble().shape(peer, latency, None if limit is None else self._pace(limit))
+
+    def _pace(self, limit: Bandwidth) -> Pace | None:
+        if not isfinite(limit.bytes_per_second):
+            return None
+        return self._paces.setdefault(limit, Pace(limit.bytes_per_second))  # one for all links that share it
+
+    def _strike(self, fault: Fault) -> None:
+        if isinstance(fault, Pause):
+            self._pause(fault.seconds)
+        elif isinstance(fault, Crash):
+            raise InjectedCrash(f"injected by {fault!r}")
+        elif isinstance(fault, CorruptFrame):
+            self._group.mesh.trouble().corrupt(fault.to, fault.part)
+        elif isinstance(fault, DropLink):
+            self._group.mesh.trouble().drop(fault.to)
+        elif isinstance(fault, Kill):
+            sleep(_LAST_WORDS)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _pause(self, seconds: float) -> None:
+        until = clock() + seconds
+        while (left := until - clock()) > 0:
+            self._group.mesh.check()
+            sleep(min(left, _LOOK))
+
+
+def _postponed(fault: Fault, step: int) -> Fault:
+    """Have what happens once happen at ``step``, if its own step has passed."""
+    if fault.once and fault.step < step:
+        return replace(fault, step=step)  # type: ignore[type-var]  # every fault is a dataclass
+    return fault
+
+
+def _end(fault: Fault) -> float:
+    """Return the step before which a fault ends."""
+    if fault.once:
+        return fault.step + 1
+    until = getattr(fault, "until", None)
+    return inf if until is None else float(until)

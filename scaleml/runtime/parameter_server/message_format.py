@@ -1,0 +1,204 @@
+"""What travels between workers and servers: whole slices, or the keys and values of what a batch touches.
+
+A push ends (dense) or begins (sparse) with a *head*; an answer ends with *notes*. Nothing else depends on the form, so a form is
+the place for a codec of gradients, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple, final
+
+import numpy as np
+
+from scaleml.runtime.gradient import TAIL
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.sparse_gradient import SparseGradient
+
+PUSH, BODY, ANSWER, WHOLE, BYE, FINAL = range(1, 7)  # tags
+
+GRADIENT: Final = 0
+"""What a head says the message is: a gradient;"""
+NOTHING: Final = 1
+"""no gradient, for the worker has no rows in this batch, but a clock like any other;"""
+ASK: Final = 2
+"""a worker that was called away from its waiting, or needs other keys, waits again;"""
+COPY: Final = 3
+"""a worker wants all parameters, for an evaluation;"""
+LEAVE: Final = 4
+"""it pushes no more."""
+
+
+class Head(NamedTuple):
+    """What every message of a worker says: the tail of its gradient, what took it from its work, what the message is.
+
+    ``aside`` are the seconds since its last message that are no training time: evaluations and pauses.
+    """
+
+    loss: float = 0.0
+    weight: float = 0.0
+    rows: float = 0.0
+    aside: float = 0.0
+    kind: float = GRADIENT
+
+
+class Notes(NamedTuple):
+    """What every answer says.
+
+    Parameters
+    ----------
+    staleness : float
+        Of the push, in updates.
+    due, done : float
+        Evaluations due so far; whether the run has had all its rows.
+    hold : float
+        Whether the worker, called to an evaluation, has to wait again afterwards.
+    culprit, held : float
+        The rank that the server waited for before it answered, and for how many seconds.
+    """
+
+    staleness: float
+    due: float
+    done: float
+    hold: float
+    culprit: float
+    held: float
+
+
+HEAD: Final = len(Head._fields)
+NOTES: Final = len(Notes._fields)
+
+
+def slices(size: int, servers: int, width: int = 1) -> list[tuple[int, int]]:
+    """Cut ``size`` parameters into ``servers`` equal slices of whole multiples of ``width``."""
+    keys = size // width
+    return [(keys * s // servers * width, keys * (s + 1) // servers * width) for s in range(servers)]
+
+
+def are_applied_together(plan: Plan) -> bool:
+    """Whether an update is the mean of all workers' gradients: only a server then has it whole, in slices."""
+    return plan.strategy.updates_a_batch(2) == 1
+
+
+class Received(NamedTuple):
+    """A worker's message as its server reads it: the gradient of its slice, or None, and the keys to answer with."""
+
+    head: Head
+    gradient: Any
+    wants: Any
+
+
+def room(plan: Plan) -> int:
+    """Return how many items a worker's buffer has: a gradient, its head, and copies of these that are still being read."""
+    copies = 2 if plan.serving.overlap and plan.serving.compression is None else 0
+    return (plan.network.size + HEAD) * (1 + copies)
+
+
+@final
+class DenseFormat:
+    """Whole slices, from and into shared memory where there is some.
+
+    Parameters
+    ----------
+    buffer : (n * (P + HEAD),) array or None
+        A worker's gradient, its tail and the rest of the head. Then room for copies, where the next gradient is computed while
+        the last push may still be read: one for each push that may be unanswered when another is made. On a server nothing.
+    """
+
+    def __init__(self, group: Any, buffer: Any, size: int = 0) -> None:
+        self._group = group
+        if buffer is not None:
+            self._gradient, *self._copies = buffer.reshape(-1, size + HEAD)
+
+    # A worker's side.
+
+    def send(self, head: Head, g: Any, server: int, part: tuple[int, int], last: bool, version: int) -> None:
+        """Send a message to a server; ``g`` is the gradient in the buffer, or None."""
+        group, buffer, (a, b) = self._group, self._gradient, part
+        if self._copies and g is not None:
+            if a == 0:  # the first server: once a push
+                self._copies.reverse()
+                self._copies[0][:-HEAD] = buffer[:-HEAD]
+            buffer = self._copies[0]
+        buffer[-HEAD:] = head
+        if g is not None and last:  # the head lies behind this slice: one message
+            group.send(buffer[a:], server, tag=PUSH, sequence=version)
+            return
+        group.send(buffer[-HEAD:], server, tag=PUSH, sequence=version)
+        if g is not None:
+            group.send(buffer[a:b], server, tag=BODY)
+
+    def receive(self, server: int, part: tuple[int, int], w: Any) -> tuple[Notes, int]:
+        """Receive a server's answer into ``w`` (P,); return its notes and its version."""
+        message = self._group.recv(server, tag=ANSWER, view=True)
+        w[part[0] : part[1]] = message.payload[:-NOTES]
+        return Notes(*message.payload[-NOTES:].tolist()), message.sequence
+
+    # A server's side.
+
+    def read(self, message: Any) -> Received:
+        """Read a worker's message."""
+        payload = message.payload
+        head = Head(*payload[-HEAD:].tolist())
+        gradient = payload[:-HEAD]
+        if head.kind != GRADIENT:
+            return Received(head, None, None)
+        if not len(gradient):
+            gradient = self._group.recv(message.source, tag=BODY, view=True).payload
+        # Perhaps the worker's own memory: it has used this gradient up, and waits for the answer.
+        gradient.flags.writeable = True
+        return Received(head, gradient, None)
+
+
+@final
+class SparseFormat:
+    """The keys and values of what a batch touches, and the keys of the next batch, whose parameters are the answer."""
+
+    def __init__(self, group: Any, dtype: Any, width: int) -> None:
+        self._group = group
+        self._dtype = np.dtype(dtype)
+        self._width = width
+        self.wants: Any = np.zeros(0, np.int32)
+        """A worker: the keys that it asks for."""
+        self._cuts: dict[int, tuple[int, int]] = {}
+
+    # A worker's side.
+
+    def send(
+        self, head: Head, g: SparseGradient | None, server: int, part: tuple[int, int], last: bool, version: int
+    ) -> None:
+        """Send a message to a server: what of ``g`` belongs to it, and what of `wants`."""
+        first, end = part[0] // self._width, part[1] // self._width
+        a, b = self._cuts[server] = tuple(np.searchsorted(self.wants, (first, end)).tolist())
+        pieces = [self.wants[a:b] - first]
+        count = 0
+        if g is not None:
+            c, d = np.searchsorted(g.keys, (first, end)).tolist()
+            count = d - c
+            pieces = [g.values[c * self._width : d * self._width], g.keys[c:d] - first, *pieces]
+        start = np.array([*head, count, b - a], np.float64)
+        payload = np.concatenate([start.view(np.uint8), *[piece.view(np.uint8) for piece in pieces]])
+        self._group.send(payload, server, tag=PUSH, sequence=version)
+
+    def receive(self, server: int, part: tuple[int, int], w: Any) -> tuple[Notes, int]:
+        """Receive a server's answer into ``w`` (P,) at the keys that were asked for; return its notes and its version."""
+        message = self._group.recv(server, tag=ANSWER, view=True)
+        a, b = self._cuts[server]
+        w.reshape(-1, self._width)[self.wants[a:b]] = message.payload[:-NOTES].reshape(-1, self._width)
+        return Notes(*message.payload[-NOTES:].tolist()), message.sequence
+
+    # A server's side.
+
+    def read(self, message: Any) -> Received:
+        """Read a worker's message; its keys count from the slice's first."""
+        payload, width = message.payload, self._width
+        *head, count, wanted = np.frombuffer(payload, np.float64, HEAD + 2).tolist()
+        count, wanted = int(count), int(wanted)
+        at = 8 * (HEAD + 2)
+        values = np.frombuffer(payload, self._dtype, count * width, at).copy()
+        at += values.nbytes
+        keys = np.frombuffer(payload, np.int32, count + wanted, at)
+        gradient = SparseGradient(keys[:count], values, width) if head[-1] == GRADIENT else None
+        return Received(Head(*head), gradient, keys[count:])
+
+
+assert Head._fields[:TAIL] == ("loss", "weight", "rows"), "a gradient's tail is the beginning of a head"

@@ -1,0 +1,238 @@
+"""A server's end of the conversation: all workers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+from math import inf
+from time import perf_counter as clock
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from scaleml.runtime.evaluation import restore, state_of
+from scaleml.runtime.parameter_server.compressed_format import CompressedFormat
+from scaleml.runtime.parameter_server.message_format import (
+    ANSWER,
+    ASK,
+    BYE,
+    COPY,
+    FINAL,
+    LEAVE,
+    NOTES,
+    PUSH,
+    WHOLE,
+    DenseFormat,
+    Notes,
+    SparseFormat,
+)
+from scaleml.runtime.parameter_server.push import Push
+from scaleml.runtime.parameter_server.server_commands import ServerCommandHandler
+from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, SparseServerOptimizer
+from scaleml.runtime.parameter_server.shared_server import CLOCKS, DUE, ROWS, VERSION, WIDEST
+from scaleml.runtime.parameter_server.worker_clocks import WorkerClocks
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.sparse_gradient import SparseGradient
+from scaleml.telemetry.recorder import Recorder
+
+
+class _Waiting(NamedTuple):
+    """A worker that waits for its answer, since when, and for which keys."""
+
+    since: float
+    staleness: int
+    wants: Any
+
+
+@final
+class WorkerConnections:
+    """What a strategy's ``serve`` sees as ``ctx.clients``.
+
+    Parameters
+    ----------
+    start, stop : int
+        This server's slice.
+    form : DenseFormat, SparseFormat or CompressedFormat
+        How messages are read.
+    held : DenseServerOptimizer or SparseServerOptimizer
+        Gives the parameters at the keys that a worker asks for.
+    orders : ServerCommandHandler
+        Told the step of each message that comes, before it is read: commands take effect then.
+
+    Attributes
+    ----------
+    version : int
+        Updates applied so far.
+    clocks : WorkerClocks
+        How far the workers have come.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        group: Any,
+        part: tuple[int, int],
+        form: DenseFormat | SparseFormat | CompressedFormat,
+        held: DenseServerOptimizer | SparseServerOptimizer,
+        orders: ServerCommandHandler,
+        recorder: Recorder,
+    ) -> None:
+        workers = plan.layout.workers
+        self.version = 0
+        self.rows = 0.0
+        self.clocks = WorkerClocks(workers)
+        self._group = group
+        self._recorder = recorder
+        self._form = form
+        self._values = held.values
+        self._orders = orders
+        # An outbox a worker, two where it may have an answer owing when it makes the next push: an answer may be read while
+        # the next is being written. Other forms' answers are as long as they have to be, and made anew.
+        shape = (workers, 1 + plan.serving.overlap, part[1] - part[0] + NOTES if isinstance(form, DenseFormat) else 0)
+        boxes = group.buffer(shape[0] * shape[1] * shape[2], plan.dtype).reshape(shape)
+        self._outboxes = [cycle(mine) for mine in boxes] if isinstance(form, DenseFormat) else None
+        self._dtype = np.dtype(plan.dtype)
+        self._total = plan.goal
+        self._every = plan.evaluate_every
+        self._by_rows = plan.by_rows
+        self._due = 0
+        self._any_left = False
+        self._told = [0] * workers
+        self._waiting: dict[int, _Waiting] = {}
+        self._of_clock: list[Push] = []
+        self._copies: list[int] = []
+        self._coming = 0.0
+        """Rows of pushes that do not count yet: their clock is not complete."""
+        self._aside = 0.0
+        """Seconds that the workers have been called away so far."""
+        self._allowed = [inf] * workers
+        """How far ahead each worker may be with the push that it was last told to go on with."""
+        self._last = -1
+        """The worker that sent the last message."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether all workers have left."""
+        return self.clocks.workers == 0
+
+    def receive(self) -> Push | None:
+        """Wait for the next message of any worker; return its gradient, None if it has none to apply now."""
+        message = self._group.recv(tag=PUSH, view=True)
+        source = self._last = message.source
+        self._orders.obey(message.step, self.version + 1)
+        head, gradient, wants = self._form.read(message)
+        self.forgive(head.aside)
+        if head.kind == LEAVE:
+            self._any_left = True
+            self.clocks.leave(source)
+            self._waiting.pop(source, None)
+            self._group.send(np.array([self._due, self.clocks.widest], np.int64), source, tag=BYE)
+            return None
+        if head.kind == COPY:
+            self._copies.append(source)
+            return None
+        staleness = self.version - message.sequence
+        self._waiting[source] = _Waiting(clock(), staleness, wants)
+        if head.kind == ASK:
+            return None
+        self.clocks.tick(source, self._allowed[source])
+        self._coming += head.rows
+        if gradient is None:
+            return None
+        push = Push(gradient, staleness, head.rows if self._by_rows else head.weight, source)
+        self._of_clock.append(push)
+        return push
+
+    def forgive(self, aside: float) -> None:
+        """Have no wait count for which a worker was called away; ``aside`` are the seconds of that so far."""
+        if aside > self._aside:
+            self._recorder.forgive(aside - self._aside)
+            self._aside = aside
+
+    def resume(self, tally: Sequence[float]) -> None:
+        """Go on from what workers who served themselves have written into a desk's tally."""
+        self.version, self.rows, self._due = int(tally[VERSION]), tally[ROWS], int(tally[DUE])
+        self.clocks.resume(tally[CLOCKS : CLOCKS + self.clocks.workers], tally[WIDEST])
+
+    def mean_of_clock(self) -> Push | None:
+        """Return the mean of all workers' pushes of this clock, once all are here; None before, and if nothing was pushed."""
+        if not self._of_clock or not self.clocks.level:
+            return None
+        pushes = sorted(self._of_clock, key=lambda push: push.source)  # the same sum whoever came first
+        weight = sum(push.weight for push in pushes)
+        return Push(_mean([(push.gradient, push.weight / weight) for push in pushes]), 0, weight, -1)
+
+    def applied(self, push: Push) -> None:
+        """Note that a push has been applied."""
+        self.version += 1
+        self._of_clock.clear()
+        self._recorder.staleness += push.staleness
+        self._recorder.updates += 1
+
+    def answer(self, w: Any, ahead: float) -> None:
+        """Answer every worker that waits and may go on: its clock is at most ``ahead`` above the slowest worker's.
+
+        One that may not go on, but is wanted for an evaluation, is called to it, and will ask again.
+        """
+        if self._copies:
+            self._send_copies(w)
+        if ahead > 0 or self.clocks.level:
+            self.rows += self._coming
+            self._coming = 0.0
+        over = self.rows >= self._total
+        # Once a worker has left, the number of evaluations stands: the others must not wait for it in one more.
+        if self._every and not over and not self._any_left:
+            self._due = int(self.rows // self._every)
+        for source in list(self._waiting):
+            if over or self.clocks.may_go_on(source, ahead):
+                self._allowed[source] = inf if over else ahead
+                self._send(source, w, over, hold=False)
+            elif self._due > self._told[source]:
+                self._send(source, w, over, hold=True)
+
+    def _send_copies(self, w: Any) -> None:
+        """Send all parameters, for an evaluation: outside the clock and the ledger, as evaluations are."""
+        begin, meter = clock(), self._group.meter
+        saved = state_of(meter)
+        for source in self._copies:
+            self._group.send(self._values(w, None), source, tag=WHOLE)
+        self._copies.clear()
+        restore(meter, saved)
+        self._recorder.exclude(clock() - begin)
+
+    def _send(self, source: int, w: Any, over: bool, hold: bool) -> None:
+        begin = clock()
+        waiting = self._waiting.pop(source)
+        self._told[source] = self._due
+        culprit = self.clocks.slowest if hold else self._last
+        held = begin - waiting.since if culprit != source else 0.0
+        values = self._values(w, waiting.wants)
+        notes = Notes(waiting.staleness, self._due, over, hold, culprit, held)
+        if isinstance(self._form, CompressedFormat):
+            self._form.answer(values, notes, source, self.version)
+            return
+        answer = np.empty(len(values) + NOTES, self._dtype) if self._outboxes is None else next(self._outboxes[source])
+        answer[:-NOTES] = values
+        answer[-NOTES:] = notes
+        self._group.meter.comm += clock() - begin
+        self._group.send(answer, source, tag=ANSWER, sequence=self.version)
+
+    def hand_over(self, w: Any) -> None:
+        """Send the final slice to rank 0."""
+        self._group.send(w, 0, tag=FINAL)
+
+
+def _mean(parts: list[tuple[Any, float]]) -> Any:
+    """Return the weighted sum of gradients; dense ones are used up."""
+    first, share = parts[0]
+    if isinstance(first, SparseGradient):
+        keys = np.unique(np.concatenate([gradient.keys for gradient, _ in parts]))
+        total = np.zeros((len(keys), first.width), first.values.dtype)
+        for gradient, share in parts:
+            total[np.searchsorted(keys, gradient.keys)] += gradient.values.reshape(-1, first.width) * share
+        return SparseGradient(keys, total.ravel(), first.width)
+    first *= share
+    for gradient, share in parts[1:]:
+        gradient *= share
+        first += gradient
+    return first

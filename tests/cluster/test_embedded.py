@@ -1,0 +1,266 @@
+"""The cluster that scaleml starts itself: from any script, once, and never longer than the process it belongs to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import dask
+import psutil
+import pytest
+from distributed import Client
+
+import scaleml
+from cluster.conftest import Problem, poll
+from cluster.scripts import alive, script, temporary
+from leaks import segments
+from scaleml import RunFailed
+from scaleml.cluster.embedded import close_embedded, embedded_size, find_client
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
+
+DATA = """
+import os
+import numpy as np
+import psutil
+import scaleml
+
+X = np.random.default_rng(0).standard_normal((300, 4))
+y = (X[:, 0] > 0).astype(int)
+
+def children():
+    return [child.pid for child in psutil.Process().children(recursive=True)]
+"""
+
+
+def test_a_plain_script_without_a_guard_works_and_leaves_nothing(tmp_path: Path) -> None:
+    before = segments()
+    code = """
+    run = scaleml.train(scaleml.LinearModel(), X, y, epochs=3, workers=2)
+    print(run.state, run.workers, run.model.score(X, y) > 0.8)
+    print(*children())
+    """
+    with script(DATA + textwrap.dedent(code), tmp_path) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err == ""
+    said, pids = out.splitlines()
+    assert said == "finished 2 True"
+    children = [int(pid) for pid in pids.split()]
+    assert len(children) >= 5  # a scheduler, two nannies, two workers
+    assert poll(lambda: not alive(children), 10), alive(children)
+    assert segments() <= before
+    assert temporary(tmp_path) == []
+
+
+@pytest.mark.parametrize("strategy", ["AllReduce()", "ParameterServer('async')"])
+def test_processes_follow_a_killed_parent_and_take_its_files_along(tmp_path: Path, strategy: str) -> None:
+    before = segments()
+    code = f"""
+    run = scaleml.start(scaleml.LinearModel(), X, y, epochs=10**9, workers=2, strategy=scaleml.{strategy})
+    while run.state == "starting":
+        pass
+    print(run.state, *children(), flush=True)
+    run.wait()
+    """
+    with script(DATA + textwrap.dedent(code), tmp_path) as process:
+        assert process.stdout is not None
+        state, *pids = process.stdout.readline().split()
+        assert state == "running", process.communicate()
+        assert segments() > before  # the data, at least
+        children = [int(pid) for pid in pids]
+        assert len(children) >= 5
+        process.kill()
+        process.wait(10)
+        assert poll(lambda: not alive(children), 20), alive(children)
+    assert poll(lambda: segments() <= before, 5), segments() - before
+    assert poll(lambda: not temporary(tmp_path), 5), temporary(tmp_path)
+
+
+CHILDREN = """
+import multiprocessing
+import os
+
+def attempt(*_):
+    try:
+        scaleml.train(scaleml.LinearModel(), X, y, epochs=1, workers=1)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "trained"
+
+def report(connection):
+    connection.send(attempt())
+
+if __name__ == "__main__":
+    print("parent", attempt())
+    for method in ("fork", "spawn"):
+        context = multiprocessing.get_context(method)
+        ours, theirs = context.Pipe()
+        child = context.Process(target=report, args=(theirs,))
+        child.start()
+        print(method, ours.recv() if ours.poll(30) else "nothing")
+        child.join(30)
+    from joblib import Parallel, delayed
+    print("joblib", Parallel(n_jobs=2)(delayed(attempt)(i) for i in range(2))[0])
+    print("parent", attempt())
+"""
+
+
+def test_no_cluster_is_started_inside_a_child_process(tmp_path: Path) -> None:
+    with script(DATA + CHILDREN, tmp_path) as process:
+        out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    answers = dict(line.split(" ", 1) for line in out.splitlines())
+    assert answers.keys() == {"parent", "fork", "spawn", "joblib"}
+    assert answers.pop("parent") == "trained"  # also after its children came and went
+    for answer in answers.values():
+        assert answer.startswith("StartFailed: no Dask cluster is started inside a child process (joblib, multip")
+        assert "pass its client" in answer
+
+
+# Within one process.
+
+
+def dask_processes() -> Iterator[psutil.Process]:
+    """The embedded cluster's processes; other tests' clusters may have left Python's resource tracker."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "spec" in child.cmdline():
+                yield child
+                yield from child.children(recursive=True)
+
+
+def worker_pids(client: Client) -> dict[Any, int]:
+    return {facts["name"]: facts["pid"] for facts in pids(client).values()}
+
+
+def worker_pids_now(client: Client) -> dict[Any, int]:
+    """Those of workers that answer: one may just have been lost."""
+    with contextlib.suppress(OSError):
+        return worker_pids(client)
+    return {}
+
+
+def pids(client: Client) -> dict[str, Any]:
+    def here(dask_worker: Any) -> dict[str, Any]:
+        return {"name": str(dask_worker.name), "pid": os.getpid()}
+
+    return client.run(here)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_it_is_made_once_grows_when_asked_and_comes_back_after_its_end(problem: Problem) -> None:
+    problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+    client, own = find_client(None)
+    assert own
+    first = worker_pids(client)
+    assert len(first) == max(2, embedded_size())
+    problem.check(scaleml.train(**problem.settings(workers=1)).params, shards=1)
+    assert find_client(None)[0] is client
+    assert worker_pids(client) == first
+
+    problem.check(scaleml.train(**problem.settings(workers=3)).params, shards=3)
+    assert find_client(None)[0] is client
+    assert worker_pids(client).items() >= first.items()
+    # More by number only: by default a rank a core.
+    assert scaleml.train(**problem.settings()).workers == embedded_size()
+
+    assert poll(lambda: not client.processing() or not any(client.processing().values()))
+    processes = [process.pid for process in dask_processes()]
+    assert set(processes) >= set(worker_pids(client).values())
+    for _ in range(2):  # closing nothing is no mistake
+        scaleml.close()
+    assert poll(lambda: not alive(processes), 10), alive(processes)
+    problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+    again, own = find_client(None)
+    assert own
+    assert again is not client
+
+    again.close()  # by hand: then it is of no use any more
+    problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+    assert find_client(None)[0] is not again
+
+
+@pytest.mark.usefixtures("embedded")
+def test_its_client_is_not_the_current_one_but_may_be_passed(problem: Problem) -> None:
+    client, _ = find_client(None, 2)
+    with pytest.raises(ValueError, match="No"):
+        Client.current()
+    assert find_client(client) == (client, True)
+    problem.check(scaleml.train(**problem.settings(client=client, workers=2)).params, shards=2)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_threads_that_ask_at_once_get_the_same_one() -> None:
+    close_embedded()
+    found: list[Client] = []
+    asking = [threading.Thread(target=lambda: found.append(find_client(None, 2)[0])) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(60)
+    assert len(found) == 3
+    assert len(set(map(id, found))) == 1
+
+
+@pytest.mark.usefixtures("embedded")
+def test_it_listens_to_this_machine_only() -> None:
+    find_client(None, 2)
+    listening = {
+        connection.laddr.ip
+        for process in dask_processes()
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_killed_worker_ends_the_run_and_the_next_one_has_its_replacement(problem: Problem) -> None:
+    find_client(None, 2)
+    before = segments()
+    with pytest.raises(RunFailed, match=r"rank 1 lost at step \d+: the Dask worker tcp://.* is gone"):
+        scaleml.train(**problem.settings(workers=2, faults=[scaleml.faults.Kill(1, 4)]))
+    assert poll(lambda: segments() <= before, 5)
+    problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_lost_worker_comes_back_however_long_it_takes() -> None:
+    # Dask's own cluster ends the nanny of a worker that is away when this time has passed.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "0s"}):
+        client, _ = find_client(None, 2)
+        for _ in range(2):
+            before = worker_pids(client)
+            os.kill(before["0"], signal.SIGKILL)
+            assert poll(lambda old=before["0"]: worker_pids_now(client).get("0", old) != old, 60)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_lost_nanny_comes_back_with_the_next_run(problem: Problem) -> None:
+    client, _ = find_client(None, 2)
+    before = worker_pids(client)
+    nanny = psutil.Process(before["1"]).parent()
+    assert nanny is not None
+    nanny.kill()
+    assert poll(lambda: not alive([nanny.pid, before["1"]]), 30)
+    assert poll(lambda: "1" not in worker_pids_now(client), 30), "the scheduler has not noticed"
+    problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+    assert find_client(None, len(before))[0] is client
+    assert worker_pids(client).keys() == before.keys()
+
+
+@pytest.mark.usefixtures("embedded")
+def test_an_interrupt_of_the_terminal_does_not_reach_its_processes() -> None:
+    find_client(None, 2)
+    groups = {os.getpgid(process.pid) for process in dask_processes()}
+    assert os.getpgid(0) not in groups
+    assert len(groups) >= 3  # one each for the scheduler and the nannies; a worker is in its nanny's

@@ -1,0 +1,227 @@
+"""One way to run a strategy on threads (no Dask, no processes) and on Dask workers: same arguments, same result."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count, pairwise
+from typing import Any
+
+import scaleml
+from scaleml.comm import inprocess
+from scaleml.data.inputs import check_inputs
+from scaleml.data.schedule import Schedule
+from scaleml.data.shards import Batches
+from scaleml.data.split import hold_out
+from scaleml.data.store import array_shard
+from scaleml.models import Signature
+from scaleml.optim import SGD
+from scaleml.runtime.commands import Command, CommandQueue
+from scaleml.runtime.coordinator import Pace
+from scaleml.runtime.handover import resume_from
+from scaleml.runtime.parameter_server.server_loop import ServerLoop
+from scaleml.runtime.plan import Outcome, Plan
+from scaleml.runtime.shared_memory import Shared
+from scaleml.runtime.training_loop import TrainingLoop
+from scaleml.telemetry import History
+from scaleml.telemetry.recorder import Recorder
+
+Hook = Callable[[int, int, CommandQueue], None]
+"""``hook(rank, step, command_queue)``: called by each rank that trains with each of its gradients; 0 is the warm-up's."""
+
+
+@dataclass
+class Result:
+    """What is compared: the parameters (of rank 0, and of all ranks where they can be seen), and what was recorded."""
+
+    params: Any
+    history: History
+    state: str
+    applied: dict[int, dict[int, int]]
+    """Command number -> rank -> steps before it took effect."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    run: Any = None
+    """Of workers, the run."""
+
+
+def on_threads(
+    model: Any,
+    X: Any,
+    y: Any,
+    *,
+    strategy: Any,
+    workers: int = 2,
+    optimizer: Any = None,
+    epochs: int = 2,
+    batch_size: int = 32,
+    shards: int | None = None,
+    seed: int = 0,
+    sample_weight: Any = None,
+    validation: Any = None,
+    faults: Sequence[Any] = (),
+    shared_memory: bool = True,
+    hook: Hook | None = None,
+    commands: Sequence[tuple[int, Command]] = (),
+    before: Sequence[Outcome] = (),
+) -> Result:
+    """Run the loops of all ranks on threads of this process.
+
+    Parameters
+    ----------
+    commands : sequence of (steps, Command)
+        Arrives at rank 0 during the last of so many steps.
+    before : sequence of Outcome
+        Of the ranks that have handed over to these.
+    """
+    inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
+    rows = hold_out(inputs.rows, 0.0, seed)[0]
+    signature = Signature(
+        n_features=inputs.x.shape[1],
+        n_outputs=inputs.n_outputs,
+        task=inputs.task,  # type: ignore[arg-type]
+        dtype=model.dtype,
+        sparse=hasattr(inputs.x, "indptr"),
+    )
+    layout = strategy.layout(workers)
+    cuts_of_data = shards or layout.workers
+    bounds = [len(rows) * s // cuts_of_data for s in range(cuts_of_data + 1)]
+    plan = Plan(
+        network=model.build(signature),
+        strategy=strategy,
+        optimizer=SGD(0.1) if optimizer is None else optimizer,
+        layout=layout,
+        shard_sizes=tuple(b - a for a, b in pairwise(bounds)),
+        epochs=epochs,
+        batch_size=min(batch_size, len(rows)),
+        seed=seed,
+        dtype=model.dtype,
+        evaluate_every=len(rows) if validation else 0,
+        faults=tuple(faults),
+    )
+    data = [array_shard(inputs, rows[a:b], model.dtype).open() for a, b in pairwise(bounds)]
+    held_out = _held_out(model, validation, inputs.classes, layout.workers)
+    command_queue = CommandQueue()
+    history = History()
+    applied: dict[int, dict[int, int]] = {}
+    lock = threading.Lock()
+
+    def report(rank: int) -> Callable[..., None]:
+        return partial(_note, rank, applied, history)
+
+    def after_gradient(rank: int, step: int) -> None:
+        if rank == 0:
+            for at, command in commands:
+                if at == step:
+                    command_queue.put(command)
+        if hook is not None:
+            hook(rank, step, command_queue)
+
+    def rank_main(group: Any) -> Outcome:
+        network = copy.copy(plan.network)  # networks keep scratch arrays: one a thread
+        _hook(network, partial(after_gradient, group.rank))
+        training = not layout.is_server(group.rank)
+        theirs = [before[group.rank if training else 0], *before[layout.workers :]] if before else []
+        own = resume_from(dataclasses.replace(plan, network=network), theirs)
+        recorder = Recorder(group.rank, group.meter)
+        loop: TrainingLoop | ServerLoop
+        if not training:
+            loop = ServerLoop(own, group, report(group.rank), recorder)
+        else:
+            batches = Batches(
+                Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)]
+            )
+            held = held_out[group.rank] if held_out else None
+            loop = TrainingLoop(own, group, batches, held, command_queue, report(group.rank), recorder)
+        try:
+            return loop.run()
+        finally:
+            packed, evaluations = recorder.drain()
+            with lock:
+                history.append_bytes(packed)
+                for evaluation in evaluations:
+                    history.add_evaluation(*evaluation)
+
+    outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
+    return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
+
+
+def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind: str, **facts: Any) -> None:
+    if kind == "applied":
+        applied.setdefault(facts["number"], {})[rank] = facts["step"]
+    elif kind == "mark":
+        history.mark(**facts)
+
+
+def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[Any]:
+    if not validation:
+        return [None] * workers
+    checked = check_inputs(*validation, classifier=model.is_classifier, classes=classes)
+    cuts = [checked.rows * r // workers for r in range(workers + 1)]
+    return [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
+
+
+def held_until_told(monkeypatch: Any, strategy: Any) -> Hook:
+    """Return a hook that holds the other ranks at their step 3 until rank 0 has announced its first command.
+
+    Only those that nothing else holds: they might have had all rows before rank 0 comes to its command.
+    """
+    pace = Shared if strategy.shares_memory else Pace
+    said, announced = threading.Event(), pace.announced
+    free = not strategy.synchronous and getattr(strategy, "ahead", math.inf) == math.inf
+
+    def announce(own: Any) -> None:
+        announced(own)
+        said.set()
+
+    def hook(rank: int, step: int, command_queue: CommandQueue) -> None:
+        assert not (free and rank and step == 3) or said.wait(60)
+
+    monkeypatch.setattr(pace, "announced", announce)
+    return hook
+
+
+def _hook(network: Any, told: Callable[[int], None]) -> None:
+    """Have every gradient counted, also those of what a batch touches alone."""
+    calls = count()
+    narrowed = network.narrowed
+
+    def hooked(loss_grad: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            result = loss_grad(*arguments, **named)
+            told(next(calls))
+            return result
+
+        return call
+
+    def narrow(columns: int) -> Any:
+        part = narrowed(columns)
+        part.loss_grad = hooked(part.loss_grad)
+        return part
+
+    network.loss_grad, network.narrowed = hooked(network.loss_grad), narrow
+
+
+def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:
+    """Run on the workers of the embedded cluster."""
+    run = scaleml.train(model, X, y, **{"epochs": 2, "batch_size": 32, "workers": 2, **settings})
+    return result(run)
+
+
+def result(run: Any) -> Result:
+    """Return what a run left."""
+    numbers = range(1, run._commands + 1)
+    return Result(run.params, run.history, run.state, {n: run._driver.applied_at(n) for n in numbers}, run=run)
+
+
+def await_condition(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
+    """Wait until `condition` holds, or for so many seconds; return whether it does."""
+    until, pause = time.monotonic() + seconds, threading.Event()
+    while not (holds := bool(condition())) and time.monotonic() < until:
+        pause.wait(0.01)
+    return holds
