@@ -9,12 +9,14 @@ from typing import Any, Final, final
 import numpy as np
 
 from scaleml import arrays
+from scaleml.arrays import Array
 from scaleml.comm import inprocess
 from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Arrays, Batches
 from scaleml.runtime.commands import CommandQueue
 from scaleml.runtime.epochs import OnEpoch, tell
-from scaleml.runtime.plan import Outcome, Plan
+from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.plan import Plan
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.telemetry.recorder import Recorder
 
@@ -52,6 +54,18 @@ class Shuffled(Batches):
         picked = self._order[consumed : consumed + count]
         x, y, weights = self._data
         return x[picked], y[picked], None if weights is None else weights[picked], len(picked)
+
+    def random_state(self) -> dict[str, Array]:
+        """Return the order of this epoch, and the stream that decides those of the next ones."""
+        _, keys, position, has_gauss, cached = self._random.get_state(legacy=True)
+        place = np.array([position, has_gauss, cached, self._dealt], np.float64)
+        return {"order": np.array(self._order), "keys": np.array(keys), "place": place}
+
+    def set_random_state(self, state: dict[str, Array]) -> None:
+        """Go back to what `random_state` returned."""
+        position, has_gauss, cached, dealt = state["place"].tolist()
+        self._random.set_state(("MT19937", state["keys"], int(position), int(has_gauss), cached))
+        self._order, self._dealt = state["order"], int(dealt)
 
 
 def batches_of(data: Arrays, random: np.random.RandomState, shuffle: bool) -> Batches:
@@ -91,7 +105,7 @@ def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: 
         recorder = Recorder(0, group.meter)
         loop = TrainingLoop(plan, group, batches, held_out, CommandQueue(), lambda *_, **__: None, recorder)
         if on_epoch:
-            loop.on_epoch = partial(tell, on_epoch)
+            loop.tell_epochs(partial(tell, on_epoch))
         return loop.run()
     finally:
         group.close()

@@ -6,6 +6,7 @@ import contextlib
 from functools import partial
 from typing import Any, Final
 
+from scaleml.api.callbacks import Watch
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings
 from scaleml.api.train import launch
@@ -17,8 +18,8 @@ from scaleml.cluster.staging.collection import StagedInputs
 from scaleml.cluster.staging.dataplane import Data
 from scaleml.data.inputs import Inputs
 from scaleml.models import Model
-from scaleml.runtime.epochs import Epoch, Watch, tell_all
-from scaleml.runtime.plan import Outcome
+from scaleml.runtime.epochs import Epoch, tell_all
+from scaleml.runtime.outcome import Outcome
 
 _LOOK: Final = 0.1
 """Seconds between two looks at a run that is followed."""

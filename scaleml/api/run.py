@@ -17,8 +17,9 @@ from scaleml.cluster.driver import Driver
 from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.secede import seceded
 from scaleml.faults import Fault
-from scaleml.runtime.commands import Command, describe
-from scaleml.runtime.plan import Outcome
+from scaleml.runtime.commands import Command
+from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.serialization import describe
 from scaleml.telemetry import History, Ledger
 from scaleml.telemetry.bundle import bundle
 from scaleml.telemetry.report import run_fragment, run_text
@@ -60,7 +61,7 @@ class Run:
             f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
             f"{driver.plan.rows} rows, {driver.plan.dtype}{driver.plan.form}"
         )
-        self.n_params = driver.plan.network.size
+        self.n_params = driver.plan.model.size
         self.placing_seconds = float(facts["placing_seconds"])
         self.plan = driver.plan
         self._driver = driver
@@ -118,7 +119,7 @@ class Run:
             raise RuntimeError(
                 f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}"
             )
-        return TrainedModel(self.plan.network, self.params, self._classes)
+        return TrainedModel(self.plan.model, self.params, self._classes)
 
     @property
     def ledger(self) -> Ledger:

@@ -13,7 +13,8 @@ from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.models.checks import guess
 from scaleml.optim import Optimizer, RowSteps
-from scaleml.runtime.plan import Start, StopRule
+from scaleml.runtime.stop_rule import StopRule
+from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import Strategy
 
 
@@ -32,7 +33,7 @@ class Settings:
     faults: tuple[Fault, ...] = ()
     label: str = ""
     stop: StopRule | None = None
-    begin: Start | None = None
+    begin: TrainState | None = None
     steps: Callable[[int], RowSteps] | None = None
     """Given the rows of an update, what turns mean gradients into steps; see ``Plan.steps``."""
     keep_end: bool = False

@@ -12,22 +12,22 @@ from scaleml.cluster.host_facts import facts_of
 from scaleml.cluster.placement import Placement, place
 from scaleml.cluster.staging.memory import check_memory
 from scaleml.cluster.staging.placing import PlacedData
-from scaleml.models import Network
+from scaleml.models.flat_model import FlatModel
 from scaleml.optim import Optimizer
-from scaleml.runtime.commands import is_ours
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.serialization import is_ours
 from scaleml.runtime.shared_memory import REFUSAL
 from scaleml.runtime.sparsity import check_sparse
 from scaleml.strategies import Layout, Strategy
 
 
 def check_roles(
-    strategy: Strategy, placement: Placement, network: Network, optimizer: Optimizer, client: Client
+    strategy: Strategy, placement: Placement, model: FlatModel, optimizer: Optimizer, client: Client
 ) -> None:
     """Raise ValueError for a strategy whose ranks could not do what is asked of them, before they are sent."""
     layout = placement.layout
-    if layout.servers > network.size:
-        raise ValueError(f"{layout.servers} servers for {network.size} parameters: use at most one server a parameter")
+    if layout.servers > model.size:
+        raise ValueError(f"{layout.servers} servers for {model.size} parameters: use at most one server a parameter")
     if not strategy.synchronous and optimizer.schedule == "adaptive":
         raise ValueError(
             f"schedule='adaptive' needs the epoch's loss, which nobody has with {strategy!r}: use 'constant' or 'invscaling'"
@@ -82,7 +82,7 @@ def successor(
     if missing:
         raise ValueError(f"the Dask workers {', '.join(missing)} are gone: the run is about to fail")
     placement = place(strategy, placement.addresses[:workers], info)
-    check_roles(strategy, placement, plan.network, plan.optimizer, client)
+    check_roles(strategy, placement, plan.model, plan.optimizer, client)
     plan = replace(plan, strategy=strategy, layout=layout)
     check_sparse(strategy, plan.why_dense)
     check_memory(info, placement, plan, data, config.memory_share())

@@ -79,7 +79,7 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
     rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
     watched = data.placed.held_out is not None or settings.stop is not None
     plan = Plan(
-        network=data.network,
+        model=data.network,
         strategy=settings.strategy,
         optimizer=settings.optimizer,
         layout=placement.layout,

@@ -39,7 +39,8 @@ from scaleml.cluster.placement import Placement
 from scaleml.cluster.staging.placing import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.commands import Command
-from scaleml.runtime.plan import Outcome, Plan
+from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.plan import Plan
 from scaleml.strategies import Strategy
 from scaleml.telemetry.history import last_step
 

@@ -12,9 +12,10 @@ from scaleml.cluster import calls, config
 from scaleml.cluster.endpoint import EndpointRequest, open_places
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Placement
+from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.rank_task import rank_main, task_key
 from scaleml.cluster.staging.placing import PlacedData
-from scaleml.runtime.plan import Plan, RankSpec
+from scaleml.runtime.plan import Plan
 
 _CALL: Final = 10.0
 GRACE: Final = 5.0

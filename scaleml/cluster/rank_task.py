@@ -13,6 +13,7 @@ from distributed.worker import secede
 
 from scaleml import comm
 from scaleml.cluster import endpoint as lobbies
+from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
 from scaleml.comm import CommError
 from scaleml.data.schedule import Schedule
@@ -20,10 +21,11 @@ from scaleml.data.shards import Batches, MappedShard, Shard, opened
 from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest
 from scaleml.runtime.errors import NonFinite
-from scaleml.runtime.handover import resume_from
+from scaleml.runtime.outcome import Outcome, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
-from scaleml.runtime.plan import Outcome, Plan, RankSpec
+from scaleml.runtime.plan import Plan
 from scaleml.runtime.training_loop import TrainingLoop
+from scaleml.runtime.training_rank import TrainingRank
 from scaleml.telemetry.recorder import Recorder
 
 
@@ -94,7 +96,7 @@ def _train(
             batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), sources)
             loop = TrainingLoop(plan, group, batches, validation, lobby.mailbox, beacon.report, recorder)
             if spec.rank == 0:
-                loop.on_epoch = partial(_note_epoch, lobby if plan.snapshots else None)
+                loop.tell_epochs(partial(_note_epoch, lobby if plan.snapshots else None))
         try:
             return loop.run()
         except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
@@ -105,10 +107,10 @@ def _train(
             return Outcome("failed", step, loop.last_good(), _words(error), traceback.format_exc())
 
 
-def _note_epoch(keeper: lobbies.Endpoint | None, loop: TrainingLoop) -> None:
+def _note_epoch(keeper: lobbies.Endpoint | None, rank: TrainingRank) -> None:
     if keeper is not None:
-        keeper.kept = current(loop)
-    loop.recorder.epoch_over(*newest(loop))
+        keeper.kept = current(rank)
+    rank.recorder.epoch_over(*newest(rank))
 
 
 def _connect(spec: RankSpec, lobby: lobbies.Endpoint, beacon: Reporter, worker: Any) -> Any:

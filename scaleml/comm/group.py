@@ -10,6 +10,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import DTypeLike
 
+from scaleml.clock import WALL
+
 from . import collectives, gathering, messages, splitting
 from . import key as ops
 from .channel import ANY
@@ -103,6 +105,45 @@ class Group:
     def lost(self) -> frozenset[int]:
         """Ranks, by root numbers, whose links were found closed."""
         return frozenset(self.mesh.channel.lost | self.mesh.progress.channel.lost)
+
+    # SHIM
+    clock = WALL
+
+    @property
+    def hosts(self) -> tuple[int, ...]:
+        leads = [min(o for o in self.ranks if self.mesh.hosts[r][o]) for r in self.ranks]
+        order = sorted(set(leads))
+        return tuple(order.index(lead) for lead in leads)
+
+    @property
+    def timeout(self) -> float:
+        return self.mesh.timeout
+
+    def check(self) -> None:
+        self.mesh.check()
+
+    def stalled(self, peer: int, waiting_for: object, seconds: float) -> None:
+        self.mesh.stalled(peer, waiting_for, seconds)
+
+    def raise_control(self, control: int) -> None:
+        self.mesh.heed(control)
+
+    def emulation(self) -> Any:
+        return self.mesh.trouble()
+
+    @property
+    def is_emulated(self) -> bool:
+        return self.mesh.wires is not None
+
+    def shared_vector(self, n: int, dtype: DTypeLike = np.float32) -> Any:
+        from .memory import shared_vector
+
+        return shared_vector(self, n, dtype)
+
+    def locked_memory(self, nbytes: int) -> Any:
+        from .memory import locked_memory
+
+        return locked_memory(self, nbytes)
 
     # --- collectives ----------------------------------------------------------------------------------------------
     def part(self, rank: int, n: int) -> tuple[int, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+Reading = tuple[float, float, int, int, list[float]]
+"""Seconds of waiting and of the rest, bytes sent and received, and waiting by peer."""
+
 SHORT_WAIT = 20e-6
 """Seconds: being blocked for less is the wire's latency, not a slow peer."""
 
@@ -44,6 +47,14 @@ class Meter:
         self.wait = self.comm = 0.0
         self.bytes_sent = self.bytes_received = 0
         self.waited[:] = [0.0] * len(self.waited)
+
+    def reading(self) -> Reading:
+        """Return what it shows now."""
+        return self.wait, self.comm, self.bytes_sent, self.bytes_received, [*self.waited]
+
+    def set(self, reading: Reading) -> None:
+        """Have it show what it showed before: nothing of what happened since counts."""
+        self.wait, self.comm, self.bytes_sent, self.bytes_received, self.waited[:] = reading
 
     def account(self, seconds: float, blocked: float, peer: int) -> None:
         """Add a call of `seconds`, of which `blocked` were spent until the last header, from `peer`, came."""

@@ -196,6 +196,13 @@ class Batches:
                 rows += int(y.shape[0])
         return counts, rows
 
+    def random_state(self) -> dict[str, Any]:
+        """Return the random streams that are no function of seed and step: none, where the order is fixed."""
+        return {}
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Go back to what `random_state` returned."""
+
     def locate(self, consumed: int, count: int, row: int) -> tuple[int, int]:
         """Return the shard, and the row within it, of row ``row`` of this rank's part of a batch."""
         for index in self.owned:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from scaleml.runtime.epochs import Epoch, OnEpoch, Watch
+from scaleml.api.callbacks import Watch
+from scaleml.runtime.epochs import Epoch, OnEpoch
 from scaleml.telemetry.fitting import Fitting
 
 try:

@@ -11,13 +11,16 @@ from typing import Any, Final
 import numpy as np
 
 from scaleml import arrays
+from scaleml.api.callbacks import Watch
 from scaleml.api.in_process import batches_of, train_here
 from scaleml.data.inputs import Inputs
 from scaleml.models import Model, Signature
 from scaleml.optim import Optimizer, RowSteps
-from scaleml.runtime.epochs import Watch
 from scaleml.runtime.errors import NonFinite
-from scaleml.runtime.plan import Outcome, Plan, Start, StopRule
+from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.stop_rule import StopRule
+from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import AllReduce, Layout, Serial, Strategy
 
 HERE: Final = 500_000_000
@@ -42,7 +45,7 @@ class Job:
     optimizer : Optimizer
     epochs, batch_size, seed : int
     stop : StopRule
-    begin : Start or None
+    begin : TrainState or None
         Where to go on from.
     steps : callable or None
         Given the rows of an update, what makes steps of gradients.
@@ -61,7 +64,7 @@ class Job:
     batch_size: int
     seed: int
     stop: StopRule
-    begin: Start | None = None
+    begin: TrainState | None = None
     steps: Callable[[int], RowSteps] | None = None
     shuffle: bool = True
     by_rows: bool = False
@@ -159,7 +162,7 @@ def _here(job: Job, watch: Watch) -> Outcome:
     rows, dtype = job.inputs.rows, job.signature.dtype
     batch = min(job.batch_size, rows)
     plan = Plan(
-        network=job.model.build(job.signature),
+        model=job.model.build(job.signature),
         strategy=Serial(),
         optimizer=job.optimizer,
         layout=Layout(1),

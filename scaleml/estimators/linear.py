@@ -21,7 +21,9 @@ from scaleml.models import LinearModel
 from scaleml.models.losses import CLASSES
 from scaleml.optim import SGD, Averaged, Columns, Optimizer, RowRate, RowSteps
 from scaleml.optim.rows import sample
-from scaleml.runtime.plan import Outcome, Start, StopRule
+from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.stop_rule import StopRule
+from scaleml.runtime.train_state import TrainState
 
 CURVATURE: Final = {
     "log_loss": 0.25,
@@ -106,7 +108,7 @@ class Linear(Rowwise, Trained):
         held_out: Inputs | None,
         *,
         epochs: int,
-        begin: Start | None,
+        begin: TrainState | None,
         given: tuple[Any, Any, Any],
     ) -> Outcome:
         """Train and set ``coef_``, ``intercept_``, ``n_iter_``, ``t_``; ``given`` is X, y and weights for callbacks."""
@@ -137,16 +139,16 @@ class Linear(Rowwise, Trained):
             outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
         for name, value in layout.coefficients(outcome.params).items():
             setattr(self, name, value)
-        self._end = outcome.end if layout.used is None else None
-        if self.average and outcome.end is not None:  # where scikit-learn's own code would go on from
-            self._standard_coef, self._standard_intercept = layout.coefficients(outcome.end.params).values()
+        self._end = outcome.state.warm_start() if outcome.state is not None and layout.used is None else None
+        if self.average and outcome.state is not None:  # where scikit-learn's own code would go on from
+            self._standard_coef, self._standard_intercept = layout.coefficients(outcome.state.params).values()
             self._average_coef, self._average_intercept = self.coef_, self.intercept_.copy()
         self.n_iter_ = outcome.epochs
         self.t_ += outcome.epochs * inputs.rows
         return outcome
 
     def _laid_out(
-        self: Any, inputs: Any, held_out: Inputs | None, begin: Start | None
+        self: Any, inputs: Any, held_out: Inputs | None, begin: TrainState | None
     ) -> tuple[Layout, Any, Inputs | None]:
         """Leave out the empty columns of hashed text: their coefficients stay 0, and most of 2**18 are empty.
 
@@ -191,7 +193,7 @@ class Linear(Rowwise, Trained):
 
         return steps
 
-    def _from(self: Any, coef: Any, intercept: Any, inputs: Any) -> Start:
+    def _from(self: Any, coef: Any, intercept: Any, inputs: Any) -> TrainState:
         """Return the start at these coefficients."""
         layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
         fresh = {
@@ -205,9 +207,9 @@ class Linear(Rowwise, Trained):
                         f"the initial {name} has shape {np.shape(value)}, but the data needs {fresh[name].shape}"
                     )
                 fresh[name] = value
-        return Start(layout.vector(fresh["coef_"], fresh["intercept_"], inputs.dtype))
+        return TrainState(layout.vector(fresh["coef_"], fresh["intercept_"], inputs.dtype))
 
-    def _begin(self: Any, inputs: Any, init: Any) -> Start | None:
+    def _begin(self: Any, inputs: Any, init: Any) -> TrainState | None:
         """Return where to start: at ``init``, coefficients and intercepts; for None where the last call ended."""
         if init is None:
             return self._go_on(inputs)
@@ -221,7 +223,7 @@ class Linear(Rowwise, Trained):
         self.t_, self._end, self._columns = 1.0, None, None
         return coef_init, intercept_init
 
-    def _go_on(self: Any, inputs: Any) -> Start | None:
+    def _go_on(self: Any, inputs: Any) -> TrainState | None:
         """Return where the last call of ``partial_fit`` ended; what was set on ``coef_`` since then counts."""
         if getattr(self, "coef_", None) is None:
             return None
@@ -230,16 +232,17 @@ class Linear(Rowwise, Trained):
         if end is None:
             return self._after_scikit_learn(begin, inputs)
         params = end.params.astype(begin.params.dtype) if self.average else begin.params
-        return Start(params, end.state, end.updates, end.rows)
+        return TrainState(params, end.arrays, updates=end.updates, rows=end.rows)
 
-    def _after_scikit_learn(self: Any, begin: Start, inputs: Any) -> Start:
+    def _after_scikit_learn(self: Any, begin: TrainState, inputs: Any) -> TrainState:
         """Return the start where scikit-learn's own code ended, with its count of rows and its average."""
         rows = float(self.t_ - 1)
         if not self.average or getattr(self, "_standard_coef", None) is None:
             return replace(begin, rows=rows)
         plain = self._from(self._standard_coef, self._standard_intercept, inputs)
         mean = self._from(self._average_coef, self._average_intercept, inputs).params
-        return Start(plain.params, {"average": mean}, round(rows / self._batch(inputs.rows)), rows)
+        updates = round(rows / self._batch(inputs.rows))
+        return TrainState(plain.params, {"average": mean}, updates=updates, rows=rows)
 
     def _warn(self: Any) -> None:
         if self.tol is not None and self.n_iter_ == self.max_iter and self.tol > -np.inf:

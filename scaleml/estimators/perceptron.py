@@ -19,14 +19,15 @@ from scaleml.estimators.warned import warn
 from scaleml.models import MLP
 from scaleml.models.losses import BinaryLog
 from scaleml.optim import SGD, Adam, Optimizer
-from scaleml.runtime.plan import Start, StopRule
+from scaleml.runtime.stop_rule import StopRule
+from scaleml.runtime.train_state import TrainState
 
 
 class Perceptron(Trained):
     """What ``MLPClassifier`` and ``MLPRegressor`` share."""
 
     classes_: Any
-    _end: Start | None = None
+    _end: TrainState | None = None
 
     def _is_left_to_scikit_learn(self: Any, X: Any, partial: bool = False) -> bool:
         """Whether scikit-learn's own code does it: L-BFGS is no method of batches, and Poisson's loss is not among ours."""
@@ -69,14 +70,14 @@ class Perceptron(Trained):
             schedule="constant" if self.learning_rate == "constant" else "adaptive",
         )
 
-    def _train(self: Any, whole: Any, *, epochs: int, begin: Start | None, given: tuple[Any, Any, Any]) -> None:
+    def _train(self: Any, whole: Any, *, epochs: int, begin: TrainState | None, given: tuple[Any, Any, Any]) -> None:
         """Train and set scikit-learn's attributes; ``given`` is X, y and weights for callbacks."""
         train, held = whole, None
         # Drawn from in scikit-learn's order: first weights, held-out rows, the order of the rows. The same seed gives the
         # same model, to rounding.
         random = check_random_state(self.random_state)
         if begin is None:
-            begin = Start(self._network(train, 0.0).init(random))
+            begin = TrainState(self._network(train, 0.0).init(random))
         if self.early_stopping and isinstance(whole, Inputs):
             train, held = self._split(whole, random)
         rows = train.rows
@@ -157,7 +158,7 @@ class Perceptron(Trained):
         """Set the attributes that training gives."""
         for name, value in layers(network, outcome.params).items():
             setattr(self, name, value)
-        self._end = outcome.end
+        self._end = outcome.state
         self.n_iter_ = outcome.epochs
         self.t_ += outcome.epochs * rows
         self.loss_curve_ = [*self.loss_curve_, *outcome.losses]
@@ -173,14 +174,18 @@ class Perceptron(Trained):
         """Forget what an earlier fit has left."""
         self.t_, self.loss_curve_, self.validation_scores_, self._end = 0, [], None, None
 
-    def _go_on(self: Any, dtype: Any, keep_state: bool) -> Start | None:
+    def _go_on(self: Any, dtype: Any, keep_state: bool) -> TrainState | None:
         """Return the start at ``coefs_`` and ``intercepts_``, with the optimizer's state if that goes on, too."""
         if not hasattr(self, "coefs_"):
             return None
         pairs = zip(self.coefs_, self.intercepts_, strict=True)
         params = np.concatenate([np.asarray(part, dtype).ravel() for pair in pairs for part in pair])
         end = self._end
-        return Start(params, end.state, end.updates, end.rows) if keep_state and end is not None else Start(params)
+        return (
+            TrainState(params, end.arrays, updates=end.updates, rows=end.rows)
+            if keep_state and end is not None
+            else TrainState(params)
+        )
 
     def _warn(self: Any) -> None:
         if self.n_iter_ == self.max_iter:

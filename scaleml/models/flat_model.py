@@ -13,11 +13,14 @@ What only some models have is a protocol of its own here, asked for with ``isins
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from scaleml.arrays import Array, Matrix
+
+X_IS_DENSE = "X is dense: pass a CSR matrix"
+"""Why a model that could be sparse is not, on data that leaves it no choice."""
 
 Ready = Callable[[slice], object]
 """Called with a part of the vector as soon as its gradient is final."""
@@ -114,7 +117,7 @@ class Sparse(Protocol):
     def why_dense(self) -> str:
         """Return why whole vectors have to be used after all, in words; nothing where they need not."""
 
-    def narrowed(self, columns: int) -> Self:
+    def narrowed(self, columns: int) -> FlatModel:
         """Return this model for data of so many columns, for a batch that has no others; scratch is shared."""
 
 

@@ -12,6 +12,7 @@ from scaleml.arrays import Array, namespace, rows
 from scaleml.models.base import Signature
 from scaleml.models.blocks import Block, Workspace
 from scaleml.models.decision import first_largest
+from scaleml.models.flat_model import X_IS_DENSE
 from scaleml.models.losses import BinaryLog, Loss
 from scaleml.models.penalty import Penalty
 from scaleml.models.probabilities import probabilities
@@ -156,6 +157,31 @@ class Network:
             if ready is not None:
                 ready(own)
         return loss_sum, weight_sum
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """Each block's part of the vector."""
+        return tuple(own for _, own in self._parts)
+
+    @property
+    def width(self) -> int:
+        """Outputs of each column of X."""
+        return self.signature.n_outputs
+
+    @property
+    def columns(self) -> int:
+        """Columns of X."""
+        return self.signature.n_features
+
+    def why_dense(self) -> str:
+        """Return why whole vectors have to be used, in words; nothing where they need not."""
+        if not self.signature.sparse:
+            return X_IS_DENSE
+        if len(self.blocks) > 1:
+            return "the model has hidden layers, whose parameters every row touches"
+        if self.l1:
+            return "an L1 penalty moves every coefficient: use penalty='l2' or None"
+        return ""
 
     def narrowed(self, columns: int) -> Network:
         """Return this linear network for data of so many columns, for a batch that has no others; scratch is shared.

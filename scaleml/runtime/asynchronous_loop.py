@@ -1,46 +1,46 @@
-"""Training without steps in common: each rank at its own pace, with servers, with neighbours, or on one shared vector."""
+"""The asynchronous loop: no steps in common; each rank at its own pace, with servers, with neighbours, or on one shared vector."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from scaleml.runtime.coordinator import Pace
-
-if TYPE_CHECKING:
-    from scaleml.runtime.training_loop import TrainingLoop
+from scaleml.runtime.command_handler import CommandHandler
+from scaleml.runtime.coordinator import AsynchronousCoordinator
+from scaleml.runtime.training_rank import TrainingRank
 
 
-def train_asynchronously(loop: TrainingLoop, pace: Pace) -> None:
+def train_asynchronously(rank: TrainingRank, coordinator: AsynchronousCoordinator, commands: CommandHandler) -> None:
     """Train until the run has had its rows, at this rank's own pace; then agree with the others."""
-    while not pace.done and not loop.progress.converged:
-        if loop.is_told_to_leave():
+    w = rank.w
+    while not coordinator.done and not rank.early_stopping.converged:
+        commands.apply_due()
+        if rank.leaving:
             break
-        loop.take_step()
-        pace.stepped(loop.gradients.last_rows)
-        _catch_up(loop, pace)
-        while pace.held:  # called away from its waiting
-            pace.wait(loop.w)
-            _catch_up(loop, pace)
-    _obey_earlier(loop)
-    while not pace.leave(loop.w):
-        _catch_up(loop, pace)
-        loop.is_told_to_leave()
-    _catch_up(loop, pace)
-    pace.collect(loop.w, loop.workers)
+        rank.take_step()
+        coordinator.stepped(rank.gradients.last_rows)
+        _catch_up(rank, coordinator, commands)
+        while coordinator.held:  # called away from its waiting
+            coordinator.wait(w)
+            _catch_up(rank, coordinator, commands)
+    _apply_earlier(rank, commands)
+    while not coordinator.leave(w):
+        _catch_up(rank, coordinator, commands)
+        commands.apply_due()
+    _catch_up(rank, coordinator, commands)
+    coordinator.collect(w, rank.group)
 
 
-def _catch_up(loop: TrainingLoop, pace: Pace) -> None:
+def _catch_up(rank: TrainingRank, coordinator: AsynchronousCoordinator, commands: CommandHandler) -> None:
     """Take part in the evaluations that are due: all ranks that train do, on the same parameters."""
-    evaluation = loop.evaluation
-    while evaluation.done < pace.evaluations_due:
-        _obey_earlier(loop)
-        loop.note()
-        evaluation.at(evaluation.aside(lambda: pace.agreed(loop.w, loop.workers)), loop.step)
-        if loop.plan.stop is not None and not loop.progress.converged:
-            loop.decide(evaluation.kept, shared=False, epochs=1)
+    evaluation = rank.evaluation
+    while evaluation.done < coordinator.evaluations_due:
+        _apply_earlier(rank, commands)
+        rank.note()
+        agreed = evaluation.off_the_clock(lambda: coordinator.agreed(rank.w, rank.group))
+        evaluation.at(agreed, rank.step)
+        if rank.plan.stop is not None and not rank.early_stopping.converged:
+            rank.decide(agreed, shared=False, epochs=1)
 
 
-def _obey_earlier(loop: TrainingLoop) -> None:
+def _apply_earlier(rank: TrainingRank, commands: CommandHandler) -> None:
     """Do what rank 0 announced before it said that what comes now is due: both are collective, and come in its order."""
-    if loop.group.rank:
-        loop.is_told_to_leave()
+    if rank.world.rank:
+        commands.apply_due()

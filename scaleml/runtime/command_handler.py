@@ -1,20 +1,16 @@
-"""How a training rank obeys: rank 0 stamps commands and announces them, all ranks apply them at their boundaries."""
+"""The command handler of a training rank: rank 0 stamps commands and announces them, all ranks apply them at their boundaries."""
 
 from __future__ import annotations
 
-from time import perf_counter as clock
-from typing import TYPE_CHECKING, Any
+from typing import Final
 from weakref import proxy
 
 from scaleml.comm import Aborted
-from scaleml.comm.reducing import placement
 from scaleml.compression.base import kept
-from scaleml.runtime.commands import Command, CommandQueue, fault_from, strategy_from
-from scaleml.runtime.handover import level
+from scaleml.runtime.commands import Command, CommandQueue, Settings
+from scaleml.runtime.serialization import fault_from, strategy_from
+from scaleml.runtime.training_rank import TrainingRank
 from scaleml.strategies import Strategy
-
-if TYPE_CHECKING:
-    from scaleml.runtime.training_loop import TrainingLoop
 
 
 class CommandHandler:
@@ -22,123 +18,124 @@ class CommandHandler:
 
     Parameters
     ----------
-    loop : TrainingLoop
+    rank : TrainingRank
         The rank, which is changed.
-    command_queue : CommandQueue
+    queue : CommandQueue
         Where commands arrive, if this is rank 0.
-
-    Attributes
-    ----------
-    applied : int
-        The number of the last command that took effect here.
     """
 
-    def __init__(self, loop: TrainingLoop, command_queue: CommandQueue) -> None:
-        self._loop = proxy(loop)  # no cycle: a loop's memory goes back with it, not when garbage is collected
-        self._mailbox = command_queue
-        self.applied = loop.group.control = 0 if loop.plan.handover is None else loop.plan.handover.commands
+    def __init__(self, rank: TrainingRank, queue: CommandQueue) -> None:
+        self._rank: Final[TrainingRank] = proxy(
+            rank
+        )  # no cycle: a rank's memory goes back with it, not when garbage is collected
+        self._world = rank.world
+        self._queue = queue
+        self._is_first = rank.world.rank == 0
+        rank.world.control = rank.state.commands
 
-    def obey(self) -> None:
+    def apply_due(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
-        loop = self._loop
-        self.listen()
-        while self.applied < loop.group.control and not loop.leaving:
-            command = Command.decode(loop.group.await_announcement(self.applied + 1))
-            if command.after >= loop.step:
+        self.announce_new()
+        rank, world = self._rank, self._world
+        while rank.state.commands < world.control and not rank.leaving:
+            command = Command.decode(world.await_announcement(rank.state.commands + 1))
+            if command.after >= rank.step:
                 break
-            self.applied = command.number
-            self._do(command)
+            rank.state.commands = command.number
+            self._apply(command)
 
-    def listen(self) -> None:
+    def announce_new(self) -> None:
         """On rank 0: stamp and announce a command that arrived."""
-        if self._loop.group.rank == 0 and self._mailbox.pending:
-            command = self._mailbox.take()
+        if self._is_first and self._queue.pending:
+            command = self._queue.take()
             if command is not None:
-                self._announce(command, self._carrier())
+                self._announce(command, self._command_step())
 
     def _announce(self, command: Command, after: int) -> None:
         stamped = command.stamped(after)
-        self._loop.group.announce(stamped.number, stamped.encode())
-        if self._loop.pace is not None:
-            self._loop.pace.announced()
+        self._world.announce(stamped.number, stamped.encode())
+        if self._rank.coordinator is not None:
+            self._rank.coordinator.announced()
 
-    def _carrier(self) -> int:
-        """Return the step whose messages carry a command of rank 0 to all ranks, who apply it after that step."""
-        loop = self._loop
-        if loop.pace is not None:
-            return loop.pace.common_step(loop.step)
-        if loop.group.size == 1:
+    def _command_step(self) -> int:
+        """Return the step whose messages bring a command of rank 0 to all ranks, who apply it after that step."""
+        rank = self._rank
+        if rank.coordinator is not None:
+            return rank.coordinator.common_step(rank.step)
+        if rank.group.size == 1:
             return -1  # at once
-        return loop.strategy.carrier(loop.step, loop.epoch_end, loop.group.size)
+        return rank.strategy.command_step(rank.step, rank.epoch_end, rank.group.size)
 
-    def _do(self, command: Command) -> None:
-        loop = self._loop
+    def _apply(self, command: Command) -> None:
+        rank = self._rank
         if command.verb == "pause":
             self._pause(command)
             return
         if command.verb == "stop":
-            loop.stopping = True
+            rank.stopping = True
         elif command.verb == "switch":
-            loop.switching = True
+            rank.switching = True
         elif command.verb == "update":
             self._update(command.settings)
         elif command.verb == "inject":
-            loop.suffering.add(fault_from(command.settings), loop.step)
+            rank.faults.add(fault_from(command.settings), rank.step)
         self._confirm(command)
 
     def _confirm(self, command: Command) -> None:
-        self._loop.report("applied", number=command.number, verb=command.verb, step=self._loop.step)
+        self._rank.report("applied", number=command.number, verb=command.verb, step=self._rank.step)
 
     def _pause(self, command: Command) -> None:
         """Park at this boundary until a resume or a stop; a pause is no training time."""
-        loop = self._loop
-        loop.note()
-        began = clock()
-        if loop.pace is not None:
-            loop.pace.park(loop.w)
+        rank, now = self._rank, self._world.clock.now
+        rank.note()
+        began = now()
+        if rank.coordinator is not None:
+            rank.coordinator.park(rank.w)
         self._confirm(command)
         while True:
-            if loop.group.rank == 0 and self.applied == loop.group.control:  # nothing was announced before the pause
-                told = self._mailbox.wait()
+            if self._is_first and rank.state.commands == self._world.control:  # nothing was announced before the pause
+                told = self._queue.wait()
                 if told is None:
                     raise Aborted("the run ended while it was paused")
-                self._announce(told, loop.step - 1)
-            command = Command.decode(loop.group.await_announcement(self.applied + 1))
-            self.applied = command.number
+                self._announce(told, rank.step - 1)
+            command = Command.decode(self._world.await_announcement(rank.state.commands + 1))
+            rank.state.commands = command.number
             if command.verb in ("resume", "stop", "switch"):
-                loop.recorder.skip(clock() - began)
-                self._do(command)
+                rank.recorder.skip(now() - began)
+                self._apply(command)
                 return
             if command.verb == "pause":
                 self._confirm(command)
             else:
-                self._do(command)
+                self._apply(command)
 
-    def _update(self, settings: dict[str, Any]) -> None:
-        loop, changes = self._loop, []
+    def _update(self, settings: Settings) -> None:
+        rank, changes = self._rank, []
         if "learning_rate" in settings:
-            loop.optimizer.optimizer = loop.optimizer.optimizer.with_rate(settings["learning_rate"])
+            optimizer = rank.state.optimizer
+            assert optimizer is not None
+            rank.state.optimizer = optimizer.with_rate(settings["learning_rate"])
             changes.append(f"learning_rate={settings['learning_rate']}")
         if "batch_size" in settings:
-            loop.batch_size = loop.gradients.batch_size = settings["batch_size"]
+            rank.batch_size = settings["batch_size"]
             changes.append(f"batch_size={settings['batch_size']}")
         if "strategy" in settings:
             strategy = strategy_from(settings["strategy"])
-            self._follow(strategy)
+            self._switch(strategy)
             changes.append(f"strategy={strategy!r}")
-        if loop.group.rank == 0:
-            loop.mark(", ".join(changes))
+        if self._is_first:
+            rank.mark(", ".join(changes))
 
-    def _follow(self, strategy: Strategy) -> None:
-        """Go on with another strategy, from the same parameters and the same optimizer's state on all ranks."""
-        loop = self._loop
-        if not loop.committed:
-            loop.mean(loop.w)
-        before, codec = loop.strategy, "compression"
+    def _switch(self, strategy: Strategy) -> None:
+        """Have the same ranks go on under another strategy."""
+        rank, codec = self._rank, "compression"
+        state, before = rank.state, rank.strategy
+        if not state.committed:
+            rank.mean(state.params)
+            state.committed = True
         residuals = {}
         if type(before) is type(strategy):  # what one has not sent yet is then what the other sends
-            residuals = kept(loop.state, getattr(before, codec, None), getattr(strategy, codec, None))
-        level(loop)
-        loop.state |= residuals
-        loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
-        strategy.begin(loop.w, loop.state)
+            residuals = kept(state.arrays, getattr(before, codec, None), getattr(strategy, codec, None))
+        rank.average_private()
+        state.arrays |= residuals
+        rank.follow(strategy)

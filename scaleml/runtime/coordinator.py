@@ -1,13 +1,15 @@
-"""What ranks that keep no common steps agree through: servers, one shared vector, or neighbours."""
+"""The asynchronous coordinator: what ranks that keep no common steps agree through; servers, one shared vector, or neighbours."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator
 
 
-class Pace(ABC):
-    """One rank's pace among the others'.
+class AsynchronousCoordinator(ABC):
+    """One rank's end of it.
 
     What most have nothing to do for is answered here.
 
@@ -31,13 +33,13 @@ class Pace(ABC):
     def stepped(self, rows: int) -> None:  # noqa: B027
         """Note a step over ``rows`` rows."""
 
-    def wait(self, w: Any) -> None:  # noqa: B027
+    def wait(self, w: Array) -> None:  # noqa: B027
         """Go on waiting before the next step."""
 
     def announced(self) -> None:  # noqa: B027
         """On rank 0: a command was announced; have the others look, unless what travels anyway tells them."""
 
-    def park(self, w: Any) -> None:  # noqa: B027
+    def park(self, w: Array) -> None:  # noqa: B027
         """Before a pause: leave no answer owing, to this rank or by it."""
 
     def common_step(self, step: int) -> int:
@@ -45,13 +47,20 @@ class Pace(ABC):
         return -1
 
     @abstractmethod
-    def leave(self, w: Any) -> bool:
+    def leave(self, w: Array) -> bool:
         """After the last step: wait for what must be waited for; False if there is something to do with the others first."""
 
     @abstractmethod
-    def agreed(self, w: Any, workers: Any) -> Any:
+    def agreed(self, w: Array, workers: Communicator) -> Array:
         """Return parameters to evaluate, the same on all ranks that train; collective among them."""
 
     @abstractmethod
-    def collect(self, w: Any, workers: Any) -> None:
+    def collect(self, w: Array, workers: Communicator) -> None:
         """Give all ranks that train the final parameters, in place; collective among them."""
+
+
+def of_rank_0(w: Array, workers: Communicator) -> Array:
+    """Return rank 0's parameters, where each rank has its own; collective."""
+    theirs = w.copy()
+    workers.broadcast(theirs)
+    return theirs

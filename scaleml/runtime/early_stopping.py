@@ -1,16 +1,19 @@
-"""Epoch by epoch: what the training loss and the held-out score were, and whether to go on."""
+"""Early stopping: what the training loss and the held-out score of each epoch were, and whether to go on."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator
+from scaleml.models.flat_model import matrices_of, penalty_of
 from scaleml.optim.base import SLOWER
 from scaleml.runtime.evaluation import Evaluation
-from scaleml.runtime.gradient import Update
+from scaleml.runtime.optimizer_step import OptimizerStep
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.train_state import StoppingState, TrainState
 
 
 class EarlyStopping:
@@ -23,98 +26,106 @@ class EarlyStopping:
     ----------
     plan : Plan
         The run; without a stop rule it never ends early.
-    group : Group
+    group : Communicator
         The ranks that train.
-    update : Update
+    state : TrainState
+        Where all that it has seen is kept.
+    optimizer : OptimizerStep
         Where losses gather.
     evaluation : Evaluation
         Where held-out scores come from.
-
-    Attributes
-    ----------
-    losses, scores : list of float
-        One an epoch.
-    best : (P,) array or None
-        The parameters of the best score, if the rule keeps them.
-    is_due : bool
-        Whether an epoch waits for its decision.
-    converged : bool
-        Whether the rule has ended the run.
     """
 
-    def __init__(self, plan: Plan, group: Any, update: Update, evaluation: Evaluation) -> None:
+    def __init__(
+        self, plan: Plan, group: Communicator, state: TrainState, optimizer: OptimizerStep, evaluation: Evaluation
+    ) -> None:
         self._rule = plan.stop
-        self._network = plan.network
+        self._model = plan.model
         self._l1 = 0.0 if plan.steps is None else plan.steps.l1
         self._group = group
-        self._update = update
+        self._train_state = state
+        self._optimizer = optimizer
         self._evaluation = evaluation
-        self._best = math.inf
-        self._stale = 0
-        self._epochs = 0
-        self.losses: list[float] = []
-        self.scores: list[float] = []
-        self.best: Any = None
-        self.is_due = False
-        self.converged = False
 
-    def epoch_over(self, state: dict[str, Any]) -> None:
+    @property
+    def state(self) -> StoppingState:
+        """What it has seen."""
+        return self._train_state.stopping
+
+    @property
+    def is_due(self) -> bool:
+        """Whether an epoch waits for its decision."""
+        return self.state.pending > 0
+
+    @property
+    def converged(self) -> bool:
+        """Whether the rule has ended the run."""
+        return self.state.converged
+
+    def epoch_over(self) -> None:
         """Note that an epoch has come to its end; the decision waits for the next common boundary."""
-        self._epochs += 1
         if self._rule is None:
-            self._update.end_epoch(state)
+            self._optimizer.end_epoch()
         else:
-            self.is_due = True
+            self.state.pending += 1
 
-    def decide(self, w: Any, state: dict[str, Any], *, shared: bool, epochs: int | None = None) -> bool:
+    def decide(self, w: Array, *, shared: bool, epochs: int | None = None) -> bool:
         """Take in the epoch that is over; True if the run is to end. All ranks call it at the same boundary.
 
         Parameters
         ----------
         w : (P,) array
             The parameters, the same on all ranks.
-        state : dict of arrays
-            The optimizer's.
         shared : bool
             Whether the losses are sums over all ranks already.
         epochs : int, optional
             How many epochs are over, where ranks that keep their own pace could count differently.
         """
-        rule = self._rule
+        rule, state = self._rule, self.state
         assert rule is not None
-        sums = np.array(self._update.epoch_sums(), np.float64)
+        sums = np.array(self._optimizer.epoch_sums(), np.float64)
         if not shared and self._group.size > 1:
             self._group.allreduce(sums)
-        epochs, self._epochs = epochs or self._epochs, 0
-        self.is_due = False
+        epochs, state.pending = epochs or state.pending, 0
         loss = float(sums[0] / sums[1]) / rule.targets if sums[1] else math.nan
-        loss += self._network.penalty(w)
-        if self._l1:
-            loss += self._l1 * float(abs(w[: self._network.blocks[0].n_weights]).sum())
-        self.losses.append(loss)
+        loss += self._penalty(w)
+        state.losses.append(loss)
         value = loss
         if self._evaluation.last is not None:
             score = self._evaluation.last[1]
-            self.scores.append(score)
+            state.scores.append(score)
             if rule.monitor == "score":
                 value = -score
-        better = value < self._best
-        if rule.keep_best and (better or self.best is None):
-            self.best = np.array(w)
-        self._stale = 0 if rule.tol is None or not value > self._best - rule.tol else self._stale + epochs
-        self._best = min(self._best, value)
+        better = value < state.best_value
+        if rule.keep_best and (better or state.best is None):
+            state.best = np.array(w)
+        state.stale = 0 if rule.tol is None or not value > state.best_value - rule.tol else state.stale + epochs
+        state.best_value = min(state.best_value, value)
         if rule.power_t is not None:
-            self._divide(state, (self._update.rows + 1) ** rule.power_t / float(state["schedule"][0]))
-        if self._stale >= rule.n_iter_no_change:
-            self._stale = 0
-            self.converged = rule.power_t is not None or not self._update.optimizer.may_slow_down(state)
-            if not self.converged:
-                self._divide(state, SLOWER)
-        return self.converged
+            slots = self._train_state.arrays
+            self._divide(slots, (self._train_state.rows + 1) ** rule.power_t / float(slots["schedule"][0]))
+        if state.stale >= rule.n_iter_no_change:
+            self._end_or_slow_down()
+        return state.converged
+
+    def _end_or_slow_down(self) -> None:
+        state, slots, optimizer = self.state, self._train_state.arrays, self._train_state.optimizer
+        assert self._rule is not None and optimizer is not None
+        state.stale = 0
+        state.converged = self._rule.power_t is not None or not optimizer.may_slow_down(slots)
+        if not state.converged:
+            self._divide(slots, SLOWER)
+
+    def _penalty(self, w: Array) -> float:
+        penalty = penalty_of(self._model, w)
+        if self._l1:
+            first, rows, columns = matrices_of(self._model)[0]
+            penalty += self._l1 * float(abs(w[first : first + rows * columns]).sum())
+        return penalty
 
     @staticmethod
-    def _divide(state: dict[str, Any], factor: float) -> None:
+    def _divide(slots: dict[str, Array], factor: float) -> None:
         """Divide the learning rate; what has gathered in the velocity keeps the rate it came with, as in scikit-learn."""
-        state["schedule"][0] *= factor
-        if "velocity" in state:
-            state["velocity"] *= factor
+        slots["schedule"][0] *= factor
+        if "velocity" in slots:
+            slots["velocity"] *= factor

@@ -1,15 +1,15 @@
-"""What is known of an epoch when it is over, and whoever wants to know."""
+"""Epochs: what is known of one when it is over, and whoever is told of it in the rank's own thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from scaleml.runtime.training_loop import TrainingLoop
+from scaleml.arrays import Array
+from scaleml.runtime.training_rank import TrainingRank
 
 
 @dataclass(frozen=True)
@@ -34,56 +34,34 @@ class Epoch:
     loss: float
     score: float
     is_last: bool
-    params: Callable[[], Any]
+    params: Callable[[], Array]
 
 
-OnEpoch = Callable[[Epoch], Any]
+OnEpoch = Callable[[Epoch], object]
 """Told of each epoch; what is true ends the run."""
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Whoever follows a run.
-
-    Parameters
-    ----------
-    on_epoch : sequence of callables
-        Told of each epoch.
-    on_look : callable, optional
-        Called with a cluster's run ten times a second.
-    snapshots : bool
-        Whether parameters will be asked for.
-    """
-
-    on_epoch: Sequence[OnEpoch] = ()
-    on_look: Callable[[Any], None] | None = None
-    snapshots: bool = False
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody wants to know."""
-        return not self.on_epoch and self.on_look is None
-
-
-def newest(loop: TrainingLoop) -> tuple[int, float, float, bool]:
+def newest(rank: TrainingRank) -> tuple[int, float, float, bool]:
     """Return number, loss, score and whether it is the last, of the epoch that is just over."""
-    progress = loop.progress
-    score = progress.scores[-1] if progress.scores else np.nan
-    return len(progress.losses), progress.losses[-1], score, progress.converged
+    seen = rank.state.stopping
+    return len(seen.losses), seen.losses[-1], seen.scores[-1] if seen.scores else np.nan, seen.converged
 
 
-def current(loop: TrainingLoop) -> Any:
+def current(rank: TrainingRank) -> Array:
     """Return the parameters that a run would give out now."""
-    if loop.servers is not None:
-        return loop.last_evaluated
-    return np.array(loop.optimizer.optimizer.result(loop.w, loop.state, loop.optimizer.t))
+    state, kept = rank.state, rank.evaluation.kept
+    if rank.has_servers:
+        assert kept is not None
+        return kept
+    assert state.optimizer is not None
+    return np.array(state.optimizer.result(state.params, state.arrays, state.updates))
 
 
-def tell(on_epoch: Sequence[OnEpoch], loop: TrainingLoop) -> None:
+def tell(on_epoch: Sequence[OnEpoch], rank: TrainingRank) -> None:
     """Tell of the epoch that is just over, in the loop's own thread."""
-    epoch = Epoch(*newest(loop), partial(current, loop))
+    epoch = Epoch(*newest(rank), partial(current, rank))
     if tell_all(epoch, on_epoch):
-        loop.progress.converged = True
+        rank.state.stopping.converged = True
 
 
 def tell_all(epoch: Epoch, on_epoch: Sequence[OnEpoch]) -> bool:

@@ -1,31 +1,39 @@
-"""Held-out evaluation: all ranks take part, outside the training clock."""
+"""Held-out evaluation: all ranks that train take part, off the training clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from time import perf_counter as clock
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+from scaleml.arrays import Array
 from scaleml.data.reading import Stream
+from scaleml.data.shards import Arrays
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.telemetry.recorder import Recorder
+
+Result = TypeVar("Result")
 
 
 class Evaluation:
     """Evaluates parameters on data that is not trained on, each rank its part of it.
 
-    The training clock stands still meanwhile, and nothing of it shows in the ledger. It also keeps the parameters
-    it saw last, to fall back on when training runs into infinity.
+    The training clock stands still meanwhile, and nothing of it shows in the ledger. It also keeps what it saw last of this rank's
+    parameters, to fall back on when training runs into infinity.
 
     Parameters
     ----------
-    held_out : tuple, Stream or None
+    plan : Plan
+        The run.
+    grid : ProcessGrid
+        The ranks that take part, and who holds which parameters.
+    held_out : Arrays, Stream or None
         This rank's part: X, y, weights.
-    group : Group
-        The ranks that take part.
+    recorder : Recorder
+        Where they are noted.
 
     Attributes
     ----------
@@ -33,72 +41,61 @@ class Evaluation:
         Rows consumed at which the next evaluation is due.
     done : int
         Evaluations so far, after the one before the first step.
+    kept : array or None
+        This rank's slice of the parameters that were evaluated last.
     """
 
-    def __init__(self, plan: Plan, group: Any, held_out: Any, recorder: Recorder) -> None:
-        self._network = plan.network
-        self._group = group
+    def __init__(self, plan: Plan, grid: ProcessGrid, held_out: Arrays | Stream | None, recorder: Recorder) -> None:
+        self._model = plan.model
+        self._grid = grid
+        self._group = grid.workers
+        self._now = grid.world.clock.now
         self._held_out = held_out
         self._recorder = recorder
         self._every = plan.evaluate_every
         self.due_at: float = self._every or inf
         self.done = -1
-        self.kept: Any = None
+        self.kept: Array | None = None
         self.last: tuple[float, float] | None = None
         """Loss and score of the last evaluation, on all ranks; None without held-out data."""
 
     def passed(self, rows: int) -> None:
         """Note that the run, with ``rows`` rows consumed, has been evaluated."""
-        self.due_at = (rows // self._every + 1) * self._every
+        if self._every:
+            self.due_at = (rows // self._every + 1) * self._every
 
-    def aside(self, call: Callable[[], Any]) -> Any:
+    def off_the_clock(self, call: Callable[[], Result]) -> Result:
         """Return what ``call`` returns; neither the clock nor the ledger notices it."""
-        begin = clock()
-        meter = self._group.meter
-        saved = state_of(meter)
+        begin, meter = self._now(), self._group.meter
+        reading = meter.reading()
         result = call()
-        restore(meter, saved)
-        self._recorder.exclude(clock() - begin)
+        meter.set(reading)
+        self._recorder.exclude(self._now() - begin)
         return result
 
-    def at(self, w: Any, step: int) -> None:
-        """Evaluate ``w``, which is the same on all ranks."""
-        begin = clock()
+    def at(self, w: Array, step: int) -> None:
+        """Evaluate ``w``, which is what this rank holds of parameters that are the same on all ranks."""
+        begin, meter = self._now(), self._group.meter
         self.done += 1
         self.kept = np.array(w)
         if self._held_out is not None:
-            meter = self._group.meter
-            saved = state_of(meter)
+            reading = meter.reading()
             recorder = self._recorder
             mine = np.array([recorder.clock(begin), recorder.samples], np.float64)
             clocks = self._group.allgather(mine)
-            totals = self._statistics(w)
+            totals = self._statistics(self._grid.partition.gather(w, self._group))
             self._group.allreduce(totals)
-            loss, score = self.last = self._network.summarise(totals)
+            loss, score = self.last = self._model.summarise(totals)
             if self._group.rank == 0:
                 # Where ranks keep their own pace, the slowest clock tells the time: never too early.
                 recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
-            restore(meter, saved)
-        self._recorder.exclude(clock() - begin)
+            meter.set(reading)
+        self._recorder.exclude(self._now() - begin)
 
-    def _statistics(self, w: Any) -> Any:
-        if isinstance(self._held_out, Stream):
-            return sum(self._network.statistics(w, *block) for block in self._held_out.blocks())
-        return self._network.statistics(w, *self._held_out)
-
-
-def of_rank_0(w: Any, workers: Any) -> Any:
-    """Return rank 0's parameters, where each rank has its own; collective."""
-    theirs = np.array(w)
-    workers.broadcast(theirs)
-    return theirs
-
-
-def state_of(meter: Any) -> tuple[float, float, int, int, list[float]]:
-    """Return what a meter shows."""
-    return meter.wait, meter.comm, meter.bytes_sent, meter.bytes_received, list(meter.waited)
-
-
-def restore(meter: Any, saved: tuple[float, float, int, int, list[float]]) -> None:
-    """Set a meter back to what it showed."""
-    meter.wait, meter.comm, meter.bytes_sent, meter.bytes_received, meter.waited[:] = saved
+    def _statistics(self, w: Array) -> Array:
+        held_out = self._held_out
+        assert held_out is not None
+        if isinstance(held_out, Stream):
+            blocks = [self._model.statistics(w, *block) for block in held_out.blocks()]
+            return np.sum(blocks, axis=0)
+        return self._model.statistics(w, *held_out)

@@ -1,4 +1,4 @@
-"""What a rank suffers on purpose: its faults, brought about at the steps they are meant for."""
+"""Fault injection: a rank's faults, brought about for real at the steps they are meant for."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf, isfinite
-from time import perf_counter as clock
-from time import sleep
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from weakref import WeakMethod
 
+from scaleml.comm.communicator import Communicator, RateLimiter
 from scaleml.comm.wire import Pace
 from scaleml.faults import Bandwidth, CorruptFrame, Crash, DropLink, Fault, InjectedCrash, Kill, Latency, Pause, Slow
+from scaleml.runtime.train_state import TrainState
 
 _LOOK: Final = 0.05
 """Seconds between two looks of a paused rank whether it is still wanted."""
@@ -41,9 +41,9 @@ class FaultInjector:
 
     Parameters
     ----------
-    faults : sequence of Fault
-        The run's plan, of all ranks.
-    group : Group
+    state : TrainState
+        Whose ``faults`` are those of this rank that are not over.
+    world : Communicator
         All ranks.
     work : Working
         What a slow rank does slowly: gradients, on a server updates.
@@ -53,39 +53,39 @@ class FaultInjector:
         The first step here: what began before has been told.
     """
 
-    def __init__(self, faults: Sequence[Fault], group: Any, work: Working, mark: Mark, since: int = 0) -> None:
-        self._faults = [fault for fault in faults if fault.rank == group.rank]
-        self._group = group
+    def __init__(self, state: TrainState, world: Communicator, work: Working, mark: Mark, since: int = 0) -> None:
+        self._state = state
+        self._world = world
         self._work = work
         self._mark = mark
-        self._unmarked = [fault for fault in self._faults if fault.step >= since]
-        self._paces: dict[Fault, Pace] = {}
-        self.next = min((fault.step for fault in self._faults), default=inf)
+        self._unmarked = [fault for fault in state.faults if fault.step >= since]
+        self._limits: dict[Fault, RateLimiter] = {}
+        self.next: float = min((fault.step for fault in state.faults), default=inf)
         """The step with which something begins or ends."""
 
     def add(self, fault: Fault, step: int) -> None:
         """Take one fault more, before step ``step``: what should have happened by now happens then."""
-        if fault.rank != self._group.rank:
+        if fault.rank != self._world.rank:
             return
         fault = _postponed(fault, step)
-        self._faults.append(fault)
+        self._state.faults += (fault,)
         self._unmarked.append(fault)
         self._tell(step)
         self.next = min(self.next, max(step, fault.step))
 
     def left(self, step: int, following: int) -> tuple[Fault, ...]:
         """Return the faults that are not over before step ``step``, which is to be called ``following``."""
-        return tuple(_postponed(fault, following) for fault in self._faults if _end(fault) > step)
+        return tuple(_postponed(fault, following) for fault in self._state.faults if _end(fault) > step)
 
     def begin(self, step: int) -> None:
         """Bring about what begins or ends with step ``step``."""
-        self._group.step = step
+        self._world.step = step
         self._tell(step)
-        self._faults = [fault for fault in self._faults if _end(fault) > step]
-        now = [fault for fault in self._faults if fault.active(step)]
+        faults = self._state.faults = tuple(fault for fault in self._state.faults if _end(fault) > step)
+        now = [fault for fault in faults if fault.active(step)]
         self._work.slowness = next((fault.factor for fault in reversed(now) if isinstance(fault, Slow)), 1.0)
         self._shape_links(now)
-        edges = [edge for fault in self._faults for edge in (fault.step, _end(fault))]
+        edges = [edge for fault in faults for edge in (fault.step, _end(fault))]
         self.next = min((edge for edge in edges if edge > step), default=inf)
         for fault in now:
             if fault.once:
@@ -100,20 +100,20 @@ class FaultInjector:
 
     def _shape_links(self, now: Sequence[Fault]) -> None:
         bad = [fault for fault in now if isinstance(fault, Latency | Bandwidth)]
-        mesh = self._group.mesh
-        if not bad and mesh.wires is None:
+        world = self._world
+        if not bad and not world.is_emulated:
             return
-        for peer in range(mesh.size):
-            if peer != mesh.rank:
+        for peer in range(world.size):
+            if peer != world.rank:
                 here = [fault for fault in reversed(bad) if fault.to in (None, peer)]
                 latency = next((fault.seconds for fault in here if isinstance(fault, Latency)), 0.0)
                 limit = next((fault for fault in here if isinstance(fault, Bandwidth)), None)
-                mesh.trouble().shape(peer, latency, None if limit is None else self._pace(limit))
+                world.emulation().shape(peer, latency, None if limit is None else self._limiter(limit))
 
-    def _pace(self, limit: Bandwidth) -> Pace | None:
+    def _limiter(self, limit: Bandwidth) -> RateLimiter | None:
         if not isfinite(limit.bytes_per_second):
             return None
-        return self._paces.setdefault(limit, Pace(limit.bytes_per_second))  # one for all links that share it
+        return self._limits.setdefault(limit, Pace(limit.bytes_per_second))  # one for all links that share it
 
     def _strike(self, fault: Fault) -> None:
         if isinstance(fault, Pause):
@@ -121,18 +121,19 @@ class FaultInjector:
         elif isinstance(fault, Crash):
             raise InjectedCrash(f"injected by {fault!r}")
         elif isinstance(fault, CorruptFrame):
-            self._group.mesh.trouble().corrupt(fault.to, fault.part)
+            self._world.emulation().corrupt(fault.to, fault.part)
         elif isinstance(fault, DropLink):
-            self._group.mesh.trouble().drop(fault.to)
+            self._world.emulation().drop(fault.to)
         elif isinstance(fault, Kill):
-            sleep(_LAST_WORDS)
+            self._world.clock.sleep(_LAST_WORDS)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _pause(self, seconds: float) -> None:
-        until = clock() + seconds
-        while (left := until - clock()) > 0:
-            self._group.mesh.check()
-            sleep(min(left, _LOOK))
+        clock = self._world.clock
+        until = clock.now() + seconds
+        while (left := until - clock.now()) > 0:
+            self._world.check()
+            clock.sleep(min(left, _LOOK))
 
 
 def _postponed(fault: Fault, step: int) -> Fault:

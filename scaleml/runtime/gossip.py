@@ -1,15 +1,16 @@
-"""What ranks without a server say to each other: parameters, answers, and how far they are."""
+"""Gossip: what ranks without a server say to each other; parameters, answers, and how far they are."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from time import perf_counter as clock
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator, Message
 from scaleml.comm.link import INLINE
-from scaleml.runtime.coordinator import Pace
+from scaleml.runtime.coordinator import AsynchronousCoordinator
 from scaleml.runtime.plan import Plan
 from scaleml.telemetry.recorder import Recorder
 
@@ -24,7 +25,7 @@ NOTICE: Final = 15
 """From rank 0: evaluations due so far, and whether the run has had its rows."""
 
 
-class GossipCoordinator(Pace):
+class GossipCoordinator(AsynchronousCoordinator):
     """A rank's end of all its conversations with others.
 
     Parameters
@@ -40,15 +41,16 @@ class GossipCoordinator(Pace):
         Whether the run has had its rows, as rank 0 says.
     """
 
-    def __init__(self, plan: Plan, group: Any, w: Any, recorder: Recorder) -> None:
+    def __init__(self, plan: Plan, group: Communicator, w: Array, recorder: Recorder) -> None:
         self._group = group
         self._recorder = recorder
         self._w = w
-        self._dtype = plan.dtype
+        self._dtype = plan.model.dtype
+        self._now = group.clock.now
         self._total = plan.goal
         self._before = recorder.samples
         self._every = plan.evaluate_every
-        self._boxes: Any = None
+        self._boxes: Array | None = None
         self._readers: list[set[int]] = [set(), set()]  # who has not yet read what lies in a box
         self._turn = 0
         self._rows = np.zeros(group.size)  # of every rank, as far as known
@@ -62,35 +64,35 @@ class GossipCoordinator(Pace):
 
     # --- in step ------------------------------------------------------------------------------------------------------
 
-    def average(self, w: Any, sources: Collection[int], receivers: Collection[int]) -> None:
+    def average(self, w: Array, sources: Collection[int], receivers: Collection[int]) -> None:
         """Give ``w`` (P,) to the receivers, and replace it by the mean of itself and the sources' parameters."""
         group = self._group
         turn = self._turn = 1 - self._turn
         box = self._box(turn)[: w.size]
         while self._readers[turn]:  # of two steps ago
             self._await_reader(turn)
-        begin = clock()
+        begin = self._now()
         box[:] = w
-        group.meter.comm += clock() - begin
+        group.meter.comm += self._now() - begin
         lent = box.nbytes > INLINE  # what is shorter has left the box when it was sent
         for receiver in receivers:
             group.send(box, receiver, tag=AVERAGE)
             if lent:
                 self._readers[turn].add(receiver)
         for source in sources:
-            theirs = group.recv(source, tag=AVERAGE, view=True).payload
-            begin = clock()
+            theirs = group.recv(source, tag=AVERAGE, view=True).array
+            begin = self._now()
             w += theirs
-            group.meter.comm += clock() - begin
+            group.meter.comm += self._now() - begin
             if lent:
                 group.send(b"", source, tag=READ)
-        begin = clock()
+        begin = self._now()
         w *= 1.0 / (1 + len(sources))
-        group.meter.comm += clock() - begin
+        group.meter.comm += self._now() - begin
 
     # --- at one's own pace --------------------------------------------------------------------------------------------
 
-    def mix(self, w: Any) -> None:
+    def mix(self, w: Array) -> None:
         """Take in what has come: answers to our offers, offers that we answer; note how far all are."""
         group = self._group
         self._rows[group.rank] = self._recorder.samples - self._before
@@ -105,15 +107,15 @@ class GossipCoordinator(Pace):
         self._included = group.step + 1
         self._keep_time()
 
-    def offer(self, w: Any, partner: int) -> None:
+    def offer(self, w: Array, partner: int) -> None:
         """Offer ``w`` (P,) to a passive rank, unless an offer is under way."""
         if self._asked >= 0:
             return
         self._asked = partner
         box = self._box(0)  # the last offer has been answered: it was read
-        begin = clock()
+        begin = self._now()
         box[: w.size] = w
-        self._group.meter.comm += clock() - begin
+        self._group.meter.comm += self._now() - begin
         self._send(box, partner, OFFER, 0)
 
     def settle(self) -> None:
@@ -129,38 +131,38 @@ class GossipCoordinator(Pace):
         while min(self._settled.values()) < self._rounds:
             self._hear(self._w)
 
-    def park(self, w: Any) -> None:
+    def park(self, w: Array) -> None:
         """Settle: who is parked owes nobody an answer."""
         self.settle()
 
-    def leave(self, w: Any) -> bool:
+    def leave(self, w: Array) -> bool:
         """Settle for good."""
         self.settle()
         return True
 
-    def agreed(self, w: Any, workers: Any) -> Any:
+    def agreed(self, w: Array, workers: Communicator) -> Array:
         """Return the mean of all ranks' parameters."""
         self.settle()
         mean = np.array(w)
         self.collect(mean, workers)
         return mean
 
-    def collect(self, w: Any, workers: Any) -> None:
+    def collect(self, w: Array, workers: Communicator) -> None:
         """Give all ranks the mean of their parameters, in place."""
         workers.allreduce(w)
         w /= workers.size
 
-    def _take_answer(self, w: Any) -> None:
+    def _take_answer(self, w: Array) -> None:
         partner, self._asked = self._asked, -1
         message = self._group.recv(partner, tag=ANSWER, view=True)
-        begin = clock()
-        w -= message.payload[: w.size]
+        begin = self._now()
+        w -= message.array[: w.size]
         self._learn(message)
-        self._group.meter.comm += clock() - begin
-        if message.payload.nbytes > INLINE:
+        self._group.meter.comm += self._now() - begin
+        if message.array.nbytes > INLINE:
             self._group.send(b"", partner, tag=READ, codec=message.codec)
 
-    def _hear(self, w: Any) -> None:
+    def _hear(self, w: Array) -> None:
         """Receive what an active rank says, and answer an offer."""
         group = self._group
         message = group.recv(tag=OFFER, view=True)
@@ -171,25 +173,26 @@ class GossipCoordinator(Pace):
             self._note_reader()
         turn = 1 if self._readers[0] else 0
         box = self._box(turn)
-        begin = clock()
+        begin = self._now()
         half = box[: w.size]
-        np.subtract(message.payload[: w.size], w, out=half)
+        np.subtract(message.array[: w.size], w, out=half)
         half *= 0.5
         w += half
         self._learn(message)
-        group.meter.comm += clock() - begin
+        group.meter.comm += self._now() - begin
         if box.nbytes > INLINE:
             self._readers[turn].add(message.source)
         self._send(box, message.source, ANSWER, turn)
 
     # --- memory and notes ---------------------------------------------------------------------------------------------
 
-    def _box(self, turn: int) -> Any:
+    def _box(self, turn: int) -> Array:
         """Return one of two boxes that others may read from: parameters, and the rows that we know of."""
         if self._boxes is None:
             length = self._w.size + self._group.size
             self._boxes = self._group.buffer(2 * length, self._dtype).reshape(2, length)
-        return self._boxes[turn]
+        box: Array = self._boxes[turn]
+        return box
 
     def _await_reader(self, turn: int) -> None:
         reader = next(iter(self._readers[turn]))
@@ -200,14 +203,14 @@ class GossipCoordinator(Pace):
         message = self._group.recv(tag=READ)
         self._readers[message.codec].discard(message.source)
 
-    def _send(self, box: Any, to: int, tag: int, turn: int) -> None:
+    def _send(self, box: Array, to: int, tag: int, turn: int) -> None:
         box[self._w.size :] = self._rows
         self._group.send(box, to, tag=tag, sequence=self._included, codec=turn)
 
-    def _learn(self, message: Any) -> None:
+    def _learn(self, message: Message) -> None:
         """Take in which rows and updates the other one knows of."""
         own = self._rows[self._group.rank]
-        np.maximum(self._rows, message.payload[self._w.size :], out=self._rows)
+        np.maximum(self._rows, message.array[self._w.size :], out=self._rows)
         self._rows[self._group.rank] = own  # exact, where the payload is rounded
         self._recorder.staleness += message.sequence - self._seen[message.source]
         self._seen[message.source] = message.sequence
@@ -217,7 +220,7 @@ class GossipCoordinator(Pace):
         group = self._group
         if group.rank:
             while group.poll(NOTICE):
-                due, done = group.recv(0, tag=NOTICE).payload.tolist()
+                due, done = group.recv(0, tag=NOTICE).array.tolist()
                 self.evaluations_due, self.done = due, bool(done)
             return
         rows = self._rows.sum()

@@ -1,46 +1,64 @@
-"""What a training rank leaves behind."""
+"""The outcome: what a rank leaves behind, and the plan of the rank that goes on from it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import numpy as np
+from scaleml.arrays import Array
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.train_state import TrainState
 
-from scaleml.runtime.handover import hand_over
-from scaleml.runtime.plan import Outcome, Start
-
-if TYPE_CHECKING:
-    from scaleml.runtime.training_loop import TrainingLoop
-
-
-def outcome_of(loop: TrainingLoop) -> Outcome:
-    """Return how a rank ended that came to its end; collective where others go on, or ranks keep averages of their own."""
-    progress, update = loop.progress, loop.optimizer
-    with_servers = loop.servers is not None
-    # ParameterServerClient hand over what their optimizer gives out.
-    params = np.array(loop.w) if with_servers else _result(loop)
-    end = Start(np.array(loop.w), loop.state, update.t, update.rows) if loop.plan.keep_end else None
-    epochs = loop.epoch
-    if loop.pace is not None:
-        epochs = len(progress.losses) if progress.converged else loop.plan.epochs
-    handover = hand_over(loop)
-    return Outcome(
-        "stopped" if loop.stopping else "finished" if handover is None else "switched",
-        loop.step,
-        params=params if progress.best is None else progress.best,
-        epochs=epochs,
-        losses=tuple(progress.losses),
-        scores=tuple(progress.scores),
-        widest=None if loop.pace is None else loop.pace.widest,
-        end=end,
-        handover=handover,
-    )
+Status = Literal["finished", "stopped", "switched", "failed"]
 
 
-def _result(loop: TrainingLoop) -> Any:
-    """Return the parameters to give out; averages that each rank took of its own way are averaged over the ranks."""
-    result = np.array(loop.optimizer.optimizer.result(loop.w, loop.state, loop.optimizer.t))
-    if "average" in loop.state and not loop.strategy.replicated and loop.group.size > 1:
-        loop.group.allreduce(result)
-        result /= loop.group.size
-    return result
+@dataclass
+class Outcome:
+    """How a rank ended: ``finished``, ``stopped``, ``switched`` (others go on), or ``failed``.
+
+    Parameters
+    ----------
+    status : str
+    step : int
+        Steps of the rank; of a server updates.
+    params : (stop - start,) array or None
+        What is to be given out of what this rank holds of the vector: averaged, or the best, where that was asked for; of a
+        failed rank those of the last good step.
+    error, trace : str
+        Why it failed.
+    epochs : int
+        How many were trained.
+    losses, scores : tuple of float
+        The mean training objective and the held-out score of each epoch, where a stop rule looks at them.
+    widest : int or None
+        With servers: the most clocks that any push was ahead of the slowest worker.
+    state : TrainState or None
+        Where training could go on from. Of a server: its slice.
+    """
+
+    status: Status
+    step: int
+    params: Array | None = None
+    error: str = ""
+    trace: str = ""
+    epochs: int = 0
+    losses: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    widest: int | None = None
+    state: TrainState | None = None
+
+
+def resume_from(plan: Plan, before: Sequence[Outcome]) -> Plan:
+    """Return a rank's plan, given the outcomes of the training rank that it follows and of the servers, if there were some."""
+    if not before:
+        return plan
+    first, *servers = before
+    state = first.state
+    assert state is not None, "the rank before left nothing to go on from"
+    if servers:
+        slices = TrainState.merge([server.state for server in servers if server.state is not None])
+        state = replace(state, params=slices.params, arrays=slices.arrays, updates=slices.updates)
+    assert state.optimizer is not None and state.batch_size is not None
+    optimizer, batch_size = state.optimizer, state.batch_size
+    return replace(plan, start=state, resumed=True, optimizer=optimizer, batch_size=batch_size, faults=state.faults)

@@ -1,15 +1,16 @@
-"""Ranks of one host that train on one vector: what they tell each other through memory, and what rank 0 calls them to."""
+"""Shared memory: ranks of one host that train on one vector; their counts lie beside it, and rank 0 calls them together."""
 
 from __future__ import annotations
 
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 
-from scaleml.comm import shared_vector
-from scaleml.runtime.coordinator import Pace
-from scaleml.runtime.evaluation import of_rank_0
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator
+from scaleml.runtime.coordinator import AsynchronousCoordinator, of_rank_0
 from scaleml.runtime.plan import Plan
+from scaleml.strategies.context import SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
 REFUSAL: Final = (
@@ -24,8 +25,8 @@ _LINE: Final = 8
 
 
 @final
-class Shared(Pace):
-    """The memory that all ranks write, and the ranks' pace.
+class SharedMemoryCoordinator(AsynchronousCoordinator):
+    """The memory that all ranks write, and how far each of them is.
 
     Each rank counts its updates and rows in the shared memory, where all read them, without locks: so it knows when the run has
     had its rows, and its staleness. What all have to do together (evaluations, commands) rank 0 calls them to: by messages,
@@ -46,11 +47,11 @@ class Shared(Pace):
         When the ranks do not share one host's memory; says what to use instead.
     """
 
-    def __init__(self, plan: Plan, group: Any, recorder: Recorder) -> None:
+    def __init__(self, plan: Plan, group: Communicator, recorder: Recorder) -> None:
         self._group = group
         self._recorder = recorder
-        w = shared_vector(group, plan.network.size, plan.dtype)
-        board = shared_vector(group, (group.size + 1) * _LINE, np.int64)
+        w = group.shared_vector(plan.model.size, plan.model.dtype)
+        board = group.shared_vector((group.size + 1) * _LINE, np.int64)
         if w is None or board is None:
             raise ValueError(REFUSAL.format(strategy=plan.strategy, why="here they have none in common"))
         self.w = w
@@ -64,7 +65,7 @@ class Shared(Pace):
         self._total = plan.goal
         self._every = plan.evaluate_every
 
-    def count(self, g: Any) -> None:
+    def count(self, g: Array | SparseGradient) -> None:
         """Count an update by the gradient ``g``, with its tail, and see how many others there were since the last one."""
         mine = self._mine
         rows = int((g if isinstance(g, np.ndarray) else g.values)[-1])
@@ -91,7 +92,7 @@ class Shared(Pace):
         """On rank 0: have all others look for the command that was just announced."""
         self._call(_OBEY)
 
-    def leave(self, w: Any) -> bool:
+    def leave(self, w: Array) -> bool:
         """Wait for the end after the last step; False if there is something to do with the others first."""
         if self._group.rank == 0:
             self._call(_OVER)
@@ -100,11 +101,11 @@ class Shared(Pace):
             self._hear()
         return self._over
 
-    def agreed(self, w: Any, workers: Any) -> Any:
+    def agreed(self, w: Array, workers: Communicator) -> Array:
         """Return what rank 0 sees now: the others may still write."""
         return of_rank_0(w, workers)
 
-    def collect(self, w: Any, workers: Any) -> None:
+    def collect(self, w: Array, workers: Communicator) -> None:
         """Wait until nobody writes ``w`` any more."""
         workers.barrier()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scaleml.models import Network
+from scaleml.models.flat_model import X_IS_DENSE, FlatModel, Sparse
 from scaleml.optim import SGD, AdaGrad, Optimizer, RowSteps
 from scaleml.strategies import Strategy
 
 
-def why_dense(network: Network, strategy: Strategy, optimizer: Optimizer, steps: RowSteps | None) -> str:
+def why_dense(model: FlatModel, strategy: Strategy, optimizer: Optimizer, steps: RowSteps | None) -> str:
     """Return why whole vectors are used, in words; nothing where sparse updates have the same result.
 
     That is so where an update leaves alone, or scales alike, what no row of the batch touches.
@@ -15,18 +15,16 @@ def why_dense(network: Network, strategy: Strategy, optimizer: Optimizer, steps:
     reason = _why_not(strategy)
     if reason:
         return reason
-    if not network.signature.sparse:
-        return "X is dense: pass a CSR matrix"
-    if len(network.blocks) > 1:
-        return "the model has hidden layers, whose parameters every row touches"
+    if not isinstance(model, Sparse):
+        return "the model has no sparse form"
+    if model.why_dense():
+        return model.why_dense()
     if steps is not None:
         return "the estimator's steps see each column from its mean, which moves all at once"
-    if network.l1:
-        return "an L1 penalty moves every coefficient: use penalty='l2' or None"
     momentum = getattr(optimizer, "momentum", 0.0)
     if not isinstance(optimizer, SGD | AdaGrad) or momentum:
         return f"{optimizer!r} moves every coefficient at every update: use SGD without momentum, or AdaGrad"
-    if network.l2 and strategy.layout(1).servers:
+    if model.l2 and strategy.layout(1).servers:
         if isinstance(optimizer, AdaGrad):
             return "AdaGrad's sums of squares see the penalty of every coefficient: use penalty=None, or SGD"
         if optimizer.clip_norm is not None:
@@ -47,9 +45,9 @@ def _why_not(strategy: Strategy) -> str:
     return ""
 
 
-def in_words(network: Network, strategy: Strategy, reason: str) -> str:
+def in_words(model: FlatModel, strategy: Strategy, reason: str) -> str:
     """Return what was decided, where there was something to decide: for the run's settings."""
-    if not strategy.has_sparse_form or not network.signature.sparse:
+    if not strategy.has_sparse_form or not isinstance(model, Sparse) or model.why_dense() == X_IS_DENSE:
         return ""
     return f", dense updates ({reason})" if reason else ", sparse updates"
 

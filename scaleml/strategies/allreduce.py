@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scaleml.arrays import Array
 from scaleml.comm.reducing import ALGORITHMS, choose
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec, forget
 from scaleml.models.checks import check_option
-from scaleml.strategies.base import Context, Strategy, allreduce
+from scaleml.strategies.base import Strategy, allreduce
+from scaleml.strategies.context import Context
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,17 +93,17 @@ class AllReduce(Strategy):
                 "leave out topology and overlap, or compression"
             )
 
-    def fitted(self, nbytes: int, hosts: Sequence[int]) -> AllReduce:
+    def resolve(self, nbytes: int, hosts: Sequence[int]) -> AllReduce:
         """Return it with a topology for parameters of ``nbytes`` bytes on hosts with so many ranks each."""
         if self.topology != "auto":
             return self
         return replace(self, topology="direct" if self.compression is not None else choose(nbytes, hosts))
 
-    def end(self, state: dict[str, Any]) -> None:
+    def end(self, state: dict[str, Array]) -> None:
         """Forget what a codec lost."""
         forget(state)
 
-    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step, in place."""
         if self.overlap:
             under_way: list[Any] = []

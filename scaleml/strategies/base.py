@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar
 
-from scaleml.compression import Codec, Stamp
-
-TAIL: Final = 3
-"""Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
+from scaleml.arrays import Array
+from scaleml.compression import Codec
+from scaleml.strategies.context import TAIL, Context, ServerContext
 
 
 @dataclass(frozen=True)
@@ -28,62 +27,6 @@ class Layout:
     def is_server(self, rank: int) -> bool:
         """Whether this rank holds parameters rather than data."""
         return rank >= self.workers
-
-
-class Updater(Protocol):
-    """The optimizer as a strategy sees it."""
-
-    def apply(self, w: Any, g: Any, state: dict[str, Any], scale: float = 1.0) -> None:
-        """Update ``w`` in place from the gradient sum ``g``, with the learning rate times ``scale``."""
-
-
-class Context(Protocol):
-    """The only effects a strategy has: the gradient it asks for and the ranks it talks to.
-
-    ``gradient(w)`` returns a flat array of ``P + 3`` items: the sum of the gradients over this rank's part of
-    the batch, then the sum of the losses, the weight and the number of those rows, so that they travel with it.
-    ``optimizer.apply(w, g, state)`` divides by that weight, adds the penalty and updates ``w`` in place. Where only the
-    columns of a batch count, ``g`` is a sparse gradient, which ``optimizer`` and ``servers`` take as well.
-    ``gradient(w, ready)`` calls ``ready(part)`` with parts of that array as soon as they are final, all of it in the end.
-    """
-
-    group: Any
-    servers: Any
-    clients: Any
-    shared: Any
-    neighbours: Any
-    step: int
-
-    @property
-    def is_last_step(self) -> bool:
-        """Whether the run ends with this step."""
-
-    @property
-    def ends_epoch(self) -> bool:
-        """Whether the epoch ends with this step."""
-
-    @property
-    def optimizer(self) -> Updater:
-        """What applies gradients."""
-
-    @property
-    def stamp(self) -> Stamp:
-        """What codecs must know of this rank and step."""
-
-    def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:
-        """Return the gradient sum over this rank's part of the batch, with its tail."""
-
-
-class ServerContext(Protocol):
-    """The only effects a strategy has on a server: the workers it hears and answers, and the optimizer of its slice."""
-
-    @property
-    def clients(self) -> Any:
-        """Whose pushes come and who is answered."""
-
-    @property
-    def optimizer(self) -> Updater:
-        """What applies gradients."""
 
 
 class Strategy(ABC):
@@ -123,7 +66,7 @@ class Strategy(ABC):
         """Return the roles this strategy needs for ``workers`` ranks that train."""
         return Layout(workers)
 
-    def fitted(self, nbytes: int, hosts: Sequence[int]) -> Strategy:
+    def resolve(self, nbytes: int, hosts: Sequence[int]) -> Strategy:
         """Return what is used for parameters of ``nbytes`` bytes on hosts with so many ranks each: itself, or with choices made."""
         return self
 
@@ -142,20 +85,20 @@ class Strategy(ABC):
         """
         return self.commits(step)
 
-    def carrier(self, step: int, epoch_end: int, size: int) -> int:
+    def command_step(self, step: int, epoch_end: int, size: int) -> int:
         """Return the first boundary's step whose messages have told all ``size`` ranks what rank 0 knew before ``step``."""
         while not self.commits(step):
             step += 1
         return step
 
-    def begin(self, w: Any, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
+    def begin(self, w: Array, state: dict[str, Array]) -> None:  # noqa: B027  most keep nothing
         """Add to ``state`` what this strategy keeps there; called where it takes over, with the same ``w`` on all ranks."""
 
-    def end(self, state: dict[str, Any]) -> None:  # noqa: B027  most keep nothing
+    def end(self, state: dict[str, Array]) -> None:  # noqa: B027  most keep nothing
         """Take out of ``state`` what `begin` added; called before another strategy takes over."""
 
     @abstractmethod
-    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step, in place."""
 
 
@@ -186,11 +129,11 @@ class ServerStrategy(Strategy):
         return False
 
     @abstractmethod
-    def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
+    def serve(self, w: Array, state: dict[str, Array], ctx: ServerContext) -> None:
         """On a server: take in one message of any worker, update this server's slice ``w`` in place, answer who may go on."""
 
 
-def allreduce(g: Any, state: dict[str, Any], ctx: Context, codec: Codec | None, topology: str = "direct") -> None:
+def allreduce(g: Array, state: dict[str, Array], ctx: Context, codec: Codec | None, topology: str = "direct") -> None:
     """Sum the gradient ``g`` (P + 3,) over the ranks, in place: through ``codec`` where there is one, its tail always exactly."""
     if codec is None:
         ctx.group.allreduce(g, topology)

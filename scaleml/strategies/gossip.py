@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from scaleml.arrays import Array
 from scaleml.models.checks import check_option
-from scaleml.strategies.base import Context, Strategy
+from scaleml.strategies.base import Strategy
+from scaleml.strategies.context import Context
 
 TOPOLOGIES = ("ring", "exponential", "random")
 
@@ -113,7 +115,7 @@ class Gossip(Strategy):
         """Whether commands and evaluations may come after this step: always."""
         return True
 
-    def carrier(self, step: int, epoch_end: int, size: int) -> int:
+    def command_step(self, step: int, epoch_end: int, size: int) -> int:
         """Return the step by whose end rank 0's word has gone from neighbour to neighbour to all ranks."""
         told = {0}
         while True:
@@ -150,7 +152,7 @@ class Gossip(Strategy):
         around = {(rank + way * hop) % size for hop in hops if hop < size for way in (1, -1)}
         return tuple(sorted(other for other in around if other % 2))
 
-    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step, in place."""
         rank, size = ctx.group.rank, ctx.group.size
         g = ctx.gradient(w)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from scaleml.strategies.base import Context, Strategy
+from scaleml.arrays import Array
+from scaleml.strategies.base import Strategy
+from scaleml.strategies.context import Context
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,8 +55,8 @@ class Hogwild(Strategy):
     has_sparse_form: ClassVar[bool] = True
     sparse: bool | None = None
 
-    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step on the shared vector, in place."""
-        g = ctx.gradient(w)
+        g = ctx.touched_gradient(w)
         ctx.optimizer.apply(w, g, state)
         ctx.shared.count(g)

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scaleml.arrays import Array
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec, forget
 from scaleml.optim import Optimizer, clip
-from scaleml.strategies.base import Context, Strategy
+from scaleml.strategies.base import Strategy
+from scaleml.strategies.context import Context
 
 ANCHOR = "outer.anchor"
 """Where all ranks stood after the last average."""
@@ -126,11 +128,13 @@ class LocalSGD(Strategy):
         """Whether step ``step`` ends with an average, or without any, an epoch."""
         return self.commits(step) or (self.period is None and ends_epoch)
 
-    def carrier(self, step: int, epoch_end: int, size: int) -> int:
+    def command_step(self, step: int, epoch_end: int, size: int) -> int:
         """Return the next step with an average; without any, the epoch's last."""
-        return epoch_end if self.period is None and not self.commits(step) else super().carrier(step, epoch_end, size)
+        return (
+            epoch_end if self.period is None and not self.commits(step) else super().command_step(step, epoch_end, size)
+        )
 
-    def begin(self, w: Any, state: dict[str, Any]) -> None:
+    def begin(self, w: Array, state: dict[str, Array]) -> None:
         """Set out from ``w``, the same on all ranks."""
         if self.outer is not None or self.compression is not None:
             state[ANCHOR] = np.array(w)
@@ -138,13 +142,13 @@ class LocalSGD(Strategy):
             state[UPDATES] = np.zeros(1)
             state.update({f"outer.{name}": slot for name, slot in self.outer.init(len(w), w.dtype).items()})
 
-    def end(self, state: dict[str, Any]) -> None:
+    def end(self, state: dict[str, Array]) -> None:
         """Forget the outer optimizer's state, and what a codec lost."""
         forget(state)
         for name in [name for name in state if name.startswith("outer.")]:
             del state[name]
 
-    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step, in place."""
         g = ctx.gradient(w)
         if ctx.step < self.start_after:
@@ -163,7 +167,7 @@ class LocalSGD(Strategy):
         elif ctx.ends_epoch and self.period is None:
             ctx.group.barrier()
 
-    def _average(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def _average(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Make ``w`` the mean of all ranks', in place."""
         if self.compression is None:
             ctx.group.allreduce(w)
@@ -174,7 +178,7 @@ class LocalSGD(Strategy):
         moves /= ctx.group.size
         np.subtract(state[ANCHOR], moves, out=w)
 
-    def _step_outer(self, w: Any, state: dict[str, Any]) -> None:
+    def _step_outer(self, w: Array, state: dict[str, Array]) -> None:
         """Take the ranks' way from the anchor to their mean ``w`` for a gradient."""
         assert self.outer is not None
         anchor, t = state[ANCHOR], int(state[UPDATES][0]) + 1

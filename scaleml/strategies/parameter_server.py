@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, ClassVar, TypeGuard
+from typing import ClassVar, TypeGuard
 
+from scaleml.arrays import Array
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
 from scaleml.models.checks import check_option
-from scaleml.strategies.base import Context, Layout, ServerContext, ServerStrategy
+from scaleml.strategies.base import Layout, ServerStrategy
+from scaleml.strategies.context import Context, ServerContext
 
 CONSISTENCIES = ("bsp", "ssp", "async")
 
@@ -153,22 +155,22 @@ class ParameterServer(ServerStrategy):
         """With ``"bsp"`` one, else one a worker."""
         return 1 if self.consistency == "bsp" else workers
 
-    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Worker: push the mean gradient, pull the parameters, in place; with ``overlap`` those after the push before."""
-        g = ctx.gradient(w)
+        g = ctx.touched_gradient(w)
         ctx.servers.push(g, w)
         ctx.servers.pull(w, owing=int(self.overlap))
 
-    def serve(self, w: Any, state: dict[str, Any], ctx: ServerContext) -> None:
+    def serve(self, w: Array, state: dict[str, Array], ctx: ServerContext) -> None:
         """Server: take in one message of any worker, update this server's slice in place, answer who may go on."""
-        push = ctx.clients.receive()  # None: a worker waits again, or has left
+        push = ctx.workers.receive()  # None: a worker waits again, or has left
         if self.consistency == "bsp":
-            push = ctx.clients.mean_of_clock()  # None: not all have pushed
+            push = ctx.workers.mean_of_clock()  # None: not all have pushed
         if push is not None:
             rate = 1 / max(1, push.staleness) if self.staleness_aware else 1.0
             ctx.optimizer.apply(w, push.gradient, state, rate)
-            ctx.clients.applied(push)
-        ctx.clients.answer(w, self.ahead)
+            ctx.workers.applied(push)
+        ctx.workers.answer(w, self.ahead)
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

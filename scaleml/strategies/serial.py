@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from scaleml.strategies.base import Context, Layout, Strategy
+from scaleml.arrays import Array
+from scaleml.strategies.base import Layout, Strategy
+from scaleml.strategies.context import Context
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +46,7 @@ class Serial(Strategy):
         """One rank, however many workers there are."""
         return Layout(1)
 
-    def step(self, w: Any, state: dict[str, Any], ctx: Context) -> None:
+    def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step, in place."""
         g = ctx.gradient(w)
         ctx.optimizer.apply(w, g, state)

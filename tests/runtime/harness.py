@@ -23,11 +23,11 @@ from scaleml.data.store import array_shard
 from scaleml.models import Signature
 from scaleml.optim import SGD
 from scaleml.runtime.commands import Command, CommandQueue
-from scaleml.runtime.coordinator import Pace
-from scaleml.runtime.handover import resume_from
+from scaleml.runtime.coordinator import AsynchronousCoordinator
+from scaleml.runtime.outcome import Outcome, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
-from scaleml.runtime.plan import Outcome, Plan
-from scaleml.runtime.shared_memory import Shared
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.shared_memory import SharedMemoryCoordinator
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.telemetry import History
 from scaleml.telemetry.recorder import Recorder
@@ -92,7 +92,7 @@ def on_threads(
     cuts_of_data = shards or layout.workers
     bounds = [len(rows) * s // cuts_of_data for s in range(cuts_of_data + 1)]
     plan = Plan(
-        network=model.build(signature),
+        model=model.build(signature),
         strategy=strategy,
         optimizer=SGD(0.1) if optimizer is None else optimizer,
         layout=layout,
@@ -123,11 +123,11 @@ def on_threads(
             hook(rank, step, command_queue)
 
     def rank_main(group: Any) -> Outcome:
-        network = copy.copy(plan.network)  # networks keep scratch arrays: one a thread
+        network = copy.copy(plan.model)  # networks keep scratch arrays: one a thread
         _hook(network, partial(after_gradient, group.rank))
         training = not layout.is_server(group.rank)
         theirs = [before[group.rank if training else 0], *before[layout.workers :]] if before else []
-        own = resume_from(dataclasses.replace(plan, network=network), theirs)
+        own = resume_from(dataclasses.replace(plan, model=network), theirs)
         recorder = Recorder(group.rank, group.meter)
         loop: TrainingLoop | ServerLoop
         if not training:
@@ -171,8 +171,8 @@ def held_until_told(monkeypatch: Any, strategy: Any) -> Hook:
 
     Only those that nothing else holds: they might have had all rows before rank 0 comes to its command.
     """
-    pace = Shared if strategy.shares_memory else Pace
-    said, announced = threading.Event(), pace.announced
+    kind = SharedMemoryCoordinator if strategy.shares_memory else AsynchronousCoordinator
+    said, announced = threading.Event(), kind.announced
     free = not strategy.synchronous and getattr(strategy, "ahead", math.inf) == math.inf
 
     def announce(own: Any) -> None:
@@ -182,14 +182,14 @@ def held_until_told(monkeypatch: Any, strategy: Any) -> Hook:
     def hook(rank: int, step: int, command_queue: CommandQueue) -> None:
         assert not (free and rank and step == 3) or said.wait(60)
 
-    monkeypatch.setattr(pace, "announced", announce)
+    monkeypatch.setattr(kind, "announced", announce)
     return hook
 
 
 def _hook(network: Any, told: Callable[[int], None]) -> None:
     """Have every gradient counted, also those of what a batch touches alone."""
     calls = count()
-    narrowed = network.narrowed
+    narrowed = getattr(network, "narrowed", None)
 
     def hooked(loss_grad: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -204,7 +204,9 @@ def _hook(network: Any, told: Callable[[int], None]) -> None:
         part.loss_grad = hooked(part.loss_grad)
         return part
 
-    network.loss_grad, network.narrowed = hooked(network.loss_grad), narrow
+    network.loss_grad = hooked(network.loss_grad)
+    if narrowed is not None:
+        network.narrowed = narrow
 
 
 def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:

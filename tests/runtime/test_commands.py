@@ -11,7 +11,8 @@ from runtime import harness, reference
 from runtime.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem
 from scaleml.faults import Crash, InjectedCrash, Kill, Slow
 from scaleml.optim import SGD
-from scaleml.runtime.commands import Command, describe
+from scaleml.runtime.commands import Command
+from scaleml.runtime.serialization import describe
 from scaleml.strategies import AllReduce, Hogwild, LocalSGD, ParameterServer, Serial
 from scaleml.telemetry import Ledger
 

@@ -11,7 +11,8 @@ from runtime.test_compression import CODECS, DIGITS, MARGIN, TRAINED, digits, lo
 from scaleml.compression import FP16, Int8, OneBit, PowerSGD, TopK
 from scaleml.models import MLP
 from scaleml.optim import SGD
-from scaleml.runtime.commands import Command, describe
+from scaleml.runtime.commands import Command
+from scaleml.runtime.serialization import describe
 from scaleml.strategies import AllReduce, LocalSGD
 from scaleml.telemetry import Ledger
 

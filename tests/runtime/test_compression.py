@@ -12,7 +12,8 @@ from runtime import harness
 from scaleml.compression import FP16, Int8, OneBit, PowerSGD, RandomK, TopK
 from scaleml.models import MLP, Network
 from scaleml.optim import SGD
-from scaleml.runtime.commands import Command, describe
+from scaleml.runtime.commands import Command
+from scaleml.runtime.serialization import describe
 from scaleml.strategies import AllReduce
 from scaleml.telemetry import Ledger
 

@@ -16,9 +16,10 @@ from runtime.test_strategies import BATCH, EPOCHS, ROWS, linear, made
 from scaleml.compression import FP16
 from scaleml.faults import Latency, Slow
 from scaleml.optim import SGD, Adam
-from scaleml.runtime.commands import Command, describe
+from scaleml.runtime.commands import Command
 from scaleml.runtime.parameter_server.message_format import GRADIENT, LEAVE, DenseFormat
 from scaleml.runtime.parameter_server.shared_client import SharedMemoryClient
+from scaleml.runtime.serialization import describe
 from scaleml.strategies import Layout, ParameterServer, Serial
 from scaleml.strategies.base import ServerStrategy
 from scaleml.telemetry import Ledger

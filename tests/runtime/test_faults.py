@@ -15,7 +15,8 @@ from runtime.test_strategies import BATCH, SHARDS, linear, made
 from scaleml import RunFailed, faults
 from scaleml.comm import CorruptFrame, PeerLost
 from scaleml.faults import Bandwidth, DropLink, Kill, Latency, Pause, Slow
-from scaleml.runtime.commands import Command, describe, rebuild
+from scaleml.runtime.commands import Command
+from scaleml.runtime.serialization import describe, rebuild
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
 from scaleml.telemetry import Ledger
 

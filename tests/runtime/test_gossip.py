@@ -13,8 +13,8 @@ from scaleml.comm import inprocess
 from scaleml.comm.link import INLINE
 from scaleml.models import MLP, LinearModel
 from scaleml.optim import SGD, Adam
-from scaleml.runtime.commands import describe
 from scaleml.runtime.gossip import GossipCoordinator
+from scaleml.runtime.serialization import describe
 from scaleml.strategies import AllReduce, Gossip, LocalSGD
 
 STEPS = EPOCHS * -(-ROWS // BATCH)

@@ -11,7 +11,8 @@ from runtime.test_commands import one_step, switching, told
 from runtime.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem, start
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
-from scaleml.runtime.commands import Command, describe, strategy_from
+from scaleml.runtime.commands import Command
+from scaleml.runtime.serialization import describe, strategy_from
 from scaleml.strategies import AllReduce, LocalSGD
 
 STEPS = EPOCHS * -(-ROWS // BATCH)

@@ -14,7 +14,9 @@ from scaleml.models import Signature
 from scaleml.optim import Averaged
 from scaleml.runtime.commands import CommandQueue
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
-from scaleml.runtime.plan import Plan, Start, StopRule
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.stop_rule import StopRule
+from scaleml.runtime.train_state import TrainState
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.telemetry.recorder import Recorder
 
@@ -102,7 +104,7 @@ def test_training_goes_on_from_where_it_ended(strategy):
     (whole, *_) = outcomes(strategy, plain, epochs=8, optimizer=SGD(0.1, momentum=0.5))
     (half, *_) = outcomes(strategy, plain, epochs=4, optimizer=SGD(0.1, momentum=0.5), keep_end=True)
     (rest, *_) = outcomes(strategy, plain, epochs=4, optimizer=SGD(0.1, momentum=0.5), start=half.end)
-    assert isinstance(half.end, Start)
+    assert isinstance(half.end, TrainState)
     if strategy == AllReduce():
         assert (rest.params == whole.params).all()
     assert rest.losses[-1] < half.losses[0]

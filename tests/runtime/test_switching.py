@@ -19,7 +19,8 @@ from scaleml.compression import Int8, PowerSGD, TopK
 from scaleml.faults import Crash, Slow
 from scaleml.models import MLP
 from scaleml.optim import SGD, AdaGrad, Adam
-from scaleml.runtime.commands import Command, describe, rebuild
+from scaleml.runtime.commands import Command
+from scaleml.runtime.serialization import describe, rebuild
 from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
 
 RANKS, LONG = 3, 100_000

@@ -59,7 +59,7 @@ def check_memory(info: dict[str, Any], placement: Placement, plan: Plan, data: P
     mine = data.nbytes / ranks
     row_nbytes = data.train.nbytes / max(1, data.train.rows)
     batch = plan.batch_size / ranks * row_nbytes
-    vectors = _VECTORS * plan.network.size * plan.network.dtype.itemsize
+    vectors = _VECTORS * plan.model.size * plan.model.dtype.itemsize
     shards = len(plan.shard_sizes)
     in_flight = 3 * min(BLOCK, max(1 << 20, (64 << 20) // shards)) * -(-shards // ranks)
     for address in placement.addresses[:ranks]:
@@ -71,7 +71,7 @@ def check_memory(info: dict[str, Any], placement: Placement, plan: Plan, data: P
             raise StartFailed(
                 f"worker {address} is limited to {_mb(limit)} of memory and its process takes {_mb(used)} already, but training needs "
                 f"{_mb(held + batch + vectors)} more there: {_mb(held)} for data, {_mb(batch)} for its part of a batch of "
-                f"{plan.batch_size} rows, {_mb(vectors)} for {plan.network.size} parameters and what belongs to them. Give the workers "
+                f"{plan.batch_size} rows, {_mb(vectors)} for {plan.model.size} parameters and what belongs to them. Give the workers "
                 "more memory (memory_limit), or use a smaller batch_size, fewer shards or a smaller model"
             )
 

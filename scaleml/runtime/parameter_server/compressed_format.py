@@ -1,14 +1,16 @@
-"""What travels where a codec writes it: gradients one way, what has changed in the parameters the other."""
+"""The compressed format: what travels where a codec writes it; gradients one way, changes of the parameters the other."""
 
 from __future__ import annotations
 
-from time import perf_counter as clock
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from scaleml.arrays import Array
 from scaleml.comm import Mismatch
+from scaleml.comm.communicator import Communicator, Message
 from scaleml.compression import Codec, Stamp
+from scaleml.models.flat_model import matrices_of
 from scaleml.runtime.parameter_server.message_format import (
     ANSWER,
     GRADIENT,
@@ -21,6 +23,7 @@ from scaleml.runtime.parameter_server.message_format import (
     slices,
 )
 from scaleml.runtime.plan import Plan
+from scaleml.strategies.context import SparseGradient
 
 _HEAD, _NOTES = 8 * HEAD, 8 * NOTES  # bytes: they travel as float64, exactly
 
@@ -47,69 +50,73 @@ class CompressedFormat:
     Tang et al., DoubleSqueeze, ICML 2019, arXiv:1905.05957.
     """
 
-    def __init__(self, plan: Plan, group: Any, w: Any = None) -> None:
+    def __init__(self, plan: Plan, group: Communicator, w: Array | None = None) -> None:
         codec = plan.serving.compression
         assert isinstance(codec, Codec)
         workers = plan.layout.workers
         self._codec = codec
         self._group = group
-        self._dtype = np.dtype(plan.dtype)
-        whole = Stamp(plan.seed, matrices=plan.network.matrices)
-        cuts = slices(plan.network.size, plan.layout.servers)
+        self._dtype = plan.model.dtype
+        self._now = group.clock.now
+        whole = Stamp(plan.seed, matrices=matrices_of(plan.model))
+        cuts = slices(plan)
         self._stamps = [whole.within(a, b, part=s) for s, (a, b) in enumerate(cuts)]
         self._first_server = workers
-        self._residuals: dict[str, Any] = {}
+        self._residuals: dict[str, Array] = {}
         self._known = None if w is None else np.tile(w, (workers, 1))
-        self._kept: list[dict[str, Any]] = [{} for _ in range(workers)]
+        self._kept: list[dict[str, Array]] = [{} for _ in range(workers)]
         """A server: what the codec keeps from answer to answer, for each worker."""
 
     # A worker's side.
 
-    def send(self, head: Head, g: Any, server: int, part: tuple[int, int], last: bool, version: int) -> None:
+    def send(
+        self, head: Head, g: Array | SparseGradient | None, server: int, part: tuple[int, int], last: bool, version: int
+    ) -> None:
         """Send a message to a server; ``g`` is the gradient, or None."""
-        begin, group = clock(), self._group
+        begin, group = self._now(), self._group
         pieces = [np.array(head).view(np.uint8)]
         if g is not None:
+            assert isinstance(g, np.ndarray)
             stamp = self._stamp(server, group.step, group.rank)
             pieces.append(self._codec.encode_next(g[part[0] : part[1]], self._residuals, stamp))
         payload = np.concatenate(pieces)
-        group.meter.comm += clock() - begin
+        group.meter.comm += self._now() - begin
         group.send(payload, server, tag=PUSH, sequence=version, codec=self._codec.code)
 
-    def receive(self, server: int, part: tuple[int, int], w: Any) -> tuple[Notes, int]:
+    def receive(self, server: int, part: tuple[int, int], w: Array) -> tuple[Notes, int]:
         """Add what a server's answer says to ``w`` (P,); return its notes and its version."""
         message = self._group.recv(server, tag=ANSWER)
-        begin, slice_ = clock(), w[part[0] : part[1]]
+        begin, slice_ = self._now(), w[part[0] : part[1]]
         self._check(message)
         slice_ += self._decoded(message, _NOTES, len(slice_), self._stamp(server, message.sequence, server))
-        self._group.meter.comm += clock() - begin
-        return Notes(*message.payload[:_NOTES].view(np.float64).tolist()), message.sequence
+        self._group.meter.comm += self._now() - begin
+        return Notes(*message.array[:_NOTES].view(np.float64).tolist()), message.sequence
 
     # A server's side.
 
-    def read(self, message: Any) -> Received:
+    def read(self, message: Message) -> Received:
         """Read a worker's message."""
         self._check(message)
         assert self._known is not None
-        head = Head(*message.payload[:_HEAD].view(np.float64).tolist())
+        head = Head(*message.array[:_HEAD].view(np.float64).tolist())
         if head.kind != GRADIENT:
             return Received(head, None, None)
-        begin, stamp = clock(), self._stamp(self._group.rank, message.step, message.source)
+        begin, stamp = self._now(), self._stamp(self._group.rank, message.step, message.source)
         gradient = self._decoded(message, _HEAD, self._known.shape[1], stamp)
-        self._group.meter.comm += clock() - begin
+        self._group.meter.comm += self._now() - begin
         return Received(head, gradient, None)
 
-    def answer(self, values: Any, notes: Notes, dest: int, version: int) -> None:
+    def answer(self, values: Array, notes: Notes, dest: int, version: int) -> None:
         """Tell a worker what has changed."""
         assert self._known is not None
-        begin, group, known = clock(), self._group, self._known[dest]
+        begin, group, known = self._now(), self._group, self._known[dest]
         stamp = self._stamp(group.rank, version, group.rank)
         coded = self._codec.encode(values - known, stamp, state=self._kept[dest])
         change = np.empty_like(known)
         self._codec.decode(coded, change, stamp)
         known += change
         payload = np.concatenate([np.array(notes).view(np.uint8), coded])
-        group.meter.comm += clock() - begin
+        group.meter.comm += self._now() - begin
         group.send(payload, dest, tag=ANSWER, sequence=version, codec=self._codec.code)
 
     # Both sides.
@@ -117,12 +124,12 @@ class CompressedFormat:
     def _stamp(self, server: int, step: int, rank: int) -> Stamp:
         return self._stamps[server - self._first_server].at(step, rank)
 
-    def _decoded(self, message: Any, offset: int, length: int, stamp: Stamp) -> Any:
+    def _decoded(self, message: Message, offset: int, length: int, stamp: Stamp) -> Array:
         out = np.empty(length, self._dtype)
-        self._codec.decode(message.payload[offset:], out, stamp)
+        self._codec.decode(message.array[offset:], out, stamp)
         return out
 
-    def _check(self, message: Any) -> None:
+    def _check(self, message: Message) -> None:
         if message.codec != self._codec.code:
             group = self._group
             raise Mismatch(

@@ -1,4 +1,4 @@
-"""What travels between workers and servers: whole slices, or the keys and values of what a batch touches.
+"""Message formats between workers and servers: whole slices, or the keys and values of what a batch touches.
 
 A push ends (dense) or begins (sparse) with a *head*; an answer ends with *notes*. Nothing else depends on the form, so a form is
 the place for a codec of gradients, too.
@@ -6,13 +6,15 @@ the place for a codec of gradients, too.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, final
+from typing import Final, NamedTuple, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from scaleml.runtime.gradient import TAIL
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator, Message
 from scaleml.runtime.plan import Plan
-from scaleml.runtime.sparse_gradient import SparseGradient
+from scaleml.strategies.context import TAIL, SparseGradient
 
 PUSH, BODY, ANSWER, WHOLE, BYE, FINAL = range(1, 7)  # tags
 
@@ -31,13 +33,13 @@ LEAVE: Final = 4
 class Head(NamedTuple):
     """What every message of a worker says: the tail of its gradient, what took it from its work, what the message is.
 
-    ``aside`` are the seconds since its last message that are no training time: evaluations and pauses.
+    ``excluded`` are the seconds so far that are no training time: evaluations and pauses.
     """
 
     loss: float = 0.0
     weight: float = 0.0
     rows: float = 0.0
-    aside: float = 0.0
+    excluded: float = 0.0
     kind: float = GRADIENT
 
 
@@ -68,10 +70,9 @@ HEAD: Final = len(Head._fields)
 NOTES: Final = len(Notes._fields)
 
 
-def slices(size: int, servers: int, width: int = 1) -> list[tuple[int, int]]:
-    """Cut ``size`` parameters into ``servers`` equal slices of whole multiples of ``width``."""
-    keys = size // width
-    return [(keys * s // servers * width, keys * (s + 1) // servers * width) for s in range(servers)]
+def slices(plan: Plan) -> list[tuple[int, int]]:
+    """Return each server's slice of the parameters."""
+    return [plan.partition.slices[owner] for owner in plan.partition.owners]
 
 
 def are_applied_together(plan: Plan) -> bool:
@@ -83,14 +84,14 @@ class Received(NamedTuple):
     """A worker's message as its server reads it: the gradient of its slice, or None, and the keys to answer with."""
 
     head: Head
-    gradient: Any
-    wants: Any
+    gradient: Array | SparseGradient | None
+    wants: Array | None
 
 
-def room(plan: Plan) -> int:
+def buffer_items(plan: Plan) -> int:
     """Return how many items a worker's buffer has: a gradient, its head, and copies of these that are still being read."""
     copies = 2 if plan.serving.overlap and plan.serving.compression is None else 0
-    return (plan.network.size + HEAD) * (1 + copies)
+    return (plan.model.size + HEAD) * (1 + copies)
 
 
 @final
@@ -104,14 +105,16 @@ class DenseFormat:
         the last push may still be read: one for each push that may be unanswered when another is made. On a server nothing.
     """
 
-    def __init__(self, group: Any, buffer: Any, size: int = 0) -> None:
+    def __init__(self, group: Communicator, buffer: Array | None, size: int = 0) -> None:
         self._group = group
         if buffer is not None:
             self._gradient, *self._copies = buffer.reshape(-1, size + HEAD)
 
     # A worker's side.
 
-    def send(self, head: Head, g: Any, server: int, part: tuple[int, int], last: bool, version: int) -> None:
+    def send(
+        self, head: Head, g: Array | SparseGradient | None, server: int, part: tuple[int, int], last: bool, version: int
+    ) -> None:
         """Send a message to a server; ``g`` is the gradient in the buffer, or None."""
         group, buffer, (a, b) = self._group, self._gradient, part
         if self._copies and g is not None:
@@ -127,23 +130,23 @@ class DenseFormat:
         if g is not None:
             group.send(buffer[a:b], server, tag=BODY)
 
-    def receive(self, server: int, part: tuple[int, int], w: Any) -> tuple[Notes, int]:
+    def receive(self, server: int, part: tuple[int, int], w: Array) -> tuple[Notes, int]:
         """Receive a server's answer into ``w`` (P,); return its notes and its version."""
         message = self._group.recv(server, tag=ANSWER, view=True)
-        w[part[0] : part[1]] = message.payload[:-NOTES]
-        return Notes(*message.payload[-NOTES:].tolist()), message.sequence
+        w[part[0] : part[1]] = message.array[:-NOTES]
+        return Notes(*message.array[-NOTES:].tolist()), message.sequence
 
     # A server's side.
 
-    def read(self, message: Any) -> Received:
+    def read(self, message: Message) -> Received:
         """Read a worker's message."""
-        payload = message.payload
+        payload = message.array
         head = Head(*payload[-HEAD:].tolist())
         gradient = payload[:-HEAD]
         if head.kind != GRADIENT:
             return Received(head, None, None)
         if not len(gradient):
-            gradient = self._group.recv(message.source, tag=BODY, view=True).payload
+            gradient = self._group.recv(message.source, tag=BODY, view=True).array
         # Perhaps the worker's own memory: it has used this gradient up, and waits for the answer.
         gradient.flags.writeable = True
         return Received(head, gradient, None)
@@ -153,20 +156,21 @@ class DenseFormat:
 class SparseFormat:
     """The keys and values of what a batch touches, and the keys of the next batch, whose parameters are the answer."""
 
-    def __init__(self, group: Any, dtype: Any, width: int) -> None:
+    def __init__(self, group: Communicator, dtype: DTypeLike, width: int) -> None:
         self._group = group
         self._dtype = np.dtype(dtype)
         self._width = width
-        self.wants: Any = np.zeros(0, np.int32)
+        self.wants: Array = np.zeros(0, np.int32)
         """A worker: the keys that it asks for."""
         self._cuts: dict[int, tuple[int, int]] = {}
 
     # A worker's side.
 
     def send(
-        self, head: Head, g: SparseGradient | None, server: int, part: tuple[int, int], last: bool, version: int
+        self, head: Head, g: Array | SparseGradient | None, server: int, part: tuple[int, int], last: bool, version: int
     ) -> None:
         """Send a message to a server: what of ``g`` belongs to it, and what of `wants`."""
+        assert g is None or isinstance(g, SparseGradient), "a dense gradient has a format of its own"
         first, end = part[0] // self._width, part[1] // self._width
         a, b = self._cuts[server] = tuple(np.searchsorted(self.wants, (first, end)).tolist())
         pieces = [self.wants[a:b] - first]
@@ -179,18 +183,18 @@ class SparseFormat:
         payload = np.concatenate([start.view(np.uint8), *[piece.view(np.uint8) for piece in pieces]])
         self._group.send(payload, server, tag=PUSH, sequence=version)
 
-    def receive(self, server: int, part: tuple[int, int], w: Any) -> tuple[Notes, int]:
+    def receive(self, server: int, part: tuple[int, int], w: Array) -> tuple[Notes, int]:
         """Receive a server's answer into ``w`` (P,) at the keys that were asked for; return its notes and its version."""
         message = self._group.recv(server, tag=ANSWER, view=True)
         a, b = self._cuts[server]
-        w.reshape(-1, self._width)[self.wants[a:b]] = message.payload[:-NOTES].reshape(-1, self._width)
-        return Notes(*message.payload[-NOTES:].tolist()), message.sequence
+        w.reshape(-1, self._width)[self.wants[a:b]] = message.array[:-NOTES].reshape(-1, self._width)
+        return Notes(*message.array[-NOTES:].tolist()), message.sequence
 
     # A server's side.
 
-    def read(self, message: Any) -> Received:
+    def read(self, message: Message) -> Received:
         """Read a worker's message; its keys count from the slice's first."""
-        payload, width = message.payload, self._width
+        payload, width = message.array, self._width
         *head, count, wanted = np.frombuffer(payload, np.float64, HEAD + 2).tolist()
         count, wanted = int(count), int(wanted)
         at = 8 * (HEAD + 2)

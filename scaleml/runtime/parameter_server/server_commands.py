@@ -1,12 +1,14 @@
-"""How a server obeys: what was told for after a step acts on the pushes of later steps."""
+"""The command handler of a server: what was told for after a step acts on the pushes of later steps."""
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
-from scaleml.runtime.commands import Command, fault_from
+from scaleml.comm.communicator import Communicator
+from scaleml.runtime.commands import Command
 from scaleml.runtime.fault_injection import FaultInjector
-from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, SparseServerOptimizer
+from scaleml.runtime.serialization import fault_from
+from scaleml.runtime.train_state import TrainState
 
 
 @final
@@ -15,36 +17,34 @@ class ServerCommandHandler:
 
     Parameters
     ----------
-    group : Group
+    world : Communicator
         All ranks.
-    held : DenseServerOptimizer or SparseServerOptimizer
-        What takes a new learning rate.
-    suffering : FaultInjector
+    state : TrainState
+        The server's: what takes a new learning rate, and counts the commands that took effect.
+    faults : FaultInjector
         What takes a fault.
-    given : int
-        How many commands the run was given before this server began.
     """
 
-    def __init__(
-        self, group: Any, held: DenseServerOptimizer | SparseServerOptimizer, suffering: FaultInjector, given: int
-    ) -> None:
-        self._group = group
-        self._held = held
-        self._suffering = suffering
-        self._applied = group.control = given
+    def __init__(self, world: Communicator, state: TrainState, faults: FaultInjector) -> None:
+        self._world = world
+        self._state = state
+        self._faults = faults
+        world.control = state.commands
 
-    def obey(self, step: int, following: int) -> None:
+    def apply_due(self, step: int, following: int) -> None:
         """Before what a worker sent at its ``step`` is taken in: do what was told for after an earlier one.
 
         ``following`` is the server's own step after this one.
         """
-        while self._applied < self._group.control:
-            command = Command.decode(self._group.await_announcement(self._applied + 1))
+        state = self._state
+        while state.commands < self._world.control:
+            command = Command.decode(self._world.await_announcement(state.commands + 1))
             if command.after >= step:
                 return
-            self._applied = command.number
+            state.commands = command.number
             # The other commands concern the workers.
             if command.verb == "inject":
-                self._suffering.add(fault_from(command.settings), following)
+                self._faults.add(fault_from(command.settings), following)
             elif "learning_rate" in command.settings:
-                self._held.optimizer = self._held.optimizer.with_rate(command.settings["learning_rate"])
+                assert state.optimizer is not None
+                state.optimizer = state.optimizer.with_rate(command.settings["learning_rate"])

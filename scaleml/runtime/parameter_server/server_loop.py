@@ -1,118 +1,153 @@
-"""The loop of a rank that holds parameters: serve workers until all have left."""
+"""The server loop: a rank that holds a slice of the parameters serves workers until all have left."""
 
 from __future__ import annotations
 
 from math import inf
-from time import perf_counter as clock
-from typing import Any
+from typing import final
 from weakref import WeakMethod
 
 import numpy as np
 
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator
 from scaleml.runtime.fault_injection import FaultInjector
-from scaleml.runtime.parameter_server import DenseServerOptimizer, SparseServerOptimizer, WorkerConnections
+from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.parameter_server.compressed_format import CompressedFormat
-from scaleml.runtime.parameter_server.message_format import DenseFormat, SparseFormat, slices
+from scaleml.runtime.parameter_server.message_format import DenseFormat, SparseFormat
 from scaleml.runtime.parameter_server.server_commands import ServerCommandHandler
+from scaleml.runtime.parameter_server.server_optimizer import DECAY, DenseServerOptimizer, SparseServerOptimizer
 from scaleml.runtime.parameter_server.shared_monitor import SharedMemoryMonitor
-from scaleml.runtime.parameter_server.shared_server import shared_memory_servers
-from scaleml.runtime.plan import Outcome, Plan, Start
-from scaleml.runtime.training_loop import Report
+from scaleml.runtime.parameter_server.shared_server import SharedMemoryServer, shared_memory_servers
+from scaleml.runtime.parameter_server.worker_connections import WorkerConnections
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.process_grid import ProcessGrid
+from scaleml.runtime.reporting import Report
+from scaleml.runtime.train_state import TrainState
 from scaleml.telemetry.recorder import Recorder
 
 
+@final
 class ServerLoop:
-    """One server; it is itself the context that the strategy's ``serve`` sees."""
+    """One server; it is itself the context that the strategy's ``serve`` sees.
 
-    def __init__(self, plan: Plan, group: Any, report: Report, recorder: Recorder) -> None:
-        self.group = group
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+    world : Communicator
+        All ranks.
+    report : Report
+        Tells the supervisor.
+    recorder : Recorder
+        This rank's rows of the history.
+    """
+
+    def __init__(self, plan: Plan, world: Communicator, report: Report, recorder: Recorder) -> None:
+        self.grid = grid = ProcessGrid.build(world, plan.layout, plan.partition)
+        self.world = world
         self.strategy = plan.serving
         self.report = report
         self.recorder = recorder
-        # Making buffers is collective: as many calls here as in a worker.
-        group.buffer(0, plan.dtype)
-        group.buffer(0, plan.dtype)
-        width = plan.network.signature.n_outputs if plan.sparse else 1
-        start, stop = slices(plan.network.size, plan.layout.servers, width)[group.rank - plan.layout.workers]
-        servers = self._servers = group.split(1, group.rank)
-        first = plan.network.init(plan.seed) if plan.start is None else plan.start.params
-        self.w = np.array(first[start:stop], plan.dtype)
-        form: DenseFormat | SparseFormat | CompressedFormat
-        held: DenseServerOptimizer | SparseServerOptimizer
-        if plan.sparse:
-            form, held = (
-                SparseFormat(group, plan.dtype, width),
-                SparseServerOptimizer(plan, servers, recorder, start, stop),
-            )
-        else:
-            coded = self.strategy.compression is not None
-            form = CompressedFormat(plan, group, self.w) if coded else DenseFormat(group, None)
-            held = DenseServerOptimizer(plan, servers, recorder)
-        self.optimizer = held
-        given = 0 if plan.handover is None else plan.handover.commands
-        self.suffering = FaultInjector(plan.faults, group, held, mark=WeakMethod(self.mark))
-        self._orders = ServerCommandHandler(group, held, self.suffering, given)
-        self.clients = WorkerConnections(plan, group, (start, stop), form, held, self._orders, recorder)
-        self.state = plan.optimizer.init(stop - start, plan.dtype)
-        if plan.start is not None:
-            held.t = plan.start.updates
-            old = plan.start.state
-            self.state |= {name: np.array(old[name][start:stop]) for name in self.state if name in old}
-        self._keeper = self._at_desk(plan, held)
-        self._clock = 0.0 if plan.handover is None else plan.handover.clock
+        self._now = world.clock.now
+        # Making buffers is collective: as many calls here as in a rank that trains.
+        world.buffer(0, plan.model.dtype)
+        world.buffer(0, plan.model.dtype)
+        shared = shared_memory_servers(plan, world)
+        mine = None if shared is None else shared[grid.coordinate]
+        self.state = self._first_state(plan, mine)
+        self._format, self.optimizer = self._parts(plan)
+        self.faults = FaultInjector(self.state, world, self.optimizer, mark=WeakMethod(self.mark_fault))
+        self._commands = ServerCommandHandler(world, self.state, self.faults)
+        part = self.state.start, self.state.stop
+        self.workers = WorkerConnections(plan, world, part, self._format, self.optimizer, self._commands, recorder)
+        self._monitor: SharedMemoryMonitor | None = None
+        if mine is not None and self.faults.next == inf and isinstance(self.optimizer, DenseServerOptimizer):
+            self._monitor = SharedMemoryMonitor(mine, world, self.workers, self.optimizer, recorder)
         self._epochs_a_row = 1.0 / plan.rows
 
-    def _at_desk(self, plan: Plan, held: Any) -> SharedMemoryMonitor | None:
-        """Lay everything on a desk where there is one; None if the workers are not to serve themselves there."""
-        shared = shared_memory_servers(plan, self.group)
-        if shared is None:
-            return None
-        desk = shared[self.group.rank - plan.layout.workers]
-        desk.w[:] = self.w
-        for name, array in self.state.items():
-            desk.state[name][:] = array
-        self.w, self.state = desk.w, desk.state
-        if self.suffering.next < inf:
-            return None
-        return SharedMemoryMonitor(desk, self.group, self.clients, held, self.recorder)
+    def _first_state(self, plan: Plan, shared: SharedMemoryServer | None) -> TrainState:
+        """Return the state of this server's slice, in shared memory where there is some."""
+        own, start = self.grid.own, plan.start
+        first = plan.model.init(plan.seed) if start is None else start.params
+        slots = plan.optimizer.init(own.stop - own.start, plan.model.dtype)
+        params = np.array(first[own], plan.model.dtype)
+        if shared is not None:
+            shared.w[:] = params
+            for name, array in slots.items():
+                shared.state[name][:] = array
+            params, slots = shared.w, shared.state
+        state = TrainState(params, slots, own.start)
+        if start is not None:
+            state.resume(start)
+            state.step = 0  # a server's steps are its own updates
+        state.optimizer = plan.optimizer
+        state.faults = tuple(fault for fault in plan.faults if fault.rank == self.world.rank)
+        return state
+
+    def _parts(
+        self, plan: Plan
+    ) -> tuple[DenseFormat | SparseFormat | CompressedFormat, DenseServerOptimizer | SparseServerOptimizer]:
+        """Return how messages are read, and what applies gradients."""
+        world, servers, recorder = self.world, self.grid.servers, self.recorder
+        if plan.sparse:
+            sparse = SparseServerOptimizer(plan, self.state, servers, recorder, world.clock)
+            return SparseFormat(world, plan.model.dtype, plan.width), sparse
+        dense = DenseServerOptimizer(plan, self.state, servers, recorder, world.clock)
+        if self.strategy.compression is not None:
+            return CompressedFormat(plan, world, self.state.params), dense
+        return DenseFormat(world, None), dense
 
     def run(self) -> Outcome:
         """Serve to the end."""
-        clients, recorder = self.clients, self.recorder
-        self.group.barrier()
-        recorder.begin(clock(), self._clock)
+        workers, recorder, state = self.workers, self.recorder, self.state
+        self.world.barrier()
+        recorder.begin(self._now(), state.clock)
         self.report("entered")
-        if self._keeper is not None:
-            self._keeper.keep(self._orders, self.suffering, self._flush)
-        while not clients.gone:
-            if clients.version >= self.suffering.next:
-                self.suffering.begin(clients.version)
-            self.group.step = clients.version
-            self.strategy.serve(self.w, self.state, self)
-            now = clock()
+        if self._monitor is not None:
+            self._monitor.monitor(self._commands, self.faults, self._flush)
+        while not workers.gone:
+            if workers.version >= self.faults.next:
+                self.faults.begin(workers.version)
+            self.world.step = workers.version
+            self.strategy.serve(state.params, state.arrays, self)
+            now = self._now()
             if now >= recorder.due:
                 self._flush(now)
-        self._flush(clock())
-        clients.hand_over(self.optimizer.result(self.w, self.state))
+        self._flush(self._now())
+        workers.hand_over(self.optimizer.result(state.params, state.arrays))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
-        self._servers.barrier()
-        # Copies: shared memory ends with the rank.
-        state = {name: np.array(array) for name, array in self.state.items()}
-        end = Start(np.array(self.optimizer.values(self.w, None)), state, self.optimizer.t)
-        return Outcome("finished", clients.version, widest=clients.clocks.widest, end=end)
+        self.grid.servers.barrier()
+        return Outcome("finished", workers.version, widest=workers.clocks.widest, state=self._end())
+
+    def _end(self) -> TrainState:
+        """Return where training could go on from; copies, for shared memory ends with the rank."""
+        end = self.snapshot()
+        end.params = np.array(self.optimizer.values(self.state.params, None))
+        end.arrays.pop(DECAY, None)
+        return end
+
+    def snapshot(self) -> TrainState:
+        """Return a copy of the state as it is now."""
+        self.state.step, self.state.clock = self.workers.version, self.recorder.last
+        return self.state.snapshot()
+
+    def restore(self, state: TrainState) -> None:
+        """Go back to a snapshot of this rank."""
+        self.state.restore(state)
 
     def _flush(self, now: float) -> None:
-        self.recorder.flush(now, self.clients.version, self.clients.rows * self._epochs_a_row)
+        self.recorder.flush(now, self.workers.version, self.workers.rows * self._epochs_a_row)
 
-    def mark(self, text: str) -> None:
-        """Have the history say what changed."""
-        self.report("mark", time=self.recorder.clock(clock()), step=self.clients.version, text=text)
+    def mark_fault(self, text: str) -> None:
+        """Have the history say which fault begins."""
+        self.report("mark", time=self.recorder.clock(self._now()), step=self.workers.version, text=text)
 
     @property
     def steps(self) -> int:
         """Updates so far."""
-        return self.clients.version
+        return self.workers.version
 
-    def last_good(self) -> Any:
-        """A server alone has no whole parameters."""
-        return None
+    def last_good(self) -> Array | None:
+        """Return this server's slice, if it is finite."""
+        values = np.array(self.optimizer.values(self.state.params, None))
+        return values if np.isfinite(values).all() else None

@@ -1,22 +1,29 @@
-"""The optimizer on a server: gradients come as means already, and only a slice of the parameters is here."""
+"""The optimizer step of a server: gradients come as means already, and only a slice of the parameters is here."""
 
 from __future__ import annotations
 
 import math
-from time import perf_counter as clock
-from time import sleep
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 
+from scaleml.arrays import Array
+from scaleml.clock import Clock
+from scaleml.comm.communicator import Communicator
+from scaleml.models.flat_model import Sparse
 from scaleml.optim import Optimizer
 from scaleml.runtime.parameter_server.message_format import are_applied_together
 from scaleml.runtime.plan import Plan
-from scaleml.runtime.sparse_gradient import SparseGradient
+from scaleml.runtime.train_state import TrainState
+from scaleml.strategies.context import SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
 _SMALLEST: Final = 1e-3
 """A factor of all coefficients that is smaller is multiplied into them, or they would overflow."""
+
+
+DECAY: Final = "server.decay"
+"""Where in the state's arrays the factor of all coefficients is kept."""
 
 
 @final
@@ -25,32 +32,38 @@ class DenseServerOptimizer:
 
     Parameters
     ----------
-    servers : Group
+    state : TrainState
+        Of the slice: whose optimizer is applied, and where updates are counted.
+    servers : Communicator or None
         All servers, where together they are to keep to the optimizer's `clip_norm`: each has a slice of the gradient only.
     """
 
-    def __init__(self, plan: Plan, servers: Any, recorder: Recorder) -> None:
-        self.optimizer: Optimizer = plan.optimizer
-        self.t = 0
+    def __init__(
+        self, plan: Plan, state: TrainState, servers: Communicator | None, recorder: Recorder, clock: Clock
+    ) -> None:
+        self.state = state
         self.slowness = 1.0
+        self._clock = clock
         self._recorder = recorder
         self._norm = _Norm(plan, servers)
 
-    def apply(self, w: Any, g: Any, state: dict[str, Any], scale: float = 1.0) -> None:
+    def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
         """Update the slice ``w`` in place from the mean gradient ``g`` of its length, the learning rate times ``scale``."""
+        assert isinstance(g, np.ndarray)
         self._norm.limit(g)
-        begin = clock()
-        self.t += 1
-        self.optimizer.apply(w, g, state, self.t, rate=self.optimizer.rate(self.t, state, scale))
-        self._recorder.apply += _applied(begin, self.slowness)
+        begin = self._clock.now()
+        own, optimizer = self.state, optimizer_of(self.state)
+        own.updates = t = own.updates + 1
+        optimizer.apply(w, g, state, t, rate=optimizer.rate(t, state, scale))
+        self._recorder.apply += _applied(self._clock, begin, self.slowness)
 
-    def values(self, w: Any, keys: Any) -> Any:
+    def values(self, w: Array, keys: Array | None) -> Array:
         """Return the parameters that are asked for: here always all."""
         return w
 
-    def result(self, w: Any, state: dict[str, Any]) -> Any:
+    def result(self, w: Array, state: dict[str, Array]) -> Array:
         """Return what the optimizer gives out."""
-        return self.optimizer.result(w, state, self.t)
+        return optimizer_of(self.state).result(w, state, self.state.updates)
 
 
 @final
@@ -62,83 +75,97 @@ class SparseServerOptimizer:
 
     Parameters
     ----------
-    start, stop : int
-        The slice.
+    state : TrainState
+        Of the slice.
 
     References
     ----------
     Bottou, Stochastic gradient descent tricks, 2012, section 5.1.
     """
 
-    def __init__(self, plan: Plan, servers: Any, recorder: Recorder, start: int, stop: int) -> None:
-        network = plan.network
-        self.optimizer: Optimizer = plan.optimizer
-        self.t = 0
+    def __init__(
+        self, plan: Plan, state: TrainState, servers: Communicator | None, recorder: Recorder, clock: Clock
+    ) -> None:
+        model = plan.model
+        assert isinstance(model, Sparse)
+        self.state = state
         self.slowness = 1.0
+        self._clock = clock
         self._recorder = recorder
         self._norm = _Norm(plan, servers)
-        self._width = network.signature.n_outputs
-        self._l2 = network.l2
-        self._penalised = min(network.blocks[0].n_weights, stop) - start
+        self._width = model.width
+        self._l2 = model.l2
+        self._penalised = min(model.columns * model.width, state.stop) - state.start
         """So many of the slice's parameters are coefficients; the others are intercepts."""
-        self._factor = 1.0
+        state.arrays[DECAY] = np.ones(1)
 
-    def apply(self, w: Any, g: SparseGradient, state: dict[str, Any], scale: float = 1.0) -> None:
+    def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
         """Update the slice ``w`` in place from the mean gradient ``g``, the learning rate times ``scale``."""
+        assert isinstance(g, SparseGradient)
         self._norm.limit(g.values)
-        begin = clock()
-        self.t += 1
-        rate = self.optimizer.rate(self.t, state, scale)
+        begin = self._clock.now()
+        own, optimizer = self.state, optimizer_of(self.state)
+        own.updates = t = own.updates + 1
+        rate = optimizer.rate(t, state, scale)
         if self._l2:
             self._decay(w, 1.0 - rate * self._l2)
         entries = g.entries
-        if self._factor != 1.0:
-            g.values[: np.searchsorted(entries, self._penalised)] /= self._factor
-        self.optimizer.apply(w, g.values, state, self.t, entries, rate)
-        self._recorder.apply += _applied(begin, self.slowness)
+        factor = float(own.arrays[DECAY][0])
+        if factor != 1.0:
+            g.values[: np.searchsorted(entries, self._penalised)] /= factor
+        optimizer.apply(w, g.values, state, t, entries, rate)
+        self._recorder.apply += _applied(self._clock, begin, self.slowness)
 
-    def values(self, w: Any, keys: Any) -> Any:
+    def values(self, w: Array, keys: Array | None) -> Array:
         """Return the parameters at some keys, or all for None."""
-        found = np.array(w) if keys is None else w.reshape(-1, self._width)[keys].ravel()
-        if self._factor != 1.0:
+        found: Array = np.array(w) if keys is None else w.reshape(-1, self._width)[keys].ravel()
+        factor = float(self.state.arrays[DECAY][0])
+        if factor != 1.0:
             last = (
                 self._penalised
                 if keys is None
                 else int(np.searchsorted(keys * self._width, self._penalised)) * self._width
             )
-            found[:last] *= self._factor
+            found[:last] *= factor
         return found
 
-    def result(self, w: Any, state: dict[str, Any]) -> Any:
+    def result(self, w: Array, state: dict[str, Array]) -> Array:
         """Return all parameters."""
         return self.values(w, None)
 
-    def _decay(self, w: Any, by: float) -> None:
-        factor = self._factor * by
+    def _decay(self, w: Array, by: float) -> None:
+        kept = self.state.arrays[DECAY]
+        factor = float(kept[0]) * by
         if factor > _SMALLEST:
-            self._factor = factor
+            kept[0] = factor
         else:  # once in thousands of updates, unless the rate is absurd
             w[: self._penalised] *= factor
-            self._factor = 1.0
+            kept[0] = 1.0
 
 
-def _applied(begin: float, slowness: float) -> float:
+def optimizer_of(state: TrainState) -> Optimizer:
+    """Return the optimizer in force."""
+    assert state.optimizer is not None
+    return state.optimizer
+
+
+def _applied(clock: Clock, begin: float, slowness: float) -> float:
     """Return the seconds that an update took; a slow server's takes `slowness` times as long."""
     if slowness > 1:
-        sleep((clock() - begin) * (slowness - 1))
-    return clock() - begin
+        clock.sleep((clock.now() - begin) * (slowness - 1))
+    return clock.now() - begin
 
 
 class _Norm:
     """Keeps the mean of all workers' gradients to `clip_norm`; where a worker's own is applied, that worker sees to it."""
 
-    def __init__(self, plan: Plan, servers: Any) -> None:
+    def __init__(self, plan: Plan, servers: Communicator | None) -> None:
         self._largest = plan.optimizer.clip_norm if are_applied_together(plan) else None
         self._servers = servers
 
-    def limit(self, g: Any) -> None:
+    def limit(self, g: Array) -> None:
         """Scale ``g``, this server's slice, in place."""
-        if self._largest is None:
+        if self._largest is None or self._servers is None:
             return
         squares = np.array([np.square(g, dtype=np.float64).sum()])
         self._servers.allreduce(squares)

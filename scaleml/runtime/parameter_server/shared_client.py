@@ -1,24 +1,23 @@
-"""A worker at its servers' shared_memory_servers: what it would have pushed, it does there itself."""
+"""The shared-memory client: what a worker would have pushed to a server of its host, it does there itself."""
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import cycle
-from time import perf_counter as clock
-from time import sleep
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator
 from scaleml.runtime.parameter_server.message_format import NOTHING, DenseFormat, Head, Notes
-from scaleml.runtime.parameter_server.push import Push
-from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer
+from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, optimizer_of
 from scaleml.runtime.parameter_server.shared_server import (
     APPLIED,
-    ASIDE,
     CLOCKS,
     CONTROL,
     DUE,
+    EXCLUDED,
     LAST,
     OPEN,
     PUSHES,
@@ -32,6 +31,8 @@ from scaleml.runtime.parameter_server.shared_server import (
     SharedMemoryServer,
 )
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.train_state import TrainState
+from scaleml.strategies.context import Push, SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
 _NAP: Final = 1e-4
@@ -55,31 +56,34 @@ class SharedMemoryClient:
         Of notes, version and parameters: to pushes that have been taken in, but not pulled.
     """
 
-    def __init__(self, plan: Plan, group: Any, desk: SharedMemoryServer, server: int) -> None:
+    def __init__(self, plan: Plan, group: Communicator, desk: SharedMemoryServer, server: int) -> None:
         self.open = True
-        self.answers: deque[tuple[Notes, int, Any]] = deque()
-        self.optimizer = DenseServerOptimizer(plan, None, recorder := Recorder(server, group.meter))
+        self.answers: deque[tuple[Notes, int, Array]] = deque()
+        recorder = Recorder(server, group.meter)
+        state = TrainState(desk.w, desk.state, optimizer=plan.optimizer)
+        self.optimizer = DenseServerOptimizer(plan, state, None, recorder, group.clock)
         self._recorder = recorder  # the server's: of what is done here for it
         self._serve = plan.serving.serve
         self._desk, self._server = desk, server
         self._tally, self._clocks = desk.tally, desk.tally[CLOCKS : CLOCKS + plan.layout.workers]
-        self._mesh, self._rank = group.mesh, group.rank
+        self._group, self._rank = group, group.rank
+        self._now, self._sleep = group.clock.now, group.clock.sleep
         self._total, self._every, self._by_rows = plan.goal, plan.evaluate_every, plan.by_rows
         self._trays = cycle([np.empty_like(desk.w) for _ in range(1 + plan.serving.overlap)])
         self._push: Push | None = None
         self._head = Head()
         self._staleness = 0
 
-    def push(self, head: Head, gradient: Any, version: int) -> bool:
+    def push(self, head: Head, gradient: Array | None, version: int) -> bool:
         """Do what the server does with a gradient, or with None; False if the desk is closed, and nothing was done."""
-        begin = clock()
-        mesh, desk, tally = self._mesh, self._desk, self._tally
-        mesh.check()
+        begin = self._now()
+        group, desk, tally = self._group, self._desk, self._tally
+        group.check()
         waited = desk.take(self._rank)
         try:
-            if mesh.wires is not None:  # trouble on the way: so something has to be on its way
+            if group.is_emulated:  # trouble on the way: so something has to be on its way
                 tally[OPEN] = 0
-            if tally[CONTROL] != mesh.control:
+            if tally[CONTROL] != group.control:
                 waited += self._hear()
             if not tally[OPEN]:
                 self.open = False
@@ -89,28 +93,28 @@ class SharedMemoryClient:
             self._end()
         finally:
             desk.leave()
-        meter = mesh.meter
+        meter = group.meter
         meter.bytes_sent += desk.w.nbytes if gradient is not None else 0
         meter.bytes_received += desk.w.nbytes
-        meter.account(clock() - begin, waited, self._server)
+        meter.account(self._now() - begin, waited, self._server)
         return True
 
     def _hear(self) -> float:
         """Hear that there are commands, or wait until the server has obeyed those that were heard of; return for how long."""
-        begin, mesh, tally = clock(), self._mesh, self._tally
+        begin, group, tally = self._now(), self._group, self._tally
         asked = begin
-        while tally[OPEN] and tally[CONTROL] < mesh.control:
+        while tally[OPEN] and tally[CONTROL] < group.control:
             self._desk.leave()
-            mesh.check()
-            if clock() - asked > mesh.timeout:
-                mesh.stalled(self._server, "it to obey", clock() - begin)
-                asked = clock()
-            sleep(_NAP)
+            group.check()
+            if self._now() - asked > group.timeout:
+                group.stalled(self._server, "it to apply commands", self._now() - begin)
+                asked = self._now()
+            self._sleep(_NAP)
             self._desk.take(self._rank)
-        mesh.heed(int(tally[CONTROL]))
-        return clock() - begin
+        group.raise_control(int(tally[CONTROL]))
+        return self._now() - begin
 
-    def _take(self, head: Head, gradient: Any, staleness: int) -> None:
+    def _take(self, head: Head, gradient: Array | None, staleness: int) -> None:
         tally, clocks, rank = self._tally, self._clocks, self._rank
         self._head, self._staleness = head, staleness
         self._push = None
@@ -121,27 +125,32 @@ class SharedMemoryClient:
             tally[WIDEST] = mine - min(clocks)
         clocks[rank] = mine + 1
         held = self.optimizer
-        held.t = int(tally[STEPS])
-        if held.optimizer.learning_rate != tally[RATE]:
-            held.optimizer = held.optimizer.with_rate(tally[RATE])
+        held.state.updates = int(tally[STEPS])
+        optimizer = optimizer_of(held.state)
+        if optimizer.learning_rate != tally[RATE]:
+            held.state.optimizer = optimizer.with_rate(tally[RATE])
 
     def _end(self) -> None:
         tally, recorder = self._tally, self._recorder
-        tally[STEPS] = self.optimizer.t
+        tally[STEPS] = self.optimizer.state.updates
         tally[PUSHES] += 1
         tally[APPLIED] += recorder.apply
         recorder.apply = 0.0
-        if self._head.aside > tally[ASIDE]:
-            tally[ASIDE] = self._head.aside
+        if self._head.excluded > tally[EXCLUDED]:
+            tally[EXCLUDED] = self._head.excluded
         tally[SOURCE] = self._rank
-        tally[LAST] = clock()
+        tally[LAST] = self._now()
 
     # What ``serve`` sees.
 
     @property
-    def clients(self) -> SharedMemoryClient:
-        """The workers: here the one that is sitting here."""
+    def workers(self) -> SharedMemoryClient:
+        """The workers: here the one that does the server's work."""
         return self
+
+    def mean_of_clock(self) -> Push | None:
+        """Never asked for: where all pushes are applied together, they go by message."""
+        raise AssertionError("pushes that are applied together go by message")
 
     def receive(self) -> Push | None:
         """Return the gradient; None if there is none to apply."""
@@ -152,7 +161,7 @@ class SharedMemoryClient:
         self._tally[VERSION] += 1
         self._tally[STALENESS] += push.staleness
 
-    def answer(self, w: Any, ahead: float) -> None:
+    def answer(self, w: Array, ahead: float) -> None:
         """Answer the worker."""
         tally = self._tally
         tally[ROWS] = rows = tally[ROWS] + self._head.rows
@@ -170,26 +179,30 @@ class SharedMemoryFormat:
 
     Parameters
     ----------
-    seats : list of SharedMemoryClient
+    clients : list of SharedMemoryClient
         This worker's, by server.
     form : DenseFormat
         How messages are written and read, once a desk is closed.
     """
 
-    def __init__(self, seats: list[SharedMemoryClient], form: DenseFormat, workers: int) -> None:
-        self._seats = dict(enumerate(seats, workers))
+    def __init__(self, clients: list[SharedMemoryClient], form: DenseFormat, workers: int) -> None:
+        self._clients = dict(enumerate(clients, workers))
         self._form = form
 
-    def send(self, head: Head, g: Any, server: int, part: tuple[int, int], last: bool, version: int) -> None:
-        """Take a push to a server's desk, else send it; ``g`` is the gradient, or None."""
-        seat = self._seats[server]
-        if seat.open and head.kind <= NOTHING and seat.push(head, None if g is None else g[part[0] : part[1]], version):
+    def send(
+        self, head: Head, g: Array | SparseGradient | None, server: int, part: tuple[int, int], last: bool, version: int
+    ) -> None:
+        """Do the server's work for a push in shared memory, else send it; ``g`` is the gradient, or None."""
+        client = self._clients[server]
+        assert not isinstance(g, SparseGradient), "sparse pushes go by message"
+        own = None if g is None else g[part[0] : part[1]]
+        if client.open and head.kind <= NOTHING and client.push(head, own, version):
             return
         self._form.send(head, g, server, part, last, version)
 
-    def receive(self, server: int, part: tuple[int, int], w: Any) -> tuple[Notes, int]:
+    def receive(self, server: int, part: tuple[int, int], w: Array) -> tuple[Notes, int]:
         """Write the answer to the oldest push that has not been pulled into ``w`` (P,); return its notes and its version."""
-        answers = self._seats[server].answers
+        answers = self._clients[server].answers
         if not answers:
             return self._form.receive(server, part, w)
         notes, version, values = answers.popleft()

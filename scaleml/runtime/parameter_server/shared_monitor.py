@@ -1,22 +1,21 @@
-"""A server whose workers serve themselves: it writes the history, and takes over when messages are to travel."""
+"""The shared-memory monitor: a server whose workers serve themselves writes the history, and takes over when messages are to travel."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from time import perf_counter as clock
-from typing import Any, Final, final
+from typing import Final, final
 
-from scaleml.comm import ANY
+from scaleml.comm.communicator import ANY, Communicator
 from scaleml.runtime.fault_injection import FaultInjector
 from scaleml.runtime.parameter_server.message_format import PUSH
 from scaleml.runtime.parameter_server.server_commands import ServerCommandHandler
-from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer
+from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, optimizer_of
 from scaleml.runtime.parameter_server.shared_server import (
     APPLIED,
-    ASIDE,
     CLOCKS,
     CONTROL,
+    EXCLUDED,
     LAST,
     OPEN,
     PUSHES,
@@ -42,59 +41,60 @@ class SharedMemoryMonitor:
 
     Parameters
     ----------
-    clients : WorkerConnections
+    connections : WorkerConnections
         Who will answer messages, and how far they have come.
     """
 
     def __init__(
         self,
         desk: SharedMemoryServer,
-        group: Any,
-        clients: WorkerConnections,
+        group: Communicator,
+        connections: WorkerConnections,
         held: DenseServerOptimizer,
         recorder: Recorder,
     ) -> None:
         self._desk = desk
         self._group = group
-        self._clients = clients
+        self._now = group.clock.now
+        self._connections = connections
         self._held = held
         self._recorder = recorder
         self._before = [0.0] * CLOCKS
         """The tally as it was written down last."""
-        desk.tally[STEPS], desk.tally[CONTROL] = held.t, group.control
-        desk.tally[RATE] = held.optimizer.learning_rate
+        desk.tally[STEPS], desk.tally[CONTROL] = held.state.updates, group.control
+        desk.tally[RATE] = optimizer_of(held.state).learning_rate
         desk.tally[OPEN] = 1
 
-    def keep(self, orders: ServerCommandHandler, suffering: FaultInjector, flush: Flush) -> None:
-        """Write down what is done at the desk; close it when a message comes, or something is to be suffered here.
+    def monitor(self, commands: ServerCommandHandler, faults: FaultInjector, flush: Flush) -> None:
+        """Write down what is done at the desk; close it when a message comes, or a fault is to begin here.
 
         ``flush(now)`` writes a row of the history as of a time.
         """
-        group, idle, is_open = self._group, clock(), True
+        group, idle, is_open = self._group, self._now(), True
         while is_open:
             wanted = group.poll(PUSH, LOOK)
-            tally, is_open = self._look(orders, suffering, wanted)
+            tally, is_open = self._look(commands, faults, wanted)
             if tally[PUSHES] > self._before[PUSHES]:
                 flush(self._write_down(tally))
-                idle = clock()
-            elif clock() - idle > group.mesh.timeout:
-                group.mesh.stalled(ANY, "a push", clock() - idle)
-                idle = clock()
-        self._wait(clock(), int(self._before[SOURCE]))
+                idle = self._now()
+            elif self._now() - idle > group.timeout:
+                group.stalled(ANY, "a push", self._now() - idle)
+                idle = self._now()
+        self._wait(self._now(), int(self._before[SOURCE]))
 
-    def _look(self, orders: ServerCommandHandler, suffering: FaultInjector, wanted: bool) -> tuple[list[float], bool]:
+    def _look(self, commands: ServerCommandHandler, faults: FaultInjector, wanted: bool) -> tuple[list[float], bool]:
         """Do what was told, and return the tally, and whether the desk stays open. Nobody pushes meanwhile."""
         desk, group = self._desk, self._group
         desk.take(group.rank)
         try:
             tally = desk.tally
-            self._clients.resume(tally.tolist())
-            group.step = self._clients.version
-            orders.obey(0, self._clients.version)
-            tally[CONTROL], tally[RATE] = group.control, self._held.optimizer.learning_rate
-            if wanted or suffering.next < inf:
+            self._connections.resume(tally.tolist())
+            group.step = self._connections.version
+            commands.apply_due(0, self._connections.version)
+            tally[CONTROL], tally[RATE] = group.control, optimizer_of(self._held.state).learning_rate
+            if wanted or faults.next < inf:
                 tally[OPEN] = 0
-            return tally.tolist(), bool(tally[OPEN])
+            return list(tally), bool(tally[OPEN])
         finally:
             desk.leave()
 
@@ -107,11 +107,11 @@ class SharedMemoryMonitor:
         recorder.updates += int(tally[VERSION] - before[VERSION])
         recorder.staleness += tally[STALENESS] - before[STALENESS]
         recorder.apply += tally[APPLIED] - before[APPLIED]
-        self._held.t = int(tally[STEPS])
+        self._held.state.updates = int(tally[STEPS])
         self._before = tally
-        last = min(tally[LAST], clock())
+        last = min(tally[LAST], self._now())
         self._wait(last, int(tally[SOURCE]))
-        self._clients.forgive(tally[ASIDE])
+        self._connections.exclude(tally[EXCLUDED])
         return last
 
     def _wait(self, until: float, source: int) -> None:

@@ -1,4 +1,4 @@
-"""What a server works on, in memory that all ranks of its host share: whoever holds its lock is the server.
+"""The shared-memory server: what a server works on, in memory of its host; whoever holds the lock is the server.
 
 A push by message wakes the server's thread, which answers when the system lets it: two changes of threads an update, and beside a
 training rank the interpreter's lock changes hands as often. Where an update is one worker's gradient, applied and answered at once,
@@ -9,11 +9,13 @@ necessary that messages travel, or by the first message that comes.
 
 from __future__ import annotations
 
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from scaleml.comm import Lock, locked_memory
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator, Lock
 from scaleml.runtime.parameter_server.message_format import are_applied_together, slices
 from scaleml.runtime.plan import Plan
 
@@ -26,7 +28,7 @@ ROWS, DUE = 4, 5
 """Rows so far, evaluations due so far."""
 STEPS: Final = 6
 """Updates as the optimizer's rule counts them."""
-APPLIED, ASIDE, LAST, SOURCE = 7, 8, 9, 10
+APPLIED, EXCLUDED, LAST, SOURCE = 7, 8, 9, 10
 """Seconds of updating, seconds that workers were called away for, when the last push ended, and whose it was."""
 CONTROL, RATE = 11, 12
 """Up to which of rank 0's commands the server has obeyed, and the learning rate by these."""
@@ -55,20 +57,20 @@ class SharedMemoryServer:
         The optimizer's.
     """
 
-    def __init__(self, memory: Any, lock: Lock, plan: Plan, part: tuple[int, int]) -> None:
+    def __init__(self, memory: Array, lock: Lock, plan: Plan, part: tuple[int, int]) -> None:
         self._lock = lock
         workers, size = plan.layout.workers, part[1] - part[0]
         at = 0
 
-        def lay(count: int, dtype: Any) -> Any:
+        def lay(count: int, dtype: DTypeLike) -> Array:
             nonlocal at
             begin, at = at, at + count * np.dtype(dtype).itemsize
-            laid = memory[begin:at].view(dtype)
+            laid: Array = memory[begin:at].view(dtype)
             at += -at % _LINE
             return laid
 
-        self.tally: Any = memoryview(lay(CLOCKS + workers, np.float64))
-        self.w = lay(size, plan.dtype)
+        self.tally = memoryview(lay(CLOCKS + workers, np.float64).data).cast("B").cast("d")
+        self.w = lay(size, plan.model.dtype)
         self.state = {name: lay(len(array), array.dtype) for name, array in _state(plan, size).items()}
 
     def take(self, rank: int) -> float:
@@ -85,7 +87,7 @@ class SharedMemoryServer:
         return int(self.tally[HOLDER])
 
 
-def shared_memory_servers(plan: Plan, group: Any) -> list[SharedMemoryServer] | None:
+def shared_memory_servers(plan: Plan, group: Communicator) -> list[SharedMemoryServer] | None:
     """Make the shared_memory_servers of a run's servers, all zeros; collective. None where pushes go by message.
 
     That is: between hosts, where a worker may have to wait for others, and for keys or a codec's words, which have their own form.
@@ -97,19 +99,19 @@ def shared_memory_servers(plan: Plan, group: Any) -> list[SharedMemoryServer] | 
     if plan.sparse or serving.compression is not None or (serving.overlap and servers > 1):
         return None
     made = []
-    for part in slices(plan.network.size, servers):
-        found = locked_memory(group, _room(plan, part[1] - part[0]))
+    for part in slices(plan):
+        found = group.locked_memory(_nbytes(plan, part[1] - part[0]))
         if found is None:
             return None
         made.append(SharedMemoryServer(*found, plan, part))
     return made
 
 
-def _state(plan: Plan, size: int) -> dict[str, Any]:
-    return plan.optimizer.init(size, plan.dtype)
+def _state(plan: Plan, size: int) -> dict[str, Array]:
+    return plan.optimizer.init(size, plan.model.dtype)
 
 
-def _room(plan: Plan, size: int) -> int:
-    arrays = [8 * (CLOCKS + plan.layout.workers), size * np.dtype(plan.dtype).itemsize]
+def _nbytes(plan: Plan, size: int) -> int:
+    arrays = [8 * (CLOCKS + plan.layout.workers), size * plan.model.dtype.itemsize]
     arrays += [array.nbytes for array in _state(plan, size).values()]
     return sum(nbytes + -nbytes % _LINE for nbytes in arrays)

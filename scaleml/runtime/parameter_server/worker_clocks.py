@@ -1,4 +1,4 @@
-"""How far each worker has come, and who may go on."""
+"""Worker clocks: how far each worker has come, and who may go on under a bound of staleness."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""A server's end of the conversation: all workers as one."""
+"""Worker connections: a server's end of the conversation, all workers as one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
 from math import inf
-from time import perf_counter as clock
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 
-from scaleml.runtime.evaluation import restore, state_of
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator
 from scaleml.runtime.parameter_server.compressed_format import CompressedFormat
 from scaleml.runtime.parameter_server.message_format import (
     ANSWER,
@@ -26,13 +26,12 @@ from scaleml.runtime.parameter_server.message_format import (
     Notes,
     SparseFormat,
 )
-from scaleml.runtime.parameter_server.push import Push
 from scaleml.runtime.parameter_server.server_commands import ServerCommandHandler
 from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, SparseServerOptimizer
 from scaleml.runtime.parameter_server.shared_server import CLOCKS, DUE, ROWS, VERSION, WIDEST
 from scaleml.runtime.parameter_server.worker_clocks import WorkerClocks
 from scaleml.runtime.plan import Plan
-from scaleml.runtime.sparse_gradient import SparseGradient
+from scaleml.strategies.context import Push, SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
 
@@ -41,12 +40,12 @@ class _Waiting(NamedTuple):
 
     since: float
     staleness: int
-    wants: Any
+    wants: Array | None
 
 
 @final
 class WorkerConnections:
-    """What a strategy's ``serve`` sees as ``ctx.clients``.
+    """What a strategy's ``serve`` sees as ``ctx.workers``.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ class WorkerConnections:
         How messages are read.
     held : DenseServerOptimizer or SparseServerOptimizer
         Gives the parameters at the keys that a worker asks for.
-    orders : ServerCommandHandler
+    commands : ServerCommandHandler
         Told the step of each message that comes, before it is read: commands take effect then.
 
     Attributes
@@ -70,11 +69,11 @@ class WorkerConnections:
     def __init__(
         self,
         plan: Plan,
-        group: Any,
+        group: Communicator,
         part: tuple[int, int],
         form: DenseFormat | SparseFormat | CompressedFormat,
         held: DenseServerOptimizer | SparseServerOptimizer,
-        orders: ServerCommandHandler,
+        commands: ServerCommandHandler,
         recorder: Recorder,
     ) -> None:
         workers = plan.layout.workers
@@ -85,13 +84,14 @@ class WorkerConnections:
         self._recorder = recorder
         self._form = form
         self._values = held.values
-        self._orders = orders
+        self._commands = commands
         # An outbox a worker, two where it may have an answer owing when it makes the next push: an answer may be read while
         # the next is being written. Other forms' answers are as long as they have to be, and made anew.
         shape = (workers, 1 + plan.serving.overlap, part[1] - part[0] + NOTES if isinstance(form, DenseFormat) else 0)
-        boxes = group.buffer(shape[0] * shape[1] * shape[2], plan.dtype).reshape(shape)
+        boxes = group.buffer(shape[0] * shape[1] * shape[2], plan.model.dtype).reshape(shape)
         self._outboxes = [cycle(mine) for mine in boxes] if isinstance(form, DenseFormat) else None
-        self._dtype = np.dtype(plan.dtype)
+        self._dtype = plan.model.dtype
+        self._now = group.clock.now
         self._total = plan.goal
         self._every = plan.evaluate_every
         self._by_rows = plan.by_rows
@@ -103,7 +103,7 @@ class WorkerConnections:
         self._copies: list[int] = []
         self._coming = 0.0
         """Rows of pushes that do not count yet: their clock is not complete."""
-        self._aside = 0.0
+        self._excluded = 0.0
         """Seconds that the workers have been called away so far."""
         self._allowed = [inf] * workers
         """How far ahead each worker may be with the push that it was last told to go on with."""
@@ -119,9 +119,9 @@ class WorkerConnections:
         """Wait for the next message of any worker; return its gradient, None if it has none to apply now."""
         message = self._group.recv(tag=PUSH, view=True)
         source = self._last = message.source
-        self._orders.obey(message.step, self.version + 1)
+        self._commands.apply_due(message.step, self.version + 1)
         head, gradient, wants = self._form.read(message)
-        self.forgive(head.aside)
+        self.exclude(head.excluded)
         if head.kind == LEAVE:
             self._any_left = True
             self.clocks.leave(source)
@@ -132,7 +132,7 @@ class WorkerConnections:
             self._copies.append(source)
             return None
         staleness = self.version - message.sequence
-        self._waiting[source] = _Waiting(clock(), staleness, wants)
+        self._waiting[source] = _Waiting(self._now(), staleness, wants)
         if head.kind == ASK:
             return None
         self.clocks.tick(source, self._allowed[source])
@@ -143,11 +143,11 @@ class WorkerConnections:
         self._of_clock.append(push)
         return push
 
-    def forgive(self, aside: float) -> None:
-        """Have no wait count for which a worker was called away; ``aside`` are the seconds of that so far."""
-        if aside > self._aside:
-            self._recorder.forgive(aside - self._aside)
-            self._aside = aside
+    def exclude(self, seconds: float) -> None:
+        """Have no wait count for which a worker was called away; ``seconds`` are those of that so far."""
+        if seconds > self._excluded:
+            self._recorder.forgive(seconds - self._excluded)
+            self._excluded = seconds
 
     def resume(self, tally: Sequence[float]) -> None:
         """Go on from what workers who served themselves have written into a desk's tally."""
@@ -169,7 +169,7 @@ class WorkerConnections:
         self._recorder.staleness += push.staleness
         self._recorder.updates += 1
 
-    def answer(self, w: Any, ahead: float) -> None:
+    def answer(self, w: Array, ahead: float) -> None:
         """Answer every worker that waits and may go on: its clock is at most ``ahead`` above the slowest worker's.
 
         One that may not go on, but is wanted for an evaluation, is called to it, and will ask again.
@@ -190,18 +190,18 @@ class WorkerConnections:
             elif self._due > self._told[source]:
                 self._send(source, w, over, hold=True)
 
-    def _send_copies(self, w: Any) -> None:
+    def _send_copies(self, w: Array) -> None:
         """Send all parameters, for an evaluation: outside the clock and the ledger, as evaluations are."""
-        begin, meter = clock(), self._group.meter
-        saved = state_of(meter)
+        begin, meter = self._now(), self._group.meter
+        reading = meter.reading()
         for source in self._copies:
             self._group.send(self._values(w, None), source, tag=WHOLE)
         self._copies.clear()
-        restore(meter, saved)
-        self._recorder.exclude(clock() - begin)
+        meter.set(reading)
+        self._recorder.exclude(self._now() - begin)
 
-    def _send(self, source: int, w: Any, over: bool, hold: bool) -> None:
-        begin = clock()
+    def _send(self, source: int, w: Array, over: bool, hold: bool) -> None:
+        begin = self._now()
         waiting = self._waiting.pop(source)
         self._told[source] = self._due
         culprit = self.clocks.slowest if hold else self._last
@@ -214,25 +214,27 @@ class WorkerConnections:
         answer = np.empty(len(values) + NOTES, self._dtype) if self._outboxes is None else next(self._outboxes[source])
         answer[:-NOTES] = values
         answer[-NOTES:] = notes
-        self._group.meter.comm += clock() - begin
+        self._group.meter.comm += self._now() - begin
         self._group.send(answer, source, tag=ANSWER, sequence=self.version)
 
-    def hand_over(self, w: Any) -> None:
+    def hand_over(self, w: Array) -> None:
         """Send the final slice to rank 0."""
         self._group.send(w, 0, tag=FINAL)
 
 
-def _mean(parts: list[tuple[Any, float]]) -> Any:
+def _mean(parts: list[tuple[Array | SparseGradient, float]]) -> Array | SparseGradient:
     """Return the weighted sum of gradients; dense ones are used up."""
-    first, share = parts[0]
-    if isinstance(first, SparseGradient):
-        keys = np.unique(np.concatenate([gradient.keys for gradient, _ in parts]))
-        total = np.zeros((len(keys), first.width), first.values.dtype)
-        for gradient, share in parts:
-            total[np.searchsorted(keys, gradient.keys)] += gradient.values.reshape(-1, first.width) * share
-        return SparseGradient(keys, total.ravel(), first.width)
-    first *= share
-    for gradient, share in parts[1:]:
-        gradient *= share
-        first += gradient
-    return first
+    sparse = [(gradient, share) for gradient, share in parts if isinstance(gradient, SparseGradient)]
+    if sparse:
+        width, dtype = sparse[0][0].width, sparse[0][0].values.dtype
+        keys = np.unique(np.concatenate([gradient.keys for gradient, _ in sparse]))
+        rows = np.zeros((len(keys), width), dtype)
+        for gradient, share in sparse:
+            rows[np.searchsorted(keys, gradient.keys)] += gradient.values.reshape(-1, width) * share
+        return SparseGradient(keys, rows.ravel(), width)
+    (total, share), *others = [(gradient, share) for gradient, share in parts if isinstance(gradient, np.ndarray)]
+    total *= share
+    for other, share in others:
+        other *= share
+        total += other
+    return total

@@ -1,0 +1,28 @@
+"""What one rank is told beside the plan: who it is, where the others listen, and its limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RankSpec:
+    """What one rank is told beside the plan."""
+
+    run: str
+    generation: int
+    rank: int
+    nonce: str
+    token: bytes
+    book: tuple[tuple[str, int], ...]
+    threads: int
+    comm_timeout: float
+    start_timeout: float
+    shared_memory: bool
+    memory_share: float = 0.25
+    """Share of the worker's memory limit that the rank's data may take."""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Name of this rank's place in its process."""
+        return self.run, self.generation, self.rank

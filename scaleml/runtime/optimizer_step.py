@@ -1,0 +1,133 @@
+"""The optimizer step: from a gradient sum to new parameters, in place, as strategies see it."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+import numpy as np
+
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator
+from scaleml.models.flat_model import Penalised
+from scaleml.optim import clip
+from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.train_state import TrainState
+from scaleml.strategies import Strategy
+from scaleml.strategies.context import TAIL, SparseGradient
+from scaleml.telemetry.recorder import Recorder
+
+
+class OptimizerStep:
+    """Applies gradients to a rank's state.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+    world : Communicator
+        All ranks, for what errors and the clock say.
+    state : TrainState
+        Whose optimizer is applied, and where updates, rows and the epoch's losses are counted.
+    recorder : Recorder
+        Where time and losses are noted.
+    """
+
+    def __init__(self, plan: Plan, world: Communicator, state: TrainState, recorder: Recorder) -> None:
+        self._world = world
+        self._now = world.clock.now
+        self._state = state
+        self._workers = plan.layout.workers
+        self._objective_grad = plan.model.objective_grad if isinstance(plan.model, Penalised) else None
+        self._steps = plan.steps
+        self._by_rows = plan.by_rows
+        if plan.sparse:  # the gradient has the penalty already, or a server adds it
+            self._objective_grad = None
+        self._recorder = recorder
+        self._buffer: Array | None = None
+        self._mean = self._tail = np.empty(0)
+        self._seen = 0.0
+        self.follow(plan.strategy)
+
+    def follow(self, strategy: Strategy) -> None:
+        """Go on under a strategy: it decides how much of the batch a gradient is of."""
+        self._parts = 1 if strategy.replicated else self._workers
+        # Where the gradient is of a rank's part only, but the update of the whole batch, steps are the batch's.
+        self._share = self._parts // strategy.updates_a_batch(self._workers)
+
+    def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
+        """Update ``w`` (P,) in place from the gradient sum ``g``, (P + 3,) or sparse, which is used up."""
+        begin = self._now()
+        values, where = (g.values, g.entries) if isinstance(g, SparseGradient) else (g, None)
+        mean = self.mean(w, values)
+        if mean is not None:
+            own = self._state
+            optimizer = own.optimizer
+            assert optimizer is not None
+            if optimizer.clip_norm is not None:
+                clip(mean, optimizer.clip_norm)
+            own.updates = t = own.updates + 1
+            rate = optimizer.rate(t, state, scale)
+            optimizer.apply(w, mean, state, t, where, rate)
+            if self._steps is not None and self._steps.l1:
+                self._steps.shrink(w, self._seen, rate, state)
+        self._recorder.apply += self._now() - begin
+
+    def mean(self, w: Array, g: Array) -> Array | None:
+        """Return the gradient of the objective at ``w`` in place of the sum: the mean, with penalty.
+
+        None when the rows of the batch weigh nothing.
+        """
+        if g is not self._buffer:  # the same buffer each step: its views are made once
+            self._buffer, self._mean, self._tail = g, g[:-TAIL], g[-TAIL:]
+        loss, weight, rows = self._tail.tolist()
+        self._recorder.loss_sum += loss
+        self._recorder.weight += weight
+        if weight == 0:
+            return None
+        state, mean = self._state, self._mean
+        if self._by_rows or weight == rows:
+            state.epoch_loss += loss
+            state.epoch_weight += weight
+        else:  # an epoch's loss is the mean of its batches' losses, which count by their rows, as in scikit-learn
+            state.epoch_loss += loss / weight * rows
+            state.epoch_weight += rows
+        scale = 1.0 / (rows if self._by_rows else weight)
+        if self._objective_grad is not None:
+            squares = self._objective_grad(w, mean, scale)
+        else:
+            mean *= scale
+            squares = float(mean.dot(mean))
+        if not isfinite(squares):
+            self._refuse(mean)
+        self._seen = state.rows
+        state.rows += rows * self._parts
+        if self._steps is not None:
+            self._steps.apply(mean, self._seen, rows * self._share)
+        return mean
+
+    def _refuse(self, mean: Array) -> None:
+        # The squares of finite float32 numbers may overflow: only a value that is itself not finite counts.
+        if not bool((abs(mean) < np.inf).all()):
+            raise NonFinite(
+                self._world.rank,
+                self._world.step,
+                "the gradient is not finite",
+                "over all ranks' shards of this batch",
+                "Divide the learning rate by 10, scale X, or set clip_norm",
+            )
+
+    def end_epoch(self) -> None:
+        """Tell the schedule the epoch's mean loss."""
+        loss, weight = self.epoch_sums()
+        if weight:
+            state = self._state
+            assert state.optimizer is not None
+            state.optimizer.observe_epoch(loss / weight, state.arrays)
+
+    def epoch_sums(self) -> tuple[float, float]:
+        """Return the losses and the weights summed since the last call."""
+        state = self._state
+        sums = state.epoch_loss, state.epoch_weight
+        state.epoch_loss = state.epoch_weight = 0.0
+        return sums

@@ -1,0 +1,48 @@
+"""The synchronous loop: all ranks take step k together, or at least commit together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scaleml.runtime.command_handler import CommandHandler
+from scaleml.runtime.training_rank import TrainingRank
+
+
+def train_synchronously(rank: TrainingRank, commands: CommandHandler) -> None:
+    """Train until the run has had its epochs, has converged, or was told to end.
+
+    Commands and evaluations come at boundaries alone: where the strategy commits, or allows it.
+    """
+    state, strategy_step, epochs = rank.state, rank.take_step, rank.plan.epochs
+    boundary = True
+    while rank.epoch < epochs:
+        if boundary:
+            commands.apply_due()
+            if rank.leaving:
+                break
+            due = state.consumed >= rank.evaluation.due_at or rank.early_stopping.is_due
+            if due and _look_at_progress(rank):
+                break
+        else:
+            commands.announce_new()
+        epoch = rank.epoch
+        strategy_step()
+        strategy = rank.strategy
+        state.committed = rank.epoch == epochs or strategy.commits(state.step - 1)
+        boundary = state.committed or strategy.is_boundary(state.step - 1, rank.epoch > epoch)
+    if not state.committed:
+        rank.mean(state.params)
+        state.committed = True
+
+
+def _look_at_progress(rank: TrainingRank) -> bool:
+    """Evaluate if that is due; return whether the run is to end."""
+    state, evaluation = rank.state, rank.evaluation
+    w = state.params
+    if not state.committed:
+        w = evaluation.off_the_clock(lambda: rank.mean(np.array(state.params)))
+    if state.consumed >= evaluation.due_at:
+        rank.note()
+        evaluation.at(w, state.step)
+        evaluation.passed(state.consumed)
+    return rank.early_stopping.is_due and rank.decide(w, shared=rank.strategy.replicated)

@@ -1,0 +1,315 @@
+"""A rank that trains: its state and the parts that work on it, put together; to strategies it is the context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import final
+from weakref import WeakMethod
+
+import numpy as np
+
+from scaleml.arrays import Array
+from scaleml.comm.communicator import Communicator
+from scaleml.compression import Stamp
+from scaleml.data.reading import Stream
+from scaleml.data.shards import Arrays, Batches
+from scaleml.models.flat_model import matrices_of
+from scaleml.runtime.coordinator import AsynchronousCoordinator
+from scaleml.runtime.early_stopping import EarlyStopping
+from scaleml.runtime.evaluation import Evaluation
+from scaleml.runtime.fault_injection import FaultInjector
+from scaleml.runtime.gossip import GossipCoordinator
+from scaleml.runtime.gradient import TAIL, Gradient
+from scaleml.runtime.optimizer_step import OptimizerStep
+from scaleml.runtime.parameter_server.client import ParameterServerClient
+from scaleml.runtime.parameter_server.message_format import buffer_items
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.process_grid import ProcessGrid
+from scaleml.runtime.reporting import Report
+from scaleml.runtime.shared_memory import SharedMemoryCoordinator
+from scaleml.runtime.sparse_gradient import SparseGradients
+from scaleml.runtime.train_state import PRIVATE, TrainState
+from scaleml.strategies import Strategy
+from scaleml.strategies.context import SparseGradient
+from scaleml.telemetry.recorder import Recorder
+
+
+@final
+class TrainingRank:
+    """One training rank.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+    world : Communicator
+        All ranks of the run.
+    batches : Batches
+        This rank's data.
+    held_out : Arrays, Stream or None
+        This rank's part of the validation data: X, y, weights.
+    report : Report
+        Tells the supervisor.
+    recorder : Recorder
+        This rank's rows of the history.
+
+    Attributes
+    ----------
+    state : TrainState
+        All that it needs to go on.
+    grid : ProcessGrid
+        Its place among the others.
+    strategy : Strategy
+        The one in force, its choices made.
+    epoch : int
+        Epochs that are over.
+    stopping, switching : bool
+        Whether it was told to end here; switching, others go on.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        world: Communicator,
+        batches: Batches,
+        held_out: Arrays | Stream | None,
+        report: Report,
+        recorder: Recorder,
+    ) -> None:
+        self.plan = plan
+        self.report = report
+        self.recorder = recorder
+        self.stopping = self.switching = False
+        self.on_epoch: Callable[[TrainingRank], None] | None = None  # given the rank, not holding it: no cycle
+        self.grid = grid = ProcessGrid.build(world, plan.layout, plan.partition)
+        self.world, self.group = world, grid.workers
+        self.strategy = plan.strategy.resolve(plan.model.size * plan.model.dtype.itemsize, ranks_of_hosts(world))
+        self._now = world.clock.now
+        self._rows = plan.rows
+        self._memory = SharedMemoryCoordinator(plan, world, recorder) if plan.strategy.shares_memory else None
+        buffer = self._make_buffers(plan, world)
+        self.gradients = Gradient(plan, world, batches, buffer[: len(self.state.params) + TAIL], recorder)
+        self.optimizer = OptimizerStep(plan, world, self.state, recorder)
+        self._sparse = SparseGradients(plan, self.gradients, not plan.layout.servers) if plan.sparse else None
+        self._stamp = Stamp(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
+        self._client: ParameterServerClient | None = None
+        if plan.layout.servers:
+            self._client = ParameterServerClient(plan, grid, self.optimizer, recorder, buffer, self._sparse)
+            world.buffer(0, plan.model.dtype)  # the servers' outboxes: making buffers is collective
+        self._neighbours = GossipCoordinator(plan, world, self.state.params, recorder)
+        self.coordinator: AsynchronousCoordinator | None = self._client or self._memory
+        if self.coordinator is None and not plan.strategy.synchronous:
+            self.coordinator = self._neighbours
+        self.evaluation = Evaluation(plan, grid, held_out, recorder)
+        self.early_stopping = EarlyStopping(plan, self.group, self.state, self.optimizer, self.evaluation)
+        self._follow_state()
+        self.faults = FaultInjector(
+            self.state, world, self.gradients, mark=WeakMethod(self.mark_fault), since=self.state.step
+        )
+
+    def _make_buffers(self, plan: Plan, world: Communicator) -> Array:
+        """Make the state, its parameters where others can read them, and return memory for gradients; collective."""
+        size, dtype = plan.model.size, plan.model.dtype
+        if self._memory is not None:
+            params = self._memory.w
+        else:
+            params = world.buffer(0 if plan.sparse else size, dtype)  # sparse: nothing is sent from it
+            params = params if len(params) else np.empty(size, dtype)
+        params[:] = plan.model.init(plan.seed) if plan.start is None else plan.start.params
+        slots = plan.optimizer.init(size, dtype) | ({} if plan.steps is None else plan.steps.slots())
+        self.state = TrainState(params, slots, faults=plan.faults, replicated=self.strategy.replicated)
+        items = 0 if plan.sparse else buffer_items(plan) if plan.layout.servers else size + TAIL
+        buffer = world.buffer(items, dtype)
+        self.strategy.begin(params, slots)
+        if plan.start is not None:
+            self.state.resume(plan.start)
+        self.state.optimizer = plan.optimizer
+        self.state.batch_size = plan.batch_size
+        self.state.faults = tuple(fault for fault in plan.faults if fault.rank == world.rank)
+        return buffer
+
+    # --- what strategies see --------------------------------------------------------------------------------------
+
+    @property
+    def w(self) -> Array:
+        """What this rank holds of the parameters."""
+        return self.state.params
+
+    @property
+    def step(self) -> int:
+        """Steps so far."""
+        return self.state.step
+
+    @property
+    def servers(self) -> ParameterServerClient:
+        """The servers, of a run that has some."""
+        assert self._client is not None, f"{self.strategy!r} has no servers"
+        return self._client
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether servers hold the parameters."""
+        return self._client is not None
+
+    @property
+    def shared(self) -> SharedMemoryCoordinator:
+        """The vector that all ranks write."""
+        assert self._memory is not None, f"{self.strategy!r} does not share memory"
+        return self._memory
+
+    @property
+    def neighbours(self) -> GossipCoordinator:
+        """The other ranks, of a run without servers."""
+        return self._neighbours
+
+    @property
+    def stamp(self) -> Stamp:
+        """What codecs must know of this rank and step."""
+        return replace(self._stamp, step=self.state.step)
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the epoch ends with this step."""
+        return self.gradients.consumed + self.batch_size >= self._rows
+
+    @property
+    def is_last_step(self) -> bool:
+        """Whether the run ends with this step."""
+        return self.epoch == self.plan.epochs - 1 and self.ends_epoch
+
+    def gradient(self, w: Array, ready: Callable[[Array], object] | None = None) -> Array:
+        """Return the gradient sum over this rank's part of the batch, with its tail."""
+        return self.gradients.compute(w, ready)
+
+    def touched_gradient(self, w: Array) -> Array | SparseGradient:
+        """Return the same, sparse where the run has chosen sparse updates."""
+        return self.gradients.compute(w) if self._sparse is None else self._sparse.compute(w)
+
+    # --- its place in the run -------------------------------------------------------------------------------------
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a step over all ranks."""
+        return self.gradients.batch_size
+
+    @batch_size.setter
+    def batch_size(self, rows: int) -> None:
+        self.state.batch_size = self.gradients.batch_size = rows
+
+    @property
+    def epoch_end(self) -> int:
+        """The step with which the epoch ends."""
+        return self.state.step - (self.gradients.consumed - self._rows) // self.batch_size - 1
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the rank was told to end here."""
+        return self.stopping or self.switching
+
+    def take_step(self) -> None:
+        """Take one step of the strategy, on the next batch."""
+        gradients, recorder, state = self.gradients, self.recorder, self.state
+        step = state.step
+        if step >= self.faults.next:
+            self.faults.begin(step)
+        left = self._rows - gradients.consumed
+        batch = gradients.batch_size
+        gradients.count = count = batch if batch < left else left
+        self.world.step = step
+        self.strategy.step(state.params, state.arrays, self)
+        state.step = step + 1
+        state.consumed += count
+        recorder.samples += gradients.last_rows
+        recorder.updates += 1
+        if count < left:
+            gradients.consumed += count
+        else:
+            gradients.consumed = 0
+            self.epoch += 1
+            self.early_stopping.epoch_over()
+        now = self._now()
+        if now >= recorder.due:
+            recorder.flush(now, state.step, state.consumed / self._rows)
+
+    def follow(self, strategy: Strategy) -> None:
+        """Go on under another strategy, from the same parameters and the same optimizer's slots on all ranks."""
+        state = self.state
+        self.strategy = strategy.resolve(state.params.nbytes, ranks_of_hosts(self.world))
+        self.optimizer.follow(strategy)
+        state.replicated = strategy.replicated
+        strategy.begin(state.params, state.arrays)
+
+    def average_private(self) -> None:
+        """Leave nothing in the state but what the optimizer keeps, the same on all ranks that train; collective.
+
+        Where they differ that is the mean of all ranks.
+        """
+        arrays = self.state.arrays
+        self.strategy.end(arrays)
+        private = self.state.private
+        for name in [name for name in arrays if name in private]:  # in the order in which all ranks have them
+            if name.startswith(PRIVATE):
+                del arrays[name]
+            elif name != "schedule":
+                self.mean(arrays[name])
+
+    def mean(self, array: Array) -> Array:
+        """Give all ranks the mean of what they have, in place; collective."""
+        self.group.allreduce(array)
+        array /= self.group.size
+        return array
+
+    def decide(self, w: Array, *, shared: bool, epochs: int | None = None) -> bool:
+        """Take in the epoch that is over and tell of it; True if the run is to end; see `EarlyStopping.decide`."""
+        self.early_stopping.decide(w, shared=shared, epochs=epochs)
+        if self.on_epoch is not None:
+            self.on_epoch(self)
+        return self.early_stopping.converged
+
+    # --- its state ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> TrainState:
+        """Return a copy of the state as it is now."""
+        state = self.state
+        state.samples, state.clock = self.recorder.samples, self.recorder.last
+        state.random = self.gradients.batches.random_state()
+        return state.snapshot()
+
+    def restore(self, state: TrainState) -> None:
+        """Go back to a snapshot of this rank."""
+        self.state.restore(state)
+        self._follow_state()
+        self.gradients.batches.set_random_state(self.state.random)
+
+    def _follow_state(self) -> None:
+        """Derive from the state where in the epoch the rank is, and what its recorder has counted."""
+        state, gradients = self.state, self.gradients
+        self.epoch, gradients.consumed = divmod(state.consumed, self._rows)
+        gradients.batch_size = state.batch_size or self.plan.batch_size
+        self.recorder.samples = state.samples
+        self.evaluation.passed(state.consumed)
+
+    def last_good(self) -> Array | None:
+        """Return what this rank holds of the parameters of the last good step."""
+        w = self.state.params
+        return w.copy() if np.isfinite(w).all() else self.evaluation.kept
+
+    # --- what it notes --------------------------------------------------------------------------------------------
+
+    def note(self) -> None:
+        """Write what has gathered into the history."""
+        self.recorder.flush(self._now(), self.state.step, self.state.consumed / self._rows)
+
+    def mark(self, text: str, kind: str = "setting") -> None:
+        """Have the history say what changed."""
+        self.report("mark", time=self.recorder.clock(self._now()), step=self.state.step, text=text)
+
+    def mark_fault(self, text: str) -> None:
+        """Have the history say which fault begins."""
+        self.mark(text, kind="fault")
+
+
+def ranks_of_hosts(world: Communicator) -> tuple[int, ...]:
+    """Return how many ranks each host has."""
+    return tuple(world.hosts.count(host) for host in sorted(set(world.hosts)))
