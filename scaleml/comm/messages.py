@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .channel import ANY, Channel
 from .collectives import bytes_of
+from .communicator import Message
 from .errors import CommError
 from .frame import BYTES, CODES, CONTROL, DOORBELL, DTYPES, HELD, MESSAGE, SUMMED, Header, held
 from .link import INLINE
@@ -17,31 +18,6 @@ if TYPE_CHECKING:
     from .group import Group
 
 Data = np.ndarray | bytes | bytearray | memoryview
-
-
-class Message(NamedTuple):
-    """What `Group.recv` returns.
-
-    Attributes
-    ----------
-    source, tag : int
-        Who sent it, under which tag.
-    sequence, codec : int
-        Whatever the sender gave.
-    step, control, compute_seconds : int, int, float
-        The sender's, when it sent.
-    payload : array or bytes
-        An array, one-dimensional unless `out` was given; ``bytes`` if bytes were sent.
-    """
-
-    source: int
-    tag: int
-    sequence: int
-    step: int
-    control: int
-    compute_seconds: float
-    codec: int
-    payload: Any
 
 
 def send(group: Group, x: Data, dest: int, tag: int, sequence: int, codec: int) -> None:

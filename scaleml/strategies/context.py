@@ -84,8 +84,8 @@ class ParameterServers(Protocol):
         """Receive parameters into ``w`` (P,), until the answers to no more than so many pushes are owing."""
 
 
-class Workers(Protocol):
-    """All ranks that train as one, on a server."""
+class Clients(Protocol):
+    """All ranks that train as one, on a server: whose pushes come and who is answered."""
 
     def receive(self) -> Push | None:
         """Wait for the next message of any worker; return its gradient, None if it has none to apply now."""
@@ -176,7 +176,7 @@ class ServerContext(Protocol):
     """The only effects of a strategy on a server: the workers it hears and answers, and the optimizer of its slice."""
 
     @property
-    def workers(self) -> Workers:
+    def clients(self) -> Clients:
         """Whose pushes come and who is answered."""
 
     @property

@@ -163,14 +163,14 @@ class ParameterServer(ServerStrategy):
 
     def serve(self, w: Array, state: dict[str, Array], ctx: ServerContext) -> None:
         """Server: take in one message of any worker, update this server's slice in place, answer who may go on."""
-        push = ctx.workers.receive()  # None: a worker waits again, or has left
+        push = ctx.clients.receive()  # None: a worker waits again, or has left
         if self.consistency == "bsp":
-            push = ctx.workers.mean_of_clock()  # None: not all have pushed
+            push = ctx.clients.mean_of_clock()  # None: not all have pushed
         if push is not None:
             rate = 1 / max(1, push.staleness) if self.staleness_aware else 1.0
             ctx.optimizer.apply(w, push.gradient, state, rate)
-            ctx.workers.applied(push)
-        ctx.workers.answer(w, self.ahead)
+            ctx.clients.applied(push)
+        ctx.clients.answer(w, self.ahead)
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

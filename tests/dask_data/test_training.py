@@ -207,7 +207,7 @@ def test_what_x_and_y_are_both_made_of_is_computed_once(client: Client, tmp_path
 
     table = dense().map_blocks(read, dtype=float, meta=np.empty((0, 0)))
     run = scaleml.train(LinearModel(), table[:, 1:], table[:, 0] > 0, epochs=1, client=client)
-    assert run.plan.network.signature.n_features == 5
+    assert run.plan.model.signature.n_features == 5
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["read "] * len(CHUNKS)
 
 

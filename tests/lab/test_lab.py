@@ -88,7 +88,7 @@ def test_runs_of_other_data_are_not_drawn_over_each_other(cluster):
         lab._setup.data.value = "breast_cancer"
         finished(lab)
         assert len(lab.runs) == 1
-        assert lab.runs[0].plan.network.size == 31
+        assert lab.runs[0].plan.model.size == 31
 
 
 def test_a_target_ends_a_run_and_the_next_one_follows(lab):

@@ -184,7 +184,7 @@ class Failing(Halving):
 
     def serve(self, w, state, ctx):
         ctx.optimizer.apply(w, ctx.clients.receive().gradient, state)
-        if ctx.optimizer.t == 10:
+        if ctx.optimizer.state.updates == 10:
             raise RuntimeError("cannot serve")
         ctx.clients.answer(w, self.ahead)
 

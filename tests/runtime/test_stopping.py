@@ -34,7 +34,7 @@ def outcomes(strategy, stop, *, optimizer=None, epochs=60, held_out=False, **mor
     """Train on threads; return how the ranks that train ended."""
     layout = strategy.layout(RANKS)
     plan = Plan(
-        network=LinearModel(alpha=1e-3, dtype="float64").build(Signature(FEATURES)),
+        model=LinearModel(alpha=1e-3, dtype="float64").build(Signature(FEATURES)),
         strategy=strategy,
         optimizer=optimizer or SGD(0.5),
         layout=layout,
@@ -49,7 +49,7 @@ def outcomes(strategy, stop, *, optimizer=None, epochs=60, held_out=False, **mor
     )
 
     def rank(group):
-        own = dataclasses.replace(plan, network=copy.copy(plan.network))
+        own = dataclasses.replace(plan, model=copy.copy(plan.model))
         recorder = Recorder(group.rank, group.meter)
         report = lambda *_, **__: None  # noqa: E731
         if layout.is_server(group.rank):
@@ -95,7 +95,7 @@ def test_adaptive_slows_down_before_it_stops():
     rule = StopRule(tol=1e-2, n_iter_no_change=2)
     (first, *_) = outcomes(AllReduce(), rule, optimizer=SGD(0.5, momentum=0.5, schedule="adaptive"), keep_end=True)
     assert first.epochs > outcomes(AllReduce(), rule)[0].epochs
-    assert first.end.state["schedule"][0] >= 5
+    assert first.state.arrays["schedule"][0] >= 5
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
@@ -103,8 +103,8 @@ def test_training_goes_on_from_where_it_ended(strategy):
     plain = StopRule(tol=None)
     (whole, *_) = outcomes(strategy, plain, epochs=8, optimizer=SGD(0.1, momentum=0.5))
     (half, *_) = outcomes(strategy, plain, epochs=4, optimizer=SGD(0.1, momentum=0.5), keep_end=True)
-    (rest, *_) = outcomes(strategy, plain, epochs=4, optimizer=SGD(0.1, momentum=0.5), start=half.end)
-    assert isinstance(half.end, TrainState)
+    (rest, *_) = outcomes(strategy, plain, epochs=4, optimizer=SGD(0.1, momentum=0.5), start=half.state.warm_start())
+    assert isinstance(half.state, TrainState)
     if strategy == AllReduce():
         assert (rest.params == whole.params).all()
     assert rest.losses[-1] < half.losses[0]
@@ -127,4 +127,4 @@ def test_an_average_that_never_began_is_the_end_itself():
 
 def test_a_run_without_a_rule_is_what_it_was():
     (ended, *_) = outcomes(AllReduce(), None, epochs=3)
-    assert (ended.epochs, ended.losses, ended.scores, ended.end) == (3, (), (), None)
+    assert (ended.epochs, ended.losses, ended.scores, ended.state) == (3, (), (), None)

@@ -82,19 +82,19 @@ def test_segments_by_hand_are_one_run():
     plain = train(strategy=AllReduce())
     first = train(strategy=AllReduce(), commands=[(5, Command(1, "switch"))])
     assert first.state == "switched"
-    handed = [outcome.handover for outcome in first.outcomes]
-    assert {handover.step for handover in handed} == {6}
-    assert {handover.rows for handover in handed} == {6 * BATCH}
-    for handover in handed:
-        assert_array_equal(handover.start.params, handed[0].start.params)
-        assert np.abs(handover.start.state["velocity"]).max() > 0
+    handed = [outcome.state for outcome in first.outcomes]
+    assert {state.step for state in handed} == {6}
+    assert {state.consumed for state in handed} == {6 * BATCH}
+    for state in handed:
+        assert_array_equal(state.params, handed[0].params)
+        assert np.abs(state.arrays["velocity"]).max() > 0
     rest = train(strategy=AllReduce(), before=first.outcomes)
     assert rest.state == "finished"
     assert_array_equal(rest.params, plain.params)
 
     local = train(strategy=LocalSGD(4), before=first.outcomes, commands=[(5, Command(2, "switch"))])
     assert local.state == "switched"
-    back = local.outcomes[0].handover.step
+    back = local.outcomes[0].state.step
     last = train(strategy=AllReduce(), before=local.outcomes)
     close(last.params, switching(problem("binary"), lambda k: 4 if 6 <= k < back else None))
 
@@ -108,20 +108,20 @@ def test_servers_get_and_give_back_the_optimizers_state():
     first = train(strategy=AllReduce(), commands=[(5, Command(1, "switch"))])
     served = train(strategy=ParameterServer(servers=2), before=first.outcomes, commands=[(3, Command(2, "switch"))])
     assert served.state == "switched"
-    ends = [outcome.end for outcome in served.outcomes[RANKS:]]
+    ends = [outcome.state for outcome in served.outcomes[RANKS:]]
     updates = {end.updates for end in ends}
-    assert min(updates) > first.outcomes[0].handover.start.updates == 6, "servers count on"
-    state = {name: np.concatenate([end.state[name] for end in ends]) for name in ends[0].state}
+    assert min(updates) > first.outcomes[0].state.updates == 6, "servers count on"
+    state = {name: np.concatenate([end.arrays[name] for end in ends]) for name in ends[0].arrays}
     last = train(strategy=AllReduce(), before=served.outcomes, commands=[(0, Command(3, "switch"))])
-    start = last.outcomes[0].handover
-    assert start.start.updates == max(updates) + 1, "one step was taken"
+    start = last.outcomes[0].state
+    assert start.updates == max(updates) + 1, "one step was taken"
     # One step of Adam moves its means by little: they are the servers', not new ones.
-    for name, array in start.start.state.items():
+    for name, array in start.arrays.items():
         assert np.abs(state[name]).max() > 0
         beta = {"m": 0.9, "v": 0.999}.get(name[0], 0.9)
         assert_allclose(array, state[name], atol=(1 - beta) * 5 * max(1.0, np.abs(state[name]).max()))
-    samples = [outcome.handover.samples for outcome in served.outcomes[:RANKS]]
-    assert served.outcomes[0].handover.rows == sum(samples), "all rows are counted, and once"
+    samples = [outcome.state.samples for outcome in served.outcomes[:RANKS]]
+    assert served.outcomes[0].state.consumed == sum(samples), "all rows are counted, and once"
 
 
 def test_there_and_back_on_workers(cluster):

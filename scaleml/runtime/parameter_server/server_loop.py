@@ -59,10 +59,10 @@ class ServerLoop:
         self.faults = FaultInjector(self.state, world, self.optimizer, mark=WeakMethod(self.mark_fault))
         self._commands = ServerCommandHandler(world, self.state, self.faults)
         part = self.state.start, self.state.stop
-        self.workers = WorkerConnections(plan, world, part, self._format, self.optimizer, self._commands, recorder)
+        self.clients = WorkerConnections(plan, world, part, self._format, self.optimizer, self._commands, recorder)
         self._monitor: SharedMemoryMonitor | None = None
         if mine is not None and self.faults.next == inf and isinstance(self.optimizer, DenseServerOptimizer):
-            self._monitor = SharedMemoryMonitor(mine, world, self.workers, self.optimizer, recorder)
+            self._monitor = SharedMemoryMonitor(mine, world, self.clients, self.optimizer, recorder)
         self._epochs_a_row = 1.0 / plan.rows
 
     def _first_state(self, plan: Plan, shared: SharedMemoryServer | None) -> TrainState:
@@ -99,25 +99,25 @@ class ServerLoop:
 
     def run(self) -> Outcome:
         """Serve to the end."""
-        workers, recorder, state = self.workers, self.recorder, self.state
+        clients, recorder, state = self.clients, self.recorder, self.state
         self.world.barrier()
         recorder.begin(self._now(), state.clock)
         self.report("entered")
         if self._monitor is not None:
             self._monitor.monitor(self._commands, self.faults, self._flush)
-        while not workers.gone:
-            if workers.version >= self.faults.next:
-                self.faults.begin(workers.version)
-            self.world.step = workers.version
+        while not clients.gone:
+            if clients.version >= self.faults.next:
+                self.faults.begin(clients.version)
+            self.world.step = clients.version
             self.strategy.serve(state.params, state.arrays, self)
             now = self._now()
             if now >= recorder.due:
                 self._flush(now)
         self._flush(self._now())
-        workers.hand_over(self.optimizer.result(state.params, state.arrays))
+        clients.hand_over(self.optimizer.result(state.params, state.arrays))
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self.grid.servers.barrier()
-        return Outcome("finished", workers.version, widest=workers.clocks.widest, state=self._end())
+        return Outcome("finished", clients.version, widest=clients.clocks.widest, state=self._end())
 
     def _end(self) -> TrainState:
         """Return where training could go on from; copies, for shared memory ends with the rank."""
@@ -128,7 +128,7 @@ class ServerLoop:
 
     def snapshot(self) -> TrainState:
         """Return a copy of the state as it is now."""
-        self.state.step, self.state.clock = self.workers.version, self.recorder.last
+        self.state.step, self.state.clock = self.clients.version, self.recorder.last
         return self.state.snapshot()
 
     def restore(self, state: TrainState) -> None:
@@ -136,16 +136,16 @@ class ServerLoop:
         self.state.restore(state)
 
     def _flush(self, now: float) -> None:
-        self.recorder.flush(now, self.workers.version, self.workers.rows * self._epochs_a_row)
+        self.recorder.flush(now, self.clients.version, self.clients.rows * self._epochs_a_row)
 
     def mark_fault(self, text: str) -> None:
         """Have the history say which fault begins."""
-        self.report("mark", time=self.recorder.clock(self._now()), step=self.workers.version, text=text)
+        self.report("mark", time=self.recorder.clock(self._now()), step=self.clients.version, text=text)
 
     @property
     def steps(self) -> int:
         """Updates so far."""
-        return self.workers.version
+        return self.clients.version
 
     def last_good(self) -> Array | None:
         """Return this server's slice, if it is finite."""

@@ -144,7 +144,7 @@ class SharedMemoryClient:
     # What ``serve`` sees.
 
     @property
-    def workers(self) -> SharedMemoryClient:
+    def clients(self) -> SharedMemoryClient:
         """The workers: here the one that does the server's work."""
         return self
 

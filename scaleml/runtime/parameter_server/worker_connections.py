@@ -45,7 +45,7 @@ class _Waiting(NamedTuple):
 
 @final
 class WorkerConnections:
-    """What a strategy's ``serve`` sees as ``ctx.workers``.
+    """What a strategy's ``serve`` sees as ``ctx.clients``.
 
     Parameters
     ----------
