@@ -19,7 +19,7 @@ REFUSAL: Final = (
 )
 _CALL: Final = 10
 """The tag of rank 0's calls."""
-_EVALUATE, _OBEY, _OVER = b"e", b"o", b"."
+_EVALUATE, _COMMAND, _OVER = b"e", b"c", b"."
 _LINE: Final = 8
 """Items of 8 bytes in a line of the processor's cache: ranks that count beside each other must not share one."""
 
@@ -90,7 +90,7 @@ class SharedMemoryCoordinator(AsynchronousCoordinator):
 
     def announced(self) -> None:
         """On rank 0: have all others look for the command that was just announced."""
-        self._call(_OBEY)
+        self._call(_COMMAND)
 
     def leave(self, w: Array) -> bool:
         """Wait for the end after the last step; False if there is something to do with the others first."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from scaleml.arrays import Array
+from scaleml.comm.communicator import Handle
 from scaleml.comm.reducing import ALGORITHMS, choose
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec, forget
 from scaleml.models.checks import check_option
-from scaleml.strategies.base import Strategy, allreduce
-from scaleml.strategies.context import Context
+from scaleml.strategies.base import Strategy
+from scaleml.strategies.context import TAIL, Context
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,11 +106,23 @@ class AllReduce(Strategy):
     def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step, in place."""
         if self.overlap:
-            under_way: list[Any] = []
+            under_way: list[Handle[None]] = []
             g = ctx.gradient(w, lambda part: under_way.append(ctx.group.allreduce_start(part, self.topology)))
             for reduced in under_way:
                 reduced.wait()
         else:
             g = ctx.gradient(w)
-            allreduce(g, state, ctx, self.compression, self.topology)
+            sum_gradient(g, state, ctx, self.compression, self.topology)
         ctx.optimizer.apply(w, g, state)
+
+
+def sum_gradient(
+    g: Array, state: dict[str, Array], ctx: Context, codec: Codec | None, topology: str = "direct"
+) -> None:
+    """Sum the gradient ``g`` (P + 3,) over the ranks, in place: through ``codec`` where there is one, its tail always exactly."""
+    if codec is None:
+        ctx.group.allreduce(g, topology)
+        return
+    tail = g[-TAIL:]
+    ctx.group.allreduce(tail)
+    codec.allreduce(g[:-TAIL], float(tail[1]), ctx.group, state, ctx.stamp)

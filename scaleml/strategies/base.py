@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from scaleml.arrays import Array
 from scaleml.compression import Codec
-from scaleml.strategies.context import TAIL, Context, ServerContext
+from scaleml.strategies.context import Context, ServerContext
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,3 @@ class ServerStrategy(Strategy):
     @abstractmethod
     def serve(self, w: Array, state: dict[str, Array], ctx: ServerContext) -> None:
         """On a server: take in one message of any worker, update this server's slice ``w`` in place, answer who may go on."""
-
-
-def allreduce(g: Array, state: dict[str, Array], ctx: Context, codec: Codec | None, topology: str = "direct") -> None:
-    """Sum the gradient ``g`` (P + 3,) over the ranks, in place: through ``codec`` where there is one, its tail always exactly."""
-    if codec is None:
-        ctx.group.allreduce(g, topology)
-        return
-    tail = g[-TAIL:]
-    ctx.group.allreduce(tail)
-    codec.allreduce(g[:-TAIL], float(tail[1]), ctx.group, state, ctx.stamp)

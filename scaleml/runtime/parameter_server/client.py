@@ -77,20 +77,21 @@ class ParameterServerClient(AsynchronousCoordinator):
         self._optimizer = optimizer
         self._recorder = recorder
         self._sparse = sparse
-        self._form: DenseFormat | SparseFormat | CompressedFormat | SharedMemoryFormat
+        self._format: DenseFormat | SparseFormat | CompressedFormat | SharedMemoryFormat
         self._keyed: SparseFormat | None = None
         if plan.serving.compression is not None:
-            self._form = CompressedFormat(plan, group)
+            self._format = CompressedFormat(plan, group)
         elif sparse is None:
-            self._form = DenseFormat(group, buffer, plan.model.size)
-            shared = shared_memory_servers(plan, group)
-            if shared is not None:
-                seats = [
-                    SharedMemoryClient(plan, group, desk, rank) for rank, desk in enumerate(shared, plan.layout.workers)
+            self._format = DenseFormat(group, buffer, plan.model.size)
+            found = shared_memory_servers(plan, group)
+            if found is not None:
+                clients = [
+                    SharedMemoryClient(plan, group, shared, rank)
+                    for rank, shared in enumerate(found, plan.layout.workers)
                 ]
-                self._form = SharedMemoryFormat(seats, self._form, plan.layout.workers)
+                self._format = SharedMemoryFormat(clients, self._format, plan.layout.workers)
         else:
-            self._form = self._keyed = SparseFormat(group, plan.model.dtype, sparse.width)
+            self._format = self._keyed = SparseFormat(group, plan.model.dtype, sparse.width)
             sparse.fetch = WeakMethod(self.fetch)
         self._ahead = plan.serving.ahead
         self._clip_norm = None if are_applied_together(plan) else plan.optimizer.clip_norm
@@ -176,7 +177,7 @@ class ParameterServerClient(AsynchronousCoordinator):
 
     def _say(self, s: int, head: Head, g: Array | SparseGradient | None) -> None:
         server, part = self._parts[s]
-        self._form.send(head, g, server, part, s == len(self._parts) - 1, self._versions[s])
+        self._format.send(head, g, server, part, s == len(self._parts) - 1, self._versions[s])
 
     def _receive(self, w: Array) -> Notes:
         notes = self._receive_from(len(self._parts) - 1, w)
@@ -190,7 +191,7 @@ class ParameterServerClient(AsynchronousCoordinator):
         server, part = self._parts[s]
         begin, meter = self._now(), self._group.meter
         before = meter.comm + meter.wait
-        notes, self._versions[s] = self._form.receive(server, part, w)
+        notes, self._versions[s] = self._format.receive(server, part, w)
         meter.comm += self._now() - begin - (meter.comm + meter.wait - before)
         if notes.held and notes.culprit >= 0:
             # Not the server was slow, but the worker that it waited for itself.

@@ -36,50 +36,50 @@ from scaleml.strategies.context import Push, SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
 _NAP: Final = 1e-4
-"""Seconds between two looks whether the server has obeyed: that is rare."""
+"""Seconds between two looks whether the server has applied: that is rare."""
 
 
 @final
 class SharedMemoryClient:
-    """One worker at one server's desk; to the strategy's ``serve`` it is that server's context.
+    """One worker at one shared-memory server; to the strategy's ``serve`` it is that server's context.
 
     Parameters
     ----------
     server : int
-        The rank whose desk it is.
+        The server's rank.
 
     Attributes
     ----------
     open : bool
-        Whether the desk is, as far as this worker knows.
+        Whether workers still do the server's work themselves, as far as this one knows.
     answers : deque
         Of notes, version and parameters: to pushes that have been taken in, but not pulled.
     """
 
-    def __init__(self, plan: Plan, group: Communicator, desk: SharedMemoryServer, server: int) -> None:
+    def __init__(self, plan: Plan, group: Communicator, shared: SharedMemoryServer, server: int) -> None:
         self.open = True
         self.answers: deque[tuple[Notes, int, Array]] = deque()
         recorder = Recorder(server, group.meter)
-        state = TrainState(desk.w, desk.state, optimizer=plan.optimizer)
+        state = TrainState(shared.w, shared.state, optimizer=plan.optimizer)
         self.optimizer = DenseServerOptimizer(plan, state, None, recorder, group.clock)
         self._recorder = recorder  # the server's: of what is done here for it
         self._serve = plan.serving.serve
-        self._desk, self._server = desk, server
-        self._tally, self._clocks = desk.tally, desk.tally[CLOCKS : CLOCKS + plan.layout.workers]
+        self._shared, self._server = shared, server
+        self._tally, self._clocks = shared.tally, shared.tally[CLOCKS : CLOCKS + plan.layout.workers]
         self._group, self._rank = group, group.rank
         self._now, self._sleep = group.clock.now, group.clock.sleep
         self._total, self._every, self._by_rows = plan.goal, plan.evaluate_every, plan.by_rows
-        self._trays = cycle([np.empty_like(desk.w) for _ in range(1 + plan.serving.overlap)])
+        self._answers_memory = cycle([np.empty_like(shared.w) for _ in range(1 + plan.serving.overlap)])
         self._push: Push | None = None
         self._head = Head()
         self._staleness = 0
 
     def push(self, head: Head, gradient: Array | None, version: int) -> bool:
-        """Do what the server does with a gradient, or with None; False if the desk is closed, and nothing was done."""
+        """Do what the server does with a gradient, or with None; False if it is closed, and nothing was done."""
         begin = self._now()
-        group, desk, tally = self._group, self._desk, self._tally
+        group, shared, tally = self._group, self._shared, self._tally
         group.check()
-        waited = desk.take(self._rank)
+        waited = shared.acquire(self._rank)
         try:
             if group.is_emulated:  # trouble on the way: so something has to be on its way
                 tally[OPEN] = 0
@@ -89,28 +89,28 @@ class SharedMemoryClient:
                 self.open = False
                 return False
             self._take(head, gradient, int(tally[VERSION]) - version)
-            self._serve(desk.w, desk.state, self)
+            self._serve(shared.w, shared.state, self)
             self._end()
         finally:
-            desk.leave()
+            shared.release()
         meter = group.meter
-        meter.bytes_sent += desk.w.nbytes if gradient is not None else 0
-        meter.bytes_received += desk.w.nbytes
+        meter.bytes_sent += shared.w.nbytes if gradient is not None else 0
+        meter.bytes_received += shared.w.nbytes
         meter.account(self._now() - begin, waited, self._server)
         return True
 
     def _hear(self) -> float:
-        """Hear that there are commands, or wait until the server has obeyed those that were heard of; return for how long."""
+        """Hear that there are commands, or wait until the server has applied those that were heard of; return for how long."""
         begin, group, tally = self._now(), self._group, self._tally
         asked = begin
         while tally[OPEN] and tally[CONTROL] < group.control:
-            self._desk.leave()
+            self._shared.release()
             group.check()
             if self._now() - asked > group.timeout:
-                group.stalled(self._server, "it to apply commands", self._now() - begin)
+                group.stalled(self._server, "its commands to be applied", self._now() - begin)
                 asked = self._now()
             self._sleep(_NAP)
-            self._desk.take(self._rank)
+            self._shared.acquire(self._rank)
         group.raise_control(int(tally[CONTROL]))
         return self._now() - begin
 
@@ -168,9 +168,9 @@ class SharedMemoryClient:
         over = rows >= self._total
         if self._every and not over:
             tally[DUE] = rows // self._every
-        tray = next(self._trays)
-        tray[:] = w
-        self.answers.append((Notes(self._staleness, tally[DUE], over, 0, -1, 0.0), int(tally[VERSION]), tray))
+        values = next(self._answers_memory)
+        values[:] = w
+        self.answers.append((Notes(self._staleness, tally[DUE], over, 0, -1, 0.0), int(tally[VERSION]), values))
 
 
 @final
@@ -182,12 +182,12 @@ class SharedMemoryFormat:
     clients : list of SharedMemoryClient
         This worker's, by server.
     form : DenseFormat
-        How messages are written and read, once a desk is closed.
+        How messages are written and read, once a server is closed.
     """
 
     def __init__(self, clients: list[SharedMemoryClient], form: DenseFormat, workers: int) -> None:
         self._clients = dict(enumerate(clients, workers))
-        self._form = form
+        self._format = form
 
     def send(
         self, head: Head, g: Array | SparseGradient | None, server: int, part: tuple[int, int], last: bool, version: int
@@ -198,13 +198,13 @@ class SharedMemoryFormat:
         own = None if g is None else g[part[0] : part[1]]
         if client.open and head.kind <= NOTHING and client.push(head, own, version):
             return
-        self._form.send(head, g, server, part, last, version)
+        self._format.send(head, g, server, part, last, version)
 
     def receive(self, server: int, part: tuple[int, int], w: Array) -> tuple[Notes, int]:
         """Write the answer to the oldest push that has not been pulled into ``w`` (P,); return its notes and its version."""
         answers = self._clients[server].answers
         if not answers:
-            return self._form.receive(server, part, w)
+            return self._format.receive(server, part, w)
         notes, version, values = answers.popleft()
         w[part[0] : part[1]] = values
         return notes, version

@@ -37,7 +37,7 @@ LOOK: Final = 0.05
 
 @final
 class SharedMemoryMonitor:
-    """One server while its desk is open.
+    """One server while its workers do its work themselves.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ class SharedMemoryMonitor:
 
     def __init__(
         self,
-        desk: SharedMemoryServer,
+        shared: SharedMemoryServer,
         group: Communicator,
         connections: WorkerConnections,
         held: DenseServerOptimizer,
         recorder: Recorder,
     ) -> None:
-        self._desk = desk
+        self._shared = shared
         self._group = group
         self._now = group.clock.now
         self._connections = connections
@@ -61,12 +61,12 @@ class SharedMemoryMonitor:
         self._recorder = recorder
         self._before = [0.0] * CLOCKS
         """The tally as it was written down last."""
-        desk.tally[STEPS], desk.tally[CONTROL] = held.state.updates, group.control
-        desk.tally[RATE] = optimizer_of(held.state).learning_rate
-        desk.tally[OPEN] = 1
+        shared.tally[STEPS], shared.tally[CONTROL] = held.state.updates, group.control
+        shared.tally[RATE] = optimizer_of(held.state).learning_rate
+        shared.tally[OPEN] = 1
 
     def monitor(self, commands: ServerCommandHandler, faults: FaultInjector, flush: Flush) -> None:
-        """Write down what is done at the desk; close it when a message comes, or a fault is to begin here.
+        """Write down what is done in shared memory; close it when a message comes, or a fault is to begin here.
 
         ``flush(now)`` writes a row of the history as of a time.
         """
@@ -83,11 +83,11 @@ class SharedMemoryMonitor:
         self._wait(self._now(), int(self._before[SOURCE]))
 
     def _look(self, commands: ServerCommandHandler, faults: FaultInjector, wanted: bool) -> tuple[list[float], bool]:
-        """Do what was told, and return the tally, and whether the desk stays open. Nobody pushes meanwhile."""
-        desk, group = self._desk, self._group
-        desk.take(group.rank)
+        """Do what was told, and return the tally, and whether it stays open. Nobody pushes meanwhile."""
+        shared, group = self._shared, self._group
+        shared.acquire(group.rank)
         try:
-            tally = desk.tally
+            tally = shared.tally
             self._connections.resume(tally.tolist())
             group.step = self._connections.version
             commands.apply_due(0, self._connections.version)
@@ -96,12 +96,12 @@ class SharedMemoryMonitor:
                 tally[OPEN] = 0
             return list(tally), bool(tally[OPEN])
         finally:
-            desk.leave()
+            shared.release()
 
     def _write_down(self, tally: list[float]) -> float:
         """Take the work of others for this server's; return as of when."""
         recorder, meter, before = self._recorder, self._group.meter, self._before
-        nbytes = int(tally[PUSHES] - before[PUSHES]) * self._desk.w.nbytes
+        nbytes = int(tally[PUSHES] - before[PUSHES]) * self._shared.w.nbytes
         meter.bytes_received += nbytes
         meter.bytes_sent += nbytes
         recorder.updates += int(tally[VERSION] - before[VERSION])

@@ -3,7 +3,7 @@
 A push by message wakes the server's thread, which answers when the system lets it: two changes of threads an update, and beside a
 training rank the interpreter's lock changes hands as often. Where an update is one worker's gradient, applied and answered at once,
 nobody has to wait for anybody: so a worker of the same host takes the lock, does for itself what the server would have done, and
-goes on. The server's own thread writes the history, and takes over for good when the desk is closed: by whom a fault makes it
+goes on. The server's own thread writes the history, and takes over for good when the memory is closed to workers: by whom a fault makes it
 necessary that messages travel, or by the first message that comes.
 """
 
@@ -31,7 +31,7 @@ STEPS: Final = 6
 APPLIED, EXCLUDED, LAST, SOURCE = 7, 8, 9, 10
 """Seconds of updating, seconds that workers were called away for, when the last push ended, and whose it was."""
 CONTROL, RATE = 11, 12
-"""Up to which of rank 0's commands the server has obeyed, and the learning rate by these."""
+"""Up to which of rank 0's commands the server has applied, and the learning rate by these."""
 WIDEST: Final = 13
 """The most clocks that a push was ahead of the slowest worker."""
 HOLDER: Final = 14
@@ -73,13 +73,13 @@ class SharedMemoryServer:
         self.w = lay(size, plan.model.dtype)
         self.state = {name: lay(len(array), array.dtype) for name, array in _state(plan, size).items()}
 
-    def take(self, rank: int) -> float:
+    def acquire(self, rank: int) -> float:
         """Take the lock, before anything here is touched; return for how many seconds that had to wait."""
         waited = self._lock.acquire(self._holder)
         self.tally[HOLDER] = rank
         return waited
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give the lock back."""
         self._lock.release()
 

@@ -82,7 +82,7 @@ class WorkerConnections:
         self.clocks = WorkerClocks(workers)
         self._group = group
         self._recorder = recorder
-        self._form = form
+        self._format = form
         self._values = held.values
         self._commands = commands
         # An outbox a worker, two where it may have an answer owing when it makes the next push: an answer may be read while
@@ -120,7 +120,7 @@ class WorkerConnections:
         message = self._group.recv(tag=PUSH, view=True)
         source = self._last = message.source
         self._commands.apply_due(message.step, self.version + 1)
-        head, gradient, wants = self._form.read(message)
+        head, gradient, wants = self._format.read(message)
         self.exclude(head.excluded)
         if head.kind == LEAVE:
             self._any_left = True
@@ -150,7 +150,7 @@ class WorkerConnections:
             self._excluded = seconds
 
     def resume(self, tally: Sequence[float]) -> None:
-        """Go on from what workers who served themselves have written into a desk's tally."""
+        """Go on from what workers who served themselves have written into a shared-memory server's tally."""
         self.version, self.rows, self._due = int(tally[VERSION]), tally[ROWS], int(tally[DUE])
         self.clocks.resume(tally[CLOCKS : CLOCKS + self.clocks.workers], tally[WIDEST])
 
@@ -208,8 +208,8 @@ class WorkerConnections:
         held = begin - waiting.since if culprit != source else 0.0
         values = self._values(w, waiting.wants)
         notes = Notes(waiting.staleness, self._due, over, hold, culprit, held)
-        if isinstance(self._form, CompressedFormat):
-            self._form.answer(values, notes, source, self.version)
+        if isinstance(self._format, CompressedFormat):
+            self._format.answer(values, notes, source, self.version)
             return
         answer = np.empty(len(values) + NOTES, self._dtype) if self._outboxes is None else next(self._outboxes[source])
         answer[:-NOTES] = values
