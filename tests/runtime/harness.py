@@ -15,6 +15,7 @@ from typing import Any
 
 import scaleml
 from scaleml.comm import inprocess
+import importlib
 from scaleml.data.inputs import check_inputs
 from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Batches
@@ -28,6 +29,7 @@ from scaleml.runtime.outcome import Outcome, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
+from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.telemetry import History
 from scaleml.telemetry.recorder import Recorder
@@ -69,6 +71,9 @@ def on_threads(
     hook: Hook | None = None,
     commands: Sequence[tuple[int, Command]] = (),
     before: Sequence[Outcome] = (),
+    simulated: bool = False,
+    prepare: Callable[[TrainingLoop | ServerLoop], None] | None = None,
+    stop: StopRule | None = None,
 ) -> Result:
     """Run the loops of all ranks on threads of this process.
 
@@ -78,6 +83,10 @@ def on_threads(
         Arrives at rank 0 during the last of so many steps.
     before : sequence of Outcome
         Of the ranks that have handed over to these.
+    simulated : bool
+        Whether one rank runs at a time, in simulated time: then asynchronous runs are the same every time, too.
+    prepare : callable, optional
+        Called with each rank's loop before it runs.
     """
     inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
     rows = hold_out(inputs.rows, 0.0, seed)[0]
@@ -103,6 +112,7 @@ def on_threads(
         dtype=model.dtype,
         evaluate_every=len(rows) if validation else 0,
         faults=tuple(faults),
+        stop=stop,
     )
     data = [array_shard(inputs, rows[a:b], model.dtype).open() for a, b in pairwise(bounds)]
     held_out = _held_out(model, validation, inputs.classes, layout.workers)
@@ -138,6 +148,8 @@ def on_threads(
             )
             held = held_out[group.rank] if held_out else None
             loop = TrainingLoop(own, group, batches, held, command_queue, report(group.rank), recorder)
+        if prepare is not None:
+            prepare(loop)
         try:
             return loop.run()
         finally:
@@ -147,7 +159,10 @@ def on_threads(
                 for evaluation in evaluations:
                     history.add_evaluation(*evaluation)
 
-    outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
+    if simulated:
+        outcomes = importlib.import_module("scaleml.comm.simulated").run(layout.size, rank_main)
+    else:
+        outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
     return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
 
 
