@@ -80,6 +80,8 @@ class TrainState:
         Steps of this rank.
     consumed, samples : int
         Rows of data that all ranks together, and this rank, have consumed.
+    next_evaluation : float
+        Rows that all ranks have consumed when the next held-out evaluation is due.
     epoch_loss, epoch_weight : float
         Sums over the epoch under way.
     clock : float
@@ -103,6 +105,7 @@ class TrainState:
     step: int = 0
     consumed: int = 0
     samples: int = 0
+    next_evaluation: float = np.inf
     epoch_loss: float = 0.0
     epoch_weight: float = 0.0
     clock: float = 0.0

@@ -273,6 +273,7 @@ class TrainingRank:
         """Return a copy of the state as it is now."""
         state = self.state
         state.samples, state.clock = self.recorder.samples, self.recorder.last
+        state.next_evaluation = self.evaluation.due_at
         state.random = self.gradients.batches.random_state()
         return state.snapshot()
 
@@ -280,6 +281,7 @@ class TrainingRank:
         """Go back to a snapshot of this rank."""
         self.state.restore(state)
         self._follow_state()
+        self.evaluation.due_at = self.state.next_evaluation
         self.gradients.batches.set_random_state(self.state.random)
 
     def _follow_state(self) -> None:
