@@ -60,8 +60,8 @@ def spoil(state: TrainState) -> None:
     state.optimizer, state.faults, state.stopping = SGD(99.0), (Slow(0, 2),), StoppingState(stale=50, converged=True)
 
 
-def spoiled_and_restored(step: int) -> Callable[[Loop], None]:
-    """Return what has each rank lose its state after step ``step``, and get it back from bytes; a server counts its updates."""
+def spoiled_and_restored(step: int, happened: set[int]) -> Callable[[Loop], None]:
+    """Return what has each rank lose its state after step ``step``, and get it back from bytes; a server counts its messages."""
 
     def prepare(loop: Loop) -> None:
         owner = loop if isinstance(loop, ServerLoop) else loop.rank
@@ -73,6 +73,7 @@ def spoiled_and_restored(step: int) -> Callable[[Loop], None]:
                 kept = owner.snapshot().to_bytes()
                 spoil(owner.state)
                 owner.restore(TrainState.from_bytes(kept))
+                happened.add(owner.world.rank)
 
         def take_step() -> None:
             real()
@@ -115,7 +116,9 @@ def trained(strategy: object, prepare: Callable[[Loop], None] | None = None, **m
 @given(step=st.integers(1, 12), optimizer=st.sampled_from([SGD(0.2, momentum=0.9), Adam(0.01), AdaGrad(0.1)]))
 def test_what_is_restored_goes_on_with_the_same_bits(strategy, step, optimizer):
     undisturbed = trained(strategy, optimizer=optimizer)
-    restored = trained(strategy, spoiled_and_restored(step), optimizer=optimizer)
+    happened: set[int] = set()
+    restored = trained(strategy, spoiled_and_restored(step, happened), optimizer=optimizer)
+    assert happened == set(range(strategy.layout(RANKS).size))
     assert np.isfinite(restored.params).all()
     assert_array_equal(restored.params, undisturbed.params)
     for name, values in undisturbed.history.evaluations.items():
@@ -125,7 +128,7 @@ def test_what_is_restored_goes_on_with_the_same_bits(strategy, step, optimizer):
 def test_what_early_stopping_has_seen_comes_back():
     rule = StopRule(tol=1e-2, n_iter_no_change=2, monitor="score", keep_best=True)
     usual = trained(AllReduce(), epochs=60, stop=rule)
-    restored = trained(AllReduce(), spoiled_and_restored(20), epochs=60, stop=rule)
+    restored = trained(AllReduce(), spoiled_and_restored(20, set()), epochs=60, stop=rule)
     assert 3 < usual.outcomes[0].epochs < 60
     assert (restored.outcomes[0].epochs, restored.outcomes[0].losses) == (
         usual.outcomes[0].epochs,
@@ -260,7 +263,7 @@ def test_a_linear_model_on_csr_goes_on_through_its_servers_decay():
     }  # fmt: skip
     model = LinearModel(alpha=0.01, dtype="float64")
     undisturbed = harness.on_threads(model, sparse, labels, **settings_)
-    restored = harness.on_threads(model, sparse, labels, prepare=spoiled_and_restored(7), **settings_)
+    restored = harness.on_threads(model, sparse, labels, prepare=spoiled_and_restored(7, set()), **settings_)
     assert_array_equal(restored.params, undisturbed.params)
 
 
