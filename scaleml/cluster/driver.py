@@ -36,7 +36,7 @@ from scaleml.cluster.events import (
 )
 from scaleml.cluster.heartbeat import silent_rank
 from scaleml.cluster.placement import Placement
-from scaleml.cluster.staging.placing import PlacedData
+from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.commands import Command
 from scaleml.runtime.plan import Outcome, Plan

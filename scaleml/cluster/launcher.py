@@ -13,7 +13,8 @@ from scaleml.cluster.endpoint import EndpointRequest, open_places
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_task import rank_main, task_key
-from scaleml.cluster.staging.placing import PlacedData
+from scaleml.cluster.staging.files import Delivered
+from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.runtime.plan import Plan, RankSpec
 
 _CALL: Final = 10.0
@@ -52,7 +53,7 @@ class Start:
         self._token = secrets.token_bytes(32)
         self._nonces = [secrets.token_hex(16) for _ in placement.addresses]
 
-    def bring(self, data: PlacedData) -> list[tuple[list[Any], list[Any]]]:
+    def bring(self, data: PlacedData) -> list[tuple[list[Delivered], list[Delivered]]]:
         """Bring each training rank its shards and its part of the held-out data, or say where they lie."""
         workers = self.placement.layout.workers
         owned = [self.plan.owned(rank) for rank in range(workers)]
@@ -93,7 +94,7 @@ class Start:
     def send_ranks(
         self,
         answers: dict[str, Any],
-        parts: list[tuple[list[Any], list[Any]]],
+        parts: list[tuple[list[Delivered], list[Delivered]]],
         futures: list[Future[Any]],
         former: Sequence[Future[Any]] = (),
     ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.data.reading import Stream
+from scaleml.data.stream import Stream
 from scaleml.runtime.plan import Plan
 from scaleml.telemetry.recorder import Recorder
 

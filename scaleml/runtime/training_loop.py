@@ -12,7 +12,7 @@ import numpy as np
 
 from scaleml.comm.reducing import placement
 from scaleml.compression import Stamp
-from scaleml.data.shards import Batches
+from scaleml.data.batches import Batches
 from scaleml.runtime.asynchronous_loop import train_asynchronously
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.commands import CommandQueue

@@ -10,10 +10,11 @@ from distributed import Client
 import scaleml
 from dask_data.problem import LETTERS, column, dense, unknown
 from scaleml import LinearModel
-from scaleml.cluster.staging.placing import PlacedData
-from scaleml.cluster.staging.staged import Staged, homes_of
+from scaleml.cluster.staging.placed_data import nearest
+from scaleml.cluster.staging.stage_pass import StagePass, homes_of
+from scaleml.cluster.staging.worker_files import WorkerFiles
 from scaleml.data.collections import partitions_of
-from scaleml.data.pieces import Recipe
+from scaleml.data.partition import PassOptions
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -22,7 +23,7 @@ def test_workers_that_cannot_read_each_others_files_are_sent_copies(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on several hosts; made so by asking nobody."""
-    from scaleml.cluster.staging import placing
+    from scaleml.cluster.staging import placed_data as placing
 
     expected = scaleml.train(LinearModel(), dense(), column(LETTERS), epochs=2, batch_size=32, client=client).params
 
@@ -50,14 +51,10 @@ def test_some_workers_only(client: Client) -> None:
 
 
 def test_ranks_go_where_their_rows_are() -> None:
-    class Homes:
-        def homes(self, ranks: int) -> list[dict[str, int]]:
-            return [{"a": 5, "b": 20}, {"b": 19, "c": 1}, {}][:ranks]
-
-    placed = PlacedData(Homes(), None)  # type: ignore[arg-type]
-    assert placed.nearest(["a", "b", "c", "d"], 3) == ["b", "c", "a", "d"]
-    assert placed.nearest(["a", "c"], 2) == ["a", "c"]
-    assert placed.nearest(["a", "b"], 1) == ["b", "a"]
+    homes: list[dict[str, int]] = [{"a": 5, "b": 20}, {"b": 19, "c": 1}, {}]
+    assert nearest(["a", "b", "c", "d"], homes) == ["b", "c", "a", "d"]
+    assert nearest(["a", "c"], homes[:2]) == ["a", "c"]
+    assert nearest(["a", "b"], homes[:1]) == ["b", "a"]
 
 
 def test_on_several_hosts_each_worker_stages_one_run_of_partitions(client: Client) -> None:
@@ -72,11 +69,12 @@ def test_on_several_hosts_each_worker_stages_one_run_of_partitions(client: Clien
     even = homes_of(X, partitions_of(X, unknown(column(LETTERS)), None), apart, [first, second])
     assert even == [first, first, second, second]
     assert homes_of(client.persist(dense()), partitions, apart, [first, second]) is None
-    staged = Staged(client, partitions, Recipe("0" * 16, "float32", True, 0, 0.0, "X"), None, homes)
+    options = PassOptions("0" * 16, "float32", True, 0, 0.0, "X")
+    files = WorkerFiles(client, StagePass(partitions, options, None, homes))
     try:
-        assert [piece.worker for piece in staged.pieces] == homes
+        assert [summary.worker for summary in files.summaries] == homes
     finally:
-        staged.close()
+        files.close()
 
 
 def test_what_this_process_holds_goes_straight_to_the_workers(client: Client) -> None:

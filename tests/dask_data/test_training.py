@@ -15,9 +15,8 @@ import scaleml
 from dask_data import oracle
 from dask_data.problem import CHUNKS, CSR, DENSE, LETTERS, NUMBERS, RNG, ROWS, TWO, column, csr, dense, unknown
 from scaleml import MLP, AllReduce, LinearModel, Serial
-from scaleml.api.train import finder
-from scaleml.cluster.staging.dataplane import Data
-from scaleml.data.inputs import check_inputs
+from scaleml.cluster.staging.training_data import TrainingData
+from scaleml.data.source import array_source
 
 REGRESSION = LinearModel("squared_error")
 
@@ -213,9 +212,9 @@ def test_what_x_and_y_are_both_made_of_is_computed_once(client: Client, tmp_path
 
 @pytest.mark.parametrize("X", [DENSE, dense()], ids=["NumPy", "Dask"])
 def test_data_that_was_checked_already_is_taken_as_it_is(X: Any, client: Client) -> None:
-    checked = check_inputs(DENSE, LETTERS, classifier=True)
+    checked = array_source(DENSE, LETTERS, classifier=True)
     train = checked if X is DENSE else X
-    data = Data(LinearModel(), train, column(LETTERS), None, checked, 0, finder(client, None))
+    data = TrainingData(LinearModel(), train, column(LETTERS), None, checked, 0, client)
     try:
         assert (data.rows, data.placed.held_out.rows) == (ROWS, ROWS)
     finally:
