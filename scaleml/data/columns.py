@@ -172,7 +172,7 @@ def refuse_columns(columns: Iterable[tuple[object, object]], name: str) -> None:
         )
 
 
-def matrix_of_frame(frame: Any, name: str) -> Array:  # a pandas frame, which a rank must not import
+def matrix_of_frame(given: object, name: str) -> Array:
     """Return a pandas frame as a 2-d array of real numbers; what is missing becomes NaN.
 
     Raises
@@ -180,6 +180,7 @@ def matrix_of_frame(frame: Any, name: str) -> Array:  # a pandas frame, which a 
     TypeError
         For columns that are no numbers, by name, with the remedy.
     """
+    frame: Any = given
     if frame.ndim == 2:
         refuse_columns(frame.dtypes.items(), name)
         if any(not isinstance(kind, np.dtype) for kind in frame.dtypes):

@@ -1,5 +1,7 @@
 """Where partitions and ranks of Dask collections lie, and how the rows come to them."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import dask.array as da
@@ -10,11 +12,14 @@ from distributed import Client
 import scaleml
 from dask_data.problem import LETTERS, column, dense, unknown
 from scaleml import LinearModel
-from scaleml.cluster.staging.placed_data import nearest
+from scaleml.cluster.staging.files import Delivered, Files
+from scaleml.cluster.staging.placed_data import PlacedData, PlacedRows, nearest
 from scaleml.cluster.staging.stage_pass import StagePass, homes_of
 from scaleml.cluster.staging.worker_files import WorkerFiles
 from scaleml.data.collections import partitions_of
 from scaleml.data.partition import PassOptions
+from scaleml.data.piece import Piece, Region, Run
+from scaleml.data.shard import Shard, cut_shards
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -55,6 +60,56 @@ def test_ranks_go_where_their_rows_are() -> None:
     assert nearest(["a", "b", "c", "d"], homes) == ["b", "c", "a", "d"]
     assert nearest(["a", "c"], homes[:2]) == ["a", "c"]
     assert nearest(["a", "b"], homes[:1]) == ["b", "a"]
+
+
+class Anywhere(Files):
+    """Files of pieces that all workers see."""
+
+    def refresh(self, client: Client) -> None: ...
+
+    def bring(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> None: ...
+
+    def witnesses(self) -> dict[str, tuple[str, bytes]]:
+        return {"here": ("file", b"end")}
+
+    def homes(self, shard: Shard) -> dict[str, int]:
+        homes: Counter[str] = Counter()
+        for run in shard.runs:
+            homes[run.piece.path] += run.rows
+        return homes
+
+    def deliver(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> list[Delivered]:
+        assert seen == {"here"}
+        return list(shards)
+
+    def close(self) -> None: ...
+
+
+def test_shards_are_cut_once_for_all_ranks_and_whoever_follows_them(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scaleml.cluster.staging import placed_data
+
+    cuts: list[int] = []
+
+    def counted(runs: Sequence[Run], count: int, seed: int | None) -> list[Shard]:
+        cuts.append(count)
+        return cut_shards(runs, count, seed)
+
+    monkeypatch.setattr(placed_data, "cut_shards", counted)
+    monkeypatch.setattr(placed_data.calls, "on_workers", lambda *_, workers: {worker: [True] for worker in workers})
+    ranks = 64
+    workers = [f"worker {rank}" for rank in range(ranks)]
+    column = Region(0, (100,), "<f4")
+    pieces = [Piece(workers[i * ranks // 1000], 100, 1, Region(0, (100, 1), "<f4"), column, None) for i in range(1000)]
+    data = PlacedData(PlacedRows(Anywhere(), [Run(piece, 0, 100) for piece in pieces], 0))
+    owned = [[rank] for rank in range(ranks)]
+    assert data.nearest(workers[::-1], ranks) == workers
+    data.bring(client, workers, ranks, owned)
+    first, second = (data.shards_for(client, workers, ranks, owned) for _ in range(2))
+    assert cuts == [ranks]
+    assert first == second
+    assert sum(shard.rows for mine, _ in first for shard in mine) == 100_000
 
 
 def test_on_several_hosts_each_worker_stages_one_run_of_partitions(client: Client) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 
 from scaleml import arrays
-from scaleml.data import piece_file as stores
+from scaleml.data import piece_file
 from scaleml.data.piece import Piece, Run
 from scaleml.data.piece_file import PieceFile
 from scaleml.data.shard import Shard, cut_shards
@@ -17,9 +17,9 @@ RNG = np.random.default_rng(7)
 
 
 def files(owner: int | None = None) -> list[str]:
-    """The stores of a process (default: this one) that lie anywhere on this host."""
+    """The files of a process (default: this one) that lie anywhere on this host."""
     mine = f"-{os.getpid() if owner is None else owner}-"
-    return [str(p) for folder in stores.folders() for p in folder.glob("scaleml-data-*") if mine in p.name]
+    return [str(p) for folder in piece_file.folders() for p in folder.glob("scaleml-data-*") if mine in p.name]
 
 
 def dense(n: int, features: int = 5, dtype: str = "f8") -> np.ndarray:
@@ -37,8 +37,8 @@ def inputs(x: Any, y: Any, weights: Any = None, *, classifier: bool = False) -> 
 
 
 def written(data: ArraySource, rows: Any, dtype: str = "float32", shards: int = 1) -> tuple[PieceFile, list[Any]]:
-    store = PieceFile(PieceFile.size(data, rows, dtype))
-    return store, cut(store.write(data, rows, dtype), shards)
+    file = PieceFile(PieceFile.size(data, rows, dtype))
+    return file, cut(file.write(data, rows, dtype), shards)
 
 
 def cut(piece: Piece, shards: int) -> list[Shard]:

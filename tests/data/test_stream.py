@@ -11,7 +11,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.stores import cut
+from data.pieces import cut
 from scaleml import arrays
 from scaleml.data.batches import OFTEN, Batches, opened
 from scaleml.data.piece import Piece, Run
