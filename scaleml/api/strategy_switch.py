@@ -10,7 +10,7 @@ from scaleml.api.settings import hint_of_class
 from scaleml.cluster import calls, config
 from scaleml.cluster.host_facts import facts_of
 from scaleml.cluster.placement import Placement, place
-from scaleml.cluster.staging.memory import Workers, check_memory
+from scaleml.cluster.staging.memory import WorkerFacts, check_memory
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.models import Network
 from scaleml.optim import Optimizer
@@ -44,7 +44,7 @@ def check_roles(
             )
 
 
-def check_room(info: Workers, placement: Placement, plan: Plan, data: PlacedData) -> None:
+def check_room(info: WorkerFacts, placement: Placement, plan: Plan, data: PlacedData) -> None:
     """Raise StartFailed for workers whose memory limit is too small for their rank."""
     check_memory(
         info,

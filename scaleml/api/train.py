@@ -196,7 +196,7 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     sample_weight : array-like or Dask collection of shape (rows,), optional
         Weights of the rows.
     shards : int, optional
-        Into how many pieces the data is cut; default the number of ranks. The result depends on the shards, not on which rank
+        Into how many parts the data is cut; default the number of ranks. The result depends on the shards, not on which rank
         owns them.
     seed : int
         Decides the order of the rows and the first parameters.

@@ -9,7 +9,7 @@ from scaleml.cluster.errors import StartFailed
 from scaleml.data.collections import Partitions
 from scaleml.data.stream import BLOCK
 
-Workers = Mapping[str, Mapping[str, object]]
+WorkerFacts = Mapping[str, Mapping[str, object]]
 """Address -> facts, from the scheduler."""
 _USABLE: Final = 0.9
 """Share of a worker's memory limit that may be used: Dask ends a worker at 0.95."""
@@ -17,7 +17,7 @@ _VECTORS: Final = 8
 """Arrays of the size of the parameters that a rank holds: these, gradients, the optimizer's state, what is sent."""
 
 
-def check_partitions(info: Workers, workers: Sequence[str], partitions: Partitions, name: str) -> None:
+def check_partitions(info: WorkerFacts, workers: Sequence[str], partitions: Partitions, name: str) -> None:
     """Refuse partitions of which not even one fits into a worker.
 
     Raises
@@ -39,7 +39,7 @@ def check_partitions(info: Workers, workers: Sequence[str], partitions: Partitio
 
 
 def check_memory(
-    info: Workers,
+    info: WorkerFacts,
     addresses: Sequence[str],
     *,
     nbytes: int,

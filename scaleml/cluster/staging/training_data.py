@@ -147,7 +147,6 @@ class TrainingData:
             for part in self._parts:
                 part.files.close()
             raise
-        self.network = model.build(self.signature)
         self.rows = self._parts[0].rows
         self.placed = PlacedData(self._parts[0], self._parts[1] if len(self._parts) > 1 else None)
         self.placing_seconds = WALL.now() - began
@@ -247,8 +246,10 @@ class TrainingData:
             raise
 
     def _sign(self, source: Source) -> None:
+        """Build the network for the data; raise where its loss does not fit them."""
         self.classes = source.classes
         self.signature = Signature(source.features, source.n_outputs, source.task, self._dtype, source.is_sparse)
+        self.network = self._model.build(self.signature)
 
     def _compare(self, held: Source) -> None:
         signature = self.signature
