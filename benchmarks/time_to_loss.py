@@ -114,9 +114,9 @@ def _place(x: Any, y: Any, held_x: Any, held_y: Any, client: Any) -> tuple[Any, 
     import dask.array as da
 
     from scaleml import LinearModel
-    from scaleml.cluster.staging.dataplane import Data
+    from scaleml.cluster.staging.training_data import TrainingData
 
-    placed = Data(LinearModel(alpha=ALPHA), x, y, None, (held_x, held_y), 0)
+    placed = TrainingData(LinearModel(alpha=ALPHA), x, y, None, (held_x, held_y), 0)
     size, arrays = len(x) // PARTS, []
     for whole in (x, y):
         parts = client.scatter([whole[a : a + size] for a in range(0, len(x), size)], hash=False)

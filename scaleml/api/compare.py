@@ -13,14 +13,14 @@ from distributed import Client
 
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings
-from scaleml.api.train import finder, launch, prepare
+from scaleml.api.train import launch, prepare
 from scaleml.cluster import calls
 from scaleml.cluster.embedded import check_client, find_client
 from scaleml.cluster.errors import RunFailed, StartFailed
 from scaleml.cluster.host_facts import facts_of
 from scaleml.cluster.placement import check_workers
 from scaleml.cluster.secede import seceded
-from scaleml.cluster.staging.dataplane import Data
+from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
@@ -164,11 +164,12 @@ def compare(
     for _, count in plans:
         check_workers(count)
     most = max((count for _, count in plans if isinstance(count, int)), default=None)
-    data = Data(model, X, y, sample_weight, validation, seed, finder(client, workers if most is None else most))
+    wanted = workers if most is None else most
+    data = TrainingData(model, X, y, sample_weight, validation, seed, client, wanted)
     runs: list[Run] = []
     ended: str | None = None
     try:
-        found, own = find_client(client, workers if most is None else most)
+        found, own = find_client(client, wanted)
         plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
         for settings, count in plans:
             prepare(settings, data, found, own, count)
@@ -188,7 +189,7 @@ def compare(
 
 def _run_all(
     plans: list[tuple[Settings, Any]],
-    data: Data,
+    data: TrainingData,
     client: Client,
     own_cluster: bool,
     on_run: Callable[[Run, int], None] | None,

@@ -11,8 +11,9 @@ import numpy as np
 from scaleml import arrays
 from scaleml.arrays import Array
 from scaleml.comm import inprocess
+from scaleml.data.batches import Batches
+from scaleml.data.piece import Arrays
 from scaleml.data.schedule import Schedule
-from scaleml.data.shards import Arrays, Batches
 from scaleml.runtime.commands import CommandQueue
 from scaleml.runtime.epochs import OnEpoch, tell
 from scaleml.runtime.outcome import Outcome

@@ -1,20 +1,32 @@
-"""Predictions for Dask collections: lazy, a task a block, the model sent once as a task of its own."""
+"""Lazy predictions of Dask collections: a task a block, the model sent once as a task of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from dask.base import compute, tokenize
 from dask.delayed import delayed
 
-from scaleml.api.trained_model import check_width
+from scaleml.arrays import Array
 from scaleml.data.collections import is_frame, partitions_of
-from scaleml.data.frames import refuse_columns
+from scaleml.data.columns import check_width, refuse_columns
+from scaleml.models import Network
 
 
-def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) -> Any:
+class Predictor(Protocol):
+    """What predicts: a trained model."""
+
+    network: Network
+    params: Array
+    classes: Array | None
+
+    def statistics(self, X: object, y: object, sample_weight: object = None) -> Array:
+        """Return sums from which ``Network.summarise`` makes loss and score."""
+
+
+def by_blocks(model: Predictor, method: str, X: object, dtype: object, outputs: int | None) -> object:
     """Return a Dask array of ``method`` of the blocks of X.
 
     Parameters
@@ -35,16 +47,20 @@ def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) 
     ValueError, TypeError
         For columns other than those of the training data, as far as they are known.
     """
-    meta = np.empty((0,) if outputs is None else (0, outputs), dtype)
-    if is_frame(X):
-        if X.ndim != 2:
+    x: Any = X
+    kind: Any = dtype
+    meta = np.empty((0,) if outputs is None else (0, outputs), kind)
+    if is_frame(x):
+        if x.ndim != 2:
             raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
-        refuse_columns(X.dtypes.items(), "X")
-    check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape, model)
-    return blocks(X, _apply, (method,), model, _token(model), meta)
+        refuse_columns(x.dtypes.items(), "X")
+    check_width((float("nan"), len(x.columns)) if is_frame(x) else x.shape, model.network.signature.n_features)
+    return blocks(x, _apply, (method,), model, _token(model), meta)
 
 
-def blocks(X: Any, function: Callable[..., Any], arguments: tuple[Any, ...], model: Any, token: str, meta: Any) -> Any:
+def blocks(
+    X: object, function: Callable[..., Array], arguments: tuple[object, ...], model: object, token: str, meta: Array
+) -> object:
     """Return a Dask array of ``function(block, *arguments, model)`` for the blocks of rows of X.
 
     Parameters
@@ -56,20 +72,21 @@ def blocks(X: Any, function: Callable[..., Any], arguments: tuple[Any, ...], mod
     meta : array
         The result for no rows.
     """
+    x: Any = X
     outputs = meta.shape[1] if meta.ndim == 2 else None
-    if is_frame(X):
-        found = X.map_partitions(function, *arguments, sent(model, token), meta=meta)
+    if is_frame(x):
+        found = x.map_partitions(function, *arguments, sent(model, token), meta=meta)
         if outputs is not None:  # its columns are known, whatever a dataframe's partitions say
             found._chunks = (found.chunks[0], (outputs,))
         return found
-    if len(X.chunks[1]) > 1:
-        X = X.rechunk({1: -1})
-    where = {"drop_axis": 1} if outputs is None else {"chunks": (X.chunks[0], (outputs,))}
+    if len(x.chunks[1]) > 1:
+        x = x.rechunk({1: -1})
+    where = {"drop_axis": 1} if outputs is None else {"chunks": (x.chunks[0], (outputs,))}
     settings = {"dtype": meta.dtype, "meta": meta, "token": f"scaleml-{function.__name__.strip('_')}", **where}
-    return X.map_blocks(function, *arguments, sent(model, token), **settings)
+    return x.map_blocks(function, *arguments, sent(model, token), **settings)
 
 
-def statistics(model: Any, X: Any, y: Any, sample_weight: Any) -> Any:
+def statistics(model: Predictor, X: object, y: object, sample_weight: object) -> Array:
     """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
     parts = partitions_of(X, y, sample_weight)
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
@@ -78,20 +95,20 @@ def statistics(model: Any, X: Any, y: Any, sample_weight: Any) -> Any:
     return np.sum(compute(*sums), axis=0)
 
 
-def sent(model: Any, token: str) -> Any:
+def sent(model: object, token: str) -> object:
     """Return a model as a task of its own, by name."""
     return delayed(model, name=f"scaleml-model-{token}", traverse=False)
 
 
-def _token(model: Any) -> str:
+def _token(model: Predictor) -> str:
     return str(tokenize(model.params, model.classes, repr(model.network)))
 
 
-def _apply(block: Any, method: str, model: Any) -> Any:
+def _apply(block: object, method: str, model: object) -> Array:
     return getattr(model, method)(block)
 
 
-def _statistics(model: Any, x: Any, y: Any, weights: Any) -> Any:
+def _statistics(model: Predictor, x: Any, y: object, weights: object) -> Array:
     if x.shape[0] == 0:
         return np.zeros(model.network.n_statistics)
     return model.statistics(x, y, weights)

@@ -14,9 +14,9 @@ from scaleml.cluster.embedded import check_client, find_client
 from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.placement import check_workers
 from scaleml.cluster.secede import seceded
-from scaleml.cluster.staging.collection import StagedInputs
-from scaleml.cluster.staging.dataplane import Data
-from scaleml.data.inputs import Inputs
+from scaleml.cluster.staging.training_data import TrainingData
+from scaleml.data.collection_source import CollectionSource
+from scaleml.data.source import ArraySource
 from scaleml.models import Model
 from scaleml.runtime.epochs import Epoch, tell_all
 from scaleml.runtime.outcome import Outcome
@@ -28,8 +28,8 @@ _LOOK: Final = 0.1
 @seceded()
 def train_there(
     model: Model,
-    inputs: Inputs | StagedInputs,
-    held_out: Inputs | None,
+    inputs: ArraySource | CollectionSource,
+    held_out: ArraySource | None,
     *,
     workers: Any,
     client: Any,
@@ -41,7 +41,7 @@ def train_there(
     Parameters
     ----------
     model : Model
-    inputs, held_out : Inputs
+    inputs, held_out : ArraySource or CollectionSource
         The data; ``held_out`` may be None.
     workers, client
         As for ``train``.
@@ -60,7 +60,7 @@ def train_there(
     chosen = Settings(model=model, keep_end=True, snapshots=watch.snapshots, **settings)
     check_client(client)
     check_workers(workers)
-    data = Data(model, inputs, None, None, held_out, chosen.seed)
+    data = TrainingData(model, inputs, None, None, held_out, chosen.seed)
     try:
         found, own = find_client(client, workers)
         run = launch(chosen, data, found, own, workers)

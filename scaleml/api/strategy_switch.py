@@ -10,8 +10,8 @@ from scaleml.api.settings import hint_of_class
 from scaleml.cluster import calls, config
 from scaleml.cluster.host_facts import facts_of
 from scaleml.cluster.placement import Placement, place
-from scaleml.cluster.staging.memory import check_memory
-from scaleml.cluster.staging.placing import PlacedData
+from scaleml.cluster.staging.memory import WorkerFacts, check_memory
+from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.models.flat_model import FlatModel
 from scaleml.optim import Optimizer
 from scaleml.runtime.plan import Plan
@@ -42,6 +42,21 @@ def check_roles(
                     strategy=strategy, why="it is turned off (scaleml.comm.shared-memory in Dask's configuration)"
                 )
             )
+
+
+def check_room(info: WorkerFacts, placement: Placement, plan: Plan, data: PlacedData) -> None:
+    """Raise StartFailed for workers whose memory limit is too small for their rank."""
+    check_memory(
+        info,
+        placement.addresses[: placement.layout.workers],
+        nbytes=data.nbytes,
+        row_nbytes=data.train.nbytes / max(1, data.train.rows),
+        batch_size=plan.batch_size,
+        size=plan.model.size,
+        itemsize=plan.model.dtype.itemsize,
+        shards=len(plan.shard_sizes),
+        share=config.memory_share(),
+    )
 
 
 def same_ranks(before: Strategy, after: Strategy, workers: int) -> bool:
@@ -85,5 +100,5 @@ def successor(
     check_roles(strategy, placement, plan.model, plan.optimizer, client)
     plan = replace(plan, strategy=strategy, layout=layout)
     check_sparse(strategy, plan.why_dense)
-    check_memory(info, placement, plan, data, config.memory_share())
+    check_room(info, placement, plan, data)
     return plan, placement

@@ -12,16 +12,14 @@ from distributed import Client
 from scaleml.api.fault_validation import check_faults, check_victims
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings, check_names
-from scaleml.api.strategy_switch import check_roles
-from scaleml.cluster import calls, config
+from scaleml.api.strategy_switch import check_roles, check_room
+from scaleml.cluster import calls
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.embedded import check_client, find_client
 from scaleml.cluster.host_facts import facts_of
 from scaleml.cluster.placement import Placement, candidates, check_workers, place
 from scaleml.cluster.secede import seceded
-from scaleml.cluster.staging.collection import Find
-from scaleml.cluster.staging.dataplane import Data
-from scaleml.cluster.staging.memory import check_memory
+from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
@@ -30,7 +28,7 @@ from scaleml.runtime.sparsity import check_sparse
 from scaleml.strategies import AllReduce, Strategy
 
 
-def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> Run:
+def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Any) -> Run:
     """Start a run on data that is already placed."""
     began = time.perf_counter()
     plan, placement = prepare(settings, data, client, own_cluster, workers)
@@ -55,7 +53,9 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
     return run
 
 
-def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, workers: Any) -> tuple[Plan, Placement]:
+def prepare(
+    settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Any
+) -> tuple[Plan, Placement]:
     """Return what a run would be on the cluster as it is now; raises ValueError or TypeError for what does not fit it."""
     info = calls.identity(client, 10.0)
     chosen = candidates(info, workers, own_cluster)
@@ -98,20 +98,8 @@ def prepare(settings: Settings, data: Data, client: Client, own_cluster: bool, w
         by_rows=settings.by_rows,
     )
     check_sparse(plan.strategy, plan.why_dense)
-    check_memory(info, placement, plan, data.placed, config.memory_share())
+    check_room(info, placement, plan, data.placed)
     return plan, placement
-
-
-def finder(client: Client | None, workers: Any) -> Find:
-    """Return a function that finds the cluster, and the workers on it that data may lie on."""
-
-    def find() -> tuple[Client, Sequence[str] | None]:
-        found, own = find_client(client, workers)
-        info = calls.identity(found, 10.0)
-        chosen = candidates(info, workers, own)
-        return found, None if len(chosen) == len(info) else chosen
-
-    return find
 
 
 def start(
@@ -163,7 +151,7 @@ def start(
     check_client(client)
     check_workers(workers)
     # The data before the cluster, unless it lies there: an error in it should not have to wait for processes to start.
-    data = Data(model, X, y, sample_weight, validation, settings.seed, finder(client, workers))
+    data = TrainingData(model, X, y, sample_weight, validation, settings.seed, client, workers)
     try:
         found, own = find_client(client, workers)
         run = launch(settings, data, found, own, workers)
@@ -208,7 +196,7 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
     sample_weight : array-like or Dask collection of shape (rows,), optional
         Weights of the rows.
     shards : int, optional
-        Into how many pieces the data is cut; default the number of ranks. The result depends on the shards, not on which rank
+        Into how many parts the data is cut; default the number of ranks. The result depends on the shards, not on which rank
         owns them.
     seed : int
         Decides the order of the rows and the first parameters.

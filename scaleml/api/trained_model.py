@@ -8,8 +8,8 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.data.collections import is_collection
-from scaleml.data.frames import matrix_of_frame
-from scaleml.data.inputs import check_inputs
+from scaleml.data.columns import check_width, matrix_of_frame
+from scaleml.data.source import array_source
 from scaleml.models import Network
 from scaleml.models.blocks import Workspace
 
@@ -81,7 +81,7 @@ class TrainedModel:
 
     def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Return sums from which ``Network.summarise`` makes loss and score, to be added over parts of the data."""
-        inputs = check_inputs(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
+        inputs = array_source(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
         self._check(inputs.x)
         dtype = self.network.dtype.name
         x = inputs.x.astype(self.network.dtype, copy=False)
@@ -134,7 +134,7 @@ class TrainedModel:
         return self.network.dtype, several
 
     def _check(self, x: Any) -> None:
-        check_width(x.shape, self)
+        check_width(x.shape, self.network.signature.n_features)
 
 
 def _converted(x: Any, work: Workspace) -> Any:
@@ -144,12 +144,3 @@ def _converted(x: Any, work: Workspace) -> Any:
     converted = work.rows("x", *x.shape)
     converted[...] = x
     return converted
-
-
-def check_width(shape: Any, model: Any) -> None:
-    """Raise ValueError unless X has the columns the model was trained on."""
-    expected = model.network.signature.n_features
-    if len(shape) != 2 or not (shape[1] == expected or shape[1] != shape[1]):
-        raise ValueError(
-            f"X has shape {tuple(shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
-        )

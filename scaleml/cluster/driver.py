@@ -36,7 +36,7 @@ from scaleml.cluster.events import (
 )
 from scaleml.cluster.heartbeat import silent_rank
 from scaleml.cluster.placement import Placement
-from scaleml.cluster.staging.placing import PlacedData
+from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome
@@ -186,11 +186,11 @@ class Driver:
         # Ranks read their data before they enter: a slow disk is no fault.
         patience = config.seconds("start-timeout") + self._data.nbytes / _SLOW_DISK
         run = starting.Start(self.client, self.run, self.plan, self.placement, patience, self.generation)
-        parts = run.bring(self._data)  # first, for it may take long, and open places do not wait for ever
+        run.bring(self._data)  # first, for it may take long, and open places do not wait for ever
         answers = run.open_places()
         self._supervisor.busy = {address: answer["busy"] for address, answer in answers.items()}
         self._supervisor.start_by = time.monotonic() + run.patience
-        run.send_ranks(answers, parts, self._futures, self._former)
+        run.send_ranks(answers, self._futures, self._former)
 
     def _follow(self) -> None:
         while not self._supervisor.over:

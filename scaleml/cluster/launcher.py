@@ -14,7 +14,8 @@ from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.rank_task import rank_main, task_key
-from scaleml.cluster.staging.placing import PlacedData
+from scaleml.cluster.staging.files import Delivered
+from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.runtime.plan import Plan
 
 _CALL: Final = 10.0
@@ -51,13 +52,15 @@ class Start:
         self.patience = patience
         self.generation = generation
         self._token = secrets.token_bytes(32)
+        self._shards: list[tuple[list[Delivered], list[Delivered]]] = []
         self._nonces = [secrets.token_hex(16) for _ in placement.addresses]
 
-    def bring(self, data: PlacedData) -> list[tuple[list[Any], list[Any]]]:
+    def bring(self, data: PlacedData) -> None:
         """Bring each training rank its shards and its part of the held-out data, or say where they lie."""
         workers = self.placement.layout.workers
         owned = [self.plan.owned(rank) for rank in range(workers)]
-        return data.shards_for(self.client, self.placement.addresses[:workers], len(self.plan.shard_sizes), owned)
+        count = len(self.plan.shard_sizes)
+        self._shards = data.shards_for(self.client, self.placement.addresses[:workers], count, owned)
 
     def open_places(self) -> dict[str, Any]:
         """Open a place for each rank in its worker's process.
@@ -94,7 +97,6 @@ class Start:
     def send_ranks(
         self,
         answers: dict[str, Any],
-        parts: list[tuple[list[Any], list[Any]]],
         futures: list[Future[Any]],
         former: Sequence[Future[Any]] = (),
     ) -> None:
@@ -118,7 +120,7 @@ class Start:
                 shared_memory=config.shared_memory(),
                 memory_share=config.memory_share(),
             )
-            shards, held_out = parts[rank] if rank < len(parts) else ([], [])
+            shards, held_out = self._shards[rank] if rank < len(self._shards) else ([], [])
             future = self.client.submit(
                 rank_main,
                 self.plan,

@@ -16,8 +16,9 @@ from scaleml.cluster import endpoint as lobbies
 from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
 from scaleml.comm import CommError
+from scaleml.data.batches import Batches, opened
 from scaleml.data.schedule import Schedule
-from scaleml.data.shards import Batches, MappedShard, Shard, opened
+from scaleml.data.shard import ArrayShard, Shard
 from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest
 from scaleml.runtime.errors import NonFinite
@@ -35,7 +36,11 @@ def task_key(run: str, generation: int, rank: int) -> str:
 
 
 def rank_main(
-    plan: Plan, spec: RankSpec, shards: Sequence[Shard], held_out: Sequence[Shard], before: Sequence[Outcome] = ()
+    plan: Plan,
+    spec: RankSpec,
+    shards: Sequence[Shard | ArrayShard],
+    held_out: Sequence[Shard | ArrayShard],
+    before: Sequence[Outcome] = (),
 ) -> Outcome | None:
     """Run one rank to its end; never raises, for Dask would run it again or log what the supervisor knows already.
 
@@ -76,8 +81,8 @@ def _train(
     lobby: lobbies.Endpoint,
     beacon: Reporter,
     worker: Any,
-    shards: Sequence[Shard],
-    held_out: Sequence[Shard],
+    shards: Sequence[Shard | ArrayShard],
+    held_out: Sequence[Shard | ArrayShard],
 ) -> Outcome:
     with (
         _connect(spec, lobby, beacon, worker) as group,
@@ -135,10 +140,10 @@ def _connect(spec: RankSpec, lobby: lobbies.Endpoint, beacon: Reporter, worker: 
     )
 
 
-def _budget(spec: RankSpec, worker: Any, shards: Sequence[Shard]) -> float:
+def _budget(spec: RankSpec, worker: Any, shards: Sequence[Shard | ArrayShard]) -> float:
     """Return the bytes of data that may be kept in memory."""
     limit = worker.memory_manager.memory_limit
-    if not limit and all(isinstance(shard, MappedShard) for shard in shards):
+    if not limit and all(shard.is_mapped for shard in shards):
         return float("inf")  # mapped files are the system's cache: it takes them back when it must
     return float(spec.memory_share * (limit or MEMORY_LIMIT))
 

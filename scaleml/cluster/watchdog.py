@@ -27,7 +27,7 @@ def dask_setup(server: Any) -> None:
 def _follow(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(PERIOD)
-    from scaleml.data.store import sweep
+    from scaleml.data.piece_file import sweep
 
     sweep()
     folder = pathlib.Path(os.environ[FOLDER])

@@ -1,4 +1,7 @@
-"""X and y of any kind become logical shards; a batch is a pure function of how many rows were consumed.
+"""Data in three nouns: a Source (what a user has), its Pieces (what a worker keeps), Shards of these (what a rank reads).
 
-The client's side is in ``inputs`` and ``store``, a rank's side in ``shards`` and ``schedule``.
+``source`` and ``collection_source`` are what a user has, arrays here and Dask collections; ``collections`` pairs the partitions
+of a collection, ``partition`` is the one pass over each of them: checked (``columns``, ``labels``), converted, shuffled and
+written (``piece_file``) to a ``piece``. ``shard`` cuts pieces, once a run; ``stream`` reads them ahead; ``batches`` are a pure
+function of the rows consumed so far (``schedule``). Nothing here knows of workers: that is ``scaleml.cluster.staging``.
 """

@@ -1,16 +1,17 @@
-"""X, y and weights as Dask holds them: checked by what is known without computing, and paired partition by partition.
+"""Dask collections: X, y and weights checked by what is known without computing, and paired partition by partition.
 
 On the client only: it imports ``dask.array`` and ``dask.dataframe`` where such collections are given.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from scaleml.data.frames import REAL, refuse_columns
+from scaleml.data.columns import REAL, as_column, refuse_columns
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Partitions:
         Bytes of a row of dense X as Dask holds it, if known.
     """
 
-    x: list[Any]
-    y: list[Any]
-    weights: list[Any] | None
+    x: Sequence[object]
+    y: Sequence[object]
+    weights: Sequence[object] | None
     rows: tuple[int, ...] | None
     row_nbytes: int | None
 
@@ -43,40 +44,43 @@ class Partitions:
         return [int(end) - size for end, size in zip(np.cumsum(self.rows), self.rows, strict=True)]
 
 
-def is_collection(*values: Any) -> bool:
+def is_collection(*values: object) -> bool:
     """Return whether any of these is a Dask collection."""
     return any(is_dask_collection(value) for value in values)
 
 
-def partitions_of(X: Any, y: Any, sample_weight: Any, name: str = "X") -> Partitions:
+def partitions_of(X: object, y: object, sample_weight: object, name: str = "X") -> Partitions:
     """Pair the partitions of X, a Dask collection, with those of y and the weights, of any kind.
+
+    What they are all made of is in the graph of each partition, once: they are to be computed together.
 
     Raises
     ------
     ValueError, TypeError
         For what is no table of numbers, and for rows that cannot be paired, with the remedy.
     """
-    if is_frame(X):
-        X, rows, row_nbytes = _checked_frame(X, name), None, None
-    elif is_array(X):
-        X = _checked_array(X, name)
-        rows = _known(X.chunks[0])
-        width = X.shape[1] * X.dtype.itemsize
+    x: Any = X
+    rows, row_nbytes = None, None
+    if is_frame(x):
+        x = _checked_frame(x, name)
+    elif is_array(x):
+        x = _checked_array(x, name)
+        rows = _known(x.chunks[0])
+        width = x.shape[1] * x.dtype.itemsize
         row_nbytes = None if np.isnan(width) else int(width)
     else:
-        raise _no_table(X, name)
-    count = X.npartitions if is_frame(X) else len(X.chunks[0])
+        raise _no_table(x, name)
+    count = x.npartitions if is_frame(x) else len(x.chunks[0])
     if y is None:
         raise ValueError(f"y is None, but {name} needs one label or target a row")
-    y = _paired(y, "y", rows, count, X, name)
+    paired = [x, _paired(y, "y", rows, count, x, name)]
     if sample_weight is not None:
-        sample_weight = _paired(sample_weight, "sample_weight", rows, count, X, name)
-    every = [X, y, sample_weight]
-    weights = None if sample_weight is None else _delayed(sample_weight, every)
-    return Partitions(_delayed(X, every), _delayed(y, every), weights, rows, row_nbytes)
+        paired.append(_paired(sample_weight, "sample_weight", rows, count, x, name))
+    delayed = _delayed(paired, count)
+    return Partitions(delayed[0], delayed[1], delayed[2] if len(delayed) > 2 else None, rows, row_nbytes)
 
 
-def is_dask_collection(value: Any) -> bool:
+def is_dask_collection(value: object) -> bool:
     """Return whether Dask would compute this; without importing Dask where it would not."""
     if not hasattr(value, "__dask_graph__"):
         return False
@@ -85,17 +89,17 @@ def is_dask_collection(value: Any) -> bool:
     return bool(known(value))
 
 
-def is_frame(value: Any) -> bool:
+def is_frame(value: object) -> bool:
     """Return whether this is a Dask dataframe or series."""
     return _comes_from(value, "dask.dataframe")
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     """Return whether this is a Dask array."""
     return _comes_from(value, "dask.array")
 
 
-def _comes_from(value: Any, module: str) -> bool:
+def _comes_from(value: object, module: str) -> bool:
     # By name: neither needs to be imported to say no, and a Delayed has every attribute.
     return is_dask_collection(value) and any(kind.__module__.startswith(module) for kind in type(value).__mro__)
 
@@ -167,21 +171,49 @@ def _paired_array(values: Any, what: str, rows: tuple[int, ...] | None, count: i
 
 
 def _slices(values: Any, what: str, rows: tuple[int, ...], name: str) -> list[Any]:
-    from scaleml.data.inputs import as_column
-
     values = as_column(values, what, sum(rows), name)
     ends = np.cumsum(rows)
     return [values[end - size : end] for end, size in zip(ends, rows, strict=True)]
 
 
-def _delayed(collection: Any, others: list[Any]) -> list[Any]:
-    """Return the partitions, in an optimized graph unless that would compute twice what others are made of, too."""
-    if isinstance(collection, list):
-        return collection
-    layers = set(collection.dask.layers) if is_array(collection) else set()
-    shared = any(is_array(other) and layers & set(other.dask.layers) for other in others if other is not collection)
-    delayed = collection.to_delayed(optimize_graph=not shared)
-    return list(delayed.ravel()) if isinstance(delayed, np.ndarray) else list(delayed)
+def _delayed(paired: Sequence[Any], count: int) -> list[Sequence[object]]:
+    """Return the partitions of each; what some of them are made of is in all of their graphs under one name."""
+    found = list(paired)
+    frames = {position: values for position, values in enumerate(paired) if is_frame(values)}
+    together = _together(list(frames.values()), count if len(frames) < len(paired) else None)
+    for position, partitions in zip(frames, together, strict=True):
+        found[position] = partitions
+    arrays = {position: values for position, values in enumerate(paired) if is_array(values)}
+    for position, values in arrays.items():
+        layers = set(values.dask.layers)
+        shared = any(layers & set(other.dask.layers) for other in arrays.values() if other is not values)
+        found[position] = list(values.to_delayed(optimize_graph=not shared).ravel())
+    return found
+
+
+def _together(frames: Sequence[Any], count: int | None) -> list[Sequence[object]]:
+    """Return the partitions of dataframes: optimized as one, for apart each would read a file anew, and merge its parts differently.
+
+    ``count`` says how many partitions there must be, if that is known.
+    """
+    if not frames:
+        return []
+    first, *others = frames
+    if others:
+        joined = first.map_partitions(
+            _tuple, *others, meta=first._meta, enforce_metadata=False, align_dataframes=False, transform_divisions=False
+        )
+        parts = list(joined.to_delayed())
+        found: list[Sequence[object]] = [[part[position] for part in parts] for position in range(len(frames))]
+    else:
+        found = [list(first.to_delayed())]
+    if count is None or len(found[0]) == count:
+        return found
+    return [list(frame.to_delayed(optimize_graph=False)) for frame in frames]
+
+
+def _tuple(*partitions: object) -> tuple[object, ...]:
+    return partitions
 
 
 def _known(chunks: tuple[Any, ...]) -> tuple[int, ...] | None:
@@ -195,7 +227,7 @@ def _not_aligned(what: str, found: str, count: int, name: str) -> ValueError:
     )
 
 
-def _no_table(value: Any, what: str) -> TypeError:
+def _no_table(value: object, what: str) -> TypeError:
     return TypeError(
         f"{what} is a {type(value).__module__}.{type(value).__name__}: pass a Dask array or dataframe, such as "
         "dask.array.from_delayed(...) or dask.dataframe.from_delayed(...) makes of delayed values"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from scaleml.arrays import Array
 
-def check_labels(y: Any, name: str = "y", first: int = 0) -> None:
+
+def check_labels(y: Array, name: str = "y", first: int = 0) -> None:
     """Raise for labels that cannot be classes: missing, real numbers, several a row.
 
     Parameters
@@ -33,7 +34,7 @@ def check_labels(y: Any, name: str = "y", first: int = 0) -> None:
         )
 
 
-def check_indicators(y: Any, name: str = "y", first: int = 0) -> None:
+def check_indicators(y: Array, name: str = "y", first: int = 0) -> None:
     """Raise ValueError unless y (n, k) has a column of 0 and 1 for each label; see `check_labels`."""
     wrong = ~((y == 0) | (y == 1))
     if wrong.any():
@@ -44,7 +45,7 @@ def check_indicators(y: Any, name: str = "y", first: int = 0) -> None:
         )
 
 
-def as_text(y: Any) -> Any:
+def as_text(y: Array) -> Array:
     """Return labels that are all text as NumPy's own text, as scikit-learn's ``classes_`` are; others as they are.
 
     Examples
@@ -55,7 +56,7 @@ def as_text(y: Any) -> Any:
     return y.astype(str) if y.dtype == object and all(isinstance(label, str) for label in y) else y
 
 
-def encode_labels(y: Any, known: Any, name: str = "y") -> tuple[Any, Any]:
+def encode_labels(y: Array, known: Array | None, name: str = "y") -> tuple[Array, Array]:
     """Return the labels' codes and their sorted classes, at least two; ``known`` gives the classes, if they are."""
     check_labels(y)
     try:
@@ -71,7 +72,7 @@ def encode_labels(y: Any, known: Any, name: str = "y") -> tuple[Any, Any]:
     return codes, classes
 
 
-def local_codes(y: Any, name: str, first: int) -> tuple[Any, Any]:
+def local_codes(y: Array, name: str, first: int) -> tuple[Array, Array]:
     """Return a partition's labels as int32 codes into its own sorted classes, and these."""
     check_labels(y, name, first)
     try:
@@ -81,7 +82,7 @@ def local_codes(y: Any, name: str, first: int) -> tuple[Any, Any]:
     return codes.astype(np.int32), classes
 
 
-def merge_classes(parts: Sequence[Any]) -> Any:
+def merge_classes(parts: Sequence[Array]) -> Array:
     """Return the sorted classes of all partitions.
 
     Raises
@@ -102,7 +103,7 @@ def merge_classes(parts: Sequence[Any]) -> Any:
     return classes
 
 
-def places_of(labels: Any, classes: Any, name: str) -> Any:
+def places_of(labels: Array, classes: Array, name: str) -> Array:
     """Return where a partition's ``labels`` stand among ``classes``.
 
     Raises
@@ -121,7 +122,7 @@ def places_of(labels: Any, classes: Any, name: str) -> Any:
     return places
 
 
-def refuse_one_class(classes: Any) -> None:
+def refuse_one_class(classes: Array) -> None:
     """Raise ValueError unless there are at least two classes."""
     if len(classes) < 2:
         raise ValueError(
@@ -129,24 +130,24 @@ def refuse_one_class(classes: Any) -> None:
         )
 
 
-def plain(label: Any) -> Any:
+def plain(label: object) -> object:
     """Return a label as Python writes it: 6, not ``np.int64(6)``."""
     return label.item() if isinstance(label, np.generic) else label
 
 
-def _listed(classes: Any) -> str:
+def _listed(classes: Array) -> str:
     more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
     return f"the training classes {[plain(label) for label in classes[:10]]}{more}"
 
 
-def _no_order(parts: Sequence[Any]) -> TypeError:
+def _no_order(parts: Sequence[Array | tuple[()]]) -> TypeError:
     kinds = sorted({type(label).__name__ for labels in parts for label in labels})
     return TypeError(
         f"the labels are of types {' and '.join(kinds)}, which have no common order: make them one type, such as y.astype(str)"
     )
 
 
-def _refuse_missing(y: Any, name: str, first: int) -> None:
+def _refuse_missing(y: Array, name: str, first: int) -> None:
     missing = (
         (y != y)
         if y.dtype.kind in "fc"

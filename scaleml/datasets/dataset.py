@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from scaleml import arrays
+from scaleml.arrays import Matrix
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
@@ -33,13 +36,13 @@ class Dataset:
     """
 
     name: str
-    X: Any
+    X: Matrix
     y: NDArray[Any]
     task: str
     description: str
 
     def __repr__(self) -> str:
-        kind = "CSR" if is_sparse(self.X) else "dense"
+        kind = "CSR" if arrays.is_sparse(self.X) else "dense"
         rows, columns = self.X.shape
         return f"<Dataset {self.name}: {rows:,} rows, {columns:,} columns, {kind} {self.X.dtype}, {self.task}>"
 
@@ -54,9 +57,9 @@ def task_of(y: NDArray[Any]) -> str:
     return "classification" if whole and few and len(different) <= max(2, len(y) / 2) else "regression"
 
 
-def finish(name: str, X: Any, y: NDArray[Any], task: str, about: str, seed: int) -> Dataset:
+def finish(name: str, X: Matrix, y: NDArray[Any], task: str, about: str, seed: int) -> Dataset:
     """Refuse what is not finite; standardise; shuffle."""
-    values = X.data if is_sparse(X) else X
+    values = X.data if arrays.is_sparse(X) else X
     if values.dtype.kind not in "iufb":
         raise ValueError(f"{name}: X holds {values.dtype}, but numbers are needed: convert it first.")
     if not np.isfinite(values).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
@@ -64,7 +67,7 @@ def finish(name: str, X: Any, y: NDArray[Any], task: str, about: str, seed: int)
             f"{name} has missing or infinite values: fill or drop them first, for instance with numpy.isfinite()."
         )
     done = [about]
-    if not is_sparse(X):
+    if not arrays.is_sparse(X):
         X = standardised(X)
         done.append("standardised to mean 0 and standard deviation 1")
     if task == "regression":
@@ -84,12 +87,7 @@ def standardised(X: NDArray[Any]) -> NDArray[np.float32]:
     return ((X - mean) / deviation).astype(np.float32)
 
 
-def is_sparse(X: Any) -> bool:
-    """Whether X is a matrix of scipy.sparse rather than an array."""
-    return not isinstance(X, np.ndarray)
-
-
-def hashed(text: pd.Series[Any]) -> Any:
+def hashed(text: pd.Series[Any]) -> Matrix:
     """The words of each text, hashed to columns: (n, WORDS) CSR, each row of length 1."""
     from sklearn.feature_extraction.text import HashingVectorizer
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scaleml.arrays import Matrix
 from scaleml.datasets.dataset import WORDS, Dataset, finish, hashed, standardised, task_of
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _default_target(columns: list[Any]) -> Any:
     return columns[-1]
 
 
-def _encode(frame: pd.DataFrame, path: Path) -> tuple[Any, list[str]]:
+def _encode(frame: pd.DataFrame, path: Path) -> tuple[Matrix, list[str]]:
     """The columns as numbers, and what was done to them."""
     import pandas as pd
     from pandas.api import types

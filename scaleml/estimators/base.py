@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
 from scaleml.data.collections import is_collection
-from scaleml.data.inputs import Inputs
+from scaleml.data.source import ArraySource
 from scaleml.estimators import lazy
 from scaleml.estimators.callbacks import CallbackSupport
 from scaleml.optim import Optimizer
@@ -112,15 +112,15 @@ def refuse_no_weight(total: float) -> float:
     return total
 
 
-def inputs_of(x: Any, y: Any, weights: Any, classes: int | None) -> Inputs:
+def inputs_of(x: Any, y: Any, weights: Any, classes: int | None) -> ArraySource:
     """Return checked data as the engine's inputs."""
-    return Inputs(x, y, weights, None if classes is None else np.arange(classes))
+    return ArraySource(x, y, weights, None if classes is None else np.arange(classes))
 
 
-def rows_of(inputs: Inputs, rows: Any) -> Inputs:
+def rows_of(inputs: ArraySource, rows: Any) -> ArraySource:
     """Return some of the rows."""
     weights = None if inputs.weights is None else inputs.weights[rows]
-    return Inputs(inputs.x[rows], inputs.y[rows], weights, inputs.classes)
+    return ArraySource(inputs.x[rows], inputs.y[rows], weights, inputs.classes)
 
 
 def column_of(y: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from scaleml import arrays
 from scaleml.api.callbacks import Watch
 from scaleml.api.in_process import batches_of, train_here
-from scaleml.data.inputs import Inputs
+from scaleml.data.source import ArraySource
 from scaleml.models import Model, Signature
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.errors import NonFinite
@@ -40,8 +40,8 @@ class Job:
     ----------
     model : Model
         Its settings.
-    inputs, held_out : Inputs
-        Data as the engine knows it; ``held_out`` may be None. Or as inputs ``StagedInputs``, with their held-out rows.
+    inputs, held_out : ArraySource
+        Data as the engine knows it; ``held_out`` may be None. Or as inputs ``CollectionSource``, with their held-out rows.
     optimizer : Optimizer
     epochs, batch_size, seed : int
     stop : StopRule
@@ -58,7 +58,7 @@ class Job:
 
     model: Model
     inputs: Any
-    held_out: Inputs | None
+    held_out: ArraySource | None
     optimizer: Optimizer
     epochs: int
     batch_size: int
@@ -102,7 +102,7 @@ def choose(job: Job, strategy: Any, client: Any) -> Strategy | None:
     ``"auto"`` is this process for data of up to ``HERE`` multiplications an epoch, and wherever no
     cluster may be started; else, and for Dask collections, ``AllReduce()``.
     """
-    staged = not isinstance(job.inputs, Inputs)
+    staged = not isinstance(job.inputs, ArraySource)
     if strategy != "auto" or staged:
         if not job.shuffle:
             raise ValueError(
@@ -188,6 +188,6 @@ def _here(job: Job, watch: Watch) -> Outcome:
         raise ValueError(f"training diverged at step {error.step}: {error.what}. {error.remedy}") from None
 
 
-def _arrays(inputs: Inputs, dtype: str) -> tuple[Any, Any, Any]:
+def _arrays(inputs: ArraySource, dtype: str) -> tuple[Any, Any, Any]:
     x = inputs.x if inputs.x.dtype == np.dtype(dtype) else inputs.x.astype(dtype)
     return x, inputs.encode(dtype), inputs.encode_weights(dtype)

@@ -9,8 +9,7 @@ from typing import Any, Final
 import numpy as np
 from sklearn.base import is_classifier
 
-from scaleml import arrays
-from scaleml.data.inputs import Inputs
+from scaleml.data.source import ArraySource
 from scaleml.estimators.base import Trained
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run
@@ -105,7 +104,7 @@ class Linear(Rowwise, Trained):
     def _train(
         self: Any,
         inputs: Any,
-        held_out: Inputs | None,
+        held_out: ArraySource | None,
         *,
         epochs: int,
         begin: TrainState | None,
@@ -148,26 +147,25 @@ class Linear(Rowwise, Trained):
         return outcome
 
     def _laid_out(
-        self: Any, inputs: Any, held_out: Inputs | None, begin: TrainState | None
-    ) -> tuple[Layout, Any, Inputs | None]:
+        self: Any, inputs: Any, held_out: ArraySource | None, begin: TrainState | None
+    ) -> tuple[Layout, Any, ArraySource | None]:
         """Leave out the empty columns of hashed text: their coefficients stay 0, and most of 2**18 are empty.
 
         Not where `partial_fit` may see them filled later.
         """
         used = None
         if begin is None and self._columns is None and inputs.is_sparse:
-            used = arrays.filled_columns(inputs.x) if isinstance(inputs, Inputs) else inputs.collection.filled
+            used = inputs.filled
         layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept), used)
         if used is None:
             return layout, inputs, held_out
-        if not isinstance(inputs, Inputs):
-            return layout, replace(inputs, columns=used), held_out
-        return layout, _only(inputs, used), None if held_out is None else _only(held_out, used)
+        # Held-out rows may have other columns.
+        return layout, inputs.only(used), None if held_out is None else held_out.only(used)
 
     def _steps(self: Any, inputs: Any, unit: float, seed: int, plain: bool) -> Any:
         """Return the function from the rows of an update to its steps."""
         l1, l2 = self._penalties()
-        if isinstance(inputs, Inputs):
+        if isinstance(inputs, ArraySource):
             seen, targets = sample(inputs.x, _SAMPLE), inputs.y
         else:
             seen, targets = inputs.sample(_SAMPLE)
@@ -258,12 +256,6 @@ def curvature(loss: str, epsilon: float, y: Any) -> float:
         spread = float(np.abs(y - np.median(y, axis=0)).mean()) or 1.0
         return min(1.0, epsilon / spread) if loss == "huber" else 1.0 / spread
     return CURVATURE.get(loss, 1.0)
-
-
-def _only(inputs: Inputs, used: Any) -> Inputs:
-    """Return the inputs with these columns of X only."""
-    x = arrays.only_columns(inputs.x, used)  # held-out rows may have other columns
-    return Inputs(x, inputs.y, inputs.weights, inputs.classes)
 
 
 def coded(loss: str, codes: Any, n_classes: int, dtype: Any) -> tuple[Any, int | None]:

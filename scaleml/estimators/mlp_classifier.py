@@ -158,7 +158,9 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         going_on = self.warm_start and hasattr(self, "coefs_")
         if is_collection(X):
             with self._staged(X, y, sample_weight, reset=not going_on) as rows:
-                self._open(going_on, np.arange(rows.targets) if rows.labels is None else as_text(rows.labels))
+                self._open(
+                    going_on, np.arange(rows.targets) if rows.found_labels is None else as_text(rows.found_labels)
+                )
                 whole = self._coded_there(rows)
                 self._learn(whole, (X, y, sample_weight), self.max_iter, going_on, keep_state=False)
         else:
@@ -264,15 +266,15 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
 
     def _coded_there(self, rows: Any) -> Any:
         """Return a staged collection as inputs; see `_coded`."""
-        if rows.labels is None:
+        if rows.found_labels is None:
             if rows.targets != len(self.classes_):
                 raise ValueError(
                     f"y has {rows.targets} columns, but there are {len(self.classes_)} labels: one column for each"
                 )
             self._label_binarizer = LabelBinarizer().fit(np.eye(rows.targets, dtype=int))
-            return rows.inputs(None, None)
+            return rows.coded(None, None)
         self._label_binarizer = LabelBinarizer().fit(self.classes_)
-        return rows.inputs(self.classes_, self.classes_)
+        return rows.coded(self.classes_, self.classes_)
 
     def _learn(self, whole: Any, given: tuple[Any, Any, Any], epochs: int, going_on: bool, *, keep_state: bool) -> None:
         begin = self._go_on(whole.dtype, keep_state) if going_on else None

@@ -169,8 +169,8 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, going_on: bool, *, keep_state: bool) -> None:
         if is_collection(X):
             with staged(self, X, y, sample_weight, classifier=False, reset=not going_on) as rows:
-                begin = self._go_on(rows.recipe.dtype, keep_state) if going_on else None
-                self._train(rows.inputs(None, None), epochs=epochs, begin=begin, given=(X, y, sample_weight))
+                begin = self._go_on(rows.dtype, keep_state) if going_on else None
+                self._train(rows.coded(None, None), epochs=epochs, begin=begin, given=(X, y, sample_weight))
             return
         y, sample_weight = lazy.local(self, y, sample_weight)
         X, y = validate_data(

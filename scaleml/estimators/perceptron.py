@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from scaleml.data.collections import is_collection
-from scaleml.data.inputs import Inputs
+from scaleml.data.source import ArraySource
 from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run, signature_of
@@ -78,7 +78,7 @@ class Perceptron(Trained):
         random = check_random_state(self.random_state)
         if begin is None:
             begin = TrainState(self._network(train, 0.0).init(random))
-        if self.early_stopping and isinstance(whole, Inputs):
+        if self.early_stopping and isinstance(whole, ArraySource):
             train, held = self._split(whole, random)
         rows = train.rows
         if self.batch_size == "auto":
@@ -102,7 +102,7 @@ class Perceptron(Trained):
             optimizer=rule,
             epochs=epochs,
             batch_size=min(batch, rows),
-            seed=int(random.randint(2**31 - 1)) if self.strategy != "auto" or not isinstance(whole, Inputs) else 0,
+            seed=int(random.randint(2**31 - 1)) if self.strategy != "auto" or not isinstance(whole, ArraySource) else 0,
             random=random,
             stop=StopRule(
                 None if epochs == 1 else float(self.tol),
@@ -140,7 +140,7 @@ class Perceptron(Trained):
         model = self._model(inputs, alpha)
         return model.build(signature_of(inputs, model.dtype))
 
-    def _split(self: Any, whole: Inputs, random: Any) -> tuple[Inputs, Inputs]:
+    def _split(self: Any, whole: ArraySource, random: Any) -> tuple[ArraySource, ArraySource]:
         """Hold out a part of the rows, as scikit-learn does: in each of two classes alike, else at random."""
         rows, held_rows = train_test_split(
             np.arange(whole.rows),

@@ -183,7 +183,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         if is_collection(X):
             with staged(self, X, y, sample_weight, classifier=True, reset=True) as rows:
                 init = self._initial(coef_init, intercept_init)
-                self.classes_ = as_text(rows.labels)
+                self.classes_ = as_text(rows.found_labels)  # type: ignore[arg-type]  # a classifier's
                 self._learn_staged(rows, self.max_iter, init, (X, y, sample_weight))
         else:
             X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
@@ -277,11 +277,11 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         counts, mass = rows.tally(labels)
         there = labels[counts > 0], counts[counts > 0]
         of_classes = self._weighed(*there)
-        if rows.weighted or of_classes is not None:
+        if rows.is_weighted or of_classes is not None:
             factors = np.ones(len(labels)) if of_classes is None else of_classes
             factors = factors * (counts.sum() / refuse_no_weight(float(factors @ mass)))
-        table, n_classes = coded(self.loss, np.arange(len(labels)), len(labels), np.dtype(rows.recipe.dtype))
-        whole = rows.inputs(None if n_classes is None else np.arange(n_classes), labels, table, factors)
+        table, n_classes = coded(self.loss, np.arange(len(labels)), len(labels), np.dtype(rows.dtype))
+        whole = rows.coded(None if n_classes is None else np.arange(n_classes), labels, table, factors)
         self._train(whole, None, epochs=epochs, begin=self._begin(whole, init), given=given)
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:

@@ -193,8 +193,8 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         if rows.targets > 1:
             raise ValueError(f"y has {rows.targets} columns, but this estimator learns one target: pass one of them")
         counts, mass = rows.tally(None)
-        factors = counts[0] / refuse_no_weight(float(mass[0])) if rows.weighted else None
-        whole = rows.inputs(None, None, None, factors)
+        factors = counts[0] / refuse_no_weight(float(mass[0])) if rows.is_weighted else None
+        whole = rows.coded(None, None, None, factors)
         self._train(whole, None, epochs=epochs, begin=self._begin(whole, init), given=given)
         self._flatten()
 

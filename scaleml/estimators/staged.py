@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
+from scaleml.data.collection_source import CollectionSource
 from scaleml.data.collections import is_frame
-
-if TYPE_CHECKING:
-    from scaleml.cluster.staging.collection import Collection
 
 
 @contextmanager
 def staged(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, classifier: bool, reset: bool, indicators: bool = False
-) -> Iterator[Collection]:
+) -> Iterator[CollectionSource]:
     """Have X, y and the weights on the workers for as long as the block lasts.
 
     Parameters
@@ -37,18 +35,18 @@ def staged(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    from scaleml.api.train import finder
-    from scaleml.cluster.staging.collection import Collection
+    from scaleml.cluster.staging.training_data import stage_collection
 
     frame = is_frame(X)
     _check_feature_names(estimator, X._meta if frame and X.ndim == 2 else np.empty((0, 0)), reset=reset)
     kinds = list(X.dtypes) if frame and X.ndim == 2 else [X.dtype]
     single = all(str(kind).lower() == "float32" for kind in kinds)
-    collection = Collection(
+    source = stage_collection(
         X,
         y,
         sample_weight,
-        finder(estimator.client, estimator.workers),
+        estimator.client,
+        estimator.workers,
         "float32" if single else "float64",
         classifier=classifier,
         seed=estimator._seed(),
@@ -56,13 +54,12 @@ def staged(
         indicators=indicators,
     )
     try:
-        _check_n_features(estimator, np.broadcast_to(0.0, (1, collection.features)), reset=reset)
-        held = sum(piece.held for piece in collection.staged.pieces)
-        if estimator.early_stopping and not 0 < held < collection.rows:
+        _check_n_features(estimator, np.broadcast_to(0.0, (1, source.features)), reset=reset)
+        if estimator.early_stopping and not 0 < source.held < source.all_rows:
             raise ValueError(
-                f"validation_fraction={estimator.validation_fraction} of {collection.rows} rows leaves none on one side: pass "
+                f"validation_fraction={estimator.validation_fraction} of {source.all_rows} rows leaves none on one side: pass "
                 "more data, or early_stopping=False"
             )
-        yield collection
+        yield source
     finally:
-        collection.close()
+        source.pieces.close()

@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from scaleml.arrays import Array
-from scaleml.data.reading import Stream
-from scaleml.data.shards import Arrays
+from scaleml.data.piece import Arrays
+from scaleml.data.stream import Stream
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.telemetry.recorder import Recorder

@@ -7,7 +7,7 @@ from math import isfinite
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
-from scaleml.data.shards import Batches
+from scaleml.data.batches import Batches
 from scaleml.models.flat_model import parts_of
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.plan import Plan

@@ -9,8 +9,9 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
-from scaleml.data.reading import Stream
-from scaleml.data.shards import Arrays, Batches
+from scaleml.data.batches import Batches
+from scaleml.data.piece import Arrays
+from scaleml.data.stream import Stream
 from scaleml.runtime.asynchronous_loop import train_asynchronously
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.commands import CommandQueue

@@ -12,8 +12,9 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
 from scaleml.compression import Stamp
-from scaleml.data.reading import Stream
-from scaleml.data.shards import Arrays, Batches
+from scaleml.data.batches import Batches
+from scaleml.data.piece import Arrays
+from scaleml.data.stream import Stream
 from scaleml.models.flat_model import matrices_of
 from scaleml.runtime.coordinator import AsynchronousCoordinator
 from scaleml.runtime.early_stopping import EarlyStopping

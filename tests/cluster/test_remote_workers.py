@@ -16,7 +16,7 @@ import scaleml
 from cluster.conftest import Problem, poll
 from scaleml import AllReduce, ParameterServer
 from scaleml.cluster.embedded import find_client
-from scaleml.cluster.staging import placing
+from scaleml.cluster.staging import placed_data as placing
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
 

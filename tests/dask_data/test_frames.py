@@ -1,5 +1,6 @@
 """Dask dataframes and pandas by the same rules: numbers of any kind are converted, the rest refused with the remedy."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,41 @@ def test_dataframes_give_the_bits_of_their_numbers(kind: str, client: Client, mo
     expected = oracle.params(monkeypatch, LinearModel(), plain, labels, SIZES, row_nbytes=20, strategy=AllReduce())
     np.testing.assert_array_equal(run.params, expected)
     assert [str(label) for label in run.model.classes] == [str(label) for label in np.unique(table["y"].to_numpy())]
+
+
+def test_dataframes_that_are_made_of_one_are_computed_once(client: Client, tmp_path: Path) -> None:
+    folder = str(tmp_path)  # workers know nothing of this file
+
+    def read(number: int) -> pd.DataFrame:
+        with open(f"{folder}/{number}", "a") as file:
+            file.write("read ")
+        rows = np.arange(20.0) + number
+        return pd.DataFrame({"a": rows, "b": -rows, "w": rows + 1, "y": rows % 2 == 0})
+
+    table = dd.from_map(read, range(4), meta=read(0).iloc[:0])
+    (tmp_path / "0").unlink()
+    run = scaleml.train(
+        LinearModel(), table[["a", "b"]], table["y"], sample_weight=table["w"], epochs=1, batch_size=8, client=client
+    )
+    assert run.plan.rows == 80
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["read "] * 4
+
+
+def test_x_and_y_of_one_parquet_file_stay_paired(client: Client, tmp_path: Path) -> None:
+    """Dask merges files by how much of them is wanted: little for y alone, most for X."""
+    numbers = RNG.standard_normal((500, 21))
+    table = pd.DataFrame(numbers, columns=[f"c{column}" for column in range(21)])
+    for start in range(0, 500, 50):
+        table[start : start + 50].to_parquet(tmp_path / f"{start:03}.parquet")
+    stored = dd.read_parquet(tmp_path)
+    run = scaleml.train(
+        LinearModel("squared_error"), stored.drop(columns="c20"), stored["c20"], epochs=2, batch_size=32, client=client
+    )
+    assert run.plan.rows == 500
+    model = run.model
+    assert model.loss(stored.drop(columns="c20"), stored["c20"]) == pytest.approx(
+        model.loss(numbers[:, :20].astype("f4"), numbers[:, 20]), rel=1e-5
+    )
 
 
 def test_regression_and_weights_of_a_dataframe(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

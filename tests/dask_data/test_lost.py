@@ -16,8 +16,8 @@ import scaleml
 from dask_data.conftest import files_of
 from runtime import harness
 from scaleml import SGD, AllReduce, LinearModel
-from scaleml.api.train import Settings, finder, launch
-from scaleml.cluster.staging.dataplane import Data
+from scaleml.api.train import Settings, launch
+from scaleml.cluster.staging.training_data import TrainingData
 
 X = np.random.default_rng(0).standard_normal((400, 5))
 Y = X[:, 0] > 0
@@ -54,7 +54,7 @@ def lose_one(client: Client) -> None:
 
 def test_pieces_that_went_with_a_worker_are_staged_again(client: Client) -> None:
     undisturbed = scaleml.train(LinearModel(), *collections(), client=client, workers=2, **SETTINGS).params
-    data = Data(LinearModel(), *collections(), None, None, 0, finder(client, None))
+    data = TrainingData(LinearModel(), *collections(), None, None, 0, client)
     try:
         lose_one(client)
         settings = Settings(LinearModel(), AllReduce(), SGD(0.1), **SETTINGS)
@@ -66,7 +66,7 @@ def test_pieces_that_went_with_a_worker_are_staged_again(client: Client) -> None
 
 
 def test_files_that_somebody_removed_are_staged_again(client: Client) -> None:
-    data = Data(LinearModel(), *collections(), LETTERS_WEIGHTS, None, 0, finder(client, None))
+    data = TrainingData(LinearModel(), *collections(), LETTERS_WEIGHTS, None, 0, client)
     try:
         settings = Settings(LinearModel(), AllReduce(), SGD(0.1), **SETTINGS)
         undisturbed = launch(settings, data, client, False, None).wait().params
@@ -97,7 +97,7 @@ def test_a_worker_that_dies_while_it_stages(client: Client, tmp_path: Path) -> N
 
     table, column = collections()
     table = table.map_blocks(dies_once, dtype=float)
-    data = Data(LinearModel(), table, column, None, None, 0, finder(client, None))
+    data = TrainingData(LinearModel(), table, column, None, None, 0, client)
     try:
         assert os.path.exists(flag)
         client.wait_for_workers(2, timeout=30)
@@ -110,7 +110,7 @@ def test_a_worker_that_dies_while_it_stages(client: Client, tmp_path: Path) -> N
 def test_a_client_that_closes_leaves_no_files() -> None:
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         first = Client(cluster, set_as_default=False)
-        data = Data(LinearModel(), *collections(), None, None, 0, finder(first, None))
+        data = TrainingData(LinearModel(), *collections(), None, None, 0, first)
         first.close()
         data.close()
         with Client(cluster, set_as_default=False) as second:

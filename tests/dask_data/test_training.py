@@ -15,9 +15,8 @@ import scaleml
 from dask_data import oracle
 from dask_data.problem import CHUNKS, CSR, DENSE, LETTERS, NUMBERS, RNG, ROWS, TWO, column, csr, dense, unknown
 from scaleml import MLP, AllReduce, LinearModel, Serial
-from scaleml.api.train import finder
-from scaleml.cluster.staging.dataplane import Data
-from scaleml.data.inputs import check_inputs
+from scaleml.cluster.staging.training_data import TrainingData
+from scaleml.data.source import array_source
 
 REGRESSION = LinearModel("squared_error")
 
@@ -211,11 +210,23 @@ def test_what_x_and_y_are_both_made_of_is_computed_once(client: Client, tmp_path
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["read "] * len(CHUNKS)
 
 
+def test_y_and_weights_of_one_source_are_fetched_together_to_where_x_is(client: Client, tmp_path: Path) -> None:
+    def read(block: Any, block_info: Any = None) -> Any:
+        with open(tmp_path / str(block_info[0]["chunk-location"][0]), "a") as file:
+            file.write("read ")
+        return block
+
+    source = column(NUMBERS).map_blocks(read, dtype=float, meta=np.empty(0))
+    run = scaleml.train(LinearModel(), DENSE, source > 0, sample_weight=abs(source), epochs=1, client=client)
+    assert run.plan.rows == ROWS
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["read "] * len(CHUNKS)
+
+
 @pytest.mark.parametrize("X", [DENSE, dense()], ids=["NumPy", "Dask"])
 def test_data_that_was_checked_already_is_taken_as_it_is(X: Any, client: Client) -> None:
-    checked = check_inputs(DENSE, LETTERS, classifier=True)
+    checked = array_source(DENSE, LETTERS, classifier=True)
     train = checked if X is DENSE else X
-    data = Data(LinearModel(), train, column(LETTERS), None, checked, 0, finder(client, None))
+    data = TrainingData(LinearModel(), train, column(LETTERS), None, checked, 0, client)
     try:
         assert (data.rows, data.placed.held_out.rows) == (ROWS, ROWS)
     finally:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from data.stores import files
+from data.pieces import files
 
 
 @pytest.fixture
-def no_store_left() -> Iterator[None]:
+def no_file_left() -> Iterator[None]:
     """Fail if a test leaves a stored file behind."""
     before = set(files())
     yield

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from scaleml.data.inputs import check_inputs
+from scaleml.data.source import array_source
 
 RNG = np.random.default_rng(3)
 ROWS = 60
@@ -32,7 +32,7 @@ def test_data_of_any_real_kind_is_taken(kind: str) -> None:
         "CSC": scipy.sparse.csc_matrix(values),
         "Fortran": np.asfortranarray(values),
     }[kind]
-    data = check_inputs(x, values[:, 0], classifier=True)
+    data = array_source(x, values[:, 0], classifier=True)
     got = data.x.toarray() if hasattr(data.x, "toarray") else data.x
     np.testing.assert_array_equal(got, values)
 
@@ -43,20 +43,20 @@ def test_data_of_any_real_kind_is_taken(kind: str) -> None:
 )
 def test_labels_of_any_kind_become_codes_and_come_back(labels: Any) -> None:
     y = np.asarray(labels)[RNG.integers(0, len(labels), ROWS)]
-    data = check_inputs(X, y, classifier=True)
+    data = array_source(X, y, classifier=True)
     assert data.classes[data.y].tolist() == y.tolist()
     assert data.task == ("binary" if len(labels) == 2 else "multiclass")
     assert data.n_outputs == (1 if len(labels) == 2 else 3)
 
 
 def test_a_column_is_a_vector() -> None:
-    data = check_inputs(X, NUMBERS.reshape(-1, 1), np.ones((ROWS, 1)), classifier=False)
+    data = array_source(X, NUMBERS.reshape(-1, 1), np.ones((ROWS, 1)), classifier=False)
     assert (data.y.shape, data.weights.shape, data.n_outputs) == ((ROWS,), (ROWS,), 1)
 
 
 def test_pandas_columns_are_taken_by_position() -> None:
     index = RNG.permutation(ROWS)
-    data = check_inputs(
+    data = array_source(
         pd.DataFrame(X, index=index),
         pd.Series(LABELS, index=index),
         pd.Series(NUMBERS**2, index=index),

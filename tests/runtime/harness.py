@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import math
 import threading
 import time
@@ -15,12 +16,11 @@ from typing import Any
 
 import scaleml
 from scaleml.comm import inprocess
-import importlib
-from scaleml.data.inputs import check_inputs
+from scaleml.data.batches import Batches
+from scaleml.data.piece import Arrays
 from scaleml.data.schedule import Schedule
-from scaleml.data.shards import Batches
+from scaleml.data.source import ArraySource, array_source
 from scaleml.data.split import hold_out
-from scaleml.data.store import array_shard
 from scaleml.models import Signature
 from scaleml.optim import SGD
 from scaleml.runtime.commands import Command, CommandQueue
@@ -88,7 +88,7 @@ def on_threads(
     prepare : callable, optional
         Called with each rank's loop before it runs.
     """
-    inputs = check_inputs(X, y, sample_weight, classifier=model.is_classifier)
+    inputs = array_source(X, y, sample_weight, classifier=model.is_classifier)
     rows = hold_out(inputs.rows, 0.0, seed)[0]
     signature = Signature(
         n_features=inputs.x.shape[1],
@@ -114,7 +114,7 @@ def on_threads(
         faults=tuple(faults),
         stop=stop,
     )
-    data = [array_shard(inputs, rows[a:b], model.dtype).open() for a, b in pairwise(bounds)]
+    data = [_rows_of(inputs, rows[a:b], model.dtype) for a, b in pairwise(bounds)]
     held_out = _held_out(model, validation, inputs.classes, layout.workers)
     command_queue = CommandQueue()
     history = History()
@@ -176,9 +176,9 @@ def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind:
 def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[Any]:
     if not validation:
         return [None] * workers
-    checked = check_inputs(*validation, classifier=model.is_classifier, classes=classes)
+    checked = array_source(*validation, classifier=model.is_classifier, classes=classes)
     cuts = [checked.rows * r // workers for r in range(workers + 1)]
-    return [array_shard(checked, range(a, b), model.dtype).open() for a, b in pairwise(cuts)]
+    return [_rows_of(checked, range(a, b), model.dtype) for a, b in pairwise(cuts)]
 
 
 def held_until_told(monkeypatch: Any, strategy: Any) -> Hook:
@@ -242,3 +242,9 @@ def await_condition(condition: Callable[[], Any], seconds: float = 20.0) -> bool
     while not (holds := bool(condition())) and time.monotonic() < until:
         pause.wait(0.01)
     return holds
+
+
+def _rows_of(source: ArraySource, rows: Any, dtype: str) -> Arrays:
+    """Some rows of checked data, as a shard of them is opened."""
+    weights = source.encode_weights(dtype)
+    return source.x[rows].astype(dtype), source.encode(dtype)[rows], None if weights is None else weights[rows]

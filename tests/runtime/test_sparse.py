@@ -12,8 +12,8 @@ from scipy.sparse import csr_array, csr_matrix
 
 from runtime import harness
 from runtime.test_strategies import BATCH, EPOCHS, L2, ROWS, SHARDS, close, made
+from scaleml.data.batches import Batches
 from scaleml.data.schedule import Schedule
-from scaleml.data.shards import Batches
 from scaleml.models import MLP, LinearModel, Signature
 from scaleml.optim import SGD, AdaGrad, Adam, Averaged
 from scaleml.runtime.commands import Command

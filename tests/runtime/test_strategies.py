@@ -43,10 +43,10 @@ def linear(kind, dtype="float64"):
 
 def start(model, x, y, seed=0):
     """Where training starts: seeded, and not what is tested here."""
-    from scaleml.data.inputs import check_inputs
+    from scaleml.data.source import array_source
     from scaleml.models import Signature
 
-    inputs = check_inputs(x, y, classifier=model.is_classifier)
+    inputs = array_source(x, y, classifier=model.is_classifier)
     return model.build(Signature(x.shape[1], inputs.n_outputs, inputs.task, model.dtype)).init(seed)
 
 

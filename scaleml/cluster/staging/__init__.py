@@ -1,1 +1,1 @@
-"""Data on its way to the ranks: checked once, placed once, staged where Dask holds it; and back, as lazy predictions."""
+"""Staging: data on its way to the ranks, by Dask. Checked once, in files of the workers once, each rank's shards within its reach."""

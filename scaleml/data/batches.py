@@ -1,60 +1,22 @@
-"""A rank's side of the data: the shards it owns and the batches they make."""
+"""Batches: a pure function of the rows consumed so far, made of slices of the shards that a rank has opened."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from scaleml import arrays
-from scaleml.data.reading import BLOCK, Blocks, Prefetch, Segment, Stream
+from scaleml.arrays import Array, Matrix
+from scaleml.data.piece import Arrays
 from scaleml.data.schedule import Schedule
-from scaleml.data.tables import Arrays, ArrayShard, MappedShard, Region, Shard, Table
+from scaleml.data.shard import ArrayShard, Shard
+from scaleml.data.stream import Prefetch, Stream
 
-__all__ = ["ArrayShard", "Arrays", "Batches", "MappedShard", "Region", "SegmentedShard", "Shard", "Table", "opened"]
-
-
-@dataclass(frozen=True)
-class SegmentedShard(Shard):
-    """A shard made of runs of rows of several files, shuffled together block by block.
-
-    Parameters
-    ----------
-    segments : tuple of Segment
-        The runs.
-    block_rows : int
-        Rows of a block: a part of the order, so no matter of memory.
-    entropy : tuple of int or None
-        Decides the shuffle; None for none.
-    """
-
-    segments: tuple[Segment, ...]
-    block_rows: int
-    entropy: tuple[int, ...] | None
-
-    @property
-    def rows(self) -> int:  # type: ignore[override]
-        """Number of rows."""
-        return sum(segment.rows for segment in self.segments)
-
-    @property
-    def nbytes(self) -> int:
-        """About how many bytes of X it has."""
-        return sum(segment.nbytes for segment in self.segments)
-
-    def open(self) -> Arrays:
-        """Read the shard into memory."""
-        return self.blocks().all()
-
-    def blocks(self) -> Blocks:
-        """Return the blocks in which the shard can be read."""
-        return Blocks(self.segments, self.block_rows, self.entropy)
-
-
-Source = Arrays | Stream
+OpenShard = Arrays | Stream
+"""A shard in reach of its rank: arrays, mapped or in memory, or rows that are read ahead."""
 
 OFTEN: Final = 20
 """Passes over the data that pay for a copy of it in a rank's own memory: each gains a tenth, the copy takes about two."""
@@ -62,13 +24,18 @@ OFTEN: Final = 20
 
 @contextlib.contextmanager
 def opened(
-    shards: Sequence[Shard], held_out: Sequence[Shard], budget: float, *, passes: int = 1, room: float = 0
-) -> Iterator[tuple[list[Source], Arrays | Stream | None]]:
+    shards: Sequence[Shard | ArrayShard],
+    held_out: Sequence[Shard | ArrayShard],
+    budget: float,
+    *,
+    passes: int = 1,
+    room: float = 0,
+) -> Iterator[tuple[list[OpenShard], OpenShard | None]]:
     """Bring a rank's shards, and its part of the held-out data, into reach.
 
     Parameters
     ----------
-    shards, held_out : sequences of Shard
+    shards, held_out : sequences of Shard or ArrayShard
         What the rank was given.
     budget : float
         Bytes that may be kept in memory. When all is larger, what lies in files is read block by block as it is needed.
@@ -79,7 +46,7 @@ def opened(
 
     Yields
     ------
-    sources : list of Arrays or Stream
+    opened : list of Arrays or Stream
         The shards, for ``Batches``.
     validation : Arrays, Stream or None
         The held-out rows, all together.
@@ -102,18 +69,13 @@ def opened(
         prefetch.close()
 
 
-def _near(shard: Shard) -> Arrays:
+def _near(shard: Shard | ArrayShard) -> Arrays:
     x, y, weights = shard.open()
-    return (x if not isinstance(shard, MappedShard) or arrays.is_sparse(x) else arrays.own_copy(x)), y, weights
+    return (arrays.own_copy(x) if shard.is_mapped and not arrays.is_sparse(x) else x), y, weights
 
 
-def _streamed(shard: Shard, prefetch: Prefetch) -> Source:
-    if isinstance(shard, MappedShard):
-        segment = Segment(shard.table, shard.start, shard.stop)
-        shard = SegmentedShard((segment,), max(1, BLOCK // shard.table.row_nbytes), None)
-    if isinstance(shard, SegmentedShard) and shard.rows:
-        return Stream(shard.blocks(), prefetch)
-    return shard.open()
+def _streamed(shard: Shard | ArrayShard, prefetch: Prefetch) -> OpenShard:
+    return Stream(shard.blocks(), prefetch) if isinstance(shard, Shard) and shard.rows else shard.open()
 
 
 def joined(shards: Sequence[Arrays]) -> Arrays | None:
@@ -137,7 +99,7 @@ class Batches:
         Their contents, in the same order.
     """
 
-    def __init__(self, schedule: Schedule, owned: Sequence[int], shards: Sequence[Source]) -> None:
+    def __init__(self, schedule: Schedule, owned: Sequence[int], shards: Sequence[OpenShard]) -> None:
         assert len(owned) == len(shards)
         self.schedule: Final = schedule
         self.owned: Final = tuple(owned)
@@ -147,7 +109,7 @@ class Batches:
         if len(owned) == 1 and isinstance(first, tuple):
             self._only = (self.owned[0], *first, not arrays.is_sparse(first[0]))
 
-    def take(self, consumed: int, count: int) -> tuple[Any, Any, Any, int]:
+    def take(self, consumed: int, count: int) -> tuple[Matrix, Array, Array | None, int]:
         """Return this rank's rows of the batch ``[consumed, consumed + count)`` of an epoch.
 
         Returns
@@ -174,7 +136,7 @@ class Batches:
                 parts.append(_slice(shard, start, stop))
         return self._joined(parts)
 
-    def _joined(self, parts: list[Arrays]) -> tuple[Any, Any, Any, int]:
+    def _joined(self, parts: list[Arrays]) -> tuple[Matrix, Array, Array | None, int]:
         # One product over joined rows is far cheaper than one a slice; the copy is the price of many shards.
         if not parts:
             return *_slice(self._shards[0], 0, 0), 0
@@ -187,7 +149,7 @@ class Batches:
             weights = None if parts[0][2] is None else xp.concatenate([part[2] for part in parts])
         return x, y, weights, int(y.shape[0])
 
-    def column_counts(self, columns: int) -> tuple[Any, int]:
+    def column_counts(self, columns: int) -> tuple[Array, int]:
         """Return how many of this rank's rows, of CSR data, have each of the columns, and how many rows there are."""
         counts, rows = np.zeros(columns, np.int64), 0
         for shard in self._shards:
@@ -196,11 +158,11 @@ class Batches:
                 rows += int(y.shape[0])
         return counts, rows
 
-    def random_state(self) -> dict[str, Any]:
+    def random_state(self) -> dict[str, Array]:
         """Return the random streams that are no function of seed and step: none, where the order is fixed."""
         return {}
 
-    def set_random_state(self, state: dict[str, Any]) -> None:
+    def set_random_state(self, state: dict[str, Array]) -> None:
         """Go back to what `random_state` returned."""
 
     def locate(self, consumed: int, count: int, row: int) -> tuple[int, int]:
@@ -214,7 +176,7 @@ class Batches:
         raise AssertionError("the row lies outside the batch")
 
 
-def _slice(shard: Source, start: int, stop: int) -> Arrays:
+def _slice(shard: OpenShard, start: int, stop: int) -> Arrays:
     if isinstance(shard, Stream):
         return shard.take(start, stop)
     x, y, weights = shard

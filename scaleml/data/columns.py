@@ -1,144 +1,29 @@
-"""What a user passed as X, y, sample_weight: checked once, with errors that help."""
+"""Columns of numbers: X as an array or CSR matrix, y and weights as arrays, each value checked and named where it is wrong."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from scaleml import arrays
-from scaleml.data.frames import array_of_column, matrix_of_frame
-from scaleml.data.labels import encode_labels
+from scaleml.arrays import Array, Matrix
+
+REAL: Final = "biuf"
+"""Kinds of dtypes that are real numbers."""
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Checked data: ``x`` as given (dense or CSR, not copied), ``y`` encoded, ``classes`` as the user named them.
-
-    Parameters
-    ----------
-    x : (n, features) array or CSR matrix
-        Any real dtype; values are checked when they are copied to the workers.
-    y : (n,) or (n, targets) array
-        Class codes, 0 or 1 for two classes, or real targets.
-    weights : (n,) array or None
-        Sample weights.
-    classes : array or None
-        Sorted class labels; None for regression.
-    """
-
-    x: Any
-    y: Any
-    weights: Any
-    classes: Any
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return int(self.x.shape[0])
-
-    @property
-    def features(self) -> int:
-        """Columns of X."""
-        return int(self.x.shape[1])
-
-    @property
-    def is_sparse(self) -> bool:
-        """Whether X is CSR."""
-        return arrays.is_sparse(self.x)
-
-    @property
-    def dtype(self) -> str:
-        """Of X."""
-        return str(self.x.dtype.name)
-
-    @property
-    def mean_weight(self) -> float:
-        """Mean weight of the rows."""
-        return 1.0 if self.weights is None else float(self.weights.mean())
-
-    @property
-    def task(self) -> str:
-        """``"binary"``, ``"multiclass"`` or ``"regression"``."""
-        if self.classes is None:
-            return "regression"
-        return "binary" if len(self.classes) == 2 else "multiclass"
-
-    @property
-    def n_outputs(self) -> int:
-        """Columns of a model's scores."""
-        if self.classes is not None:
-            return 1 if len(self.classes) == 2 else len(self.classes)
-        return 1 if self.y.ndim == 1 else int(self.y.shape[1])
-
-    def encode(self, dtype: str) -> Any:
-        """Return y as the ranks want it: floats of ``dtype``, or int32 codes for three classes and more."""
-        return self.y.astype(np.int32) if self.task == "multiclass" else cast_finite(self.y, dtype, "y")
-
-    def encode_weights(self, dtype: str) -> Any:
-        """Return the weights as floats of ``dtype``, or None."""
-        return None if self.weights is None else cast_finite(self.weights, dtype, "sample_weight")
-
-
-def check_inputs(
-    x: Any,
-    y: Any,
-    sample_weight: Any = None,
-    *,
-    classifier: bool,
-    classes: Any = None,
-    name: str = "X",
-    label: str = "y",
-) -> Inputs:
-    """Check the kind and the shapes of the data and encode the target.
-
-    Parameters
-    ----------
-    x : array-like or sparse matrix of shape (n, features)
-        Dense data or CSR (other sparse formats are converted).
-    y : array-like of shape (n,) or (n, targets)
-        Labels or real targets.
-    sample_weight : array-like of shape (n,), optional
-        Weights, not negative.
-    classifier : bool
-        Whether y holds labels.
-    classes : array, optional
-        The classes known from training; labels outside them are refused.
-    name, label : str
-        How the errors call x and y.
-
-    Raises
-    ------
-    ValueError, TypeError
-        With the value, the rule and the remedy.
-    """
-    x = as_matrix(x, name)
-    n = int(x.shape[0])
-    if y is None:
-        raise ValueError(f"{label} is None, but {name} has {n} rows: pass one label or target a row")
-    y = as_column(y, label, n, name)
-    if classifier:
-        codes, classes = encode_labels(y, classes, label)
-    else:
-        codes, classes = as_targets(y, label), None
-    weights = None
-    if sample_weight is not None:
-        weights = as_weights(as_column(sample_weight, "sample_weight", n, name))
-        refuse_no_weight(bool(weights.any()))
-    return Inputs(x, codes, weights, classes)
-
-
-def as_matrix(x: Any, name: str) -> Any:
+def as_matrix(given: object, name: str) -> Matrix:
     """Return X as a 2-d array or a CSR matrix of real numbers; raise ValueError or TypeError if it is none."""
-    if type(x).__module__.split(".")[0] == "dask":
+    if type(given).__module__.split(".")[0] == "dask":
         raise TypeError(f"{name} is a Dask collection: pass {name}.compute() if it fits into this process's memory")
-    if x is None or isinstance(x, str | bytes | os.PathLike):
+    if given is None or isinstance(given, str | bytes | os.PathLike):
         raise TypeError(
-            f"{name} is {x!r}: pass the rows themselves, as an array, a DataFrame or a CSR matrix; if it is a file, load it"
+            f"{name} is {given!r}: pass the rows themselves, as an array, a DataFrame or a CSR matrix; if it is a file, load it"
         )
+    x: Any = given
     if hasattr(x, "tocsr"):
         x = x.tocsr()
     elif hasattr(x, "iloc"):  # a pandas frame
@@ -151,7 +36,7 @@ def as_matrix(x: Any, name: str) -> Any:
                 f"the rows of {name} have different lengths: each needs the same number of columns"
             ) from None
     kind = x.dtype
-    if kind.kind not in "biuf":
+    if kind.kind not in REAL:
         raise TypeError(
             f"{name} has dtype {kind}, but a model needs real numbers: convert it with {name}.astype('float32'), and encode "
             "text or categories first (sklearn.preprocessing.OneHotEncoder, HashingVectorizer)"
@@ -164,9 +49,9 @@ def as_matrix(x: Any, name: str) -> Any:
     return x
 
 
-def as_column(values: Any, what: str, n: int, name: str) -> Any:
+def as_column(given: object, what: str, n: int, name: str) -> Array:
     """Return y or the weights as an array of ``n`` rows; raise ValueError for another shape."""
-    values = array_of_column(values)
+    values = array_of_column(given)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim not in (1, 2) or (what == "sample_weight" and values.ndim != 1):
@@ -178,9 +63,9 @@ def as_column(values: Any, what: str, n: int, name: str) -> Any:
     return values
 
 
-def as_targets(y: Any, name: str = "y", first: int = 0) -> Any:
+def as_targets(y: Array, name: str = "y", first: int = 0) -> Array:
     """Return real targets; raise for others, naming the row, counted from ``first``."""
-    if y.dtype.kind not in "biuf":
+    if y.dtype.kind not in REAL:
         raise TypeError(
             f"{name} has dtype {y.dtype}, but regression needs real numbers: for labels use loss='log_loss'"
         )
@@ -188,9 +73,9 @@ def as_targets(y: Any, name: str = "y", first: int = 0) -> Any:
     return y
 
 
-def as_weights(weights: Any, name: str = "sample_weight", first: int = 0) -> Any:
+def as_weights(weights: Array, name: str = "sample_weight", first: int = 0) -> Array:
     """Return weights; raise for what is no weight, naming the row, counted from ``first``."""
-    if weights.dtype.kind not in "biuf":
+    if weights.dtype.kind not in REAL:
         raise TypeError(f"{name} has dtype {weights.dtype}: must be real numbers")
     _refuse_non_finite(weights, name, first)
     if (weights < 0).any():
@@ -205,13 +90,13 @@ def refuse_no_weight(any_weight: bool) -> None:
         raise ValueError("sample_weight is 0 everywhere: at least one row must count")
 
 
-def _refuse_non_finite(values: Any, what: str, first: int) -> None:
+def _refuse_non_finite(values: Array, what: str, first: int) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
         raise ValueError(f"{what} is {values[row]} at row {first + row}: must be finite; drop or impute such rows")
 
 
-def cast_finite(values: Any, dtype: str, what: str, first: int = 0) -> Any:
+def cast_finite(values: Array, dtype: str, what: str, first: int = 0) -> Array:
     """Return the values in ``dtype``; raise ValueError for one that is too large, naming the row."""
     with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused by its place
         cast = values.astype(dtype)
@@ -223,7 +108,7 @@ def cast_finite(values: Any, dtype: str, what: str, first: int = 0) -> Any:
     return cast
 
 
-def finite_block(block: Any, row_numbers: Any, name: str = "X", first: int = 0) -> None:
+def finite_block(block: Matrix, row_numbers: Array, name: str = "X", first: int = 0) -> None:
     """Raise for a non-finite value in a block of rows, naming its row and column.
 
     Parameters
@@ -248,3 +133,77 @@ def finite_block(block: Any, row_numbers: Any, name: str = "X", first: int = 0) 
                 f"{name} is not finite at row {first + int(number)}, column {int(bad[0])} (NaN, infinite, or too large for "
                 f"{values.dtype}): drop or impute such rows first (sklearn.impute.SimpleImputer)"
             )
+
+
+def check_width(shape: Sequence[float], features: int) -> None:
+    """Raise ValueError unless X, of this shape, has the columns that a model was trained on; NaN is a width not known yet."""
+    if len(shape) != 2 or not (shape[1] == features or shape[1] != shape[1]):
+        raise ValueError(
+            f"X has shape {tuple(shape)}, but this model was trained on {features} features: pass (rows, {features})"
+        )
+
+
+# What pandas holds.
+
+
+def refuse_columns(columns: Iterable[tuple[object, object]], name: str) -> None:
+    """Raise TypeError for columns that are no real numbers.
+
+    Parameters
+    ----------
+    columns : iterable of (column, dtype)
+        Of a pandas or a Dask dataframe.
+    name : str
+        How the error calls the data.
+    """
+    kinds = list(columns)
+    categories = [str(column) for column, kind in kinds if str(kind) == "category"]
+    if categories:
+        raise TypeError(
+            f"{name} has columns of categories: {_some(categories)}; a model needs numbers: encode them with get_dummies of "
+            f"pandas or dask.dataframe (there after {name}.categorize()) or sklearn.preprocessing.OneHotEncoder, or pass "
+            f"{name}[column].cat.codes where the order of the categories means something"
+        )
+    bad = [str(column) for column, kind in kinds if getattr(kind, "kind", "O") not in REAL]
+    if bad:
+        raise TypeError(
+            f"{name} has columns that are not numbers: {_some(bad)}; "
+            "encode or drop them first (pandas.get_dummies, sklearn.preprocessing.OneHotEncoder)"
+        )
+
+
+def matrix_of_frame(given: object, name: str) -> Array:
+    """Return a pandas frame as a 2-d array of real numbers; what is missing becomes NaN.
+
+    Raises
+    ------
+    TypeError
+        For columns that are no numbers, by name, with the remedy.
+    """
+    frame: Any = given
+    if frame.ndim == 2:
+        refuse_columns(frame.dtypes.items(), name)
+        if any(not isinstance(kind, np.dtype) for kind in frame.dtypes):
+            return frame.to_numpy(dtype=np.float64, na_value=np.nan)  # pandas' own numbers, possibly with gaps
+    values = frame.to_numpy()
+    if values.dtype == object and frame.ndim == 2:  # numbers and booleans side by side
+        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return values
+
+
+def array_of_column(given: object) -> Array:
+    """Return y or weights as an array; pandas' nullable numbers become NumPy's, what is missing NaN."""
+    values: Any = given
+    kind = getattr(values, "dtype", None)
+    if hasattr(values, "iloc") and getattr(values, "ndim", 1) == 2 and values.shape[1] == 1:
+        values = values.iloc[:, 0]
+        kind = values.dtype
+    if kind is not None and hasattr(kind, "na_value") and getattr(kind, "kind", "O") in REAL:
+        if values.isna().any():
+            return values.to_numpy(dtype=np.float64, na_value=np.nan)
+        return values.to_numpy(dtype=kind.numpy_dtype)
+    return np.asarray(values)
+
+
+def _some(columns: list[str]) -> str:
+    return ", ".join(columns[:5]) + (" ..." if len(columns) > 5 else "")

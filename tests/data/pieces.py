@@ -7,17 +7,19 @@ import numpy as np
 import scipy.sparse
 
 from scaleml import arrays
-from scaleml.data import store as stores
-from scaleml.data.inputs import Inputs, check_inputs
-from scaleml.data.store import Store
+from scaleml.data import piece_file
+from scaleml.data.piece import Piece, Run
+from scaleml.data.piece_file import PieceFile
+from scaleml.data.shard import Shard, cut_shards
+from scaleml.data.source import ArraySource, array_source
 
 RNG = np.random.default_rng(7)
 
 
 def files(owner: int | None = None) -> list[str]:
-    """The stores of a process (default: this one) that lie anywhere on this host."""
+    """The files of a process (default: this one) that lie anywhere on this host."""
     mine = f"-{os.getpid() if owner is None else owner}-"
-    return [str(p) for folder in stores.folders() for p in folder.glob("scaleml-data-*") if mine in p.name]
+    return [str(p) for folder in piece_file.folders() for p in folder.glob("scaleml-data-*") if mine in p.name]
 
 
 def dense(n: int, features: int = 5, dtype: str = "f8") -> np.ndarray:
@@ -30,13 +32,17 @@ def sparse(n: int, features: int = 30) -> Any:
     return x
 
 
-def inputs(x: Any, y: Any, weights: Any = None, *, classifier: bool = False) -> Inputs:
-    return check_inputs(x, y, weights, classifier=classifier)
+def inputs(x: Any, y: Any, weights: Any = None, *, classifier: bool = False) -> ArraySource:
+    return array_source(x, y, weights, classifier=classifier)
 
 
-def written(data: Inputs, rows: Any, dtype: str = "float32", shards: int = 1) -> tuple[Store, list[Any]]:
-    store = Store(Store.size(data, rows, dtype))
-    return store, store.write(data, rows, dtype).cut(shards)
+def written(data: ArraySource, rows: Any, dtype: str = "float32", shards: int = 1) -> tuple[PieceFile, list[Any]]:
+    file = PieceFile(PieceFile.size(data, rows, dtype))
+    return file, cut(file.write(data, rows, dtype), shards)
+
+
+def cut(piece: Piece, shards: int) -> list[Shard]:
+    return cut_shards([Run(piece, 0, piece.rows)], shards)
 
 
 def joined(shards: list[Any]) -> tuple[Any, Any, Any]:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.stores import dense, files, inputs
-from scaleml.data import store as stores
-from scaleml.data.store import Store
+from data.pieces import dense, files, inputs
+from scaleml.data import piece_file
+from scaleml.data.piece_file import PieceFile
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.usefixtures("no_store_left")
+pytestmark = pytest.mark.usefixtures("no_file_left")
 
 
 # Where it lies, and when it goes.
@@ -41,9 +41,9 @@ def test_a_folder_without_room_is_passed_over(tmp_path: Path, monkeypatch: pytes
     small, large = tmp_path / "small", tmp_path / "large"
     small.mkdir()
     large.mkdir()
-    monkeypatch.setattr(stores, "folders", lambda: [small, large])
+    monkeypatch.setattr(piece_file, "folders", lambda: [small, large])
     monkeypatch.setattr(os, "posix_fallocate", tight(10_000))
-    modest, big = Store(10_000), Store(10_001)
+    modest, big = PieceFile(10_000), PieceFile(10_001)
     assert (Path(modest.path).parent, Path(big.path).parent) == (small, large)
     assert os.path.getsize(big.path) == 10_001
     big.close()
@@ -55,10 +55,10 @@ def test_a_folder_without_room_is_passed_over(tmp_path: Path, monkeypatch: pytes
 def test_no_room_anywhere_says_where_and_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    monkeypatch.setattr(stores, "folders", lambda: [small])
+    monkeypatch.setattr(piece_file, "folders", lambda: [small])
     monkeypatch.setattr(os, "posix_fallocate", tight(0))
     with pytest.raises(OSError, match=r"no room for 3\.00 GB .*small: No space left.*TMPDIR"):
-        Store(3_000_000_000)
+        PieceFile(3_000_000_000)
     assert list(small.iterdir()) == []
 
 
@@ -66,37 +66,37 @@ def test_the_temporary_folder_follows_tmpdir(tmp_path: Path, monkeypatch: pytest
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert stores.folders()[-1] == tmp_path
+    assert piece_file.folders()[-1] == tmp_path
 
 
 def test_only_its_owner_may_read_it() -> None:
-    store = Store(100)
-    assert os.stat(store.path).st_mode & 0o777 == 0o600
-    store.close()
+    file = PieceFile(100)
+    assert os.stat(file.path).st_mode & 0o777 == 0o600
+    file.close()
 
 
 @pytest.mark.parametrize("end", ["close", "collect"])
 def test_the_file_goes_when_it_is_closed_or_collected(end: str) -> None:
-    store: Store | None = Store(1000)
-    assert store is not None
-    path, descriptors = store.path, len(os.listdir("/proc/self/fd"))
+    file: PieceFile | None = PieceFile(1000)
+    assert file is not None
+    path, descriptors = file.path, len(os.listdir("/proc/self/fd"))
     assert os.path.exists(path)
     if end == "close":
-        store.close()
-        store.close()  # once more is no error
-    store = None
+        file.close()
+        file.close()  # once more is no error
+    file = None
     gc.collect()
     assert not os.path.exists(path)
     assert len(os.listdir("/proc/self/fd")) == descriptors - 1
 
 
 def test_a_failed_preparation_leaves_no_file() -> None:
-    from scaleml.cluster.staging.parts import StoredPart
+    from scaleml.cluster.staging.client_file import ClientFile
 
     x = dense(1000)
     x[999, 0] = np.inf
     with pytest.raises(ValueError, match="row 999"):
-        StoredPart(inputs(x, np.arange(1000.0)), np.arange(1000), "float32", "X", b"nonce")
+        ClientFile(inputs(x, np.arange(1000.0)), np.arange(1000), "float32", "X", b"nonce")
     assert files() == []
 
 
@@ -105,12 +105,12 @@ def test_a_failed_preparation_leaves_no_file() -> None:
 CHILD = """
 import os, sys, time
 import numpy as np
-from scaleml.data.inputs import check_inputs
-from scaleml.data.store import Store
-data = check_inputs(np.ones((100, 3)), np.ones(100), classifier=False)
-store = Store(Store.size(data, np.arange(100), "float32"))
-store.write(data, np.arange(100), "float32")
-print(store.path, flush=True)
+from scaleml.data.source import array_source
+from scaleml.data.piece_file import PieceFile
+data = array_source(np.ones((100, 3)), np.ones(100), classifier=False)
+file = PieceFile(PieceFile.size(data, np.arange(100), "float32"))
+file.write(data, np.arange(100), "float32")
+print(file.path, flush=True)
 sys.stdin.readline()
 """
 
@@ -138,23 +138,23 @@ def test_the_files_of_a_killed_process_are_swept_and_those_of_a_living_one_are_n
         dead.kill()
         dead.wait(10)
         assert os.path.exists(lost)
-        Store(1).close()  # whoever makes a store sweeps
+        PieceFile(1).close()  # whoever makes one sweeps
         assert not os.path.exists(lost)
         assert os.path.exists(kept)
-        stores.sweep(living.pid)  # by name of the owner, alive or not
+        piece_file.sweep(living.pid)  # by name of the owner, alive or not
         assert not os.path.exists(kept)
         living.communicate("\n", timeout=30)
 
 
 def test_a_file_of_someone_elses_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "folders", lambda: [tmp_path])
+    monkeypatch.setattr(piece_file, "folders", lambda: [tmp_path])
     others = ["scaleml-data-notes.txt", "scaleml-data-99999999-abc", "other-99999999-1"]  # no, or another, namespace
     for name in others:
         (tmp_path / name).touch()
-    (tmp_path / f"{stores._prefix()}99999999-abc").touch()
-    stores.sweep()
-    gone = {f"{stores._prefix()}99999999-abc"}
-    if stores._prefix() == stores.PREFIX:  # no namespaces on this system
+    (tmp_path / f"{piece_file._prefix()}99999999-abc").touch()
+    piece_file.sweep()
+    gone = {f"{piece_file._prefix()}99999999-abc"}
+    if piece_file._prefix() == piece_file.PREFIX:  # no namespaces on this system
         gone.add(others[1])
     assert {path.name for path in tmp_path.iterdir()} == set(others) - gone
 
@@ -163,9 +163,9 @@ MEMORY = """
 import sys
 import numpy as np
 from types import SimpleNamespace
-from scaleml.data.inputs import check_inputs
+from scaleml.data.source import array_source
 from scaleml.data.split import hold_out
-from scaleml.cluster.staging.parts import StoredPart
+from scaleml.cluster.staging.client_file import ClientFile
 import scipy.sparse
 
 def peak(what):
@@ -185,10 +185,10 @@ y = np.zeros(n)
 with open("/proc/self/clear_refs", "w") as refs:
     refs.write("5")  # the peak starts anew: only what placing adds counts
 before = peak("VmRSS")
-data = check_inputs(x, y, classifier=False)
+data = array_source(x, y, classifier=False)
 rows, _ = hold_out(n, 0.0, 0)
-placed = StoredPart(data, rows, "float32", "X", b"nonce")
-print(size, peak("VmHWM") - before, placed.nbytes)
+placed = ClientFile(data, rows, "float32", "X", b"nonce")
+print(size, peak("VmHWM") - before, placed.runs[0].nbytes)
 placed.close()
 """
 

@@ -1,64 +1,23 @@
-"""Rows of files block by block: in one order whether they stream past or are all kept."""
+"""Streams: rows of files read ahead block by block, in one order whether they stream past or are all kept."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from scaleml import arrays
-from scaleml.data.tables import Arrays, Region, Table
+from scaleml.arrays import Array, Matrix
+from scaleml.data.piece import Arrays, Region, Run
 
 BLOCK: Final = 8 << 20
 """Bytes of a block at most, unless one row is larger."""
 _OPEN_FILES: Final = 64
 _SALT: Final = 0xB10C
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A run of rows of a table.
-
-    Parameters
-    ----------
-    table : Table
-        Where they lie.
-    start, stop : int
-        Which rows.
-    codes : (k,) or (k, targets) array or None
-        What each label of the table's own stands for in the run, in the dtype that ranks want.
-    factors : (k,) array, float or None
-        What the weights are multiplied by, for each label of the table's own, or all alike.
-    columns : (k,) int array or None
-        Of CSR rows, which columns count, sorted: they are numbered anew, and the others are left out.
-    """
-
-    table: Table
-    start: int
-    stop: int
-    codes: Any = None
-    factors: Any = None
-    columns: Any = None
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.stop - self.start
-
-    @property
-    def nbytes(self) -> int:
-        """About how many bytes of X they are."""
-        return self.rows * self.table.row_nbytes
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether its rows have weights of their own."""
-        return self.table.weights is not None or self.factors is not None
 
 
 class Files:
@@ -67,14 +26,14 @@ class Files:
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
 
-    def read(self, region: Region, start: int, stop: int, path: str, out: Any = None) -> Any:
+    def read(self, region: Region, start: int, stop: int, path: str, out: Array | None = None) -> Array:
         """Return items ``start:stop`` of a region's first axis, in ``out`` if that is given."""
         shape = (stop - start, *region.shape[1:])
         if out is None:
             out = np.empty(shape, region.dtype)
         if out.nbytes == 0:
             return out
-        view = memoryview(out.reshape(-1).view(np.uint8))
+        view = out.reshape(-1).view(np.uint8).data
         at = region.offset + start * (region.nbytes // region.shape[0])
         done = 0
         while done < len(view):
@@ -98,25 +57,25 @@ class Files:
 
 
 class Blocks:
-    """The rows of some segments in the order of a shard.
+    """The rows of some runs in the order of a shard.
 
-    Of ``J`` blocks, the first ``j`` take the first ``floor(j * m / J + k / K)`` of the ``m`` rows of segment ``k`` of ``K``; each
-    block shuffles its rows. So every block is a fair sample of all segments, and reads each of them onwards.
+    Of ``J`` blocks, the first ``j`` take the first ``floor(j * m / J + k / K)`` of the ``m`` rows of run ``k`` of ``K``; each
+    block shuffles its rows. So every block is a fair sample of all runs, and reads each of them onwards.
 
     Parameters
     ----------
-    segments : sequence of Segment
+    runs : sequence of Run
         Where the rows lie; all dense or all CSR.
     block_rows : int
         About how many rows make a block.
     entropy : sequence of int or None
-        Decides the shuffle; None leaves the rows in the order of the segments.
+        Decides the shuffle; None leaves the rows in the order of the runs.
     """
 
-    def __init__(self, segments: Sequence[Segment], block_rows: int, entropy: Sequence[int] | None) -> None:
-        self.segments = list(segments)
+    def __init__(self, runs: Sequence[Run], block_rows: int, entropy: Sequence[int] | None) -> None:
+        self.runs = list(runs)
         self.entropy = None if entropy is None else [*entropy, _SALT]
-        sizes = np.array([segment.rows for segment in segments], np.int64)
+        sizes = np.array([run.rows for run in runs], np.int64)
         self.rows = int(sizes.sum())
         self.count = max(1, -(-self.rows // block_rows))
         if entropy is None:  # one after another
@@ -133,46 +92,48 @@ class Blocks:
         """Return the block that holds ``row``."""
         return min(int(np.searchsorted(self.starts, row, "right")) - 1, self.count - 1)
 
-    def read(self, block: int, files: Files, out: Any = None, scratch: Any = None) -> Arrays:
+    def read(self, block: int, files: Files, out: Array | None = None, scratch: Array | None = None) -> Arrays:
         """Read a block; dense X goes into ``out`` by way of ``scratch`` where these are given."""
         rows = int(self.starts[block + 1] - self.starts[block])
         parts = [
-            (segment, segment.start + int(low), segment.start + int(high))
-            for segment, low, high in zip(self.segments, self._cuts[block], self._cuts[block + 1], strict=True)
+            (run, run.start + int(low), run.start + int(high))
+            for run, low, high in zip(self.runs, self._cuts[block], self._cuts[block + 1], strict=True)
             if high > low
-        ] or [(self.segments[0], 0, 0)]
+        ] or [(self.runs[0], 0, 0)]
         order = None if self.entropy is None else np.random.default_rng([*self.entropy, block]).permutation(rows)
         labels = [_labels(*part, files) for part in parts]
         y = _ordered(np.concatenate([_targets(part[0], mine) for part, mine in zip(parts, labels, strict=True)]), order)
         weights = None
         if parts[0][0].is_weighted:
             each = [_weights(*part, mine, files) for part, mine in zip(parts, labels, strict=True)]
-            weights = _ordered(np.concatenate(each), order)
-        if isinstance(parts[0][0].table.x, tuple):
+            weights = _ordered(np.concatenate([mine for mine in each if mine is not None]), order)
+        if isinstance(parts[0][0].piece.x, tuple):
             x = arrays.concatenate_rows([_csr(*part, files) for part in parts])
             return (x if order is None else x[order]), y, weights
         out = self.buffer() if out is None else out
         raw = out if order is None else self.buffer() if scratch is None else scratch
+        assert out is not None  # X is dense
+        assert raw is not None
         position = 0
-        for segment, low, high in parts:
-            region = segment.table.x
+        for run, low, high in parts:
+            region = run.piece.x
             assert isinstance(region, Region)
-            files.read(region, low, high, segment.table.path, raw[position : position + high - low])
+            files.read(region, low, high, run.piece.path, raw[position : position + high - low])
             position += high - low
         if order is not None:
             np.take(raw[:rows], order, axis=0, out=out[:rows], mode="clip")  # "raise" would copy
         return out[:rows], y, weights
 
-    def buffer(self) -> Any:
+    def buffer(self) -> Array | None:
         """Return memory for the largest block of dense X; None for CSR."""
-        region = self.segments[0].table.x
+        region = self.runs[0].piece.x
         return np.empty((self.block_rows, region.shape[1]), region.dtype) if isinstance(region, Region) else None
 
     def all(self) -> Arrays:
         """Read all blocks into memory."""
         files = Files()
         try:
-            region = self.segments[0].table.x
+            region = self.runs[0].piece.x
             if not isinstance(region, Region):
                 return _joined([self.read(block, files) for block in range(self.count)])
             x = np.empty((self.rows, region.shape[1]), region.dtype)
@@ -193,13 +154,13 @@ class Prefetch:
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "scaleml-prefetch")
         self._files = Files()
-        self._scratch: Any = None
+        self._scratch: Array | None = None
 
-    def read(self, blocks: Blocks, block: int, out: Any) -> Future[Arrays]:
+    def read(self, blocks: Blocks, block: int, out: Array | None) -> Future[Arrays]:
         """Have a block read."""
         return self._executor.submit(self._read, blocks, block, out)
 
-    def _read(self, blocks: Blocks, block: int, out: Any) -> Arrays:
+    def _read(self, blocks: Blocks, block: int, out: Array | None) -> Arrays:
         if out is not None and (self._scratch is None or len(self._scratch) < len(out)):
             self._scratch = blocks.buffer()
         return blocks.read(block, self._files, out, self._scratch)
@@ -223,7 +184,6 @@ class Stream:
         self._buffers = [blocks.buffer(), blocks.buffer()]
         self._next, self._coming = 0, prefetch.read(blocks, 0, self._buffers[0])
         self._low = self._high = 0
-        self._block: Arrays = (None, None, None)
         self._turn(0)
 
     def take(self, start: int, stop: int) -> Arrays:
@@ -266,39 +226,39 @@ class Stream:
         self._coming = self._prefetch.read(self._blocks, self._next, self._buffers[0])
 
 
-def _labels(segment: Segment, low: int, high: int, files: Files) -> Any:
-    return files.read(segment.table.y, low, high, segment.table.path)
+def _labels(run: Run, low: int, high: int, files: Files) -> Array:
+    return files.read(run.piece.y, low, high, run.piece.path)
 
 
-def _targets(segment: Segment, labels: Any) -> Any:
-    return labels if segment.codes is None else segment.codes[labels]
+def _targets(run: Run, labels: Array) -> Array:
+    return labels if run.codes is None else run.codes[labels]
 
 
-def _weights(segment: Segment, low: int, high: int, labels: Any, files: Files) -> Any:
-    region, factors = segment.table.weights, segment.factors
-    weights = None if region is None else files.read(region, low, high, segment.table.path)
+def _weights(run: Run, low: int, high: int, labels: Array, files: Files) -> Array | None:
+    region, factors = run.piece.weights, run.factors
+    weights = None if region is None else files.read(region, low, high, run.piece.path)
     if factors is None:
         return weights
     mine = factors[labels] if np.ndim(factors) else np.full(high - low, factors, np.asarray(factors).dtype)
     return mine if weights is None else (weights * mine).astype(weights.dtype, copy=False)
 
 
-def _csr(segment: Segment, low: int, high: int, files: Files) -> Any:
-    table = segment.table
-    assert isinstance(table.x, tuple)
-    data, indices, indptr = table.x
-    pointers = files.read(indptr, low, high + 1, table.path)
+def _csr(run: Run, low: int, high: int, files: Files) -> Matrix:
+    piece = run.piece
+    assert isinstance(piece.x, tuple)
+    data, indices, indptr = piece.x
+    pointers = files.read(indptr, low, high + 1, piece.path)
     first, last = int(pointers[0]), int(pointers[-1])
     rows = arrays.csr(
-        files.read(data, first, last, table.path),
-        files.read(indices, first, last, table.path),
+        files.read(data, first, last, piece.path),
+        files.read(indices, first, last, piece.path),
         pointers - pointers[0],
-        (high - low, table.features),
+        (high - low, piece.features),
     )
-    return rows if segment.columns is None else arrays.only_columns(rows, segment.columns)
+    return rows if run.columns is None else arrays.only_columns(rows, run.columns)
 
 
-def _ordered(values: Any, order: Any) -> Any:
+def _ordered(values: Array, order: Array | None) -> Array:
     return values if order is None else values[order]
 
 

@@ -1,4 +1,4 @@
-"""Data in one file of this host: written once, in blocks, mapped by every local worker, cut into any number of shards."""
+"""The file of a piece: written once, in blocks, mapped by every worker of its host, removed with its process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from typing import Any, Final
 import numpy as np
 
 from scaleml import arrays
-from scaleml.data.inputs import Inputs, finite_block
-from scaleml.data.tables import ArrayShard, Region, Table
+from scaleml.arrays import Array, Matrix
+from scaleml.data.columns import finite_block
+from scaleml.data.piece import Piece, Region
+from scaleml.data.source import ArraySource
 
 PREFIX: Final = "scaleml-data-"
 _BLOCK: Final = 8 << 20  # bytes in flight while copying: what the client holds beside the user's own data
@@ -23,13 +25,13 @@ _ALIGN: Final = 64
 
 
 def folders() -> list[pathlib.Path]:
-    """Where a store may lie, best first: memory, then the disk for temporary files."""
+    """Where a file may lie, best first: memory, then the disk for temporary files."""
     shared = pathlib.Path("/dev/shm")
     return [*([shared] if shared.is_dir() and os.access(shared, os.W_OK) else []), pathlib.Path(tempfile.gettempdir())]
 
 
 def _prefix() -> str:
-    # Containers may share /dev/shm but number their processes apart: a store names its process namespace too.
+    # Containers may share /dev/shm but number their processes apart: a file names its process namespace too.
     try:
         return f"{PREFIX}{os.stat('/proc/self/ns/pid').st_ino}-"
     except OSError:
@@ -37,7 +39,7 @@ def _prefix() -> str:
 
 
 def sweep(owner: int | None = None) -> None:
-    """Remove the stores of process ``owner``, or those of all processes that are gone."""
+    """Remove the files of process ``owner``, or those of all processes that are gone."""
     prefix = _prefix()
     for folder in folders():
         for path in folder.glob(f"{prefix}*"):
@@ -57,7 +59,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def row_blocks(x: Any, rows: Any, dtype: str, name: str, first: int = 0) -> Iterator[Any]:
+def row_blocks(x: Matrix, rows: Array, dtype: str, name: str, first: int = 0) -> Iterator[Matrix]:
     """Yield rows of X in blocks of a few MB, checked, in ``dtype``; errors count rows from ``first``."""
     per_row = x.shape[1] * 8 if not arrays.is_sparse(x) else max(1, 12 * x.nnz // max(1, x.shape[0]))
     step = max(1, _BLOCK // max(1, per_row))
@@ -69,8 +71,8 @@ def row_blocks(x: Any, rows: Any, dtype: str, name: str, first: int = 0) -> Iter
         yield block
 
 
-def size_of(x: Any, y: Any, weighted: bool, rows: Any, dtype: str) -> int:
-    """Return the bytes that ``rows`` of this data take in a store, or a little less."""
+def size_of(x: Matrix, y: Array, weighted: bool, rows: Array, dtype: str) -> int:
+    """Return the bytes that ``rows`` of this data take in a file, or a little less."""
     n, width = len(rows), np.dtype(dtype).itemsize
     if arrays.is_sparse(x):
         nnz = int(np.diff(x.indptr)[rows].sum())
@@ -80,16 +82,8 @@ def size_of(x: Any, y: Any, weighted: bool, rows: Any, dtype: str) -> int:
     return body + n * 8 * (1 if y.ndim == 1 else y.shape[1]) + (n * width if weighted else 0) + 6 * _ALIGN
 
 
-def array_shard(inputs: Inputs, rows: Any, dtype: str, name: str = "X") -> ArrayShard:
-    """Return a shard as arrays in memory, for a worker that shares no host with this process."""
-    blocks = list(row_blocks(inputs.x, rows, dtype, name)) or [inputs.x[rows].astype(dtype)]
-    weights = inputs.encode_weights(dtype)
-    weights = None if weights is None else weights[rows]
-    return ArrayShard(arrays.concatenate_rows(blocks), inputs.encode(dtype)[rows], weights)
-
-
-class Store:
-    """A file with tables in it, removed when closed, when collected, or at exit.
+class PieceFile:
+    """A file with pieces in it, removed when closed, when collected, or at exit.
 
     Parameters
     ----------
@@ -131,21 +125,23 @@ class Store:
         self._finalizer = weakref.finalize(self, _remove, self._fd, self.path)
 
     @staticmethod
-    def size(inputs: Inputs, rows: Any, dtype: str) -> int:
-        """Return the bytes that ``rows`` of ``inputs`` take in a store."""
-        return size_of(inputs.x, inputs.y, inputs.weights is not None, rows, dtype)
+    def size(source: ArraySource, rows: Array, dtype: str) -> int:
+        """Return the bytes that ``rows`` of ``source`` take in a file."""
+        return size_of(source.x, source.y, source.weights is not None, rows, dtype)
 
-    def write(self, inputs: Inputs, rows: Any, dtype: str, name: str = "X") -> Table:
-        """Copy ``rows`` of the data into the store, in that order, a few MB at a time.
+    def write(self, source: ArraySource, rows: Array, dtype: str, name: str = "X") -> Piece:
+        """Copy ``rows`` of the data into the file, in that order, a few MB at a time.
 
         Raises
         ------
         ValueError
             For a value that is not finite, naming its row and column.
         """
-        return self.write_rows(inputs.x, inputs.encode(dtype), inputs.encode_weights(dtype), rows, dtype, name)
+        return self.write_rows(source.x, source.encode(dtype), source.encode_weights(dtype), rows, dtype, name)
 
-    def write_rows(self, matrix: Any, y: Any, weights: Any, rows: Any, dtype: str, name: str, first: int = 0) -> Table:
+    def write_rows(
+        self, matrix: Matrix, y: Array, weights: Array | None, rows: Array, dtype: str, name: str, first: int = 0
+    ) -> Piece:
         """Copy ``rows`` of X, and of a target and weights that are encoded already; rows are counted from ``first``."""
         features = int(matrix.shape[1])
         x: Region | tuple[Region, Region, Region]
@@ -157,9 +153,9 @@ class Store:
             for block in row_blocks(matrix, rows, dtype, name, first):
                 position += self._put(block, position)
         region = None if weights is None else self._append(weights[rows])
-        return Table(self.path, len(rows), features, x, self._append(y[rows]), region)
+        return Piece(self.path, len(rows), features, x, self._append(y[rows]), region)
 
-    def _write_csr(self, x: Any, rows: Any, dtype: str, name: str, first: int) -> tuple[Region, Region, Region]:
+    def _write_csr(self, x: Matrix, rows: Array, dtype: str, name: str, first: int) -> tuple[Region, Region, Region]:
         counts = np.diff(x.indptr)[rows]
         index_dtype = _index_dtype(x)
         data = self._reserve((int(counts.sum()),), dtype)
@@ -177,12 +173,12 @@ class Store:
         self._offset += -(-region.nbytes // _ALIGN) * _ALIGN
         return region
 
-    def _append(self, values: Any) -> Region:
+    def _append(self, values: Array) -> Region:
         region = self._reserve(values.shape, values.dtype.str)
         self._put(values, region.offset)
         return region
 
-    def _put(self, values: Any, offset: int) -> int:
+    def _put(self, values: Array, offset: int) -> int:
         view = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         done = 0
         while done < len(view):
@@ -204,7 +200,7 @@ class Store:
         self._finalizer()
 
 
-def _index_dtype(x: Any) -> np.dtype[Any]:
+def _index_dtype(x: Matrix) -> np.dtype[Any]:
     return np.dtype(np.int32 if x.shape[1] < 2**31 and x.nnz < 2**31 else np.int64)
 
 

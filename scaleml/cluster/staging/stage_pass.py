@@ -1,0 +1,171 @@
+"""The pass over a Dask collection: one task a partition writes it to a piece, where it is, while the client looks on."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from dask.base import annotate
+from dask.delayed import delayed
+from distributed import Client, Future, KilledWorker, as_completed, futures_of, get_worker
+
+from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.staging.piece_folder import folder_of, is_closed, lease, lease_key
+from scaleml.data.collections import Partitions, is_collection
+from scaleml.data.partition import PassOptions, PieceSummary, write_partition
+
+
+def homes_of(
+    X: object, partitions: Partitions, info: Mapping[str, Mapping[str, object]], workers: Sequence[str]
+) -> list[str] | None:
+    """Return where to stage each partition so that each worker has one run of equal weight; None to leave it to Dask.
+
+    Workers of one host read each other's files, and what is persisted is best staged where it is: both need no plan.
+    """
+    if len({info[address]["host"] for address in workers}) < 2 or futures_of(X):
+        return None
+    sizes = np.array(partitions.rows or [1] * len(partitions.x))
+    middles = np.cumsum(sizes) - sizes / 2
+    return [workers[int(middle * len(workers) // max(1, sizes.sum()))] for middle in middles]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A partition that cannot be trained on: an answer, not an error, for Dask need not log what the user is told."""
+
+    kind: str
+    message: str
+
+    def error(self) -> Exception:
+        """Return the error for the user."""
+        kinds: dict[str, type[Exception]] = {"ValueError": ValueError, "TypeError": TypeError}
+        return kinds.get(self.kind, RuntimeError)(self.message)
+
+
+def stage(
+    options: PassOptions, index: int, first: int | None, x: object, y: object, w: object
+) -> PieceSummary | Refused:
+    """Turn a partition into a piece of this worker; runs as a Dask task."""
+    worker = get_worker()
+    folder = folder_of(worker, options.token)
+    try:
+        summary = write_partition(options, index, first, folder, x, y, w)
+    except (ValueError, TypeError) as error:
+        return Refused(type(error).__name__, str(error))
+    except OSError as error:
+        return Refused("OSError", f"worker {worker.address}: {error}")
+    if is_closed(options.token):  # whoever wanted it has gone meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
+    return dataclasses.replace(summary, worker=worker.address)
+
+
+class StagePass:
+    """Brings partitions into files of the workers that have them, and says there for how long they are wanted.
+
+    Of each partition the client sees a few numbers and its classes, nothing else. X, y and weights are computed together.
+
+    Parameters
+    ----------
+    partitions : Partitions
+        What to stage.
+    options : PassOptions
+        How.
+    workers : sequence of str or None
+        Where, if not anywhere.
+    homes : sequence of str or None
+        On which of them each partition is staged, if they live; None leaves that to Dask, which goes where the data is.
+    """
+
+    def __init__(
+        self,
+        partitions: Partitions,
+        options: PassOptions,
+        workers: Sequence[str] | None = None,
+        homes: Sequence[str] | None = None,
+    ) -> None:
+        self.options = options
+        self._partitions = partitions
+        self._workers = None if workers is None else list(workers)
+        self._homes = homes
+        self._attempts = 0
+        self._leases: dict[str, Future[Any]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of partitions."""
+        return len(self._partitions.x)
+
+    def run(self, client: Client, indices: Sequence[int]) -> dict[int, PieceSummary]:
+        """Stage some of the partitions.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For values that cannot be trained on, by row and column.
+        """
+        futures = self._submit(client, indices)
+        found: dict[int, PieceSummary] = {}
+        try:
+            done = as_completed(list(futures), loop=client.loop, with_results=True)
+            for future, summary in chain.from_iterable(done.batches()):
+                if isinstance(summary, Refused):
+                    raise summary.error()
+                found[futures[future]] = summary
+            self.hold(client, (summary.worker for summary in found.values() if summary.piece is not None))
+        except KilledWorker as error:
+            raise StartFailed(
+                f"{error}: the workers' memory is too small for the partitions of {self.options.name}, which Dask computes one at a "
+                "time in each of a worker's threads: make them smaller (rechunk, repartition), or give the workers more memory"
+            ) from None
+        except BaseException:
+            client.cancel(list(futures))
+            raise
+        finally:
+            for future in futures:
+                future.release()
+        return found
+
+    def hold(self, client: Client, workers: Iterable[str]) -> None:
+        """Say on these workers that their pieces are wanted."""
+        token = self.options.token
+        for worker in set(workers) - self._leases.keys():
+            self._leases[worker] = client.submit(
+                lease, token, key=lease_key(token, worker), workers=[worker], allow_other_workers=True
+            )
+
+    def let_go(self) -> None:
+        """Say that no piece is wanted any more."""
+        self._leases.clear()
+
+    def _submit(self, client: Client, indices: Sequence[int]) -> dict[Future[Any], int]:
+        partitions, self._attempts = self._partitions, self._attempts + 1
+        y = self._on_workers(client, [partitions.y[index] for index in indices])
+        w: Sequence[object] = [None] * len(indices)
+        if partitions.weights is not None:
+            w = self._on_workers(client, [partitions.weights[index] for index in indices])
+        make = delayed(stage, pure=False)
+        firsts = partitions.firsts
+        tasks = []
+        for i, index in enumerate(indices):
+            with annotate(**self._place(index)):
+                arguments = (self.options, index, firsts[index], partitions.x[index], y[i], w[i])
+                key = f"scaleml-stage-{self.options.token}-{self._attempts}-{index}"
+                tasks.append(make(*arguments, dask_key_name=key))
+        return dict(zip(client.compute(tasks), indices, strict=True))
+
+    def _place(self, index: int) -> dict[str, object]:
+        chosen = self._workers if self._homes is None else [self._homes[index]]
+        return {} if chosen is None else {"workers": chosen, "allow_other_workers": True}
+
+    def _on_workers(self, client: Client, values: Sequence[object]) -> Sequence[object]:
+        """Send what this process holds straight to the workers: not as part of the tasks, for these go by the scheduler."""
+        if not values or is_collection(values[0]):
+            return values
+        try:
+            return list(client.scatter(values, workers=self._workers, hash=False, direct=True))
+        except OSError:  # the workers cannot be reached from here
+            return list(client.scatter(values, workers=self._workers, hash=False, direct=False))

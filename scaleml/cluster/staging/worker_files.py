@@ -1,0 +1,149 @@
+"""Files of pieces on workers: staged again where a worker was lost, copied to workers that cannot read them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from distributed import Client, Future
+
+from scaleml.arrays import Array, Matrix
+from scaleml.cluster import calls
+from scaleml.cluster.staging.files import Delivered, Files
+from scaleml.cluster.staging.piece_folder import land, missing, pack, read, remove
+from scaleml.cluster.staging.stage_pass import StagePass
+from scaleml.data.partition import PieceSummary
+from scaleml.data.piece import Piece, Run
+from scaleml.data.shard import Shard
+
+_CALL = 30.0
+
+
+class WorkerFiles(Files):
+    """The pieces of a Dask collection, in folders of the workers that had its partitions.
+
+    Shards and runs name a piece by the file that it was first staged in, wherever it lies now.
+
+    Parameters
+    ----------
+    client : Client
+        The cluster.
+    stage : StagePass
+        What makes the pieces, and makes them again. It runs at once.
+
+    Attributes
+    ----------
+    summaries : tuple of PieceSummary
+        What it has found in each partition.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For values that cannot be trained on, by row and column.
+    """
+
+    def __init__(self, client: Client, stage: StagePass) -> None:
+        self._client = client
+        self._stage = stage
+        self._copies: dict[tuple[str, str], Piece] = {}
+        self._is_closed = False
+        try:
+            found = stage.run(client, range(len(stage)))
+        except BaseException:
+            self.close()
+            raise
+        self.summaries = tuple(found[index] for index in range(len(stage)))
+        self._now = {_piece(summary).path: summary for summary in self.summaries if summary.rows}
+        self._indices = {_piece(summary).path: index for index, summary in found.items() if summary.rows}
+
+    def refresh(self, client: Client) -> None:
+        """Stage again what went with lost workers, from the collection's own lineage."""
+        living = calls.identity(client, _CALL)
+        paths: dict[str, list[str]] = {}
+        for summary in self._now.values():
+            if summary.worker in living:
+                paths.setdefault(summary.worker, []).append(_piece(summary).path)
+        answers: dict[str, object] = {}
+        if paths:
+            answers = calls.on_workers(client, _CALL, missing, paths, workers=list(paths), on_error="return")
+        there: set[str] = set()
+        for worker, mine in paths.items():
+            gone = answers.get(worker)
+            if isinstance(gone, list):
+                there |= set(mine) - set(gone)
+        lost = [first for first, summary in self._now.items() if _piece(summary).path not in there]
+        if lost:
+            found = self._stage.run(client, [self._indices[first] for first in lost])
+            self._now |= {first: found[self._indices[first]] for first in lost}
+        self._copies = {
+            (first, worker): copy
+            for (first, worker), copy in self._copies.items()
+            if worker in living and first not in lost
+        }
+
+    def witnesses(self) -> dict[str, tuple[str, bytes]]:
+        """Return one file of each worker."""
+        end = self._stage.options.token.encode()
+        return {summary.worker: (_piece(summary).path, end) for summary in self._now.values()}
+
+    def homes(self, shard: Shard) -> dict[str, int]:
+        """Return how many rows of a shard were staged by which worker."""
+        homes: dict[str, int] = {}
+        for run in shard.runs:
+            worker = self._now[run.piece.path].worker
+            homes[worker] = homes.get(worker, 0) + run.rows
+        return homes
+
+    def deliver(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> list[Delivered]:
+        """Return the shards with each piece in a file that the worker sees; see `Files.deliver`."""
+        wanted = dict.fromkeys(run.piece.path for shard in shards for run in shard.runs)
+        places = {first: self._readable_by(client, first, address, seen) for first in wanted}
+        coming = {first: place for first, place in places.items() if isinstance(place, Future)}
+        brought = dict(zip(coming, client.gather(list(coming.values())), strict=True))
+        if brought:
+            self._copies |= {(first, address): piece for first, piece in brought.items()}
+            self._stage.hold(self._client, [address])
+        moved = {first: brought.get(first, place) for first, place in places.items()}
+        moved = {first: piece for first, piece in moved.items() if piece.path != first}
+        return [shard.at(moved) for shard in shards]
+
+    def bring(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> None:
+        """Copy the pieces that the worker cannot read to it."""
+        self.deliver(client, shards, address, seen)
+
+    def fetch(self, runs: Sequence[Run]) -> list[tuple[Matrix, Array]]:
+        """Return X and y of each of these runs."""
+        settings: dict[str, Any] = {"allow_other_workers": True, "pure": False}
+        client = self._client
+        futures = [client.submit(read, run, workers=[self._now[run.piece.path].worker], **settings) for run in runs]
+        return list(client.gather(futures))
+
+    def close(self) -> None:
+        """Remove all files."""
+        client = self._client
+        self._stage.let_go()
+        closed, self._is_closed = self._is_closed, True
+        if closed or client.status != "running":
+            return  # Dask removes the folders of its workers when they close
+        with contextlib.suppress(Exception):
+            token, workers = self._stage.options.token, list(calls.identity(client, _CALL))
+            calls.on_workers(client, _CALL, remove, token, workers=workers, on_error="ignore")
+
+    def _readable_by(self, client: Client, first: str, address: str, seen: set[str]) -> Piece | Future[Piece]:
+        """Return a piece in a file that the worker sees: its own, or one that Dask brings it."""
+        summary = self._now[first]
+        piece = _piece(summary)
+        if summary.worker == address or summary.worker in seen:
+            return piece
+        if (first, address) in self._copies:
+            return self._copies[first, address]
+        # If a worker is lost meanwhile, its task fails elsewhere: better than to wait for a worker that does not come.
+        settings: dict[str, Any] = {"allow_other_workers": True, "pure": False}
+        content = client.submit(pack, piece, workers=[summary.worker], **settings)
+        return client.submit(land, piece, self._stage.options.token, content, workers=[address], **settings)
+
+
+def _piece(summary: PieceSummary) -> Piece:
+    assert summary.piece is not None
+    return summary.piece

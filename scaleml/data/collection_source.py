@@ -1,0 +1,211 @@
+"""The source that a Dask collection is after the pass over it: rows in pieces on workers, and what their labels stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, Protocol
+
+import numpy as np
+
+from scaleml import arrays
+from scaleml.arrays import Array, Matrix
+from scaleml.data.labels import merge_classes, places_of
+from scaleml.data.partition import PassOptions, PieceSummary
+from scaleml.data.piece import Run
+from scaleml.data.source import Task, outputs_of, task_of
+
+_SAMPLE: Final = 64 << 20
+"""Bytes of X that a sample takes at most."""
+
+
+class Pieces(Protocol):
+    """Files of pieces, wherever they lie."""
+
+    def fetch(self, runs: Sequence[Run]) -> list[tuple[Matrix, Array]]:
+        """Return X and y of each of these runs."""
+
+    def close(self) -> None:
+        """Remove the files."""
+
+
+@dataclass(frozen=True)
+class CollectionSource:
+    """X, y and weights of a Dask collection in files of its workers, with what one pass over them has found.
+
+    Parameters
+    ----------
+    pieces : Pieces
+        The files.
+    summaries : tuple of PieceSummary
+        What the pass has found in each partition.
+    options : PassOptions
+        How it was made.
+    is_weighted : bool
+        Whether weights were given.
+    classes : array or None
+        As the model knows them; None where it learns numbers.
+    labels : array or None
+        What y holds, sorted.
+    table : (k,) or (k, targets) array or None
+        What each of the labels stands for: by default its number.
+    factors : (k,) array, float or None
+        What the weights are multiplied by, for each of the labels, or all alike.
+    name : str
+        How errors call y.
+    columns : int array or None
+        Of CSR data, which columns the model is of; the others are left out.
+    """
+
+    pieces: Pieces
+    summaries: tuple[PieceSummary, ...]
+    options: PassOptions
+    is_weighted: bool
+    classes: Array | None = None
+    labels: Array | None = None
+    table: Array | None = None
+    factors: Array | float | None = None
+    name: str = "y"
+    columns: Array | None = None
+
+    def coded(
+        self,
+        classes: Array | None,
+        labels: Array | None,
+        table: Array | None = None,
+        factors: Array | float | None = None,
+    ) -> CollectionSource:
+        """Return the same rows with what their labels and weights stand for; see the parameters."""
+        return replace(self, classes=classes, labels=labels, table=table, factors=factors)
+
+    def only(self, columns: Array) -> CollectionSource:
+        """Return the same rows, which are CSR, with some of their columns, numbered anew."""
+        return replace(self, columns=columns)
+
+    # What is known of all rows.
+
+    @property
+    def all_rows(self) -> int:
+        """Rows, held-out ones too."""
+        return sum(summary.rows for summary in self.summaries)
+
+    @property
+    def held(self) -> int:
+        """Rows that are held out."""
+        return sum(summary.held for summary in self.summaries)
+
+    @property
+    def rows(self) -> int:
+        """Rows to train on."""
+        return self.all_rows - self.held
+
+    @property
+    def features(self) -> int:
+        """Columns of X."""
+        return self._full[0].features if self.columns is None else len(self.columns)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether X is CSR."""
+        return self._full[0].is_sparse
+
+    @property
+    def dtype(self) -> str:
+        """Of X."""
+        return self.options.dtype
+
+    @property
+    def targets(self) -> int:
+        """Columns of y; 0 for a y of one dimension."""
+        return self._full[0].targets
+
+    @property
+    def task(self) -> Task:
+        """``"binary"``, ``"multiclass"`` or ``"regression"``."""
+        return task_of(self.classes)
+
+    @property
+    def n_outputs(self) -> int:
+        """Columns of a model's scores."""
+        targets = self.targets if self.table is None else 0 if self.table.ndim == 1 else int(self.table.shape[1])
+        return outputs_of(self.classes, targets)
+
+    @property
+    def mean_weight(self) -> float:
+        """Mean weight of the rows as they were given."""
+        return float(self.tally(self.labels)[1].sum() / self.all_rows)
+
+    @cached_property
+    def found_labels(self) -> Array | None:
+        """The labels of all partitions, sorted, at least two; None for regression."""
+        parts = [summary.classes for summary in self._full if summary.classes is not None]
+        return merge_classes(parts) if self.options.classifier else None
+
+    @cached_property
+    def filled(self) -> Array | None:
+        """The columns of CSR data that hold anything, sorted; None where that is most of them, and for dense data."""
+        found = [summary.filled for summary in self._full if summary.filled is not None]
+        if len(found) < len(self._full):
+            return None
+        used = np.unique(np.concatenate(found))
+        return used if 2 * len(used) < self._full[0].features else None
+
+    def tally(self, classes: Array | None, name: str = "y") -> tuple[Array, Array]:
+        """Return rows and sums of weights, of each class, or in all (``classes`` None)."""
+        size = 1 if classes is None else len(classes)
+        counts, mass = np.zeros(size), np.zeros(size)
+        for summary in self._full:
+            if classes is None:
+                counts += summary.counts
+                mass += summary.mass
+                continue
+            assert summary.classes is not None
+            places = places_of(summary.classes, classes, name)
+            counts[places] += summary.counts
+            mass[places] += summary.mass
+        return counts, mass
+
+    @property
+    def _full(self) -> list[PieceSummary]:
+        return [summary for summary in self.summaries if summary.rows]
+
+    # Rows.
+
+    def runs(self, *, held_out: bool) -> list[Run]:
+        """Return the rows to train on, or those that are held out: a run of each piece."""
+        return [
+            Run(summary.piece, 0, summary.held, *coding, self.columns)
+            if held_out
+            else Run(summary.piece, summary.held, summary.rows, *coding, self.columns)
+            for summary, coding in zip(self._full, self._codings, strict=True)
+            if summary.piece is not None
+        ]
+
+    def sample(self, count: int) -> tuple[Matrix, Array]:
+        """Return X and y of about ``count`` of the rows to train on, of all partitions, fetched from the workers."""
+        runs = self.runs(held_out=False)
+        nbytes = sum(run.piece.row_nbytes * run.piece.rows for run in runs)
+        row_nbytes = max(1, nbytes // self.all_rows)
+        share = min(1.0, min(count, max(64, _SAMPLE // row_nbytes)) / self.rows)
+        wanted = [replace(run, stop=run.start + taken) for run in runs if (taken := int(np.ceil(run.rows * share))) > 0]
+        found = self.pieces.fetch(wanted)
+        return arrays.concatenate_rows([x for x, _ in found]), np.concatenate([y for _, y in found])
+
+    @cached_property
+    def _codings(self) -> list[tuple[Array | None, Array | None]]:
+        """What the labels of each piece stand for, and the factors of its weights."""
+        if self.labels is None:
+            return [(None, self._cast(self.factors))] * len(self._full)
+        table = np.arange(len(self.labels)) if self.table is None else self.table
+        table = table.astype(np.int32 if self.task == "multiclass" else self.dtype)
+        codings: list[tuple[Array | None, Array | None]] = []
+        for summary in self._full:
+            assert summary.classes is not None
+            places = places_of(summary.classes, self.labels, self.name)
+            factors = self.factors[places] if isinstance(self.factors, np.ndarray) else self.factors
+            codings.append((table[places], self._cast(factors)))
+        return codings
+
+    def _cast(self, factors: Array | float | None) -> Array | None:
+        return None if factors is None else np.asarray(factors, self.dtype)
