@@ -1,19 +1,20 @@
-"""Training in the calling process: the same loop as on a worker, with a group of one rank; no cluster, no file."""
+"""In-process training: the same loop as on a worker, with a group of one rank; no cluster, no file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 
 from scaleml import arrays
+from scaleml.api.callbacks import OnEpoch, tell_of_newest
+from scaleml.arrays import Array, Matrix
 from scaleml.comm import inprocess
 from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Arrays, Batches
 from scaleml.runtime.commands import CommandQueue
-from scaleml.runtime.epochs import OnEpoch, tell
 from scaleml.runtime.plan import Outcome, Plan
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.telemetry.recorder import Recorder
@@ -39,10 +40,10 @@ class Shuffled(Batches):
         super().__init__(Schedule([self._rows]), [0], [data])
         self._data = data
         self._random = random
-        self._order: Any = np.arange(self._rows)
+        self._order = np.arange(self._rows)
         self._dealt = 1
 
-    def take(self, consumed: int, count: int) -> tuple[Any, Any, Any, int]:
+    def take(self, consumed: int, count: int) -> tuple[Matrix, Array, Array | None, int]:
         """Return the batch ``[consumed, consumed + count)`` of the epoch's order; see `Batches.take`."""
         if consumed == 0 and self._dealt:
             shuffled = np.arange(self._rows)
@@ -52,6 +53,10 @@ class Shuffled(Batches):
         picked = self._order[consumed : consumed + count]
         x, y, weights = self._data
         return x[picked], y[picked], None if weights is None else weights[picked], len(picked)
+
+
+def _tell_nobody(kind: str, **facts: object) -> None:
+    """There is no supervisor here."""
 
 
 def batches_of(data: Arrays, random: np.random.RandomState, shuffle: bool) -> Batches:
@@ -89,9 +94,9 @@ def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: 
     (group,) = inprocess.groups(1, shared_memory=False)
     try:
         recorder = Recorder(0, group.meter)
-        loop = TrainingLoop(plan, group, batches, held_out, CommandQueue(), lambda *_, **__: None, recorder)
+        loop = TrainingLoop(plan, group, batches, held_out, CommandQueue(), _tell_nobody, recorder)
         if on_epoch:
-            loop.on_epoch = partial(tell, on_epoch)
+            loop.on_epoch = partial(tell_of_newest, on_epoch)
         return loop.run()
     finally:
         group.close()

@@ -52,9 +52,3 @@ def in_words(network: Network, strategy: Strategy, reason: str) -> str:
     if not strategy.has_sparse_form or not network.signature.sparse:
         return ""
     return f", dense updates ({reason})" if reason else ", sparse updates"
-
-
-def check_sparse(strategy: Strategy, reason: str) -> None:
-    """Raise ValueError where sparse updates were asked for and there is something against them."""
-    if getattr(strategy, "sparse", None) and reason:
-        raise ValueError(f"{strategy!r} cannot be sparse here: {reason}; or leave sparse out")

@@ -154,7 +154,7 @@ class Deadly(Optimizer):
         return ()
 
     def update(self, w, g, slots, t, rate):
-        if t >= 20 and any(frame.filename.endswith("seat.py") for frame in traceback.extract_stack()):
+        if t >= 20 and any(frame.filename.endswith("shared_client.py") for frame in traceback.extract_stack()):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{self.folder}/dead")
                 os.kill(os.getpid(), signal.SIGKILL)

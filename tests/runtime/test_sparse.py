@@ -12,6 +12,7 @@ from scipy.sparse import csr_array, csr_matrix
 
 from runtime import harness
 from runtime.test_strategies import BATCH, EPOCHS, L2, ROWS, SHARDS, close, made
+from scaleml.api.validation import check_sparse
 from scaleml.data.schedule import Schedule
 from scaleml.data.shards import Batches
 from scaleml.models import MLP, LinearModel, Signature
@@ -20,7 +21,7 @@ from scaleml.runtime.commands import Command
 from scaleml.runtime.gradient import TAIL, Gradients
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.sparse_gradient import SparseGradients
-from scaleml.runtime.sparsity import check_sparse, why_dense
+from scaleml.runtime.sparsity import why_dense
 from scaleml.strategies import AllReduce, Hogwild, Layout, ParameterServer, Serial
 from scaleml.telemetry import Ledger
 

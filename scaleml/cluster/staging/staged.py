@@ -96,8 +96,8 @@ class Staged:
         there = {
             path
             for worker, mine in paths.items()
-            if isinstance(answers.get(worker), list)
-            for path in set(mine) - set(answers[worker])
+            if isinstance(missing_there := answers.get(worker), list)
+            for path in set(mine) - set(missing_there)
         }
         missing = [
             i for i, piece in enumerate(self.pieces) if piece.table is not None and piece.table.path not in there
