@@ -9,7 +9,7 @@ import numpy as np
 from dask.base import compute, tokenize
 from dask.delayed import delayed
 
-from scaleml.api.trained_model import check_width
+from scaleml.api.columns import check_width
 from scaleml.data.collections import is_frame, partitions_of
 from scaleml.data.frames import refuse_columns
 
@@ -40,7 +40,7 @@ def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) 
         if X.ndim != 2:
             raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
         refuse_columns(X.dtypes.items(), "X")
-    check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape, model)
+    check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape, model.network.signature.n_features)
     return blocks(X, _apply, (method,), model, _token(model), meta)
 
 

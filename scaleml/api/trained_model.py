@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from scaleml import arrays
+from scaleml.api.columns import check_width
 from scaleml.arrays import Array
 from scaleml.data.collections import is_collection
 from scaleml.data.frames import matrix_of_frame
@@ -136,7 +137,7 @@ class TrainedModel:
         return self.network.dtype, several
 
     def _check(self, x: Any) -> None:
-        check_width(x.shape, self)
+        check_width(x.shape, self.network.signature.n_features)
 
 
 def _converted(x: Any, work: Workspace) -> Any:
@@ -146,12 +147,3 @@ def _converted(x: Any, work: Workspace) -> Any:
     converted = work.rows("x", *x.shape)
     converted[...] = x
     return converted
-
-
-def check_width(shape: Any, model: Any) -> None:
-    """Raise ValueError unless X has the columns the model was trained on."""
-    expected = model.network.signature.n_features
-    if len(shape) != 2 or not (shape[1] == expected or shape[1] != shape[1]):
-        raise ValueError(
-            f"X has shape {tuple(shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
-        )
