@@ -12,6 +12,7 @@ from scaleml.api.command_sender import CommandSender
 from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_faults
 from scaleml.arrays import Array
+from scaleml.cluster import calls
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.events import OVER, RunState
@@ -256,9 +257,9 @@ class Run:
             For a rank that does not train, or the kill of a worker that scaleml did not start.
         """
         driver = self._driver
-        check_faults(
-            [fault], driver.placement, ClusterFacts.of(driver.client, driver.placement, self._facts.own_cluster)
-        )
+        workers = calls.identity(driver.client)
+        cluster = ClusterFacts.of(driver.client, workers, driver.placement, is_own=self._facts.own_cluster)
+        check_faults([fault], driver.placement, cluster)
         self._sender.tell("inject", describe(fault))
 
     # What it shows.

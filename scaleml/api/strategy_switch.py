@@ -55,5 +55,5 @@ def next_generation(
     check_alive(training, workers)
     placement = place(strategy, training, workers)
     plan = replace(plan, strategy=strategy, layout=layout)
-    check_run(replace(plan, faults=()), placement, data, ClusterFacts.of(client, placement, False))
+    check_run(replace(plan, faults=()), placement, data, ClusterFacts.of(client, workers, placement))
     return plan, placement

@@ -91,7 +91,7 @@ def prepare(
         snapshots=settings.snapshots,
         by_rows=settings.by_rows,
     )
-    check_run(plan, placement, data.placed, ClusterFacts.of(client, placement, own_cluster))
+    check_run(plan, placement, data.placed, ClusterFacts.of(client, info, placement, is_own=own_cluster))
     return plan, placement
 
 

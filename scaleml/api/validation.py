@@ -12,7 +12,7 @@ from numbers import Integral
 
 from distributed import Client
 
-from scaleml.cluster import calls, config
+from scaleml.cluster import config
 from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import HostFacts, hosts_of, this_host
@@ -54,10 +54,12 @@ class ClusterFacts:
     memory_share: float
 
     @classmethod
-    def of(cls, client: Client, placement: Placement, is_own: bool) -> ClusterFacts:
-        """Ask the scheduler, the workers that take part and Dask's configuration."""
+    def of(
+        cls, client: Client, workers: Mapping[str, WorkerFacts], placement: Placement, *, is_own: bool = False
+    ) -> ClusterFacts:
+        """Add to what the scheduler has said what the workers that take part and Dask's configuration say."""
         return cls(
-            calls.identity(client),
+            workers,
             hosts_of(client, placement.workers),
             is_own,
             config.shared_memory(),
