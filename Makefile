@@ -65,17 +65,17 @@ distclean: clean
 
 # Each stamp is younger than pyproject.toml exactly if what it stands for is installed.
 $(VENV)/.installed-lab: pyproject.toml $(VENV)/.made
-	@echo "installing scaleml[lab] into $(VENV): a minute or two, once"
+	@echo "installing scaleml and its extra lab into $(VENV): a minute or two, once"
 	@$(PIP) install --quiet --editable '.[lab]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
-	@echo "installing scaleml[lab] and the dev group into $(VENV): a minute or two, once"
+	@echo "installing scaleml, its extra lab and the dev group into $(VENV): a minute or two, once"
 	@$(PIP) install --quiet --editable '.[lab]' --group dev
 	@touch $@ $(VENV)/.installed-lab
 
 $(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
-	@echo "installing scaleml[lab] and the peers to measure against into $(VENV)"
+	@echo "installing scaleml, its extra lab and the peers to measure against into $(VENV)"
 	@$(PIP) install --quiet --retries 1 --no-deps --index-url $(TORCH_INDEX) torch \
 	  || echo "no torch from $(TORCH_INDEX): taking the package index's"
 	@$(PIP) install --quiet --editable '.[lab]'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,9 @@ __all__ = [
     "train",
 ]
 __version__ = "0.1.0"
+
+# Silent unless the program that uses it wants to hear: logging.getLogger("scaleml").setLevel("INFO"), and a handler.
+logging.getLogger("scaleml").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -1,24 +1,23 @@
-"""``compare``: several strategies, one after another, on the same data, seed and cluster."""
+"""Comparison of strategies: one after another, on the same data, seed and cluster."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from math import isfinite
-from numbers import Real
-from typing import Any, Final, final
+from typing import Final, NamedTuple, final
 
 from distributed import Client
 
 from scaleml.api.run import Run
-from scaleml.api.settings import Settings
+from scaleml.api.settings import Settings, check_target
 from scaleml.api.train import launch, prepare
+from scaleml.api.validation import check_workers
 from scaleml.cluster import calls
 from scaleml.cluster.embedded import check_client, find_client
 from scaleml.cluster.errors import RunFailed, StartFailed
-from scaleml.cluster.host_facts import facts_of
-from scaleml.cluster.placement import check_workers
+from scaleml.cluster.host_facts import hosts_of
+from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.faults import Fault
@@ -57,7 +56,7 @@ class Trial:
     optimizer: Optimizer | None = None
     batch_size: int | None = None
     epochs: int | None = None
-    workers: int | Sequence[str] | None = None
+    workers: Workers = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.strategy, Strategy):
@@ -76,27 +75,34 @@ class Trial:
         return ", ".join([repr(self.strategy), *own])
 
 
-def _short(value: Any, name: str) -> str:
+def _short(value: object, name: str) -> str:
     if isinstance(value, SGD) and value == SGD(value.learning_rate):
         return f"SGD({value.learning_rate:g})"
     return repr(value) if isinstance(value, Optimizer) else f"{name}={value!r}"
 
 
+class _Planned(NamedTuple):
+    """A run to come."""
+
+    settings: Settings
+    workers: Workers
+
+
 @seceded()
 def compare(
     model: Model,
-    X: Any,
-    y: Any,
+    X: object,
+    y: object,
     strategies: Sequence[Strategy | Trial],
     *,
     target: float | None = None,
     optimizer: Optimizer | None = None,
     epochs: int = 5,
     batch_size: int = 256,
-    workers: int | Sequence[str] | None = None,
+    workers: Workers = None,
     client: Client | None = None,
-    validation: Any = 0.2,
-    sample_weight: Any = None,
+    validation: object = 0.2,
+    sample_weight: object = None,
     seed: int = 0,
     faults: Sequence[Fault] | None = None,
     on_plan: Callable[[Sequence[str]], None] | None = None,
@@ -137,23 +143,21 @@ def compare(
     >>> scaleml.compare(scaleml.LinearModel(), X / 16, y, [scaleml.Serial(), scaleml.AllReduce()]).verdict  # doctest: +SKIP
     """
     trials = _trials(strategies)
-    _check_target(target)
-    common: dict[str, Any] = {"model": model, "seed": seed}
-    defaults: dict[str, Any] = {
-        "optimizer": SGD(0.1) if optimizer is None else optimizer,
-        "epochs": epochs,
-        "batch_size": batch_size,
-    }
+    check_target(target)
+    usual = SGD(0.1) if optimizer is None else optimizer
     # All settings are checked before the first run: nobody should wait for an error in the last.
-    plans = [
-        (
+    planned = [
+        _Planned(
             _evaluated_often(
                 Settings(
+                    model=model,
                     strategy=trial.strategy,
+                    optimizer=usual if trial.optimizer is None else trial.optimizer,
+                    epochs=epochs if trial.epochs is None else trial.epochs,
+                    batch_size=batch_size if trial.batch_size is None else trial.batch_size,
+                    seed=seed,
                     label=trial.label,
                     faults=_concerning(trial.strategy, faults),
-                    **common,
-                    **_own(trial, defaults),
                 )
             ),
             workers if trial.workers is None else trial.workers,
@@ -161,21 +165,21 @@ def compare(
         for trial in trials
     ]
     check_client(client)
-    for _, count in plans:
+    for _, count in planned:
         check_workers(count)
-    most = max((count for _, count in plans if isinstance(count, int)), default=None)
+    most = max((count for _, count in planned if isinstance(count, int)), default=None)
     wanted = workers if most is None else most
     data = TrainingData(model, X, y, sample_weight, validation, seed, client, wanted)
     runs: list[Run] = []
     ended: str | None = None
     try:
         found, own = find_client(client, wanted)
-        plans = [plan for settings, count in plans for plan in _with_baseline(settings, count, found)]
-        for settings, count in plans:
+        planned = [run for each in planned for run in _with_baseline(each, found)]
+        for settings, count in planned:
             prepare(settings, data, found, own, count)
         if on_plan is not None:
-            on_plan([settings.label for settings, _ in plans])
-        ended = _run_all(plans, data, found, own, on_run, runs, target)
+            on_plan([settings.label for settings, _ in planned])
+        ended = _run_all(planned, data, found, own, on_run, runs, target)
     except KeyboardInterrupt:
         if not runs:
             raise
@@ -188,7 +192,7 @@ def compare(
 
 
 def _run_all(
-    plans: list[tuple[Settings, Any]],
+    planned: Sequence[_Planned],
     data: TrainingData,
     client: Client,
     own_cluster: bool,
@@ -201,8 +205,8 @@ def _run_all(
     Where a run cannot start, what has finished is not thrown away because the cluster is no longer what it was. Why not all have
     run is returned.
     """
-    enough = len(calls.identity(client, 10.0))
-    for position, (settings, workers) in enumerate(plans):
+    enough = len(calls.identity(client))
+    for position, (settings, workers) in enumerate(planned):
         try:
             run = launch(settings, data, client, own_cluster, workers)
         except (StartFailed, ValueError, OSError) as error:
@@ -214,7 +218,7 @@ def _run_all(
             on_run(run, settings.epochs * data.rows)
         try:
             if run.wait().state == "stopped" and not _has_reached(run, target):
-                left = [later.label for later, _ in plans[position + 1 :]]
+                left = [later.label for later, _ in planned[position + 1 :]]
                 return f"The comparison was stopped before {listing(left)}." if left else None
         except RunFailed:
             # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
@@ -227,12 +231,7 @@ def _has_reached(run: Run, target: float | None) -> bool:
     return target is not None and bool((run.history.evaluations["loss"] <= target).any())
 
 
-def _check_target(target: Any) -> None:
-    if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or not isfinite(target)):
-        raise ValueError(f"target={target!r}: must be the held-out loss to be reached, a finite number, or None")
-
-
-def _concerning(strategy: Strategy, faults: Any) -> Any:
+def _concerning(strategy: Strategy, faults: Sequence[Fault] | None) -> Sequence[Fault]:
     """Leave out faults of ranks and links that the strategy never has: the baseline has no rank 1 to slow."""
     if not isinstance(strategy, Serial) or not isinstance(faults, Sequence):
         return () if faults is None else faults
@@ -252,23 +251,16 @@ def _trials(strategies: Sequence[Strategy | Trial]) -> list[Trial]:
     return [strategy if isinstance(strategy, Trial) else Trial(strategy) for strategy in strategies]
 
 
-def _own(trial: Trial, defaults: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: default if getattr(trial, name) is None else getattr(trial, name) for name, default in defaults.items()
-    }
-
-
-def _with_baseline(settings: Settings, workers: Any, client: Client) -> list[tuple[Settings, Any]]:
+def _with_baseline(planned: _Planned, client: Client) -> list[_Planned]:
     """Follow ``Serial()`` by the same in one process with all the cores of its host, if that has more than one."""
+    settings, workers = planned
     if settings.strategy != Serial():
-        return [(settings, workers)]
-    info = calls.identity(client, 10.0)
-    cores = max((facts["cores"] for facts in facts_of(client, list(info)).values()), default=1)
+        return [planned]
+    info = calls.identity(client)
+    cores = max((facts["cores"] for facts in hosts_of(client, list(info)).values()), default=1)
     threads = min((int(facts["nthreads"]) for facts in info.values()), default=1)
     if cores <= threads:
-        return [(settings, workers)]
+        return [planned]
     whole = Serial(threads=cores)
-    return [
-        (settings, workers),
-        (replace(settings, strategy=whole, label=settings.label.replace(repr(Serial()), repr(whole))), workers),
-    ]
+    label = settings.label.replace(repr(Serial()), repr(whole))
+    return [planned, _Planned(replace(settings, strategy=whole, label=label), workers)]

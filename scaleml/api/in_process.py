@@ -1,21 +1,21 @@
-"""Training in the calling process: the same loop as on a worker, with a group of one rank; no cluster, no file."""
+"""In-process training: the same loop as on a worker, with a group of one rank; no cluster, no file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 
 from scaleml import arrays
-from scaleml.arrays import Array
+from scaleml.api.callbacks import OnEpoch, tell_of_newest
+from scaleml.arrays import Array, Matrix
 from scaleml.comm import inprocess
 from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.schedule import Schedule
 from scaleml.runtime.commands import CommandQueue
-from scaleml.runtime.epochs import OnEpoch, tell
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.training_loop import TrainingLoop
@@ -42,10 +42,10 @@ class Shuffled(Batches):
         super().__init__(Schedule([self._rows]), [0], [data])
         self._data = data
         self._random = random
-        self._order: Any = np.arange(self._rows)
+        self._order = np.arange(self._rows)
         self._dealt = 1
 
-    def take(self, consumed: int, count: int) -> tuple[Any, Any, Any, int]:
+    def take(self, consumed: int, count: int) -> tuple[Matrix, Array, Array | None, int]:
         """Return the batch ``[consumed, consumed + count)`` of the epoch's order; see `Batches.take`."""
         if consumed == 0 and self._dealt:
             shuffled = np.arange(self._rows)
@@ -67,6 +67,10 @@ class Shuffled(Batches):
         position, has_gauss, cached, dealt = state["place"].tolist()
         self._random.set_state(("MT19937", state["keys"], int(position), int(has_gauss), cached))
         self._order, self._dealt = state["order"], int(dealt)
+
+
+def _tell_nobody(kind: str, **facts: object) -> None:
+    """There is no supervisor here."""
 
 
 def batches_of(data: Arrays, random: np.random.RandomState, shuffle: bool) -> Batches:
@@ -104,9 +108,9 @@ def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: 
     (group,) = inprocess.groups(1, shared_memory=False)
     try:
         recorder = Recorder(0, group.meter)
-        loop = TrainingLoop(plan, group, batches, held_out, CommandQueue(), lambda *_, **__: None, recorder)
+        loop = TrainingLoop(plan, group, batches, held_out, CommandQueue(), _tell_nobody, recorder)
         if on_epoch:
-            loop.tell_epochs(partial(tell, on_epoch))
+            loop.tell_epochs(partial(tell_of_newest, on_epoch))
         return loop.run()
     finally:
         group.close()

@@ -1,28 +1,50 @@
-"""A run from start to end on a cluster, for data that is checked already: what estimators call."""
+"""Training on a cluster from start to end, for data that is checked already: what estimators call."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final, Required, TypedDict, Unpack
 
-from scaleml.api.callbacks import Watch
+from distributed import Client
+
+from scaleml.api.callbacks import Callbacks, Epoch, tell_all
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings
 from scaleml.api.train import launch
+from scaleml.api.validation import check_workers
+from scaleml.arrays import Array
 from scaleml.cluster.embedded import check_client, find_client
 from scaleml.cluster.errors import RunFailed
-from scaleml.cluster.placement import check_workers
+from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.data.collection_source import CollectionSource
 from scaleml.data.source import ArraySource
 from scaleml.models import Model
-from scaleml.runtime.epochs import Epoch, tell_all
+from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.stop_rule import StopRule
+from scaleml.runtime.train_state import TrainState
+from scaleml.strategies import Strategy
 
-_LOOK: Final = 0.1
+_POLL: Final = 0.1
 """Seconds between two looks at a run that is followed."""
+
+
+class FitSettings(TypedDict, total=False):
+    """Settings that a fit gives; see ``Settings``."""
+
+    strategy: Required[Strategy]
+    optimizer: Required[Optimizer]
+    epochs: int
+    batch_size: int
+    seed: int
+    stop: StopRule | None
+    begin: TrainState | None
+    steps: Callable[[int], RowSteps] | None
+    by_rows: bool
 
 
 @seceded()
@@ -31,10 +53,10 @@ def train_there(
     inputs: ArraySource | CollectionSource,
     held_out: ArraySource | None,
     *,
-    workers: Any,
-    client: Any,
-    watch: Watch,
-    **settings: Any,
+    workers: Workers,
+    client: Client | None,
+    callbacks: Callbacks,
+    **settings: Unpack[FitSettings],
 ) -> Outcome:
     """Train on a cluster and return how it ended.
 
@@ -45,7 +67,7 @@ def train_there(
         The data; ``held_out`` may be None.
     workers, client
         As for ``train``.
-    watch : Watch
+    callbacks : Callbacks
         Whom to tell of its epochs.
     **settings
         Of ``Settings``.
@@ -57,14 +79,14 @@ def train_there(
     KeyboardInterrupt
         After Ctrl-C; the ranks have ended.
     """
-    chosen = Settings(model=model, keep_end=True, snapshots=watch.snapshots, **settings)
+    chosen = Settings(model=model, keep_end=True, snapshots=callbacks.snapshots, **settings)
     check_client(client)
     check_workers(workers)
     data = TrainingData(model, inputs, None, None, held_out, chosen.seed)
     try:
         found, own = find_client(client, workers)
         run = launch(chosen, data, found, own, workers)
-        enough = _follow(run, watch)
+        enough = _follow(run, callbacks)
     finally:
         data.close()
     if run.state == "stopped" and not enough:
@@ -74,9 +96,9 @@ def train_there(
     return run.outcome
 
 
-def _follow(run: Run, watch: Watch) -> bool:
+def _follow(run: Run, callbacks: Callbacks) -> bool:
     """Wait for the end and tell of epochs as they arrive; True if somebody had enough of them."""
-    if watch.is_idle:
+    if callbacks.is_idle:
         run.wait()
         return False
     told, enough = 0, False
@@ -87,24 +109,27 @@ def _follow(run: Run, watch: Watch) -> bool:
             for number, loss, score, is_last in list(zip(*epochs.values(), strict=True))[told:]:
                 told += 1
                 epoch = Epoch(int(number), float(loss), float(score), bool(is_last), partial(_params, run))
-                if not enough and tell_all(epoch, watch.on_epoch):
+                if not enough and tell_all(epoch, callbacks.on_epoch):
                     enough = True
                     if not run.over:
                         run.stop()
-            if watch.on_look is not None:
-                watch.on_look(run)
+            if callbacks.on_poll is not None:
+                callbacks.on_poll(run)
             if over:
                 run.wait()
                 return enough
             with contextlib.suppress(TimeoutError):
-                run.wait(_LOOK)
+                run.wait(_POLL)
     except BaseException:
         if not run.over:
             run.stop()
         raise
 
 
-def _params(run: Run) -> Any:
+def _params(run: Run) -> Array:
     """Return the newest parameters of a run: what rank 0 has kept, or, once it is over, the last."""
     params = None if run.over else run.peek()
-    return run.wait().params if params is None else params
+    if params is None:
+        params = run.wait().params
+    assert params is not None, "a run that told of an epoch has parameters"
+    return params

@@ -1,31 +1,58 @@
-"""A run: what a user holds while ranks train, and afterwards."""
+"""Run: what a user holds while ranks train, and afterwards."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable
-from typing import Any, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
 
 from scaleml import strategies
-from scaleml.api.fault_validation import check_faults, check_victims
-from scaleml.api.settings import live_settings
-from scaleml.api.strategy_switch import same_ranks
+from scaleml.api.command_sender import CommandSender
 from scaleml.api.trained_model import TrainedModel
+from scaleml.api.validation import ClusterFacts, check_faults
+from scaleml.arrays import Array
+from scaleml.cluster import calls
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.errors import RunFailed
+from scaleml.cluster.events import OVER, RunState
 from scaleml.cluster.secede import seceded
 from scaleml.faults import Fault
-from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.plan import Plan
 from scaleml.runtime.serialization import describe
-from scaleml.telemetry import History, Ledger
+from scaleml.telemetry import Ledger
 from scaleml.telemetry.bundle import bundle
 from scaleml.telemetry.report import run_fragment, run_text
 
-_ACKNOWLEDGE = 30.0
-_PATIENCE = 5.0  # seconds that a stop waits for a start: most take a tenth of one
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run beside its plan and its placement.
+
+    Parameters
+    ----------
+    label : str
+        The strategy (and what a ``Trial`` changed), as its repr.
+    classes : array or None
+        The class labels, sorted; None for regression.
+    hosts, cores : int
+        Of the workers.
+    placing_seconds : float
+        What stands beside a cold start: bringing the data to the workers, placing the ranks.
+    own_cluster : bool
+        Whether scaleml started the cluster.
+    """
+
+    label: str
+    classes: Array | None
+    hosts: int
+    cores: int
+    placing_seconds: float
+    own_cluster: bool
 
 
 @final
@@ -35,56 +62,66 @@ class Run:
     Attributes
     ----------
     label : str
-        The strategy (and what a ``Trial`` changed), as its repr.
+        The strategy that it was started with (and what a ``Trial`` changed), as its repr.
     history : History
         What happened, row by row; grows while the run lives.
-    workers, threads, cores : int
-        Ranks that train, BLAS threads of each, cores of the hosts.
+    workers, hosts, cores : int
+        Ranks that train, their hosts, and the cores of those.
     placing_seconds : float
         What stands beside a cold start: bringing the data to the workers, placing the ranks.
     total_samples : int
         Rows that all ranks together will have consumed at the end.
-    settings : str
-        Optimizer, batch, epochs, in words.
+    n_params : int
+        Parameters of the model.
     """
 
-    def __init__(self, driver: Driver, *, label: str, classes: Any, facts: dict[str, Any], own_cluster: bool) -> None:
-        self.label = label
-        self.history = History()
-        self.threads = driver.placement.threads
+    def __init__(self, driver: Driver, facts: RunFacts) -> None:
+        self.label = facts.label
+        self.history = driver.history
         self.workers = driver.placement.layout.workers
-        self.hosts = int(facts["hosts"])
-        self.cores = int(facts["cores"])
-        self.is_serial = isinstance(driver.plan.strategy, strategies.Serial)
+        self.hosts = facts.hosts
+        self.cores = facts.cores
         self.total_samples = driver.plan.goal
-        self.settings = (
-            f"{driver.plan.optimizer!r}, batch {driver.plan.batch_size}, {driver.plan.epochs} epochs of "
-            f"{driver.plan.rows} rows, {driver.plan.dtype}{driver.plan.form}"
-        )
         self.n_params = driver.plan.model.size
-        self.placing_seconds = float(facts["placing_seconds"])
-        self.plan = driver.plan
+        self.placing_seconds = facts.placing_seconds
         self._driver = driver
-        self._classes = classes
-        self._own_cluster = own_cluster
-        self._changed = threading.Condition()
-        self._strategy = driver.plan.strategy
-        self._commands = 0
-        self._telling = threading.RLock()
+        self._facts = facts
+        self._sender = CommandSender(driver)
         self._closers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<Run {self.label}: {self.state}, {self.workers} workers, {self.train_seconds:.2f} s>"
 
     @property
-    def state(self) -> str:
-        """``starting``, ``running``, ``paused``, ``recovering``, ``finished``, ``stopped`` or ``failed``."""
+    def state(self) -> RunState:
+        """``starting``, ``running``, ``paused``, ``finished``, ``stopped`` or ``failed``."""
         return self._driver.state
 
     @property
     def over(self) -> bool:
         """Whether the run has ended, one way or another."""
-        return self.state in ("finished", "stopped", "failed")
+        return self.state in OVER
+
+    @property
+    def plan(self) -> Plan:
+        """The mathematics in force: what the run was started with, and what has been changed since."""
+        return self._sender.plan(applied=True)
+
+    @property
+    def is_serial(self) -> bool:
+        """Whether the strategy in force is the baseline."""
+        return isinstance(self.plan.strategy, strategies.Serial)
+
+    @property
+    def threads(self) -> int:
+        """BLAS threads of each rank."""
+        return self._driver.placement.threads
+
+    @property
+    def settings(self) -> str:
+        """Optimizer, batch and epochs in force, in words."""
+        plan = self.plan
+        return f"{plan.optimizer!r}, batch {plan.batch_size}, {plan.epochs} epochs of {plan.rows} rows, {plan.dtype}{plan.form}"
 
     @property
     def error(self) -> str | None:
@@ -92,7 +129,7 @@ class Run:
         return self._driver.error
 
     @property
-    def params(self) -> Any:
+    def params(self) -> Array | None:
         """The parameters, (P,), once the run is over; of a failed run those of its last good step, if a rank still had them."""
         return self._driver.params
 
@@ -119,7 +156,7 @@ class Run:
             raise RuntimeError(
                 f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}"
             )
-        return TrainedModel(self.plan.model, self.params, self._classes)
+        return TrainedModel(self.plan.model, self.params, self._facts.classes)
 
     @property
     def ledger(self) -> Ledger:
@@ -131,9 +168,9 @@ class Run:
         """The training clock: seconds from the first step, without evaluations and pauses."""
         return self.history.clock(self.workers)
 
-    def peek(self) -> Any:
+    def peek(self) -> Array | None:
         """Return the parameters that rank 0 kept last, (P,); None unless the run keeps them and still trains."""
-        return self._driver.peek()
+        return self._driver.newest_params()
 
     # What it can be told.
 
@@ -154,7 +191,7 @@ class Run:
             When the run failed.
         """
         try:
-            if not self._await(lambda: self.over, timeout):
+            if not self._sender.wait_until(lambda: self.over, timeout):
                 raise TimeoutError(f"the run is still {self.state} after {timeout} s; stop() ends it")
         except KeyboardInterrupt:
             self.stop()
@@ -165,16 +202,16 @@ class Run:
 
     def pause(self) -> None:
         """Park all ranks at one step boundary; returns when they are there."""
-        self._tell("pause")
+        self._sender.tell("pause")
 
     def resume(self) -> None:
         """Go on after a pause."""
-        self._tell("resume")
+        self._sender.tell("resume")
 
     def stop(self) -> None:
         """End the run at a step boundary, the same on all ranks; returns when it is over, with its parameters."""
         if not self.over:
-            self._tell("stop", until_over=True)
+            self._sender.stop()
 
     def update(
         self,
@@ -202,19 +239,7 @@ class Run:
         ValueError, TypeError
             For a value that breaks its rule.
         """
-        settings = live_settings(learning_rate, batch_size)
-        if batch_size is not None:
-            settings["batch_size"] = min(batch_size, self.plan.rows)
-        here = strategy is not None and same_ranks(self._strategy, strategy, self.workers)
-        if here:
-            settings["strategy"] = describe(strategy)
-        elif strategy is not None:
-            self._driver.succession(strategy)  # what cannot be is told before anything changes
-        if settings:
-            self._tell("update", settings)
-        if strategy is not None and not here:
-            self._switch(strategy)
-        self._strategy = strategy or self._strategy
+        self._sender.update(strategy, learning_rate, batch_size)
 
     def inject(self, fault: Fault) -> None:
         """Break something on purpose, from the next step boundary on.
@@ -232,10 +257,11 @@ class Run:
         ValueError
             For a rank that does not train, or the kill of a worker that scaleml did not start.
         """
-        placement = self._driver.placement
-        check_faults([fault], placement.layout, self._own_cluster)
-        check_victims([fault], placement, self._driver.client)
-        self._tell("inject", describe(fault))
+        driver = self._driver
+        workers = calls.identity(driver.client)
+        cluster = ClusterFacts.of(driver.client, workers, driver.placement, is_own=self._facts.own_cluster)
+        check_faults([fault], driver.placement, cluster)
+        self._sender.tell("inject", describe(fault))
 
     # What it shows.
 
@@ -243,13 +269,13 @@ class Run:
         """Return a few lines: how it stands, samples a second, losses, and the ledger of every rank."""
         return run_text(self) + (f"\n\n{self.error}" if self.error else "")
 
-    def plot(self) -> Any:
+    def plot(self) -> Figure:
         """Return a matplotlib figure: losses against time and samples, and the ledger."""
         from scaleml.telemetry.figures import runs_figure
 
         return runs_figure([self])
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return bundle(self.summary(), run_fragment(self), self.plot)
 
     # How it works.
@@ -258,8 +284,7 @@ class Run:
         """Wake whoever waits; called from the driver's thread."""
         if self.over:
             self._close()
-        with self._changed:
-            self._changed.notify_all()
+        self._sender.on_change()
 
     def when_over(self, close: Callable[[], None]) -> None:
         """Have ``close`` called at the end, at once if that has come already."""
@@ -271,48 +296,3 @@ class Run:
         with contextlib.suppress(IndexError):  # two threads may come here; each closer is called once
             while True:
                 self._closers.pop()()
-
-    def _await(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not condition():
-                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
-        return True
-
-    def _tell(self, verb: str, settings: dict[str, Any] | None = None, until_over: bool = False) -> None:
-        if self.over:
-            raise RuntimeError(f"the run is {self.state}: it can no longer be told to {verb}; start a new one")
-        if until_over and not self._await(lambda: self.state != "starting", _PATIENCE):
-            self._driver.give_up()
-            self._await(lambda: self.over, None)
-            return
-        if not self._await(lambda: self.state != "starting", _ACKNOWLEDGE):
-            raise TimeoutError(f"the run is still starting after {_ACKNOWLEDGE:g} s; stop() gives it up")
-        with self._telling:  # ranks apply commands by number: none may be left out
-            number = self._commands + 1
-            heard = self.over or self._driver.send(Command(number, verb, settings or {}))
-            self._commands = number if heard else self._commands
-        if heard:
-            done = (lambda: self.over) if until_over else (lambda: self.over or self._driver.has_applied(number))
-            if not self._await(done, None if until_over else _ACKNOWLEDGE):
-                raise TimeoutError(
-                    f"{verb} has not taken effect after {_ACKNOWLEDGE:g} s: the ranks have not come to a step boundary since; "
-                    "it takes effect at the next one"
-                )
-        else:
-            self._await(lambda: self.over, _ACKNOWLEDGE)
-
-    def _switch(self, strategy: strategies.Strategy) -> None:
-        """Have other ranks, on the same workers, go on with another strategy from where these are."""
-        if self.state == "paused":
-            raise ValueError(f"{strategy!r} needs other ranks than {self._strategy!r}: resume() before they take over")
-        driver = self._driver
-        with self._telling:
-            generation = driver.generation
-            driver.follow_with(strategy)
-            self._tell("switch")
-            # The new ranks have a deadline of their own.
-            self._await(lambda: self.over or (driver.generation > generation and self.state != "starting"), None)

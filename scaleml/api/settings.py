@@ -1,26 +1,50 @@
-"""How to train: everything but the data and the cluster."""
+"""Settings of a run: how to train, everything but the data and the cluster, with the checks of their values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
-
-import numpy as np
+from math import inf, nan
+from numbers import Integral, Real
+from typing import Final, TypedDict
 
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.models.checks import guess
 from scaleml.optim import Optimizer, RowSteps
+from scaleml.runtime.serialization import describe
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import Strategy
 
+_KINDS: Final[dict[str, tuple[type, str]]] = {
+    "model": (Model, "a model object such as LinearModel() or MLP()"),
+    "strategy": (Strategy, "a strategy object such as AllReduce() or LocalSGD(8)"),
+    "optimizer": (Optimizer, "an optimizer object such as SGD(0.1) or Adam()"),
+}
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train, checked: everything but the data and the cluster."""
+    """How to train, checked: everything but the data and the cluster.
+
+    Parameters
+    ----------
+    model, strategy, optimizer, epochs, batch_size, shards, seed, faults
+        As for ``train``.
+    evaluations_an_epoch : int
+        Of the held-out data.
+    label : str
+        How the run is called; by default its strategy's repr.
+    stop : StopRule, optional
+        When to end before the last epoch.
+    begin : Start, optional
+        Where to go on from.
+    steps : callable, optional
+        Given the rows of an update, what turns mean gradients into steps; see ``Plan.steps``.
+    keep_end, snapshots, by_rows : bool
+        See ``Plan``.
+    """
 
     model: Model
     strategy: Strategy
@@ -30,47 +54,64 @@ class Settings:
     shards: int | None = None
     seed: int = 0
     evaluations_an_epoch: int = 1
-    faults: tuple[Fault, ...] = ()
+    faults: Sequence[Fault] = ()
     label: str = ""
     stop: StopRule | None = None
     begin: TrainState | None = None
     steps: Callable[[int], RowSteps] | None = None
-    """Given the rows of an update, what turns mean gradients into steps; see ``Plan.steps``."""
     keep_end: bool = False
     snapshots: bool = False
     by_rows: bool = False
 
     def __post_init__(self) -> None:
-        kinds = {
-            "model": (Model, "LinearModel() or MLP()"),
-            "strategy": (Strategy, "AllReduce() or LocalSGD(8)"),
-            "optimizer": (Optimizer, "SGD(0.1) or Adam()"),
-        }
-        for name, (kind, example) in kinds.items():
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                article = "an" if name == "optimizer" else "a"
-                raise TypeError(
-                    f"{name}={value!r}: must be {article} {name} object such as {example}{hint_of_class(value)}"
-                )
+        for name in _KINDS:
+            check_kind(name, getattr(self, name))
         if not isinstance(self.faults, list | tuple):
             raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-                raise ValueError(f"{name}={value!r}: must be a positive integer")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or not 0 <= self.seed < 2**32:
-            raise ValueError(
-                f"seed={self.seed!r}: must be an integer from 0 to 2**32 - 1; the same seed gives the same run"
-            )
+            if value is not None:
+                _check_integer(name, value, 1, rule="a positive integer")
+        rule = "an integer from 0 to 2**32 - 1; the same seed gives the same run"
+        _check_integer("seed", self.seed, 0, 2**32 - 1, rule=rule)
 
 
-def hint_of_class(value: Any) -> str:
-    """Return how to make an object of `value` if it is a class, else nothing."""
-    return f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
+class Change(TypedDict, total=False):
+    """What a run is told to change in mid-run, as the command that tells it carries it."""
+
+    learning_rate: float
+    batch_size: int
+    strategy: dict[str, object]
+    """As `describe` names it."""
 
 
-def check_names(function: str, known: Sequence[str], settings: Mapping[str, Any]) -> None:
+def live_settings(learning_rate: float | None, batch_size: int | None, strategy: Strategy | None, rows: int) -> Change:
+    """Return what a run on so many rows is told to change in mid-run, checked; ``strategy`` is one for its ranks as they stand."""
+    change: Change = {}
+    if learning_rate is not None:
+        change["learning_rate"] = _check_number("learning_rate", learning_rate, 0, rule="a positive number")
+    if batch_size is not None:
+        rule = "a positive integer, the rows of one step over all ranks"
+        change["batch_size"] = min(_check_integer("batch_size", batch_size, 1, rule=rule), rows)
+    if strategy is not None:
+        change["strategy"] = describe(strategy)
+    return change
+
+
+def check_kind(name: str, value: object) -> None:
+    """Raise TypeError unless a model, strategy or optimizer is an object of that kind."""
+    kind, wanted = _KINDS[name]
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}={value!r}: must be {wanted}{_hint_of_class(value)}")
+
+
+def check_target(target: object) -> None:
+    """Raise ValueError for a target that is no finite number."""
+    if target is not None:
+        _check_number("target", target, -inf, rule="the held-out loss to be reached, a finite number, or None")
+
+
+def check_names(function: str, known: Sequence[str], settings: Mapping[str, object]) -> None:
     """Raise TypeError for a setting that is none of the ``known`` parameters of `function`, of which three are the model and its data."""
     for name in settings:
         if name not in known:
@@ -79,18 +120,19 @@ def check_names(function: str, known: Sequence[str], settings: Mapping[str, Any]
             )
 
 
-def live_settings(learning_rate: float | None, batch_size: int | None) -> dict[str, Any]:
-    """Return what a run is told to change in mid-run, checked."""
-    settings: dict[str, Any] = {}
-    if learning_rate is not None:
-        real = isinstance(learning_rate, Real) and not isinstance(learning_rate, bool)
-        if not (real and 0 < learning_rate < np.inf):
-            raise ValueError(f"learning_rate={learning_rate!r}: must be a positive number")
-        settings["learning_rate"] = float(learning_rate)
-    if batch_size is not None:
-        if not (isinstance(batch_size, int) and batch_size >= 1):
-            raise ValueError(
-                f"batch_size={batch_size!r}: must be a positive integer, the rows of one step over all ranks"
-            )
-        settings["batch_size"] = batch_size
-    return settings
+def _hint_of_class(value: object) -> str:
+    """Return how to make an object of `value` if it is a class, else nothing."""
+    return f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
+
+
+def _check_integer(name: str, value: object, low: int, high: float = inf, *, rule: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+        raise ValueError(f"{name}={value!r}: must be {rule}")
+    return int(value)
+
+
+def _check_number(name: str, value: object, above: float, *, rule: str) -> float:
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else nan
+    if not above < number < inf:
+        raise ValueError(f"{name}={value!r}: must be {rule}")
+    return number

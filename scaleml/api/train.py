@@ -2,79 +2,72 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Sequence
 from inspect import signature
-from typing import Any, Final
+from typing import Final, TypedDict, Unpack
 
 from distributed import Client
 
-from scaleml.api.fault_validation import check_faults, check_victims
-from scaleml.api.run import Run
+from scaleml.api.run import Run, RunFacts
 from scaleml.api.settings import Settings, check_names
-from scaleml.api.strategy_switch import check_roles, check_room
+from scaleml.api.validation import ClusterFacts, check_run, check_shards, check_workers
+from scaleml.clock import WALL
 from scaleml.cluster import calls
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.embedded import check_client, find_client
-from scaleml.cluster.host_facts import facts_of
-from scaleml.cluster.placement import Placement, candidates, check_workers, place
+from scaleml.cluster.host_facts import hosts_of
+from scaleml.cluster.placement import Placement, Workers, candidates, place
 from scaleml.cluster.secede import seceded
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.runtime.plan import Plan
-from scaleml.runtime.sparsity import check_sparse
 from scaleml.strategies import AllReduce, Strategy
 
+_log = logging.getLogger(__name__)
 
-def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Any) -> Run:
+
+def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Workers) -> Run:
     """Start a run on data that is already placed."""
-    began = time.perf_counter()
+    began = WALL.now()
     plan, placement = prepare(settings, data, client, own_cluster, workers)
     ranks = placement.layout.workers
     owned = [plan.owned(rank) for rank in range(ranks)]
     data.placed.bring(client, placement.addresses[:ranks], len(plan.shard_sizes), owned)
-    hosts = {facts["boot"]: facts["cores"] for facts in facts_of(client, placement.workers).values()}
-    facts = {
-        "hosts": len(hosts),
-        "cores": sum(hosts.values()),
-        "placing_seconds": data.placing_seconds + time.perf_counter() - began,
-    }
-    driver = Driver(client, plan, placement, data.placed)
-    run = Run(
-        driver,
+    cores = {facts["boot"]: facts["cores"] for facts in hosts_of(client, placement.workers).values()}
+    facts = RunFacts(
         label=settings.label or repr(settings.strategy),
         classes=data.classes,
-        facts=facts,
+        hosts=len(cores),
+        cores=sum(cores.values()),
+        placing_seconds=data.placing_seconds + WALL.now() - began,
         own_cluster=own_cluster,
     )
-    driver.start(run.history.take, run.history.mark, run.on_change)
+    driver = Driver(client, plan, placement, data.placed)
+    run = Run(driver, facts)
+    _log.info("run %s: %s, %s; data placed in %.2f s", driver.name, facts.label, run.settings, facts.placing_seconds)
+    driver.start(run.on_change)
     return run
 
 
 def prepare(
-    settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Any
+    settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Workers
 ) -> tuple[Plan, Placement]:
-    """Return what a run would be on the cluster as it is now; raises ValueError or TypeError for what does not fit it."""
-    info = calls.identity(client, 10.0)
+    """Return what a run would be on the cluster as it is now.
+
+    Raises
+    ------
+    ValueError, TypeError, StartFailed
+        For what does not fit it: see `scaleml.api.validation`.
+    """
+    info = calls.identity(client)
     chosen = candidates(info, workers, own_cluster)
     chosen = data.placed.nearest(chosen, settings.strategy.layout(len(chosen)).workers)
     placement = place(settings.strategy, chosen, info)
     training = placement.layout.workers
-    shards = settings.shards or training
-    if shards < training:
-        raise ValueError(
-            f"shards={shards} for {training} ranks: each rank needs at least one; give a multiple of the ranks"
-        )
-    if data.rows < shards:
-        fewer = "workers" if settings.shards is None else "shards"
-        raise ValueError(
-            f"{data.rows} training rows for {shards} shards: each shard needs at least one row; use fewer {fewer}"
-        )
-    check_roles(settings.strategy, placement, data.network, settings.optimizer, client)
-    check_faults(settings.faults, placement.layout, own_cluster)
-    check_victims(settings.faults, placement, client)
+    shards = check_shards(settings.shards, data.rows, training)
     batch_size = min(int(settings.batch_size), data.rows)
     rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
     watched = data.placed.held_out is not None or settings.stop is not None
@@ -97,29 +90,26 @@ def prepare(
         snapshots=settings.snapshots,
         by_rows=settings.by_rows,
     )
-    check_sparse(plan.strategy, plan.why_dense)
-    check_room(info, placement, plan, data.placed)
+    check_run(plan, placement, data.placed, ClusterFacts.of(client, info, placement, is_own=own_cluster))
     return plan, placement
 
 
 def start(
     model: Model,
-    X: Any,
-    y: Any,
+    X: object,
+    y: object,
     *,
     strategy: Strategy | None = None,
     optimizer: Optimizer | None = None,
     epochs: int = 5,
     batch_size: int = 256,
-    workers: int | Sequence[str] | None = None,
+    workers: Workers = None,
     client: Client | None = None,
-    validation: Any = None,
-    sample_weight: Any = None,
+    validation: object = None,
+    sample_weight: object = None,
     shards: int | None = None,
     seed: int = 0,
     faults: Sequence[Fault] | None = None,
-    checkpoint: Any = None,
-    on_worker_lost: str = "raise",
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -140,14 +130,8 @@ def start(
         batch_size=batch_size,
         shards=shards,
         seed=seed,
-        faults=() if faults is None else faults,  # type: ignore[arg-type]  # checked there
+        faults=() if faults is None else faults,
     )
-    if checkpoint is not None:
-        raise ValueError(f"checkpoint={checkpoint!r}: this version writes no checkpoints; keep run.params instead")
-    if on_worker_lost != "raise":
-        raise ValueError(
-            f"on_worker_lost={on_worker_lost!r}: this version ends the run when a worker is lost; use 'raise'"
-        )
     check_client(client)
     check_workers(workers)
     # The data before the cluster, unless it lies there: an error in it should not have to wait for processes to start.
@@ -165,8 +149,24 @@ def start(
 _NAMES: Final = tuple(signature(start).parameters)
 
 
+class TrainSettings(TypedDict, total=False):
+    """The settings of ``train`` and ``start``."""
+
+    strategy: Strategy | None
+    optimizer: Optimizer | None
+    epochs: int
+    batch_size: int
+    workers: Workers
+    client: Client | None
+    validation: object
+    sample_weight: object
+    shards: int | None
+    seed: int
+    faults: Sequence[Fault] | None
+
+
 @seceded()
-def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
+def train(model: Model, X: object, y: object, **settings: Unpack[TrainSettings]) -> Run:
     """Train a model on data that is partitioned among ranks, and wait for the end.
 
     Parameters
@@ -202,10 +202,6 @@ def train(model: Model, X: Any, y: Any, **settings: Any) -> Run:
         Decides the order of the rows and the first parameters.
     faults : sequence of Fault, optional
         What to break on purpose; see ``scaleml.faults``. Its steps are those of the rank it concerns.
-    checkpoint : None
-        Reserved.
-    on_worker_lost : {"raise"}
-        A lost worker ends the run.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A trained model: parameters with the network and the classes they belong to; needs no cluster."""
+"""Trained model: parameters with the network and the classes they belong to; needs no cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from scaleml import arrays
+from scaleml.arrays import Array
 from scaleml.data.collections import is_collection
 from scaleml.data.columns import check_width, matrix_of_frame
 from scaleml.data.source import array_source
@@ -44,7 +45,7 @@ class TrainedModel:
     ['yes', 'no']
     """
 
-    def __init__(self, network: Network, params: Any, classes: Any = None) -> None:
+    def __init__(self, network: Network, params: Array, classes: Array | None = None) -> None:
         self.network = network
         self.params = params
         self.classes = classes
@@ -53,15 +54,15 @@ class TrainedModel:
         what = "regression" if self.classes is None else f"{len(self.classes)} classes"
         return f"<TrainedModel: {self.network.size} parameters, {self.network.signature.n_features} features, {what}>"
 
-    def decision_function(self, X: Any) -> Any:
+    def decision_function(self, X: object) -> Any:
         """Return the scores of the rows of X: (n,), or (n, outputs) for several classes or targets."""
         return self._by_rows("decision_function", X, self.network.scores)
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: object) -> Any:
         """Return the class labels, or the values, of the rows of X."""
         return self._by_rows("predict", X, self._labels)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: object) -> Any:
         """Return the probabilities of the classes, (n, classes), in the order of ``classes``.
 
         Raises
@@ -71,15 +72,15 @@ class TrainedModel:
         """
         return self._by_rows("predict_proba", X, self.network.predict_proba)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: object, y: object, sample_weight: object = None) -> float:
         """Return the accuracy, or R squared; of Dask collections it is computed where they are, at once."""
         return self._evaluate(X, y, sample_weight)[1]
 
-    def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def loss(self, X: object, y: object, sample_weight: object = None) -> float:
         """Return the mean loss, without penalty; of Dask collections it is computed where they are, at once."""
         return self._evaluate(X, y, sample_weight)[0]
 
-    def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+    def statistics(self, X: object, y: object, sample_weight: object = None) -> Array:
         """Return sums from which ``Network.summarise`` makes loss and score, to be added over parts of the data."""
         inputs = array_source(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
         self._check(inputs.x)
@@ -87,7 +88,7 @@ class TrainedModel:
         x = inputs.x.astype(self.network.dtype, copy=False)
         return self.network.statistics(self.params, x, inputs.encode(dtype), inputs.encode_weights(dtype))
 
-    def _evaluate(self, X: Any, y: Any, sample_weight: Any) -> tuple[float, float]:
+    def _evaluate(self, X: object, y: object, sample_weight: object) -> tuple[float, float]:
         if is_collection(X):
             from scaleml.api import lazy_prediction as lazy
 
@@ -130,6 +131,7 @@ class TrainedModel:
         if method == "predict_proba":
             function = self.network.predict_proba  # refuses at once what has no probabilities
             function(self.params, np.zeros((0, signature.n_features), self.network.dtype))
+            assert self.classes is not None, "regression has no probabilities"
             return self.network.dtype, len(self.classes)
         return self.network.dtype, several
 

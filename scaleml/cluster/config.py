@@ -1,13 +1,14 @@
-"""The ``scaleml`` namespace of ``dask.config``, with its defaults."""
+"""Configuration: the ``scaleml`` namespace of ``dask.config``, with its defaults."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from datetime import timedelta
+from typing import Final
 
 import dask
 from dask.utils import parse_timedelta
 
-DEFAULTS: Final[dict[str, Any]] = {
+DEFAULTS: Final[dict[str, object]] = {
     "scaleml": {
         # Seconds for all ranks to enter a run.
         "start-timeout": "60s",
@@ -27,14 +28,23 @@ DEFAULTS: Final[dict[str, Any]] = {
 dask.config.update_defaults(DEFAULTS)
 
 
-def _get(key: str) -> Any:
+def _get(key: str) -> object:
     # The end of a ``dask.config.set`` that was entered before the defaults were known takes them away again.
     return dask.config.get(f"scaleml.{key}", default=dask.config.get(f"scaleml.{key}", config=DEFAULTS))
 
 
 def seconds(key: str) -> float:
-    """Return a duration in seconds."""
-    return float(parse_timedelta(_get(key), default="s"))
+    """Return a duration in seconds.
+
+    Raises
+    ------
+    ValueError
+        When the setting is no duration.
+    """
+    value = _get(key)
+    if not isinstance(value, str | int | float | timedelta):
+        raise ValueError(f"scaleml.{key}={value!r}: must be a duration such as '30s', or a number of seconds")
+    return float(parse_timedelta(value, default="s"))
 
 
 def port_range() -> tuple[int, int] | None:

@@ -1,22 +1,21 @@
-"""Carries out what the supervisor decides: places the ranks, passes on their words, ends and cleans up."""
+"""Driver of a run: a thread that carries out what the supervisor decides: places the ranks, passes on their events, ends and cleans up."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import secrets
 import threading
-import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from distributed import Client, Future
 
-from scaleml.api.strategy_switch import successor
-from scaleml.cluster import calls, config
-from scaleml.cluster import event_router as inbox
-from scaleml.cluster import launcher as starting
-from scaleml.cluster.endpoint import deliver, end_ranks, peek
+from scaleml.arrays import Array
+from scaleml.clock import WALL
+from scaleml.cluster import calls, config, event_router
+from scaleml.cluster.endpoint import abort_ranks, deliver_command, newest_params
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.events import (
     Abort,
@@ -24,33 +23,37 @@ from scaleml.cluster.events import (
     CheckHeartbeat,
     ClientLost,
     Conclude,
+    Entered,
     Event,
-    GivenUp,
     Instruction,
     Left,
+    Marked,
+    RankEvent,
+    Recorded,
+    RunState,
     Stalled,
-    Succeed,
+    StartCancelled,
+    StartNextGeneration,
     Tick,
     WorkerLost,
-    event_of,
 )
-from scaleml.cluster.heartbeat import silent_rank
+from scaleml.cluster.heartbeat import silent_rank, why_client_lost
+from scaleml.cluster.launcher import Generation, Launcher
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
-from scaleml.strategies import Strategy
-from scaleml.telemetry.history import last_step
+from scaleml.telemetry.history import History, last_step
 
 TICK: Final = 0.1
-CALL: Final = 10.0
-"""Seconds for a call to a worker that should answer in milliseconds."""
-ENDING: Final = 2.0
-"""Seconds for ranks that were told to end."""
-_SLOW_DISK: Final = 100e6
-"""Bytes a second that any disk can read."""
+ENDING: Final = 2.0  # seconds for ranks that were told to end
+_SLOW_DISK: Final = 100e6  # bytes a second that any disk can read
+
+Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -66,48 +69,51 @@ class Driver:
         The ranks' workers.
     data : PlacedData
         The shards.
+
+    Attributes
+    ----------
+    generation : Generation
+        Who trains now; replaced as a whole, so that readers in other threads never see half of a change.
     """
 
     def __init__(self, client: Client, plan: Plan, placement: Placement, data: PlacedData) -> None:
         self.run = secrets.token_hex(16)
         self.client = client
-        self.plan = plan
-        self.placement = placement
-        self.state = "starting"
+        self.data = data
+        self.generation = Generation(0, plan, placement)
+        self.history = History()
+        self.state: RunState = "starting"
         self.error: str | None = None
-        self.params: Any = None
+        self.params: Array | None = None
         self.outcome: Outcome | None = None
         self.topology: str | None = None
-        self._data = data
-        self._on_notes: Callable[[bytes, list[Any], list[Any]], None] | None = None
-        self._on_mark: Callable[[float, str, int], None] | None = None
         self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._futures: list[Future[Any]] = []
-        self._former: list[Future[Any]] = []
-        self._next, self.generation = (plan, placement), 0
-        self._seen = 0
+        self._futures: list[Future[Outcome | None]] = []
+        self._former: list[Future[Outcome | None]] = []
+        self._next: Generation | None = None
+        self._last_step = 0
         self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
-        self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
+        self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.name}", daemon=True)
 
-    def start(
-        self,
-        on_notes: Callable[[bytes, list[Any], list[Any]], None],
-        on_mark: Callable[[float, str, int], None],
-        on_change: Callable[[], None],
-    ) -> None:
-        """Begin, and return at once.
+    @property
+    def name(self) -> str:
+        """The run's id as logs and threads show it."""
+        return self.run[:8]
 
-        Parameters
-        ----------
-        on_notes : callable
-            Called with the history's new rows, evaluations and ends of epochs.
-        on_mark : callable
-            Called with the time, the words and the step of a change in mid-run.
-        on_change : callable
-            Called after each change of the run's state.
-        """
-        self._on_notes, self._on_mark, self._on_change = on_notes, on_mark, on_change
+    @property
+    def plan(self) -> Plan:
+        """The mathematics that the ranks were started with."""
+        return self.generation.plan
+
+    @property
+    def placement(self) -> Placement:
+        """Where the ranks are."""
+        return self.generation.placement
+
+    def start(self, on_change: Callable[[], None]) -> None:
+        """Begin, and return at once; ``on_change`` is called after each change of the run's state, in the driver's thread."""
+        self._on_change = on_change
         self._thread.start()
 
     def join(self) -> None:
@@ -116,27 +122,26 @@ class Driver:
 
     def send(self, command: Command) -> bool:
         """Bring a command to rank 0; False if that is not there any more."""
-        address = self.placement.addresses[0]
-        to = self.run, self.generation, 0
-        answer = calls.on_workers(self.client, CALL, deliver, to, command, workers=[address])
-        return bool(answer[address])
+        _log.debug("run %s: command %d: %s %s", self.name, command.number, command.verb, command.settings)
+        return self._ask_rank_0(deliver_command, command)
 
-    def peek(self) -> Any:
+    def newest_params(self) -> Array | None:
         """Return the parameters that rank 0 kept last, if the run keeps them and it is still there."""
-        address = self.placement.addresses[0]
-        return calls.on_workers(self.client, CALL, peek, (self.run, self.generation, 0), workers=[address])[address]
+        return self._ask_rank_0(newest_params)
 
-    def give_up(self) -> None:
+    def _ask_rank_0(self, function: Callable[..., Answer], *args: object) -> Answer:
+        now = self.generation
+        address = now.placement.addresses[0]
+        key = self.run, now.number, 0
+        return calls.on_workers(self.client, calls.CALL_TIMEOUT, function, key, *args, workers=[address])[address]
+
+    def cancel_start(self) -> None:
         """End a run that is still starting."""
-        self._events.put(GivenUp())
+        self._events.put(StartCancelled())
 
-    def succession(self, strategy: Strategy) -> tuple[Plan, Placement]:
-        """Return how others would go on with another strategy; ValueError when they could not."""
-        return successor(self.plan, strategy, self.placement, self._data, self.client)
-
-    def follow_with(self, strategy: Strategy) -> None:
-        """Have others go on with another strategy, once all ranks have been told to hand over."""
-        self._next = self.succession(strategy)
+    def continue_with(self, plan: Plan, placement: Placement) -> None:
+        """Have other ranks go on, once all ranks have been told to hand over."""
+        self._next = Generation(self.generation.number + 1, plan, placement)
 
     def has_applied(self, number: int) -> bool:
         """Whether command ``number`` has taken effect on all ranks."""
@@ -148,49 +153,52 @@ class Driver:
 
     # What the event loop's thread calls: it only queues.
 
-    def on_message(self, message: dict[str, Any]) -> None:
+    def on_rank_event(self, event: RankEvent, generation: int) -> None:
         """A rank reports."""
-        if message["kind"] == "rows":
-            assert self._on_notes is not None
-            self._on_notes(message["rows"], message["evaluations"], message["epochs"])
-            self._seen = max(self._seen, last_step(message["rows"]))
-        elif message["kind"] == "mark":
-            assert self._on_mark is not None
-            self._on_mark(message["time"], message["text"], message["step"])
-        elif message["generation"] == self.generation and (event := event_of(message)) is not None:
-            self.topology = message.get("topology") or self.topology
+        if isinstance(event, Recorded):
+            self.history.take(event.rows, event.evaluations, event.epochs)
+            self._last_step = max(self._last_step, last_step(event.rows))
+        elif isinstance(event, Marked):
+            self.history.mark(event.time, event.text, event.step)
+        elif generation == self.generation.number:
+            if isinstance(event, Entered):
+                self.topology = event.topology or self.topology
             self._events.put(event)
 
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
-        self._events.put(WorkerLost(address, self._seen))
+        self._events.put(WorkerLost(address, self._last_step))
 
     # The thread.
 
     def _drive(self) -> None:
         workers = self.placement.workers
         try:
-            inbox.listen(self.client, self.run, workers, self)
+            event_router.subscribe(self.client, self.run, workers, self)
             self._place_ranks()
             self._follow()
         except Exception as error:  # noqa: BLE001  whatever happens, the run must end and say why
             words = str(error) if isinstance(error, StartFailed) else f"{type(error).__name__}: {error}"
             self._conclude(Conclude("failed", words))
         finally:
-            inbox.forget(self.run, workers, self)
+            event_router.unsubscribe(self.run, workers, self)
             self._clean_up()
             self.state = self._supervisor.state
+            _log.info("run %s: %s%s", self.name, self.state, f": {self.error}" if self.error else "")
             self._changed()
 
     def _place_ranks(self) -> None:
         # Ranks read their data before they enter: a slow disk is no fault.
-        patience = config.seconds("start-timeout") + self._data.nbytes / _SLOW_DISK
-        run = starting.Start(self.client, self.run, self.plan, self.placement, patience, self.generation)
-        run.bring(self._data)  # first, for it may take long, and open places do not wait for ever
-        answers = run.open_places()
-        self._supervisor.busy = {address: answer["busy"] for address, answer in answers.items()}
-        self._supervisor.start_by = time.monotonic() + run.patience
-        run.send_ranks(answers, self._futures, self._former)
+        patience = config.seconds("start-timeout") + self.data.nbytes / _SLOW_DISK
+        now = self.generation
+        launcher = Launcher(self.client, self.run, now, patience)
+        launcher.bring(self.data)  # first, for it may take long, and open endpoints do not wait for ever
+        endpoints = launcher.open_endpoints()
+        self._supervisor.busy = {address: opened["busy"] for address, opened in endpoints.items()}
+        self._supervisor.start_by = WALL.now() + launcher.patience
+        launcher.submit(endpoints, self._futures, self._former)
+        ranks = ", ".join(f"{rank} on {address}" for rank, address in enumerate(now.placement.addresses))
+        _log.info("run %s: placed the ranks of %r: %s", self.name, now.plan.strategy, ranks)
 
     def _follow(self) -> None:
         while not self._supervisor.over:
@@ -200,15 +208,21 @@ class Driver:
                 event = Tick()
             self._handle(event)
             if self.client.status != "running":
-                self._handle(ClientLost(self._why_client_lost()))
+                self._handle(ClientLost(why_client_lost(self.client)))
 
     def _handle(self, event: Event) -> None:
         before = self.state
-        for instruction in self._supervisor.handle(event, time.monotonic()):
+        if isinstance(event, WorkerLost):
+            _log.info("run %s: lost worker %s at step %d", self.name, event.address, event.step)
+        elif not isinstance(event, Tick):
+            _log.debug("run %s: %r", self.name, event)
+        for instruction in self._supervisor.handle(event, WALL.now()):
             self._perform(instruction)
         if not self._supervisor.over:
             self.state = self._supervisor.state
             self._former = [] if self.state == "running" else self._former
+            if self.state != before:
+                _log.info("run %s: %s", self.name, self.state)
         if self.state != before or isinstance(event, Applied):
             self._changed()
 
@@ -219,20 +233,21 @@ class Driver:
     def _perform(self, instruction: Instruction) -> None:
         if isinstance(instruction, Abort):
             self._abort(instruction.reason)
-        elif isinstance(instruction, Succeed):
-            self._succeed()
+        elif isinstance(instruction, StartNextGeneration):
+            self._start_next_generation()
         elif isinstance(instruction, CheckHeartbeat):
             self._check_heartbeat(instruction.stall)
         else:
             self._conclude(instruction)
 
-    def _succeed(self) -> None:
-        """Have the next generation of ranks take over."""
-        self.plan, self.placement = self._next
+    def _start_next_generation(self) -> None:
+        assert self._next is not None
         self._former, self._futures = self._futures, []
-        self._supervisor = self._supervisor.successor(self.placement.addresses)
-        self.state = self._supervisor.state
-        self.generation += 1
+        self._supervisor = self._supervisor.next_generation(self._next.placement.addresses)
+        self.state = (
+            self._supervisor.state
+        )  # before the generation: who sees the new one must not see the old one's state
+        self.generation, self._next = self._next, None
         self._place_ranks()
 
     def _abort(self, reason: str) -> None:
@@ -240,20 +255,13 @@ class Driver:
         if self.client.status == "running" and living:
             # Whoever does not hear it notices that its task is gone, or its links. The answers are not waited for: a
             # worker that just died would hold up the very event that says so.
-            calls.tell_workers(self.client, CALL, end_ranks, self.run, reason, workers=living)
+            calls.tell_workers(self.client, calls.CALL_TIMEOUT, abort_ranks, self.run, reason, workers=living)
 
     def _check_heartbeat(self, stall: Stalled) -> None:
         with contextlib.suppress(Exception):
             silent = silent_rank(self.client, self.placement.addresses, self._supervisor.ended, stall)
             if silent is not None:
                 self._events.put(silent)
-
-    def _why_client_lost(self) -> str:
-        scheduler = self.client.scheduler.address if self.client.scheduler else "unknown"
-        return (
-            f"the Dask client is {self.client.status}: it was closed, or the cluster at {scheduler} is gone; the ranks end by themselves. "
-            "Start the run again with a client that is connected"
-        )
 
     def _conclude(self, conclusion: Conclude) -> None:
         self.error = conclusion.error
@@ -265,23 +273,16 @@ class Driver:
     def _await_ends(self) -> None:
         """Give ranks that were told to end a moment, so that nothing of them is left when the run is over."""
         self._abort(self.error or "the run failed")
-        deadline = time.monotonic() + ENDING / 2
-        supervisor = self._supervisor
-        supervisor.state = "failing"  # the last words of the ranks still count
+        deadline = WALL.now() + ENDING / 2
         while (
-            len(supervisor.ended) < len(self._futures)
-            and time.monotonic() < deadline
+            len(self._supervisor.ended) < len(self._futures)
+            and WALL.now() < deadline
             and self.client.status == "running"
         ):
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=0.02)
-                if isinstance(event, Left):
-                    supervisor.ended[event.rank] = event.status
-                elif isinstance(event, WorkerLost):
-                    supervisor.ended |= {
-                        rank: "lost" for rank, at in enumerate(supervisor.addresses) if at == event.address
-                    }
-        supervisor.state = "failed"
+                if isinstance(event, Left | WorkerLost):
+                    self._supervisor.note_end(event)
 
     def _fetch_params(self) -> None:
         """Take the parameters from the first rank that has them."""
@@ -292,7 +293,7 @@ class Driver:
             if self.client.status != "running":
                 return
             with contextlib.suppress(Exception):
-                outcome = future.result(timeout=CALL)
+                outcome = future.result(timeout=calls.CALL_TIMEOUT)
                 if isinstance(outcome, Outcome) and outcome.params is not None:
                     self.params, self.outcome = outcome.params, outcome
                     return
@@ -301,17 +302,19 @@ class Driver:
         futures, self._futures, self._former = [*self._futures, *self._former], [], []
         if self.client.status == "running":
             if self._supervisor.state == "failed":
+                living = [address for address in self.placement.workers if address not in self._supervisor.lost]
                 with contextlib.suppress(Exception):
                     calls.on_workers(
                         self.client,
                         ENDING / 2,
-                        end_ranks,
+                        abort_ranks,
                         self.run,
                         "the run failed",
-                        workers=[address for address in self.placement.workers if address not in self._supervisor.lost],
+                        workers=living,
                         on_error="ignore",
                     )
                 with contextlib.suppress(Exception):
-                    calls.within(self.client, CALL, self.client._cancel(futures, force=True), "cancelling the ranks")
+                    cancelled = self.client._cancel(futures, force=True)
+                    calls.within(self.client, calls.CALL_TIMEOUT, cancelled, "cancelling the ranks")
             for future in futures:
                 future.release()

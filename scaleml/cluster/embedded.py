@@ -1,4 +1,4 @@
-"""Where ranks may run: the user's Dask cluster, or one of our own, made once and closed with this process."""
+"""Embedded cluster: a Dask cluster of our own where the user has none, made once and closed with this process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 from numbers import Integral
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import psutil
 from dask.system import CPU_COUNT
@@ -36,13 +37,22 @@ _QUIET: Final = {
 }
 """What Dask would do for a dashboard that is not there, many times a second, on the cores of the ranks."""
 
+_log = logging.getLogger(__name__)
+
+
+class _Spec(TypedDict):
+    """What ``dask spec`` is to start."""
+
+    cls: str
+    opts: dict[str, object]
+
 
 class _Process(Subprocess):
     """A Dask process of the embedded cluster: in a session of its own, so that Ctrl-C in a terminal is ours to handle."""
 
-    def __init__(self, scheduler: str | None = None, name: Any = None, *, folder: str, spec: dict[str, Any]) -> None:
+    def __init__(self, scheduler: str | None = None, name: object = None, *, folder: str, spec: _Spec) -> None:
         self.folder = pathlib.Path(folder)
-        self.spec = {**spec, "opts": {**spec["opts"], "name": name}} if scheduler else spec
+        self.spec: _Spec = {"cls": spec["cls"], "opts": {**spec["opts"], "name": name}} if scheduler else spec
         self.scheduler = scheduler
         self.name = name
         super().__init__()
@@ -103,7 +113,7 @@ class _Cluster(SpecCluster):
     Dask's own looks once, 15 s after a worker was lost: if its name is away then, still or again, it ends the nanny for good.
     """
 
-    def _update_worker_status(self, op: str, msg: Any) -> None:
+    def _update_worker_status(self, op: str, msg: object) -> None:
         super(SpecCluster, self)._update_worker_status(op, msg)
 
     async def reopen(self) -> None:
@@ -122,7 +132,7 @@ class _Embedded:
         self.folder = tempfile.TemporaryDirectory(prefix=watchdog.PREFIX, ignore_cleanup_errors=True)
         name = self.folder.name
         preload = [watchdog.__name__]
-        scheduler = {
+        scheduler: _Spec = {
             "cls": "distributed.Scheduler",
             "opts": {
                 "host": "127.0.0.1",
@@ -133,7 +143,7 @@ class _Embedded:
                 "scheduler_file": f"{name}/scheduler.json",
             },
         }
-        worker = {
+        worker: _Spec = {
             "cls": "distributed.Nanny",
             "opts": {
                 "host": "127.0.0.1",
@@ -156,6 +166,7 @@ class _Embedded:
         except BaseException:
             self.close()
             raise
+        _log.info("started the embedded cluster: %d workers, logs in %s", workers, name)
 
     @property
     def alive(self) -> bool:
@@ -198,14 +209,14 @@ class _Own:
 _own: Final = _Own()
 
 
-def find_client(client: Client | None, workers: Any = None) -> tuple[Client, bool]:
+def find_client(client: Client | None, workers: object = None) -> tuple[Client, bool]:
     """Return the client to use and whether it is that of the embedded cluster.
 
     Parameters
     ----------
     client : Client or None
         None: the current Dask client if there is one, else the embedded cluster's.
-    workers : int or anything
+    workers : int or anything else
         How many workers the embedded cluster needs at least, where a number is known.
 
     Raises
@@ -220,7 +231,7 @@ def find_client(client: Client | None, workers: Any = None) -> tuple[Client, boo
         try:
             client = get_client()
         except ValueError:
-            return _own_client(int(workers) if isinstance(workers, Integral) else 0), True
+            return _own_client(int(workers) if isinstance(workers, int | Integral) else 0), True
         check_client(client)
     return client, _own.cluster is not None and client is _own.cluster.client
 
@@ -234,7 +245,7 @@ def has_client() -> bool:
     return True
 
 
-def check_client(client: Any) -> None:
+def check_client(client: object) -> None:
     """Raise TypeError or ValueError for anything but a connected client or None."""
     if client is None:
         return
@@ -274,6 +285,7 @@ def close_embedded() -> None:
         cluster, _own.cluster = _own.cluster, None
     if cluster is not None:
         cluster.close()
+        _log.info("closed the embedded cluster")
 
 
 def _check_room(more: int, workers: int) -> None:

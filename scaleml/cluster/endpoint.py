@@ -1,20 +1,20 @@
-"""A worker process's side of a start: places for ranks, opened by the client's first call, entered by its second."""
+"""Endpoints of ranks in a worker's process: opened by the client's first call, taken by its second, the rank's task."""
 
 from __future__ import annotations
 
-import os
-import pathlib
-import platform
-import sys
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Protocol, TypedDict
 
-import numpy as np
-from dask.system import CPU_COUNT
+from distributed import Worker
 
+from scaleml.arrays import Array
 from scaleml.comm import Listener
 from scaleml.runtime.commands import Command, CommandQueue
+
+RankKey = tuple[str, int, int]
+"""Run, generation, rank: the name of a rank's endpoint in its process."""
 
 
 @dataclass(frozen=True)
@@ -25,59 +25,75 @@ class EndpointRequest:
     generation: int
     rank: int
     nonce: str
+    """Fences: only the task that brings it may take the endpoint."""
     token: bytes
+    """The secret that every link of the run begins with."""
     port_range: tuple[int, int] | None
     expires: float
-    """Seconds after which an unused place closes by itself: its client has vanished."""
+    """Seconds after which an unused endpoint closes by itself: its client has vanished."""
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        """Name of the place in its process."""
+    def key(self) -> RankKey:
+        """Name of the endpoint in its process."""
         return self.run, self.generation, self.rank
 
 
-class Endpoint:
-    """A rank's place: its listener until the links stand, and its command_queue; whatever ends the rank from outside comes here."""
+class OpenEndpoints(TypedDict):
+    """What a worker answers: the listeners' addresses, by rank, and the Dask tasks that keep it busy."""
 
-    def __init__(self, ticket: EndpointRequest, worker: Any) -> None:
-        self.ticket: Final = ticket
-        self.mailbox: Final = CommandQueue()
-        self.reason: str | None = None
-        self.kept: Any = None
+    addresses: dict[int, tuple[str, int]]
+    busy: list[str]
+
+
+class Abortable(Protocol):
+    """A rank's communicator, as far as it concerns whoever ends the rank."""
+
+    def abort(self, reason: str) -> None:
+        """From any thread: end whatever it waits for."""
+
+
+class Endpoint:
+    """How a rank is reached: its listener until the links stand, its commands; whatever ends the rank from outside comes here."""
+
+    def __init__(self, request: EndpointRequest, worker: Worker) -> None:
+        self.request: Final = request
+        self.commands: Final = CommandQueue()
+        self.abort_reason: str | None = None
+        self.newest_params: Array | None = None
         """The parameters after the newest epoch, of a run that keeps them."""
-        self._group: Any = None
+        self._group: Abortable | None = None
         self._lock = threading.Lock()
         tls = worker.security.get_listen_args("worker").get("ssl_context") if worker.address.startswith("tls") else None
         self.listener: Final = Listener(
             host_of(worker.address),
-            token=ticket.token,
-            run=run_number(ticket.run),
-            generation=ticket.generation,
-            rank=ticket.rank,
-            port_range=ticket.port_range,
+            token=request.token,
+            run=run_number(request.run),
+            generation=request.generation,
+            rank=request.rank,
+            port_range=request.port_range,
             tls=tls,
         )
 
-    def attach(self, group: Any) -> None:
+    def attach(self, group: Abortable) -> None:
         """Hand over the group, which an abort must reach from now on."""
         with self._lock:
             self._group = group
-            if self.reason is not None:
-                group.abort(self.reason)
+            if self.abort_reason is not None:
+                group.abort(self.abort_reason)
 
     def abort(self, reason: str) -> None:
         """End the rank, wherever it waits; from any thread."""
         with self._lock:
-            self.reason = self.reason or reason
+            self.abort_reason = self.abort_reason or reason
             group = self._group
         self.listener.abort(reason)
-        self.mailbox.wake()
+        self.commands.wake()
         if group is not None:
             group.abort(reason)
 
 
-_places: dict[tuple[str, int, int], Endpoint] = {}
-_entered: dict[tuple[str, int, int], Endpoint] = {}
+_open: Final[dict[RankKey, Endpoint]] = {}
+_taken: Final[dict[RankKey, Endpoint]] = {}
 _lock: Final = threading.Lock()
 
 
@@ -92,88 +108,75 @@ def host_of(address: str) -> str:
     return "127.0.0.1" if scheme == "inproc" else rest.rsplit(":", 1)[0].strip("[]")
 
 
-def host_facts() -> dict[str, Any]:
-    """Return what tells hosts and installations apart."""
-    boot = pathlib.Path("/proc/sys/kernel/random/boot_id")
-    return {
-        "boot": boot.read_text().strip() if boot.exists() else platform.node(),
-        "pid": os.getpid(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scaleml": sys.modules["scaleml"].__version__,
-        "cores": int(CPU_COUNT),
-    }
+def open_endpoints(requests: Mapping[str, Sequence[EndpointRequest]], dask_worker: Worker) -> OpenEndpoints:
+    """Open an endpoint for each rank that the client wants on this worker; runs on the worker, out of band.
 
-
-def open_places(tickets: dict[str, list[EndpointRequest]], dask_worker: Any) -> dict[str, Any]:
-    """Open a place for each rank that the client wants on this worker; runs on the worker, out of band.
-
-    Returns
-    -------
-    dict
-        The ``addresses`` of the listeners, by rank, and the tasks that keep the worker ``busy``.
+    Parameters
+    ----------
+    requests : mapping
+        Of all workers, by address.
     """
     addresses = {}
-    for ticket in tickets[dask_worker.address]:
-        lobby = Endpoint(ticket, dask_worker)
+    for request in requests[dask_worker.address]:
+        endpoint = Endpoint(request, dask_worker)
         with _lock:
-            _places[ticket.key] = lobby
-        dask_worker.loop.call_later(ticket.expires, close_place, ticket.key)
-        addresses[ticket.rank] = lobby.listener.address
+            _open[request.key] = endpoint
+        dask_worker.loop.call_later(request.expires, close_endpoint, request.key)
+        addresses[request.rank] = endpoint.listener.address
     busy = [
         str(state.key) for state in dask_worker.state.tasks.values() if state.state in ("executing", "long-running")
     ]
     return {"addresses": addresses, "busy": busy}
 
 
-def enter(key: tuple[str, int, int], nonce: str) -> Endpoint | None:
-    """Take a place, once; None if this process has none for that rank: a task from the past stays out."""
+def take_endpoint(key: RankKey, nonce: str) -> Endpoint | None:
+    """Take an open endpoint, once; None if this process has none for that rank: a task from the past stays out."""
     with _lock:
-        lobby = _places.get(key)
-        if lobby is None or lobby.ticket.nonce != nonce:
+        endpoint = _open.get(key)
+        if endpoint is None or endpoint.request.nonce != nonce:
             return None
-        _entered[key] = _places.pop(key)
-    return lobby
+        _taken[key] = _open.pop(key)
+    return endpoint
 
 
-def leave(key: tuple[str, int, int]) -> None:
-    """Give up a place that was taken."""
+def release_endpoint(key: RankKey) -> None:
+    """Forget an endpoint that was taken: its rank is over."""
     with _lock:
-        _entered.pop(key, None)
+        _taken.pop(key, None)
 
 
-def close_place(key: tuple[str, int, int]) -> None:
-    """Close a place that nobody took."""
+def close_endpoint(key: RankKey) -> None:
+    """Close an endpoint that nobody took."""
     with _lock:
-        lobby = _places.pop(key, None)
-    if lobby is not None:
-        lobby.listener.close()
+        endpoint = _open.pop(key, None)
+    if endpoint is not None:
+        endpoint.listener.close()
 
 
-def end_ranks(run: str, reason: str) -> int:
-    """Abort all ranks of a run in this process and close its open places; returns how many there were."""
+def abort_ranks(run: str, reason: str) -> int:
+    """Abort all ranks of a run in this process and close its open endpoints; returns how many there were."""
     with _lock:
-        unused = [key for key in _places if key[0] == run]
-        entered = [lobby for key, lobby in _entered.items() if key[0] == run]
+        unused = [key for key in _open if key[0] == run]
+        taken = [endpoint for key, endpoint in _taken.items() if key[0] == run]
     for key in unused:
-        close_place(key)
-    for lobby in entered:
-        lobby.abort(reason)
-    return len(unused) + len(entered)
+        close_endpoint(key)
+    for endpoint in taken:
+        endpoint.abort(reason)
+    return len(unused) + len(taken)
 
 
-def deliver(key: tuple[str, int, int], command: Command) -> bool:
-    """Leave a command in a rank's command_queue; False if the rank is not (or no longer) here."""
+def deliver_command(key: RankKey, command: Command) -> bool:
+    """Put a command into a rank's queue; False if the rank is not (or no longer) here."""
     with _lock:
-        lobby = _entered.get(key)
-    if lobby is None:
+        endpoint = _taken.get(key)
+    if endpoint is None:
         return False
-    lobby.mailbox.put(command)
+    endpoint.commands.put(command)
     return True
 
 
-def peek(key: tuple[str, int, int]) -> Any:
+def newest_params(key: RankKey) -> Array | None:
     """Return the parameters that a rank kept last; None if there are none, or if it is not here."""
     with _lock:
-        lobby = _entered.get(key)
-    return None if lobby is None else lobby.kept
+        endpoint = _taken.get(key)
+    return None if endpoint is None else endpoint.newest_params

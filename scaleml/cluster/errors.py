@@ -1,4 +1,4 @@
-"""What can end a run or its start, in words that name rank, worker and remedy."""
+"""Errors that end a run or its start, in words that name rank, worker and remedy."""
 
 from __future__ import annotations
 

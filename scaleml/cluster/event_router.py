@@ -1,21 +1,24 @@
-"""Dask's events, brought to the runs they belong to: one fixed topic, runs held weakly."""
+"""Event router: Dask's events, brought to the runs they belong to. One fixed topic, for Dask keeps topics for ever; runs held weakly."""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, cast
 
 from distributed import Client
 
-from scaleml.cluster.reporter import TOPIC
+from scaleml.cluster.events import RankEvent, RankMessage, event_of
+
+TOPIC: Final = "scaleml"
+"""Dask's topic that all ranks of all runs log to."""
 
 
-class Listener(Protocol):
-    """What wants to hear of a run's ranks and workers."""
+class RunListener(Protocol):
+    """What wants to hear of a run's ranks and workers; called on the client's event loop, which it must not hold up."""
 
-    def on_message(self, message: dict[str, Any]) -> None:
+    def on_rank_event(self, event: RankEvent, generation: int) -> None:
         """A rank reports."""
 
     def on_worker_lost(self, address: str) -> None:
@@ -23,11 +26,11 @@ class Listener(Protocol):
 
 
 _lock: Final = threading.Lock()
-_by_run: Final[weakref.WeakValueDictionary[str, Any]] = weakref.WeakValueDictionary()
-_by_address: Final[dict[str, weakref.WeakSet[Any]]] = {}
+_by_run: Final[weakref.WeakValueDictionary[str, RunListener]] = weakref.WeakValueDictionary()
+_by_address: Final[dict[str, weakref.WeakSet[RunListener]]] = {}
 
 
-def listen(client: Client, run: str, addresses: Iterable[str], listener: Any) -> None:
+def subscribe(client: Client, run: str, addresses: Iterable[str], listener: RunListener) -> None:
     """Have ``listener`` hear of its ranks and of the loss of their workers."""
     topics = [TOPIC]
     with _lock:
@@ -37,12 +40,12 @@ def listen(client: Client, run: str, addresses: Iterable[str], listener: Any) ->
             topics.append(address)
     handlers = client._event_handlers
     for topic in topics:
-        handler = _on_event if topic == TOPIC else _worker_handler(topic)
+        handler = _on_rank_event if topic == TOPIC else _worker_handler(topic)
         if topic not in handlers:
             client.subscribe_topic(topic, handler)
 
 
-def forget(run: str, addresses: Iterable[str], listener: Any) -> None:
+def unsubscribe(run: str, addresses: Iterable[str], listener: RunListener) -> None:
     """Stop listening."""
     with _lock:
         _by_run.pop(run, None)
@@ -54,17 +57,17 @@ def forget(run: str, addresses: Iterable[str], listener: Any) -> None:
                     del _by_address[address]
 
 
-def _on_event(event: tuple[float, Any]) -> None:
-    message = event[1]
-    if isinstance(message, dict):
+def _on_rank_event(event: tuple[float, object]) -> None:
+    if isinstance(event[1], dict):
+        message = cast(RankMessage, event[1])
         with _lock:
             listener = _by_run.get(message.get("run", ""))
         if listener is not None:
-            listener.on_message(message)
+            listener.on_rank_event(event_of(message), message["generation"])
 
 
-def _worker_handler(address: str) -> Callable[[tuple[float, Any]], None]:
-    def on_event(event: tuple[float, Any]) -> None:
+def _worker_handler(address: str) -> Callable[[tuple[float, object]], None]:
+    def on_event(event: tuple[float, object]) -> None:
         message = event[1]
         if isinstance(message, dict) and message.get("action") == "remove-worker":
             with _lock:

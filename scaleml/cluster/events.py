@@ -1,9 +1,15 @@
-"""What happens to a run, and what its supervisor answers: plain facts."""
+"""Events of a run and instructions of its supervisor: plain facts, and what they are while Dask carries them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Final, Literal, TypedDict
+
+RunState = Literal["starting", "running", "paused", "finished", "stopped", "failed"]
+OVER: Final[frozenset[RunState]] = frozenset({"finished", "stopped", "failed"})
+
+# What a rank reports.
 
 
 @dataclass(frozen=True)
@@ -15,9 +21,10 @@ class Arrived:
 
 @dataclass(frozen=True)
 class Entered:
-    """A rank stands in its loop."""
+    """A rank stands in its loop; the topology is what its strategy settled on, where there was a choice."""
 
     rank: int
+    topology: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Left:
 
 @dataclass(frozen=True)
 class RankFailed:
-    """A rank ended with an error; ``cause`` is ``own``, ``peer`` or ``told``."""
+    """A rank ended with an error; ``cause`` is ``own``, ``peer`` (it lost one) or ``told`` (it was aborted)."""
 
     rank: int
     error: str
@@ -42,13 +49,85 @@ class RankFailed:
 
 @dataclass(frozen=True)
 class Stalled:
-    """A rank waits for another one for a long time."""
+    """A rank waits for another one for a long time; -1: for anybody."""
 
     rank: int
     peer: int
     step: int
     waiting_for: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A command took effect on a rank."""
+
+    rank: int
+    number: int
+    verb: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """New rows of the history, packed as float64, new evaluations and new ends of epochs."""
+
+    rank: int
+    rows: bytes
+    evaluations: Sequence[Sequence[float]]
+    epochs: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Something changed in mid-run, at a time of the training clock."""
+
+    rank: int
+    time: float
+    text: str
+    step: int
+
+
+RankEvent = Arrived | Entered | Left | RankFailed | Stalled | Applied | Recorded | Marked
+_KINDS: Final[dict[str, Callable[..., RankEvent]]] = {
+    "arrived": Arrived,
+    "entered": Entered,
+    "left": Left,
+    "failed": RankFailed,
+    "stalled": Stalled,
+    "applied": Applied,
+    "rows": Recorded,
+    "mark": Marked,
+}
+_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
+
+
+class RankMessage(TypedDict):
+    """A rank's event as Dask's topics carry it: plain Python values."""
+
+    run: str
+    generation: int
+    kind: str
+    facts: dict[str, object]
+
+
+def rank_event(kind: str, facts: Mapping[str, object]) -> RankEvent:
+    """Return the event of a kind, as the runtime's ``report(kind, **facts)`` names it."""
+    return _KINDS[kind](**facts)
+
+
+def message_of(event: RankEvent, run: str, generation: int) -> RankMessage:
+    """Return a rank's event as a message."""
+    facts = {field.name: getattr(event, field.name) for field in fields(event)}
+    return {"run": run, "generation": generation, "kind": _NAMES[type(event)], "facts": facts}
+
+
+def event_of(message: RankMessage) -> RankEvent:
+    """Return what `message_of` made a message of."""
+    return rank_event(message["kind"], message["facts"])
+
+
+# What happens to a run besides.
 
 
 @dataclass(frozen=True)
@@ -76,17 +155,7 @@ class ClientLost:
 
 
 @dataclass(frozen=True)
-class Applied:
-    """A command took effect on a rank."""
-
-    rank: int
-    number: int
-    verb: str
-    step: int
-
-
-@dataclass(frozen=True)
-class GivenUp:
+class StartCancelled:
     """The run was told to stop before all ranks had entered."""
 
 
@@ -95,7 +164,11 @@ class Tick:
     """Time has passed."""
 
 
-Event = GivenUp | Arrived | Entered | Left | RankFailed | Stalled | Silent | WorkerLost | ClientLost | Applied | Tick
+Event = (
+    StartCancelled | Arrived | Entered | Left | RankFailed | Stalled | Silent | WorkerLost | ClientLost | Applied | Tick
+)
+
+# What the supervisor wants done.
 
 
 @dataclass(frozen=True)
@@ -113,34 +186,16 @@ class CheckHeartbeat:
 
 
 @dataclass(frozen=True)
-class Conclude:
-    """The run is over."""
-
-    state: str
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Succeed:
+class StartNextGeneration:
     """All ranks have handed over: others go on in their place."""
 
 
-Instruction = Abort | CheckHeartbeat | Conclude | Succeed
+@dataclass(frozen=True)
+class Conclude:
+    """The run is over."""
+
+    state: RunState
+    error: str | None = None
 
 
-def event_of(message: dict[str, Any]) -> Event | None:
-    """Return what a rank's message is about, if it is something that happened to the run."""
-    kind, rank = message["kind"], message["rank"]
-    if kind == "arrived":
-        return Arrived(rank)
-    if kind == "entered":
-        return Entered(rank)
-    if kind == "left":
-        return Left(rank, message["status"], message["step"])
-    if kind == "failed":
-        return RankFailed(rank, message["error"], message["cause"], message["step"], message["peer"])
-    if kind == "stalled":
-        return Stalled(rank, message["peer"], message["step"], message["waiting_for"], message["seconds"])
-    if kind == "applied":
-        return Applied(rank, message["number"], message["verb"], message["step"])
-    return None
+Instruction = Abort | CheckHeartbeat | StartNextGeneration | Conclude

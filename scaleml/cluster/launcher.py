@@ -1,29 +1,55 @@
-"""Bringing ranks together in two calls: open their places, then send them with everyone's address."""
+"""Launcher: brings the ranks of one generation together in two calls: their endpoints first, then the ranks, with everyone's address."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from distributed import Client, Future
 
 from scaleml.cluster import calls, config
-from scaleml.cluster.endpoint import EndpointRequest, open_places
+from scaleml.cluster.endpoint import EndpointRequest, OpenEndpoints, open_endpoints
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.rank_task import rank_main, task_key
 from scaleml.cluster.staging.files import Delivered
 from scaleml.cluster.staging.placed_data import PlacedData
+from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
 
-_CALL: Final = 10.0
 GRACE: Final = 5.0
 """Seconds that a rank waits for the others beyond the supervisor's patience: which knows better whom to name."""
 
+RankData = tuple[Sequence[object], Sequence[object]]
+"""A rank's shards and held-out shards: of files that its worker can read, or futures of shards that Dask brings."""
 
-class Start:
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One set of ranks of a run. Others take over where a switch of strategy changes the ranks' roles.
+
+    Parameters
+    ----------
+    number : int
+        0, 1, ...
+    plan : Plan
+        The mathematics.
+    placement : Placement
+        The ranks' workers.
+    """
+
+    number: int
+    plan: Plan
+    placement: Placement
+
+
+class Launcher:
     """The start of one generation of a run's ranks.
 
     Parameters
@@ -32,28 +58,22 @@ class Start:
         The cluster.
     run : str
         The run's id.
-    plan : Plan
-        The mathematics.
-    placement : Placement
-        The ranks' workers.
+    generation : Generation
+        Who is to train.
     patience : float
         Seconds for all ranks to enter.
-    generation : int
-        Which start of the run this is.
     """
 
-    def __init__(
-        self, client: Client, run: str, plan: Plan, placement: Placement, patience: float, generation: int = 0
-    ) -> None:
+    def __init__(self, client: Client, run: str, generation: Generation, patience: float) -> None:
         self.client = client
         self.run = run
-        self.plan = plan
-        self.placement = placement
+        self.plan = generation.plan
+        self.placement = generation.placement
+        self.generation = generation.number
         self.patience = patience
-        self.generation = generation
         self._token = secrets.token_bytes(32)
+        self._nonces = [secrets.token_hex(16) for _ in self.placement.addresses]
         self._shards: list[tuple[list[Delivered], list[Delivered]]] = []
-        self._nonces = [secrets.token_hex(16) for _ in placement.addresses]
 
     def bring(self, data: PlacedData) -> None:
         """Bring each training rank its shards and its part of the held-out data, or say where they lie."""
@@ -62,22 +82,17 @@ class Start:
         count = len(self.plan.shard_sizes)
         self._shards = data.shards_for(self.client, self.placement.addresses[:workers], count, owned)
 
-    def open_places(self) -> dict[str, Any]:
-        """Open a place for each rank in its worker's process.
-
-        Returns
-        -------
-        dict
-            Worker -> the addresses of its ranks' listeners, and what keeps it busy.
+    def open_endpoints(self) -> dict[str, OpenEndpoints]:
+        """Open an endpoint for each rank in its worker's process, and return their addresses by worker.
 
         Raises
         ------
         StartFailed
             When a worker is gone or cannot open one.
         """
-        tickets: dict[str, list[EndpointRequest]] = {}
+        requests: dict[str, list[EndpointRequest]] = {}
         for rank, address in enumerate(self.placement.addresses):
-            ticket = EndpointRequest(
+            request = EndpointRequest(
                 run=self.run,
                 generation=self.generation,
                 rank=rank,
@@ -86,26 +101,32 @@ class Start:
                 port_range=config.port_range(),
                 expires=2 * self.patience,
             )
-            tickets.setdefault(address, []).append(ticket)
-        answers = calls.on_workers(self.client, _CALL, open_places, tickets, workers=list(tickets), on_error="return")
-        for address in tickets:
-            answer = answers.get(address, "it left the cluster")
-            if not isinstance(answer, dict):
-                raise StartFailed(f"worker {address} could not open a place for its rank: {answer}")
-        return answers
+            requests.setdefault(address, []).append(request)
+        answers = calls.on_workers(
+            self.client, calls.CALL_TIMEOUT, open_endpoints, requests, workers=list(requests), on_error="return"
+        )
+        opened: dict[str, OpenEndpoints] = {}
+        for address in requests:
+            answer = answers.get(address)
+            if answer is None or isinstance(answer, BaseException):
+                why = answer or "it left the cluster"
+                raise StartFailed(f"worker {address} could not open an endpoint for its rank: {why}")
+            opened[address] = answer
+        _log.debug("run %s.%d: endpoints %s", self.run[:8], self.generation, opened)
+        return opened
 
-    def send_ranks(
+    def submit(
         self,
-        answers: dict[str, Any],
-        futures: list[Future[Any]],
-        former: Sequence[Future[Any]] = (),
+        endpoints: dict[str, OpenEndpoints],
+        futures: list[Future[Outcome | None]],
+        former: Sequence[Future[Outcome | None]] = (),
     ) -> None:
         """Submit the ranks, each pinned to its worker, and append their futures to ``futures``.
 
         Where they go on for a ``former`` generation, Dask brings each what it needs of theirs: most of it lies where it is.
         """
         workers = self.placement.layout.workers
-        book = {rank: place for answer in answers.values() for rank, place in answer["addresses"].items()}
+        book = {rank: address for opened in endpoints.values() for rank, address in opened["addresses"].items()}
         for rank, address in enumerate(self.placement.addresses):
             spec = RankSpec(
                 run=self.run,
@@ -132,7 +153,7 @@ class Start:
                 workers=[address],
                 allow_other_workers=False,
                 retries=0,
-                resources=(self.placement.resources or None) if rank < self.placement.layout.workers else None,
+                resources=(self.placement.resources or None) if rank < workers else None,
                 pure=False,
                 priority=1,
             )

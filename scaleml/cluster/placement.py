@@ -1,16 +1,19 @@
-"""Which rank runs on which Dask worker."""
+"""Placement: which rank runs on which Dask worker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
 
 from dask.base import get_annotations
 
+from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.embedded import embedded_size
 from scaleml.strategies import Layout, Serial, Strategy
+
+Workers = int | Sequence[str] | None
+"""A choice of workers: how many, which (by address or name), or all."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Placement:
         return tuple(dict.fromkeys(self.addresses))
 
 
-def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
+def candidates(info: Mapping[str, WorkerFacts], workers: Workers, embedded: bool) -> list[str]:
     """Return the addresses of the workers a run may use, in a steady order.
 
     Parameters
@@ -48,14 +51,13 @@ def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
     info : dict
         Address -> facts, from the scheduler.
     workers : None, int or sequence of addresses or names
-        What the user asked for.
+        What the user asked for, checked by itself already.
 
     Raises
     ------
-    ValueError, TypeError
-        For a number below 1 or above what there is, and for a worker that is not there or has not the resources.
+    ValueError
+        For a number above what there is, and for a worker that is not there or has not the resources.
     """
-    check_workers(workers)
     wanted = wanted_resources()
     able = {address: facts for address, facts in info.items() if _has(facts, wanted)}
     if wanted and not able:
@@ -69,7 +71,7 @@ def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
         if not everyone:
             raise ValueError("the Dask cluster has no workers: add some (cluster.scale(2)), then start again")
         return everyone[: embedded_size()] if embedded else everyone
-    if isinstance(workers, Integral):
+    if isinstance(workers, int | Integral):
         if int(workers) > len(everyone):
             raise ValueError(
                 f"workers={workers}, but the Dask cluster has {len(everyone)}{_with(wanted)}: each rank needs a worker of its own; "
@@ -90,22 +92,12 @@ def candidates(info: dict[str, Any], workers: Any, embedded: bool) -> list[str]:
     return chosen
 
 
-def check_workers(workers: Any) -> None:
-    """Raise TypeError or ValueError for what can be no choice of workers on any cluster."""
-    if workers is None:
-        return
-    if isinstance(workers, bool) or not isinstance(workers, Integral | list | tuple):
-        raise TypeError(f"workers={workers!r}: must be a number, a list of worker addresses or names, or None for all")
-    if int(workers) < 1 if isinstance(workers, Integral) else not workers:
-        raise ValueError(f"workers={workers!r}: at least one worker is needed; None takes all there are")
-
-
 def wanted_resources() -> dict[str, float]:
     """Return the worker resources that ``dask.annotate(resources=...)`` around the call asks for."""
     return dict(get_annotations().get("resources") or {})
 
 
-def _has(facts: dict[str, Any], wanted: dict[str, float]) -> bool:
+def _has(facts: WorkerFacts, wanted: dict[str, float]) -> bool:
     """Whether a worker was started with so much of each resource."""
     has = facts.get("resources") or {}
     return all(has.get(name, 0) >= amount for name, amount in wanted.items())
@@ -115,7 +107,7 @@ def _with(wanted: dict[str, float], word: str = "with") -> str:
     return f" {word} the resources {wanted}" if wanted else ""
 
 
-def place(strategy: Strategy, chosen: Sequence[str], info: dict[str, Any]) -> Placement:
+def place(strategy: Strategy, chosen: Sequence[str], info: Mapping[str, WorkerFacts]) -> Placement:
     """Give each rank its worker.
 
     Training ranks take one worker each; servers stand beside them, from the last rank back. Measured on two cores with two

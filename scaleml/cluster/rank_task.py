@@ -1,21 +1,21 @@
-"""What a rank is on its worker: one pinned, long-running Dask task around a loop that knows nothing of Dask."""
+"""The rank's task: one pinned, long-running Dask task around a loop that knows nothing of Dask."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from distributed import get_worker
+from distributed import Worker, get_worker
 from distributed.system import MEMORY_LIMIT
 from distributed.worker import secede
 
 from scaleml import comm
-from scaleml.cluster import endpoint as lobbies
+from scaleml.cluster.endpoint import Endpoint, release_endpoint, take_endpoint
+from scaleml.cluster.events import Arrived, Left, RankFailed, Stalled
 from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
-from scaleml.comm import CommError
+from scaleml.comm import CommError, Group
 from scaleml.data.batches import Batches, opened
 from scaleml.data.schedule import Schedule
 from scaleml.data.shard import ArrayShard, Shard
@@ -52,83 +52,83 @@ def rank_main(
     Returns
     -------
     Outcome or None
-        None when this process has no place for the rank: a task of a generation that is over.
+        None when this process has no endpoint for the rank: a task of a generation that is over.
     """
-    lobby = lobbies.enter(spec.key, spec.nonce)
-    if lobby is None:
+    endpoint = take_endpoint(spec.key, spec.nonce)
+    if endpoint is None:
         return None
     worker = get_worker()
-    beacon = Reporter(worker, task_key(*spec.key), lobby)
+    reporter = Reporter(worker, task_key(*spec.key), endpoint)
     try:
         secede()
-        beacon.report("arrived")
+        reporter.send(Arrived(spec.rank))
         with pinned(spec.threads):
-            outcome = _train(resume_from(plan, before), spec, lobby, beacon, worker, shards, held_out)
+            outcome = _train(resume_from(plan, before), spec, endpoint, reporter, worker, shards, held_out)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
         outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
-        beacon.report("failed", error=outcome.error, cause=_cause(error), step=0, peer=_peer(error))
+        reporter.send(_failure(spec.rank, 0, error))
     finally:
-        lobbies.leave(spec.key)
-        lobby.listener.close()
-        beacon.stop()
-    beacon.report("left", status=outcome.status, step=outcome.step)
+        release_endpoint(spec.key)
+        endpoint.listener.close()
+        reporter.stop()
+    reporter.send(Left(spec.rank, outcome.status, outcome.step))
     return outcome
 
 
 def _train(
     plan: Plan,
     spec: RankSpec,
-    lobby: lobbies.Endpoint,
-    beacon: Reporter,
-    worker: Any,
+    endpoint: Endpoint,
+    reporter: Reporter,
+    worker: Worker,
     shards: Sequence[Shard | ArrayShard],
     held_out: Sequence[Shard | ArrayShard],
 ) -> Outcome:
     with (
-        _connect(spec, lobby, beacon, worker) as group,
+        _connect(spec, endpoint, reporter, worker) as group,
         opened(
             shards, held_out, _budget(spec, worker, shards), passes=_passes(plan), room=_room(spec, plan, worker)
         ) as data,
     ):
-        lobby.attach(group)
+        endpoint.attach(group)
         recorder = Recorder(spec.rank, group.meter)
-        beacon.listen_to(recorder)
+        reporter.listen_to(recorder)
         loop: TrainingLoop | ServerLoop
         if plan.layout.is_server(spec.rank):
-            loop = ServerLoop(plan, group, beacon.report, recorder)
+            loop = ServerLoop(plan, group, reporter.report, recorder)
         else:
             sources, validation = data
             batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), sources)
-            loop = TrainingLoop(plan, group, batches, validation, lobby.mailbox, beacon.report, recorder)
+            loop = TrainingLoop(plan, group, batches, validation, endpoint.commands, reporter.report, recorder)
             if spec.rank == 0:
-                loop.tell_epochs(partial(_note_epoch, lobby if plan.snapshots else None))
+                loop.tell_epochs(partial(_note_epoch, endpoint if plan.snapshots else None))
         try:
             return loop.run()
         except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
             step = loop.steps
-            beacon.send_notes()
+            reporter.send_records()
             # Told before the links close: then the cause is known before its consequences.
-            beacon.report("failed", error=_words(error), cause=_cause(error), step=step, peer=_peer(error))
+            reporter.send(_failure(spec.rank, step, error))
             return Outcome("failed", step, loop.last_good(), _words(error), traceback.format_exc())
 
 
-def _note_epoch(keeper: lobbies.Endpoint | None, rank: TrainingRank) -> None:
-    if keeper is not None:
-        keeper.kept = current(rank)
+def _note_epoch(endpoint: Endpoint | None, rank: TrainingRank) -> None:
+    if endpoint is not None:
+        endpoint.newest_params = current(rank)
     rank.recorder.epoch_over(*newest(rank))
 
 
-def _connect(spec: RankSpec, lobby: lobbies.Endpoint, beacon: Reporter, worker: Any) -> Any:
+def _connect(spec: RankSpec, endpoint: Endpoint, reporter: Reporter, worker: Worker) -> Group:
     def on_stall(peer: int, step: int, waiting_for: str, seconds: float) -> bool:
         # The supervisor looks whether the peer's process is alive, and ends the run if not: a long step is no stall.
-        beacon.report("stalled", peer=peer, step=step, waiting_for=waiting_for, seconds=seconds)
+        reporter.send(Stalled(spec.rank, peer, step, waiting_for, seconds))
         return True
 
     tls = None
     if worker.address.startswith("tls"):
         tls = worker.security.get_connection_args("worker")["ssl_context"]
     return comm.connect(
-        lobby.listener,
+        endpoint.listener,
         list(spec.book),
         rank=spec.rank,
         deadline_s=spec.start_timeout,
@@ -140,7 +140,7 @@ def _connect(spec: RankSpec, lobby: lobbies.Endpoint, beacon: Reporter, worker: 
     )
 
 
-def _budget(spec: RankSpec, worker: Any, shards: Sequence[Shard | ArrayShard]) -> float:
+def _budget(spec: RankSpec, worker: Worker, shards: Sequence[Shard | ArrayShard]) -> float:
     """Return the bytes of data that may be kept in memory."""
     limit = worker.memory_manager.memory_limit
     if not limit and all(shard.is_mapped for shard in shards):
@@ -148,7 +148,7 @@ def _budget(spec: RankSpec, worker: Any, shards: Sequence[Shard | ArrayShard]) -
     return float(spec.memory_share * (limit or MEMORY_LIMIT))
 
 
-def _room(spec: RankSpec, plan: Plan, worker: Any) -> float:
+def _room(spec: RankSpec, plan: Plan, worker: Worker) -> float:
     """Return the bytes that a rank may use to have data of its own which others map too."""
     limit = worker.memory_manager.memory_limit
     return float(spec.memory_share * (limit or MEMORY_LIMIT / plan.layout.workers))
@@ -157,6 +157,10 @@ def _room(spec: RankSpec, plan: Plan, worker: Any) -> float:
 def _passes(plan: Plan) -> int:
     """Return how many times all rows are read, if nothing ends the run early."""
     return 1 if plan.stop is not None else -(-plan.goal // max(1, plan.rows))
+
+
+def _failure(rank: int, step: int, error: Exception) -> RankFailed:
+    return RankFailed(rank, _words(error), _cause(error), step, _peer(error))
 
 
 def _words(error: Exception) -> str:

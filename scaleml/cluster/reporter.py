@@ -1,20 +1,23 @@
-"""A rank's voice and ears, on its worker's event loop: ten times a second it sends notes and looks whether to go on."""
+"""Reporter: what a rank tells the client, through its worker's event loop, where it also looks ten times a second whether to go on."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any, Final
+from typing import Final
+
+from distributed import Worker
 
 from scaleml.cluster.endpoint import Endpoint
+from scaleml.cluster.event_router import TOPIC
+from scaleml.cluster.events import RankEvent, Recorded, message_of, rank_event
 from scaleml.telemetry.recorder import Recorder
 
-TOPIC: Final = "scaleml"
 PERIOD: Final = 0.1
 """Seconds between two looks."""
 
 
 class Reporter:
-    """Sends a rank's history and notices that its task was cancelled or its worker closed.
+    """Sends a rank's events and its history, and notices that its task was cancelled or its worker closed.
 
     Parameters
     ----------
@@ -22,52 +25,58 @@ class Reporter:
         Where the rank runs.
     key : str
         The rank's Dask task.
-    lobby : Endpoint
+    endpoint : Endpoint
         What to abort when the rank is no longer wanted.
     """
 
-    def __init__(self, worker: Any, key: str, lobby: Endpoint) -> None:
+    def __init__(self, worker: Worker, key: str, endpoint: Endpoint) -> None:
         self._worker = worker
         self._key = key
-        self._lobby = lobby
+        self._endpoint = endpoint
         self._recorder: Recorder | None = None
-        self._handle: Any = None
         self._stopped = threading.Event()
+        self._draining = threading.Lock()
         worker.loop.add_callback(self._tick)
 
     def listen_to(self, recorder: Recorder) -> None:
         """Send what this recorder notes."""
         self._recorder = recorder
 
-    def report(self, kind: str, **facts: Any) -> None:
-        """Tell the run's supervisor something, at once; plain Python values only."""
-        ticket = self._lobby.ticket
-        message = {"run": ticket.run, "generation": ticket.generation, "rank": ticket.rank, "kind": kind, **facts}
-        self._worker.log_event(TOPIC, message)
+    def report(self, kind: str, **facts: object) -> None:
+        """Tell the run's supervisor something, at once: the runtime's `Report`; the kinds are those of `rank_event`."""
+        self.send(rank_event(kind, {"rank": self._endpoint.request.rank, **facts}))
 
-    def send_notes(self) -> None:
-        """Send the history's new rows."""
-        if self._recorder is not None:
+    def send(self, event: RankEvent) -> None:
+        """Tell the run's supervisor of an event, at once."""
+        request = self._endpoint.request
+        self._worker.log_event(TOPIC, message_of(event, request.run, request.generation))
+
+    def send_records(self) -> None:
+        """Send what is new in the history."""
+        if self._recorder is None:
+            return
+        # The rank's thread and the event loop both come here: what one has drained must be on its way before the other goes on.
+        with self._draining:
             rows, evaluations = self._recorder.drain()
             epochs = self._recorder.drain_epochs()
             if rows or evaluations or epochs:
-                self.report("rows", rows=rows, evaluations=evaluations, epochs=epochs)
+                self.send(Recorded(self._endpoint.request.rank, rows, evaluations, epochs))
 
     def stop(self) -> None:
-        """Send the last notes and fall silent."""
+        """Send the last records and fall silent."""
         self._stopped.set()
-        self.send_notes()
+        self.send_records()
 
     def _tick(self) -> None:
         if self._stopped.is_set():
             return
-        self.send_notes()
-        reason = self._unwanted()
+        self.send_records()
+        reason = self._why_unwanted()
         if reason is not None:
-            self._lobby.abort(reason)
+            self._endpoint.abort(reason)
         self._worker.loop.call_later(PERIOD, self._tick)
 
-    def _unwanted(self) -> str | None:
+    def _why_unwanted(self) -> str | None:
         task = self._worker.state.tasks.get(self._key)
         if task is None or task.state not in ("executing", "long-running"):
             return "the run's client closed, or its task was cancelled"

@@ -1,4 +1,4 @@
-"""Runs that are started from inside a Dask task."""
+"""Secession: runs that are started from inside a Dask task leave their worker's thread to others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a run as a pure state machine: events in, instructions out, no clock and no I/O of its own."""
+"""Supervisor of a run: a pure state machine, events in, instructions out; no clock and no I/O of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from scaleml.cluster.events import (
+    OVER,
     Abort,
     Applied,
     Arrived,
@@ -15,13 +16,14 @@ from scaleml.cluster.events import (
     Conclude,
     Entered,
     Event,
-    GivenUp,
     Instruction,
     Left,
     RankFailed,
+    RunState,
     Silent,
     Stalled,
-    Succeed,
+    StartCancelled,
+    StartNextGeneration,
     Tick,
     WorkerLost,
 )
@@ -57,7 +59,7 @@ class Supervisor:
     start_by: float
     busy: dict[str, list[str]] = field(default_factory=dict)
     workers: int = 0
-    state: str = "starting"
+    state: RunState = "starting"
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
     arrived: set[int] = field(default_factory=set)
     entered: set[int] = field(default_factory=set)
@@ -67,9 +69,9 @@ class Supervisor:
     _failures: list[RankFailed] = field(default_factory=list)
     _silent: Silent | None = None
     _client_lost: str | None = None
-    _late: str | None = None
-    _seen: int = 0
-    _given_up: bool = False
+    _late_error: str | None = None
+    _last_step: int = 0
+    _cancelled: bool = False
     _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
     _settled: set[int] = field(default_factory=set)
     _failing_since: float | None = None
@@ -77,7 +79,7 @@ class Supervisor:
     @property
     def over(self) -> bool:
         """Whether the run has come to its end."""
-        return self.state in ("finished", "stopped", "failed")
+        return self.state in OVER
 
     def has_applied(self, number: int) -> bool:
         """Whether all ranks that train have applied command ``number``.
@@ -87,20 +89,27 @@ class Supervisor:
         """
         return number in self._settled or len(self.applied.get(number, ())) == self.workers
 
-    def successor(self, addresses: Sequence[str]) -> Supervisor:
+    def next_generation(self, addresses: Sequence[str]) -> Supervisor:
         """Return the supervisor of the ranks that go on in place of these, at some of the same workers."""
         return Supervisor(
             addresses, float("inf"), workers=self.workers, applied=self.applied, lost=self.lost, _settled=self._settled
         )
 
+    def note_end(self, event: Left | WorkerLost) -> None:
+        """Note that ranks have come to their end, also after the run's."""
+        if isinstance(event, Left):
+            self.ended[event.rank] = event.status
+        else:
+            self.ended |= {rank: "lost" for rank, address in enumerate(self.addresses) if address == event.address}
+
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take in an event at time ``now`` (seconds) and say what is to be done."""
         if self.over:
             return []
-        instructions = self._note(event, now)
+        instructions = self._take_in(event, now)
         return instructions + self._conclusion(now)
 
-    def _note(self, event: Event, now: float) -> list[Instruction]:
+    def _take_in(self, event: Event, now: float) -> list[Instruction]:
         if isinstance(event, Arrived):
             self.arrived.add(event.rank)
         elif isinstance(event, Entered):
@@ -108,7 +117,7 @@ class Supervisor:
             if len(self.entered) == len(self.addresses) and self.state == "starting":
                 self.state = "running"
         elif isinstance(event, Left | RankFailed):
-            return self._end(event, now)
+            return self._on_rank_end(event, now)
         elif isinstance(event, Stalled):
             return [CheckHeartbeat(event)]
         elif isinstance(event, Applied):
@@ -116,39 +125,42 @@ class Supervisor:
             if event.rank == 0:
                 self._first_applied[event.number] = event.verb, now
             if self.has_applied(event.number):
-                self._enact(event.number, event.verb)
+                self._settle_command(event.number, event.verb)
         elif isinstance(event, Tick):
-            return self._look(now)
+            return self._on_tick(now)
         else:
-            return self._note_blow(event, now)
+            return self._on_outside_failure(event, now)
         return []
 
-    def _note_blow(self, event: Silent | WorkerLost | ClientLost | GivenUp, now: float) -> list[Instruction]:
+    def _on_outside_failure(
+        self, event: Silent | WorkerLost | ClientLost | StartCancelled, now: float
+    ) -> list[Instruction]:
         if isinstance(event, WorkerLost):
-            return self._lose(event, now) if event.address in self.addresses else []
+            return self._on_worker_lost(event, now) if event.address in self.addresses else []
         if isinstance(event, Silent):
             self._silent, reason = event, f"rank {event.rank} is silent"
         elif isinstance(event, ClientLost):
             self._client_lost = reason = event.reason
         else:
-            self._given_up, reason = True, "the run was stopped while it was starting"
-        return self._fail(now, reason)
+            self._cancelled, reason = True, "the run was stopped while it was starting"
+        return self._begin_failure(now, reason)
 
-    def _look(self, now: float) -> list[Instruction]:
+    def _on_tick(self, now: float) -> list[Instruction]:
         for number, (verb, since) in list(self._first_applied.items()):
             if now - since > SETTLE:
-                self._enact(number, verb)
+                self._settle_command(number, verb)
         if self.state == "starting" and now > self.start_by:
-            self._late = self._who_is_late()
-            return self._fail(now, self._late)
+            self._late_error = self._describe_late_rank()
+            return self._begin_failure(now, self._late_error)
         return []
 
-    def _enact(self, number: int, verb: str) -> None:
+    def _settle_command(self, number: int, verb: str) -> None:
         self._settled.add(number)
         self._first_applied.pop(number, None)
-        self.state = {"pause": "paused", "resume": "running"}.get(verb, self.state)
+        if verb in ("pause", "resume"):
+            self.state = "paused" if verb == "pause" else "running"
 
-    def _end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
+    def _on_rank_end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
         self.steps[event.rank] = event.step
         if isinstance(event, Left):
             if self.ended.get(event.rank) == "lost":  # its last words, overtaken by the news of its worker
@@ -158,17 +170,17 @@ class Supervisor:
                 return []
             event = RankFailed(event.rank, "it did not say why", "peer", event.step)
         self._failures.append(event)
-        return self._fail(now, event.error)
+        return self._begin_failure(now, event.error)
 
-    def _lose(self, event: WorkerLost, now: float) -> list[Instruction]:
-        address, self._seen = event.address, max(self._seen, event.step)
+    def _on_worker_lost(self, event: WorkerLost, now: float) -> list[Instruction]:
+        address, self._last_step = event.address, max(self._last_step, event.step)
         alive = [rank for rank, at in enumerate(self.addresses) if at == address and rank not in self.ended]
         self.lost.add(address)
         for rank in alive:
             self.ended[rank] = "lost"
-        return self._fail(now, f"the Dask worker {address} is gone") if alive else []
+        return self._begin_failure(now, f"the Dask worker {address} is gone") if alive else []
 
-    def _fail(self, now: float, reason: str) -> list[Instruction]:
+    def _begin_failure(self, now: float, reason: str) -> list[Instruction]:
         if self._failing_since is not None:
             return []
         self._failing_since = now
@@ -180,26 +192,26 @@ class Supervisor:
             if not all_ended:
                 return []
             if "switched" in self.ended.values():
-                return [Succeed()]
+                return [StartNextGeneration()]
             self.state = "stopped" if "stopped" in self.ended.values() else "finished"
             return [Conclude(self.state)]
-        if self._given_up and (all_ended or now - self._failing_since > SETTLE):
+        if self._cancelled and (all_ended or now - self._failing_since > SETTLE):
             self.state = "stopped"
             return [Conclude("stopped")]
-        known = self._root() is not None or self._client_lost is not None
+        known = self._root_cause() is not None or self._client_lost is not None
         waited = now - self._failing_since
         # A lost peer is a consequence: Dask may need a moment to say whose worker died.
-        if not self._given_up and ((all_ended and known) or self._client_lost is not None or waited > SETTLE):
+        if not self._cancelled and ((all_ended and known) or self._client_lost is not None or waited > SETTLE):
             self.state = "failed"
-            return [Conclude("failed", self._error())]
+            return [Conclude("failed", self._error_message())]
         return []
 
-    def _root(self) -> str | None:
+    def _root_cause(self) -> str | None:
         lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]
         if lost:
-            return self._lost_words(lost)
-        if self._late is not None:
-            return self._late
+            return self._describe_lost(lost)
+        if self._late_error is not None:
+            return self._late_error
         own = [failure for failure in self._failures if failure.cause == "own"]
         if own:
             first = own[0]
@@ -215,8 +227,8 @@ class Supervisor:
             )
         return None
 
-    def _error(self) -> str:
-        root = self._root()
+    def _error_message(self) -> str:
+        root = self._root_cause()
         if root is not None:
             return root
         if self._client_lost is not None:
@@ -225,8 +237,8 @@ class Supervisor:
         peer = f", which lost rank {failure.peer} on worker {self.addresses[failure.peer]}" if failure.peer >= 0 else ""
         return f"rank {failure.rank} on worker {self.addresses[failure.rank]}{peer} failed at step {failure.step}: {failure.error}"
 
-    def _lost_words(self, ranks: list[int]) -> str:
-        step = max(self.steps.values(), default=self._seen)
+    def _describe_lost(self, ranks: list[int]) -> str:
+        step = max(self.steps.values(), default=self._last_step)
         names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
         gone = sorted({self.addresses[rank] for rank in ranks})
         if len(gone) > 1 and len(gone) == len(set(self.addresses)):
@@ -240,7 +252,7 @@ class Supervisor:
             "see that worker's log, and start the run again"
         )
 
-    def _who_is_late(self) -> str:
+    def _describe_late_rank(self) -> str:
         # Who has arrived only waits for those who have not: they are the ones to name.
         missing = set(range(len(self.addresses))) - self.entered
         rank = min(missing - self.arrived or missing)

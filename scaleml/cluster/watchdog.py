@@ -1,4 +1,4 @@
-"""Preloaded into the embedded cluster's own processes: when the notebook's process dies, they follow."""
+"""Watchdog, preloaded into the embedded cluster's own processes: when the notebook's process dies, they follow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import pathlib
 import shutil
 import signal
 import threading
-import time
-from typing import Any, Final
+from typing import Final
+
+from scaleml.clock import WALL
 
 PARENT: Final = "SCALEML_EMBEDDED_PARENT"
 """Set by the parent for its children alone: the process id they belong to."""
@@ -18,7 +19,7 @@ PREFIX: Final = "scaleml-cluster-"
 PERIOD: Final = 0.5
 
 
-def dask_setup(server: Any) -> None:
+def dask_setup(server: object) -> None:
     """Watch the parent from a thread; called by Dask in the scheduler and in each nanny."""
     parent = int(os.environ[PARENT])
     threading.Thread(target=_follow, args=(parent,), name="scaleml-watchdog", daemon=True).start()
@@ -26,7 +27,7 @@ def dask_setup(server: Any) -> None:
 
 def _follow(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(PERIOD)
+        WALL.sleep(PERIOD)
     from scaleml.data.piece_file import sweep
 
     sweep()

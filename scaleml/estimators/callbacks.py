@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from scaleml.api.callbacks import Watch
-from scaleml.runtime.epochs import Epoch, OnEpoch
+from scaleml.api.callbacks import Callbacks, Epoch, OnEpoch
 from scaleml.telemetry.fitting import Fitting
 
 try:
@@ -33,7 +32,7 @@ def with_callbacks(method: _Method) -> _Method:
 @contextmanager
 def told(
     estimator: Any, given: tuple[Any, Any, Any], epochs: int, fitted: Callable[[Any], dict[str, Any]]
-) -> Iterator[Watch]:
+) -> Iterator[Callbacks]:
     """Tell scikit-learn's callbacks of a fit, its begin, its epochs and its end, and show what ``verbose`` asks for.
 
     Parameters
@@ -47,14 +46,14 @@ def told(
     """
     if not estimator.verbose:
         with _callbacks(estimator, given, epochs, fitted) as each:
-            yield Watch(each, snapshots=bool(each))
+            yield Callbacks(each, snapshots=bool(each))
         return
     with (
         Fitting(type(estimator).__name__, epochs, int(estimator.verbose)) as display,
         _callbacks(estimator, given, epochs, fitted) as each,
     ):
         shown: OnEpoch = lambda epoch: display.on_epoch(epoch.loss, epoch.score)  # noqa: E731
-        yield Watch([shown, *each], display.on_look, snapshots=bool(each))
+        yield Callbacks([shown, *each], display.on_look, snapshots=bool(each))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from scaleml import arrays
-from scaleml.api.callbacks import Watch
+from scaleml.api.callbacks import Callbacks
 from scaleml.api.in_process import batches_of, train_here
 from scaleml.data.source import ArraySource
 from scaleml.models import Model, Signature
@@ -125,7 +125,7 @@ def _has_client() -> bool:
     return has_client()
 
 
-def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, watch: Watch) -> Outcome:
+def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, callbacks: Callbacks) -> Outcome:
     """Train, here (``strategy=None``) or on a cluster.
 
     Raises
@@ -136,7 +136,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, watch: W
         When a cluster's run fails.
     """
     if strategy is None:
-        return _here(job, watch)
+        return _here(job, callbacks)
     from scaleml.api.on_cluster import train_there
 
     return train_there(
@@ -146,7 +146,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, watch: W
         strategy=strategy,
         workers=workers,
         client=client,
-        watch=watch,
+        callbacks=callbacks,
         optimizer=job.optimizer,
         epochs=job.epochs,
         batch_size=job.batch_size,
@@ -158,7 +158,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, watch: W
     )
 
 
-def _here(job: Job, watch: Watch) -> Outcome:
+def _here(job: Job, callbacks: Callbacks) -> Outcome:
     rows, dtype = job.inputs.rows, job.signature.dtype
     batch = min(job.batch_size, rows)
     plan = Plan(
@@ -182,7 +182,7 @@ def _here(job: Job, watch: Watch) -> Outcome:
     random = np.random.RandomState(job.seed) if job.random is None else job.random
     batches = batches_of(_arrays(job.inputs, dtype), random, job.shuffle)
     try:
-        return train_here(plan, batches, held_out, watch.on_epoch)
+        return train_here(plan, batches, held_out, callbacks.on_epoch)
     except NonFinite as error:
         # No ranks here, and no parameters either.
         raise ValueError(f"training diverged at step {error.step}: {error.what}. {error.remedy}") from None

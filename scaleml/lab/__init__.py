@@ -9,7 +9,7 @@ try:
     import ipywidgets as ipywidgets
 except ImportError as error:
     raise ImportError(
-        f'scaleml.Lab needs ipywidgets and bqplot ({error}): install them with `pip install "scaleml[lab]"`'
+        f'scaleml.Lab needs ipywidgets and bqplot ({error}): install them with `pip install ".[lab]"` in a checkout of scaleml'
     ) from error
 
 from scaleml.lab.lab import Lab

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from scaleml import datasets
-from scaleml.cluster.placement import check_workers
+from scaleml.api.validation import check_workers
 from scaleml.datasets.dataset import task_of
 from scaleml.lab import kinds
 from scaleml.lab.controller import Wish

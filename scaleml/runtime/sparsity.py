@@ -50,9 +50,3 @@ def in_words(model: FlatModel, strategy: Strategy, reason: str) -> str:
     if not strategy.has_sparse_form or not isinstance(model, Sparse) or model.why_dense() == X_IS_DENSE:
         return ""
     return f", dense updates ({reason})" if reason else ", sparse updates"
-
-
-def check_sparse(strategy: Strategy, reason: str) -> None:
-    """Raise ValueError where sparse updates were asked for and there is something against them."""
-    if getattr(strategy, "sparse", None) and reason:
-        raise ValueError(f"{strategy!r} cannot be sparse here: {reason}; or leave sparse out")

@@ -112,7 +112,9 @@ def _figure(width: float, height: float, theme: Theme) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('Plots need matplotlib: install it with `pip install "scaleml[lab]"`.') from error
+        raise ImportError(
+            'Plots need matplotlib: install it with `pip install ".[lab]"` in a checkout of scaleml.'
+        ) from error
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.05)  # type: ignore[union-attr, call-arg]
     # IPython shows a bare Figure as text until pyplot has been imported, and after that as a PNG of four times the size.

@@ -14,7 +14,7 @@ from scaleml.telemetry.history import History
 from scaleml.telemetry.ledger import Ledger
 
 NAN = float("nan")
-RUNNING = ("starting", "running", "paused", "recovering")
+RUNNING = ("starting", "running", "paused")
 
 
 _FAULT = re.compile(r"[A-Z]\w*\(rank=")

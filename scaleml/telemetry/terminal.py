@@ -227,5 +227,5 @@ def _remark(run: Any, now: Reading) -> Text:
         remarks.append(Text(f"rank {now.slow} is slow", style="yellow"))
     if now.staleness >= 0.05:
         remarks.append(Text(f"{now.staleness:.1f} stale", style="dim"))
-    style = {"finished": "green", "recovering": "yellow", "paused": "yellow"}.get(now.state, "")
+    style = {"finished": "green", "paused": "yellow"}.get(now.state, "")
     return Text(", ").join([*remarks, Text(now.state, style=style)])

@@ -24,7 +24,7 @@ from scaleml import MLP, AllReduce, ParameterServer, RunFailed
 from scaleml.cluster.errors import StartFailed
 from scaleml.linear_model import SGDClassifier
 
-for module in (__name__, "clusters.harness"):  # workers cannot import the tests' folder
+for module in (__name__, "cluster.harness"):  # workers cannot import the tests' folder
     cloudpickle.register_pickle_by_value(sys.modules[module])
 pytestmark = pytest.mark.usefixtures("users_cluster_only")
 LIMIT = "400MB"

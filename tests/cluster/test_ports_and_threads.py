@@ -17,7 +17,7 @@ import scaleml
 from cluster.conftest import LOCAL, Problem
 from cluster.harness import nothing_left, running
 from scaleml import AllReduce, ParameterServer, RunFailed, Serial
-from scaleml.cluster.launcher import Start
+from scaleml.cluster.launcher import Launcher
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
 pytestmark = pytest.mark.usefixtures("users_cluster_only")
@@ -69,14 +69,14 @@ def test_ranks_listen_on_the_ports_they_are_given(
     client: Client, problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     books: list[tuple[str, int]] = []
-    real = Start.open_places
+    real = Launcher.open_endpoints
 
-    def spy(self: Start) -> dict[str, Any]:
+    def spy(self: Launcher) -> dict[str, Any]:
         answers = real(self)
         books.extend(place for answer in answers.values() for place in answer["addresses"].values())
         return answers
 
-    monkeypatch.setattr(Start, "open_places", spy)
+    monkeypatch.setattr(Launcher, "open_endpoints", spy)
     first, last = free_ports(4)
     with dask.config.set({"scaleml.comm.port-range": f"{first}:{last}"}):
         run = scaleml.train(**problem.settings(client=client, strategy=ParameterServer("async")))

@@ -20,7 +20,7 @@ from cluster.harness import nothing_left
 from scaleml import AllReduce
 from scaleml.linear_model import SGDClassifier
 
-cloudpickle.register_pickle_by_value(sys.modules["clusters.harness"])  # workers cannot import the tests' folder
+cloudpickle.register_pickle_by_value(sys.modules["cluster.harness"])  # workers cannot import the tests' folder
 pytestmark = pytest.mark.usefixtures("users_cluster_only")
 GRID = {"alpha": [1e-4, 1e-2, 1e2]}
 

@@ -156,7 +156,7 @@ def test_another_version_on_a_worker_is_refused_by_name(cluster: LocalCluster, p
 
 def test_a_worker_without_the_package_is_refused_by_name(problem: Problem, tmp_path: Path) -> None:
     def forget() -> None:
-        sys.modules["scaleml.cluster.endpoint"] = None  # type: ignore[assignment]  # as if it could not be found
+        sys.modules["scaleml.cluster.host_facts"] = None  # type: ignore[assignment]  # as if it could not be found
 
     with (
         LocalCluster(n_workers=1, processes=True, **LOCAL) as cluster,

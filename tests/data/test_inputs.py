@@ -118,8 +118,6 @@ MISTAKES = {
     "no shards": Mistake({"shards": 0}, ValueError, "shards=0", "positive integer"),
     "negative seed": Mistake({"seed": -1}, ValueError, "seed=-1", r"0 to 2\*\*32 - 1"),
     "no seed": Mistake({"seed": None}, ValueError, "seed=None", r"0 to 2\*\*32 - 1"),
-    "checkpoint": Mistake({"checkpoint": "s3://bucket"}, ValueError, "checkpoint='s3://bucket'", "run.params"),
-    "recovery": Mistake({"on_worker_lost": "shrink"}, ValueError, "on_worker_lost='shrink'", "use 'raise'"),
     # workers
     "no workers": Mistake({"workers": 0}, ValueError, "workers=0", "at least one"),
     "negative workers": Mistake({"workers": -2}, ValueError, "workers=-2", "at least one"),

@@ -284,7 +284,7 @@ def test_nothing_holds_a_fit_that_is_over(classes, monkeypatch, capsys):
             super().__init__(*given)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr(local, "WorkerLoop", Watched)
+    monkeypatch.setattr(local, "TrainingLoop", Watched)
     gc.disable()
     try:
         SGDClassifier(verbose=1, max_iter=2, tol=None, batch_size=14, random_state=0).fit(X, y)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 
 import pytest
@@ -86,7 +86,7 @@ def test_kill_is_a_real_one_and_the_comparison_goes_on(lab, cluster):
 def test_workers_of_the_user_are_not_killed(lab, monkeypatch):
     lab = lab(epochs=LONG)
     run = begun(lab)
-    run._own_cluster = False
+    run._facts = replace(run._facts, own_cluster=False)
     holds(lambda: not lab._steering.kill.disabled)
     lab._steering.kill.click()
     holds(lambda: "may be killed" in words(lab))

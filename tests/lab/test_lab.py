@@ -190,4 +190,4 @@ def test_without_jupyter_the_package_works_and_the_lab_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("AllReduce()")
-    assert 'pip install "scaleml[lab]"' in done.stdout
+    assert 'pip install ".[lab]"` in' in done.stdout

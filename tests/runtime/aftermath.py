@@ -30,12 +30,12 @@ def strangers(process: int | None, known: frozenset[int]) -> frozenset[str]:
 
 def look_at_worker(known: frozenset[int], dask_worker: Any = None) -> dict[str, frozenset[str]]:
     """Return what of runs is on a worker."""
-    from scaleml.cluster import endpoint as lobby
+    from scaleml.cluster import endpoint
 
     residue = leaks.look(sockets=False)
     return {
         "tasks": frozenset(str(key) for key in dask_worker.state.tasks if str(key).startswith("scaleml-")),
-        "places": frozenset(str(key) for key in [*lobby._places, *lobby._entered]),
+        "endpoints": frozenset(str(key) for key in [*endpoint._open, *endpoint._taken]),
         "threads": frozenset(name.partition("#")[0] for name in residue.threads),
         "segments": residue.segments,
         "sockets": strangers(None, known),

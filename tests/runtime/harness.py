@@ -232,7 +232,7 @@ def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:
 
 def result(run: Any) -> Result:
     """Return what a run left."""
-    numbers = range(1, run._commands + 1)
+    numbers = range(1, run._sender.sent + 1)
     return Result(run.params, run.history, run.state, {n: run._driver.applied_at(n) for n in numbers}, run=run)
 
 

@@ -9,10 +9,11 @@ from scipy.sparse import csr_array
 
 from runtime import harness
 from runtime.test_compression import DIGITS, MARGIN, TRAINED, digits, loss
+from scaleml.api.validation import check_sparse
 from scaleml.compression import FP16, Int8, OneBit, PowerSGD, RandomK, TopK
 from scaleml.models import MLP, LinearModel, Signature
 from scaleml.optim import SGD
-from scaleml.runtime.sparsity import check_sparse, why_dense
+from scaleml.runtime.sparsity import why_dense
 from scaleml.strategies import ParameterServer
 from scaleml.telemetry import Ledger
 

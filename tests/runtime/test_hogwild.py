@@ -115,14 +115,14 @@ def test_where_it_is_turned_off_it_is_refused_at_the_start(cluster):
 
 
 def test_across_hosts_it_is_refused_at_the_start(cluster, monkeypatch):
-    from scaleml.api import strategy_switch as succession
+    from scaleml.api import validation
 
     x, y, _ = made("binary")
-    real = succession.facts_of
+    real = validation.hosts_of
     boots = iter("abcdefgh")
     monkeypatch.setattr(
-        succession,
-        "facts_of",
+        validation,
+        "hosts_of",
         lambda client, workers: {w: {**f, "boot": next(boots)} for w, f in real(client, workers).items()},
     )
     with pytest.raises(ValueError, match=r"on 2 hosts: use ParameterServer\('async'\)"):

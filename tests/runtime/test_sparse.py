@@ -12,15 +12,17 @@ from scipy.sparse import csr_array, csr_matrix
 
 from runtime import harness
 from runtime.test_strategies import BATCH, EPOCHS, L2, ROWS, SHARDS, close, made
+from scaleml.api.validation import check_sparse
+from scaleml.clock import WALL
 from scaleml.data.batches import Batches
 from scaleml.data.schedule import Schedule
 from scaleml.models import MLP, LinearModel, Signature
 from scaleml.optim import SGD, AdaGrad, Adam, Averaged
 from scaleml.runtime.commands import Command
-from scaleml.runtime.gradient import TAIL, Gradients
+from scaleml.runtime.gradient import TAIL, Gradient
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.sparse_gradient import SparseGradients
-from scaleml.runtime.sparsity import check_sparse, why_dense
+from scaleml.runtime.sparsity import why_dense
 from scaleml.strategies import AllReduce, Hogwild, Layout, ParameterServer, Serial
 from scaleml.telemetry import Ledger
 
@@ -148,15 +150,15 @@ def test_a_gradient_touches_nothing_of_the_size_of_the_model():
     plan = Plan(network, ParameterServer(), SGD(0.1), Layout(1, 1), (rows,), 1, 50, 0, "float32", 0)
     assert plan.sparse
     recorder = type("Recorder", (), {"compute": 0.0})()
-    group = SimpleNamespace(rank=0, step=0, mesh=SimpleNamespace(compute_seconds=0.0))
+    group = SimpleNamespace(rank=0, step=0, compute_seconds=0.0, clock=WALL)
     batches = Batches(Schedule((rows,)), (0,), [(x, y.astype("f4"), None)])
-    base = Gradients(plan, group, batches, np.zeros(TAIL, "f4"), recorder)
+    base = Gradient(plan, group, batches, np.zeros(TAIL, "f4"), recorder)
     gradients, w = SparseGradients(plan, base, False), np.zeros(network.size, "f4")
     whole = np.zeros(network.size, "f4")
     for step in range(4):
         base.consumed, base.count = 50 * step, 50
         tracemalloc.start()
-        found = gradients.gradient(w)
+        found = gradients.compute(w)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 500_000, "a fresh vector of all parameters would take 40 MB"

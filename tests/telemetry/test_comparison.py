@@ -210,8 +210,8 @@ def test_without_matplotlib_there_is_no_picture_and_no_failure(runs, monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     comparison = Comparison(runs, target=0.25)
     assert set(comparison._repr_mimebundle_()) == {"text/plain", "text/html"}
-    assert r"pip install &quot;scaleml[lab]&quot;" in comparison.to_html(tmp_path / "report.html").read_text()
-    with pytest.raises(ImportError, match=r"scaleml\[lab\]"):
+    assert r"pip install &quot;.[lab]&quot;` in a checkout" in comparison.to_html(tmp_path / "report.html").read_text()
+    with pytest.raises(ImportError, match=r"\.\[lab\]"):
         comparison.plot()
 
 

@@ -15,11 +15,11 @@ from scaleml.cluster.events import (
     ClientLost,
     Conclude,
     Entered,
-    GivenUp,
     Left,
     RankFailed,
     Silent,
     Stalled,
+    StartCancelled,
     Tick,
     WorkerLost,
 )
@@ -245,7 +245,7 @@ def test_any_sequence_of_events_has_one_end(events, gaps):
 def test_a_start_that_was_given_up_ends_stopped_once_its_ranks_have_gone():
     machine = supervisor()
     feed(machine, Entered(0))
-    assert feed(machine, GivenUp()) == [Abort("the run was stopped while it was starting")]
+    assert feed(machine, StartCancelled()) == [Abort("the run was stopped while it was starting")]
     told = [RankFailed(rank, "aborted", "told", 0) for rank in range(3)]
     assert feed(machine, *told, Left(0, "failed", 0), Left(1, "failed", 0)) == []
     assert feed(machine, Left(2, "failed", 0)) == [Conclude("stopped")]

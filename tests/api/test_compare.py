@@ -192,7 +192,7 @@ def test_serial_runs_twice_where_a_host_has_more_cores_than_a_worker_has_threads
     def facts(client: Client, addresses: Any) -> dict[str, Any]:
         return {address: {"cores": cores} for address in addresses}
 
-    monkeypatch.setattr("scaleml.api.compare.facts_of", facts)
+    monkeypatch.setattr("scaleml.api.compare.hosts_of", facts)
     found = compare(problem, [strategy], client=threads, epochs=1)
     assert [run.label for run in found.runs] == labels
     assert [run.threads for run in found.runs] == [

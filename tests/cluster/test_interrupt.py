@@ -21,7 +21,7 @@ from scaleml.cluster.embedded import find_client
 def announced(*arguments, **settings):
     run = start(*arguments, **settings)
     def watch():
-        run._await(lambda: run.state != "starting", 60)
+        run._sender.wait_until(lambda: run.state != "starting", 60)
         print(run.state, flush=True)
     threading.Thread(target=watch).start()
     return run

@@ -19,6 +19,7 @@ import pytest
 from distributed import Client, Event
 
 import scaleml
+from embedded import embedded
 from runtime import harness, reference
 from runtime.aftermath import Watch
 from runtime.test_strategies import BATCH, COLUMNS, SHARDS, close, linear, made, problem
@@ -70,6 +71,12 @@ def works(client, workers=3):
     expected = reference.serial(problem("binary"), np.zeros(COLUMNS + 1), reference.Sgd(0.1), 2, BATCH)
     close(run.params, expected)
     assert run.state == "finished"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The embedded cluster, as a run without a client makes it."""
+    return embedded(5)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +161,7 @@ class Deadly(Optimizer):
         return ()
 
     def update(self, w, g, slots, t, rate):
-        if t >= 20 and any(frame.filename.endswith("seat.py") for frame in traceback.extract_stack()):
+        if t >= 20 and any(frame.filename.endswith("shared_client.py") for frame in traceback.extract_stack()):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{self.folder}/dead")
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,187 @@
+"""Command sender: numbers what a run is told, brings it to rank 0, waits until it has taken effect, and knows the plan in force."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, TypedDict, final
+
+from scaleml.api.settings import Change, check_kind, live_settings
+from scaleml.api.strategy_switch import keeps_ranks, next_generation
+from scaleml.clock import WALL
+from scaleml.cluster.driver import Driver
+from scaleml.cluster.events import OVER
+from scaleml.optim import Optimizer
+from scaleml.runtime.commands import Command
+from scaleml.runtime.plan import Plan
+from scaleml.strategies import Strategy
+
+_ACKNOWLEDGE: Final = 30.0
+"""Seconds for a command to take effect."""
+_PATIENCE: Final = 5.0
+"""Seconds that a stop waits for a start: most take a tenth of one."""
+
+
+class _Fields(TypedDict, total=False):
+    """Fields of a plan that can change in mid-run."""
+
+    strategy: Strategy
+    optimizer: Optimizer
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class _Update:
+    """A command that changes a generation's plan."""
+
+    generation: int
+    number: int
+    fields: _Fields
+
+
+@final
+class CommandSender:
+    """Tells the ranks of one run what to do. Any thread may; commands have one order.
+
+    Parameters
+    ----------
+    driver : Driver
+        The run's.
+
+    Attributes
+    ----------
+    sent : int
+        How many commands the ranks were told.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self.sent = 0
+        self._driver = driver
+        self._changed = threading.Condition()
+        self._updates: list[_Update] = []
+        self._sending = threading.RLock()
+
+    def plan(self, *, applied: bool) -> Plan:
+        """Return the plan with what has been changed since: as it is, or as it will be once all commands have taken effect."""
+        now = self._driver.generation
+        fields: _Fields = {}
+        for update in tuple(self._updates):
+            if update.generation == now.number and (not applied or self._driver.has_applied(update.number)):
+                fields.update(update.fields)
+        return replace(now.plan, **fields) if fields else now.plan
+
+    def on_change(self) -> None:
+        """Wake whoever waits: the run's state has changed, or a command has taken effect."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `condition` holds, looked at after each change; return whether it does."""
+        deadline = None if timeout is None else WALL.now() + timeout
+        with self._changed:
+            while not condition():
+                left = 1.0 if deadline is None else min(1.0, deadline - WALL.now())
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def stop(self) -> None:
+        """End the run at a step boundary, or give its start up; return when it is over."""
+        if not self.wait_until(lambda: self._driver.state != "starting", _PATIENCE):
+            self._driver.cancel_start()
+        elif self._send("stop", {}, {}) is None:
+            self.wait_until(self._is_over, _ACKNOWLEDGE)
+            return
+        self.wait_until(self._is_over, None)
+
+    def tell(self, verb: str, settings: Mapping[str, object] | None = None, fields: _Fields | None = None) -> None:
+        """Tell the ranks something; return when all have done it.
+
+        Parameters
+        ----------
+        verb : str
+            Of the `Command`.
+        settings : mapping, optional
+            The command's.
+        fields : optional
+            What that changes in the plan.
+
+        Raises
+        ------
+        RuntimeError
+            When the run is over.
+        TimeoutError
+            When the ranks do not come to a step boundary.
+        """
+        self._refuse_if_over(verb)
+        if not self.wait_until(lambda: self._driver.state != "starting", _ACKNOWLEDGE):
+            raise TimeoutError(f"the run is still starting after {_ACKNOWLEDGE:g} s; stop() gives it up")
+        number = self._send(verb, settings or {}, fields or {})
+        if number is None:
+            self.wait_until(self._is_over, _ACKNOWLEDGE)
+        elif not self.wait_until(lambda: self._is_over() or self._driver.has_applied(number), _ACKNOWLEDGE):
+            raise TimeoutError(
+                f"{verb} has not taken effect after {_ACKNOWLEDGE:g} s: the ranks have not come to a step boundary since; "
+                "it takes effect at the next one"
+            )
+
+    def update(self, strategy: Strategy | None, learning_rate: float | None, batch_size: int | None) -> None:
+        """Change settings in mid-run; see `Run.update`."""
+        if strategy is not None:
+            check_kind("strategy", strategy)
+        plan = self.plan(applied=False)
+        switches = strategy is not None and not keeps_ranks(plan.strategy, strategy, plan.layout.workers)
+        change = live_settings(learning_rate, batch_size, None if switches else strategy, plan.rows)
+        fields: _Fields = {}
+        if "learning_rate" in change:
+            fields["optimizer"] = plan.optimizer.with_rate(change["learning_rate"])
+        if "batch_size" in change:
+            fields["batch_size"] = change["batch_size"]
+        if strategy is not None and switches:
+            self._switch(strategy, change, fields)
+            return
+        if strategy is not None:
+            fields["strategy"] = strategy
+        if change:
+            self.tell("update", change, fields)
+
+    def _switch(self, strategy: Strategy, change: Change, fields: _Fields) -> None:
+        """Have other ranks, on the same workers, go on with another strategy from where these are; first change what else is to."""
+        driver = self._driver
+        with self._sending:
+            self._refuse_if_over("update")
+            # What cannot be is told before anything changes.
+            planned = replace(self.plan(applied=False), **fields)
+            plan, placement = next_generation(
+                planned, strategy, driver.placement, driver.data, driver.client, driver.state
+            )
+            if change:
+                self.tell("update", change, fields)
+            generation = driver.generation.number
+            driver.continue_with(plan, placement)
+            self.tell("switch")
+            # The new ranks have a deadline of their own.
+            self.wait_until(lambda: self._is_over() or self._runs_since(generation), None)
+
+    def _runs_since(self, generation: int) -> bool:
+        return self._driver.generation.number > generation and self._driver.state != "starting"
+
+    def _is_over(self) -> bool:
+        return self._driver.state in OVER
+
+    def _refuse_if_over(self, verb: str) -> None:
+        if self._is_over():
+            raise RuntimeError(f"the run is {self._driver.state}: it can no longer be told to {verb}; start a new one")
+
+    def _send(self, verb: str, settings: Mapping[str, object], fields: _Fields) -> int | None:
+        """Bring a command to rank 0 and return its number; None if nobody is there to hear it."""
+        with self._sending:  # ranks apply commands by number: none may be left out
+            number = self.sent + 1
+            if not self._is_over() and not self._driver.send(Command(number, verb, dict(settings))):
+                return None
+            self.sent = number
+            if fields:
+                self._updates.append(_Update(self._driver.generation.number, number, fields))
+            return number

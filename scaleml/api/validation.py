@@ -1,0 +1,229 @@
+"""Validation: may this run? Given a plan, its placement, data and cluster, each rule is checked before anything is sent.
+
+What a person passes is checked here and in `scaleml.api.settings`; whatever breaks a rule gets an error with the value, the rule
+and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+from distributed import Client
+
+from scaleml.cluster import config
+from scaleml.cluster.calls import WorkerFacts
+from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.host_facts import HostFacts, hosts_of, this_host
+from scaleml.cluster.placement import Placement
+from scaleml.cluster.staging.memory import USABLE, in_bytes, memory_of
+from scaleml.cluster.staging.placed_data import PlacedData
+from scaleml.data.stream import BLOCK
+from scaleml.faults import Fault, Kill
+from scaleml.runtime.plan import Plan
+from scaleml.runtime.shared_memory import REFUSAL
+from scaleml.strategies import Layout, Strategy
+
+_VECTORS = 8
+"""Arrays of the size of the parameters that a rank holds: these, gradients, the optimizer's state, what is sent."""
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """The cluster, as far as it decides whether something may run there.
+
+    Parameters
+    ----------
+    workers : mapping
+        What the scheduler knows of each worker.
+    hosts : mapping
+        The hosts of the workers that take part.
+    is_own : bool
+        Whether scaleml started it.
+    shared_memory : bool
+        Whether ranks may share memory.
+    memory_share : float
+        Share of a worker's memory limit that a rank's data may take.
+    """
+
+    workers: Mapping[str, WorkerFacts]
+    hosts: Mapping[str, HostFacts]
+    is_own: bool
+    shared_memory: bool
+    memory_share: float
+
+    @classmethod
+    def of(
+        cls, client: Client, workers: Mapping[str, WorkerFacts], placement: Placement, *, is_own: bool = False
+    ) -> ClusterFacts:
+        """Add to what the scheduler has said what the workers that take part and Dask's configuration say."""
+        return cls(
+            workers,
+            hosts_of(client, placement.workers),
+            is_own,
+            config.shared_memory(),
+            config.memory_share(),
+        )
+
+
+def check_run(plan: Plan, placement: Placement, data: PlacedData, cluster: ClusterFacts) -> None:
+    """Refuse what cannot run: roles, faults, sparse updates, memory.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what breaks a rule.
+    StartFailed
+        When a worker's memory limit is too small, with the figures.
+    """
+    check_roles(plan, placement, cluster)
+    check_faults(plan.faults, placement, cluster)
+    check_sparse(plan.strategy, plan.why_dense)
+    check_memory(plan, placement, data, cluster)
+
+
+def check_workers(workers: object) -> None:
+    """Raise TypeError or ValueError for what can be no choice of workers on any cluster."""
+    if workers is None:
+        return
+    if isinstance(workers, bool) or not isinstance(workers, Integral | list | tuple):
+        raise TypeError(f"workers={workers!r}: must be a number, a list of worker addresses or names, or None for all")
+    if int(workers) < 1 if isinstance(workers, Integral) else not workers:
+        raise ValueError(f"workers={workers!r}: at least one worker is needed; None takes all there are")
+
+
+def check_shards(shards: int | None, rows: int, ranks: int) -> int:
+    """Return into how many shards the data is cut; raise ValueError where a rank or a shard would have nothing."""
+    count = shards or ranks
+    if count < ranks:
+        raise ValueError(
+            f"shards={count} for {ranks} ranks: each rank needs at least one; give a multiple of the ranks"
+        )
+    if rows < count:
+        fewer = "workers" if shards is None else "shards"
+        raise ValueError(
+            f"{rows} training rows for {count} shards: each shard needs at least one row; use fewer {fewer}"
+        )
+    return count
+
+
+def check_roles(plan: Plan, placement: Placement, cluster: ClusterFacts) -> None:
+    """Raise ValueError for a strategy whose ranks could not do what is asked of them."""
+    strategy, layout = plan.strategy, placement.layout
+    if layout.servers > plan.model.size:
+        raise ValueError(
+            f"{layout.servers} servers for {plan.model.size} parameters: use at most one server a parameter"
+        )
+    if not strategy.synchronous and plan.optimizer.schedule == "adaptive":
+        raise ValueError(
+            f"schedule='adaptive' needs the epoch's loss, which nobody has with {strategy!r}: use 'constant' or 'invscaling'"
+        )
+    if strategy.shares_memory and layout.workers > 1:
+        hosts = {cluster.hosts[address]["boot"] for address in placement.workers}
+        if len(hosts) > 1:
+            raise ValueError(REFUSAL.format(strategy=strategy, why=f"these workers are on {len(hosts)} hosts"))
+        if not cluster.shared_memory:
+            why = "it is turned off (scaleml.comm.shared-memory in Dask's configuration)"
+            raise ValueError(REFUSAL.format(strategy=strategy, why=why))
+
+
+def check_faults(faults: Sequence[Fault], placement: Placement, cluster: ClusterFacts) -> None:
+    """Raise for a fault that cannot be injected, or whose victim must not be killed."""
+    layout = placement.layout
+    for fault in faults:
+        if not isinstance(fault, Fault):
+            raise TypeError(f"{fault!r} is no fault: use one of scaleml.faults, such as Slow(rank=1, factor=4)")
+        ranks = f"there are {layout.size} ranks, 0 to {layout.size - 1}"
+        if layout.servers:
+            ranks += f", of which those from {layout.workers} on are servers"
+        if fault.rank >= layout.size:
+            raise ValueError(f"{fault!r}: {ranks}")
+        to = getattr(fault, "to", None)
+        if to is not None and to >= layout.size:
+            raise ValueError(f"to={to} in {fault!r}: {ranks}")
+        if isinstance(fault, Kill) and not (cluster.is_own or fault.allow_kill):
+            raise ValueError(
+                f"{fault!r}: only workers that scaleml started may be killed; pass client=None to use its own cluster, or "
+                "Kill(..., allow_kill=True), in the lab Lab(..., allow_kill=True), if this cluster's workers may die"
+            )
+    here = this_host()
+    for fault in faults:
+        if isinstance(fault, Kill):
+            worker = cluster.hosts[placement.addresses[fault.rank]]
+            if (worker["boot"], worker["pid"]) == (here["boot"], here["pid"]):
+                raise ValueError(f"{fault!r}: its worker is a thread of this very process, which is never killed")
+
+
+def check_sparse(strategy: Strategy, why_dense: str) -> None:
+    """Raise ValueError where sparse updates were asked for and there is something against them."""
+    if getattr(strategy, "sparse", None) and why_dense:
+        raise ValueError(f"{strategy!r} cannot be sparse here: {why_dense}; or leave sparse out")
+
+
+def check_memory(plan: Plan, placement: Placement, data: PlacedData, cluster: ClusterFacts) -> None:
+    """Refuse workers whose memory limit is too small for their rank even when the data is read from disk as it is needed.
+
+    A rank needs, beside what its process takes already: its part of the data if that is at most ``memory_share`` of the limit,
+    else three blocks of 8 MB for each of its shards (less where there are more than eight); its part of a batch; and eight arrays of the
+    size of the parameters.
+
+    Raises
+    ------
+    StartFailed
+        With the figures.
+    """
+    ranks = placement.layout.workers
+    mine = data.nbytes / ranks
+    row_nbytes = data.train.nbytes / max(1, data.train.rows)
+    batch = plan.batch_size / ranks * row_nbytes
+    vectors = _VECTORS * plan.model.size * plan.model.dtype.itemsize
+    shards = len(plan.shard_sizes)
+    in_flight = 3 * min(BLOCK, max(1 << 20, (64 << 20) // shards)) * -(-shards // ranks)
+    for address in placement.addresses[:ranks]:
+        limit, used = memory_of(cluster.workers[address])
+        if not limit:
+            continue
+        held = mine if mine <= cluster.memory_share * limit else min(mine, in_flight)
+        if used + held + batch + vectors > USABLE * limit:
+            raise StartFailed(
+                f"worker {address} is limited to {in_bytes(limit)} of memory and its process takes {in_bytes(used)} already, but "
+                f"training needs {in_bytes(held + batch + vectors)} more there: {in_bytes(held)} for data, {in_bytes(batch)} for its "
+                f"part of a batch of {plan.batch_size} rows, {in_bytes(vectors)} for {plan.model.size} parameters and what belongs "
+                "to them. Give the workers more memory (memory_limit), or use a smaller batch_size, fewer shards or a smaller model"
+            )
+
+
+def check_switch(plan: Plan, strategy: Strategy, layout: Layout, state: str) -> None:
+    """Refuse a switch that needs other ranks where the run cannot be handed over to them.
+
+    Parameters
+    ----------
+    plan : Plan
+        In force.
+    strategy : Strategy
+        That is to follow.
+    layout : Layout
+        Its ranks.
+    state : str
+        Of the run.
+    """
+    workers = plan.layout.workers
+    if layout.workers != workers:
+        raise ValueError(
+            f"{strategy!r} trains on {layout.workers} ranks, this run on {workers}, between which its data is divided: start a new run"
+        )
+    if plan.stop is not None or plan.steps is not None:
+        raise ValueError(
+            f"{strategy!r} needs other ranks than {plan.strategy!r}, and an estimator's rule when to stop does not go on with them: "
+            "fit again with the other strategy"
+        )
+    if state == "paused":
+        raise ValueError(f"{strategy!r} needs other ranks than {plan.strategy!r}: resume() before they take over")
+
+
+def check_alive(addresses: Sequence[str], workers: Mapping[str, WorkerFacts]) -> None:
+    """Raise ValueError where workers of a run have left the cluster."""
+    missing = [address for address in addresses if address not in workers]
+    if missing:
+        raise ValueError(f"the Dask workers {', '.join(missing)} are gone: the run is about to fail")
