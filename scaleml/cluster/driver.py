@@ -40,6 +40,7 @@ from scaleml.cluster.events import (
 from scaleml.cluster.heartbeat import silent_rank, why_client_lost
 from scaleml.cluster.launcher import Generation, Launcher
 from scaleml.cluster.placement import Placement
+from scaleml.cluster.results import gather_params
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.commands import Command
@@ -91,6 +92,7 @@ class Driver:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: list[Future[Outcome | None]] = []
         self._former: list[Future[Outcome | None]] = []
+        self._former_plan = plan
         self._next: Generation | None = None
         self._last_step = 0
         self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
@@ -243,10 +245,10 @@ class Driver:
     def _start_next_generation(self) -> None:
         assert self._next is not None
         self._former, self._futures = self._futures, []
+        self._former_plan = self.plan
         self._supervisor = self._supervisor.next_generation(self._next.placement.addresses)
-        self.state = (
-            self._supervisor.state
-        )  # before the generation: who sees the new one must not see the old one's state
+        # Before the generation: who sees the new one must not see the old one's state.
+        self.state = self._supervisor.state
         self.generation, self._next = self._next, None
         self._place_ranks()
 
@@ -285,18 +287,12 @@ class Driver:
                     self._supervisor.note_end(event)
 
     def _fetch_params(self) -> None:
-        """Take the parameters from the first rank that has them."""
-        workers = self.placement.layout.workers
         ended = self._supervisor.ended
-        told = [future for rank, future in enumerate(self._futures[:workers]) if ended.get(rank, "lost") != "lost"]
-        for future in [*told, *self._former[:workers]]:  # those who handed over, if the others did not get that far
-            if self.client.status != "running":
-                return
-            with contextlib.suppress(Exception):
-                outcome = future.result(timeout=calls.CALL_TIMEOUT)
-                if isinstance(outcome, Outcome) and outcome.params is not None:
-                    self.params, self.outcome = outcome.params, outcome
-                    return
+        told = {rank: future for rank, future in enumerate(self._futures) if ended.get(rank, "lost") != "lost"}
+        former = dict(enumerate(self._former))  # those who handed over, if the others did not get that far
+        found = gather_params(self.client, [(told, self.plan.partition), (former, self._former_plan.partition)])
+        if found is not None:
+            self.params, self.outcome = found
 
     def _clean_up(self) -> None:
         futures, self._futures, self._former = [*self._futures, *self._former], [], []

@@ -26,7 +26,7 @@ DATA: Any = SimpleNamespace(nbytes=10_000, train=SimpleNamespace(nbytes=10_000, 
 
 def plan(strategy: Strategy, **changed: Any) -> Plan:
     settings: dict[str, Any] = {
-        "network": LinearModel().build(Signature(4)),
+        "model": LinearModel().build(Signature(4)),
         "strategy": strategy,
         "optimizer": SGD(0.1),
         "layout": strategy.layout(2),

@@ -114,10 +114,11 @@ class ServerLoop:
             if now >= recorder.due:
                 self._flush(now)
         self._flush(self._now())
-        clients.hand_over(self.optimizer.result(state.params, state.arrays))
+        result = np.array(self.optimizer.result(state.params, state.arrays))
+        clients.hand_over(result)
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self.grid.servers.barrier()
-        return Outcome("finished", clients.version, widest=clients.clocks.widest, state=self._end())
+        return Outcome("finished", clients.version, result, widest=clients.clocks.widest, state=self._end())
 
     def _end(self) -> TrainState:
         """Return where training could go on from; copies, for shared memory ends with the rank."""
