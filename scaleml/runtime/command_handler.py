@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import proxy
 
 from scaleml.comm import Aborted
-from scaleml.comm.reducing import placement
+from scaleml.comm.collectives import placement
 from scaleml.compression.base import kept
 from scaleml.runtime.commands import Command, CommandQueue, fault_from, strategy_from
 from scaleml.runtime.handover import level
@@ -140,5 +140,5 @@ class CommandHandler:
             residuals = kept(loop.state, getattr(before, codec, None), getattr(strategy, codec, None))
         level(loop)
         loop.state |= residuals
-        loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.mesh.hosts, loop.group.ranks))
+        loop.strategy = strategy.fitted(loop.w.nbytes, placement(loop.group.hosts))
         strategy.begin(loop.w, loop.state)

@@ -12,7 +12,7 @@ from time import sleep
 from typing import Any, Final, Protocol
 from weakref import WeakMethod
 
-from scaleml.comm.wire import Pace
+from scaleml.comm import TokenBucket
 from scaleml.faults import Bandwidth, CorruptFrame, Crash, DropLink, Fault, InjectedCrash, Kill, Latency, Pause, Slow
 
 _LOOK: Final = 0.05
@@ -59,7 +59,7 @@ class FaultInjector:
         self._work = work
         self._mark = mark
         self._unmarked = [fault for fault in self._faults if fault.step >= since]
-        self._paces: dict[Fault, Pace] = {}
+        self._paces: dict[Fault, TokenBucket] = {}
         self.next = min((fault.step for fault in self._faults), default=inf)
         """The step with which something begins or ends."""
 
@@ -100,20 +100,20 @@ class FaultInjector:
 
     def _shape_links(self, now: Sequence[Fault]) -> None:
         bad = [fault for fault in now if isinstance(fault, Latency | Bandwidth)]
-        mesh = self._group.mesh
-        if not bad and mesh.wires is None:
+        group = self._group
+        if not bad and not group.is_emulated:
             return
-        for peer in range(mesh.size):
-            if peer != mesh.rank:
+        for peer in range(group.size):
+            if peer != group.rank:
                 here = [fault for fault in reversed(bad) if fault.to in (None, peer)]
                 latency = next((fault.seconds for fault in here if isinstance(fault, Latency)), 0.0)
                 limit = next((fault for fault in here if isinstance(fault, Bandwidth)), None)
-                mesh.trouble().shape(peer, latency, None if limit is None else self._pace(limit))
+                group.emulation().shape(peer, latency, None if limit is None else self._pace(limit))
 
-    def _pace(self, limit: Bandwidth) -> Pace | None:
+    def _pace(self, limit: Bandwidth) -> TokenBucket | None:
         if not isfinite(limit.bytes_per_second):
             return None
-        return self._paces.setdefault(limit, Pace(limit.bytes_per_second))  # one for all links that share it
+        return self._paces.setdefault(limit, TokenBucket(limit.bytes_per_second))  # one for all links that share it
 
     def _strike(self, fault: Fault) -> None:
         if isinstance(fault, Pause):
@@ -121,9 +121,9 @@ class FaultInjector:
         elif isinstance(fault, Crash):
             raise InjectedCrash(f"injected by {fault!r}")
         elif isinstance(fault, CorruptFrame):
-            self._group.mesh.trouble().corrupt(fault.to, fault.part)
+            self._group.emulation().corrupt(fault.to, fault.part)
         elif isinstance(fault, DropLink):
-            self._group.mesh.trouble().drop(fault.to)
+            self._group.emulation().drop(fault.to)
         elif isinstance(fault, Kill):
             sleep(_LAST_WORDS)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -131,7 +131,7 @@ class FaultInjector:
     def _pause(self, seconds: float) -> None:
         until = clock() + seconds
         while (left := until - clock()) > 0:
-            self._group.mesh.check()
+            self._group.check()
             sleep(min(left, _LOOK))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from scaleml.comm.link import INLINE
+from scaleml.comm.transport.frame import INLINE
 from scaleml.runtime.coordinator import Pace
 from scaleml.runtime.plan import Plan
 from scaleml.telemetry.recorder import Recorder

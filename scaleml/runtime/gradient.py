@@ -42,7 +42,7 @@ class Gradients:
     """
 
     def __init__(self, plan: Plan, group: Any, batches: Any, buffer: Any, recorder: Recorder) -> None:
-        self._group, self._mesh = group, group.mesh
+        self._group = group
         self.batches = batches
         self.recorder = recorder
         self.consumed = 0
@@ -102,7 +102,7 @@ class Gradients:
         if self.slowness > 1:
             sleep((clock() - begin) * (self.slowness - 1))
         seconds = clock() - begin
-        self._mesh.compute_seconds = seconds  # goes out with this rank's next message
+        self._group.compute_seconds = seconds  # goes out with this rank's next message
         self.recorder.compute += seconds
 
     def _non_finite(self, loss: float, y: Any) -> NonFinite:

@@ -6,7 +6,6 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from scaleml.comm import shared_vector
 from scaleml.runtime.coordinator import Pace
 from scaleml.runtime.evaluation import of_rank_0
 from scaleml.runtime.plan import Plan
@@ -49,8 +48,8 @@ class Shared(Pace):
     def __init__(self, plan: Plan, group: Any, recorder: Recorder) -> None:
         self._group = group
         self._recorder = recorder
-        w = shared_vector(group, plan.network.size, plan.dtype)
-        board = shared_vector(group, (group.size + 1) * _LINE, np.int64)
+        w = group.shared_vector(plan.network.size, plan.dtype)
+        board = group.shared_vector((group.size + 1) * _LINE, np.int64)
         if w is None or board is None:
             raise ValueError(REFUSAL.format(strategy=plan.strategy, why="here they have none in common"))
         self.w = w

@@ -10,7 +10,7 @@ from weakref import WeakMethod
 
 import numpy as np
 
-from scaleml.comm.reducing import placement
+from scaleml.comm.collectives import placement
 from scaleml.compression import Stamp
 from scaleml.data.shards import Batches
 from scaleml.runtime.asynchronous_loop import train_asynchronously
@@ -73,10 +73,8 @@ class TrainingLoop:
         recorder: Recorder,
     ) -> None:
         self.plan = plan
-        self.group, self._mesh = group, group.mesh
-        self.strategy = plan.strategy.fitted(
-            plan.network.size * plan.network.dtype.itemsize, placement(group.mesh.hosts, group.ranks)
-        )
+        self.group = group
+        self.strategy = plan.strategy.fitted(plan.network.size * plan.network.dtype.itemsize, placement(group.hosts))
         self.mailbox = command_queue
         self.report = report
         self.recorder = recorder
@@ -261,7 +259,7 @@ class TrainingLoop:
             self.suffering.begin(self.step)
         left = self._rows - gradients.consumed
         gradients.count = count = self.batch_size if self.batch_size < left else left
-        self._mesh.step = self.step
+        self.group.step = self.step
         self.strategy.step(self.w, self.state, self)
         self.step += 1
         self.rows_done += count

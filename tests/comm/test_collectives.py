@@ -1,14 +1,15 @@
 """Every collective against NumPy, over every kind of link."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaleml.comm import Group, Mismatch, collectives, inprocess
+from scaleml.comm import Mismatch, inprocess
+from scaleml.comm.collectives import direct
+from scaleml.comm.conventions import part
 from vectors import total, vectors
 
 LENGTHS = (0, 1, 2, 3, 7, 1000, 1001, 100_003, 300_001)
@@ -83,7 +84,7 @@ def test_any_lengths_one_after_the_other(size, lengths, shared):
 
 @given(st.integers(1, 9), st.integers(0, 100_000))
 def test_parts_cover_all_items_once(size, n):
-    bounds = [Group.part(SimpleNamespace(size=size), rank, n) for rank in range(size)]
+    bounds = [part(size, rank, n) for rank in range(size)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == n
     assert all(low <= high for low, high in bounds)
@@ -184,9 +185,9 @@ def test_overlapping_groups_in_different_orders(way):
         column = group.split(group.rank % 2)
         for n in (5, 50_000):
             for first, second in ((row, column), (column, row)):
-                for part in (first, second):
+                for line in (first, second):
                     x = np.ones(n)
-                    part.allreduce(x)
+                    line.allreduce(x)
                     assert (x == 2).all()
                 group.barrier()
 
@@ -194,7 +195,7 @@ def test_overlapping_groups_in_different_orders(way):
 
 
 def test_blocks_of_sums_overtake(monkeypatch):
-    monkeypatch.setattr(collectives, "BLOCK", 1024)
+    monkeypatch.setattr(direct, "BLOCK", 1024)
 
     def rank(group):
         data = vectors(group.size, 20_001, "float32")

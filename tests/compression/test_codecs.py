@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as st_numpy
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fake_cupy
-from scaleml.comm.key import CODECS as NAMES
+from scaleml.comm.transport.key import CODECS as NAMES
 from scaleml.compression import FP16, Codec, Int8, OneBit, PowerSGD, RandomK, Stamp, TopK
 from scaleml.compression.base import forget
 from scaleml.compression.top_k import _largest

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from compression.test_codecs import CODECS, normal, stamp_for
 from scaleml.comm import Mismatch, inprocess
-from scaleml.comm.frame import HEADER
+from scaleml.comm.transport.frame import HEADER
 from scaleml.compression import FP16, Int8, OneBit, PowerSGD, RandomK, Stamp, TopK
 
 STEPS = 12

@@ -40,6 +40,8 @@ class Mesh:
     def __init__(self, context: RankContext, channel: Channel, background: Channel, scratch: str | None) -> None:
         self.context = context
         self.channel = channel
+        # One link of a pair may be a Unix socket and the other not: headers say of both alike whether payloads have sums.
+        channel.summed = background.summed = channel.summed or background.summed
         self.progress = ProgressThread(context, background)
         self.segments = SegmentTable(context, scratch)
         self.hosts = tuple(range(context.size))

@@ -63,7 +63,7 @@ class SharedMemoryClient:
         self._serve = plan.serving.serve
         self._desk, self._server = desk, server
         self._tally, self._clocks = desk.tally, desk.tally[CLOCKS : CLOCKS + plan.layout.workers]
-        self._mesh, self._rank = group.mesh, group.rank
+        self._group, self._rank = group, group.rank
         self._total, self._every, self._by_rows = plan.goal, plan.evaluate_every, plan.by_rows
         self._trays = cycle([np.empty_like(desk.w) for _ in range(1 + plan.serving.overlap)])
         self._push: Push | None = None
@@ -73,13 +73,13 @@ class SharedMemoryClient:
     def push(self, head: Head, gradient: Any, version: int) -> bool:
         """Do what the server does with a gradient, or with None; False if the desk is closed, and nothing was done."""
         begin = clock()
-        mesh, desk, tally = self._mesh, self._desk, self._tally
-        mesh.check()
+        group, desk, tally = self._group, self._desk, self._tally
+        group.check()
         waited = desk.take(self._rank)
         try:
-            if mesh.wires is not None:  # trouble on the way: so something has to be on its way
+            if group.is_emulated:  # trouble on the way: so something has to be on its way
                 tally[OPEN] = 0
-            if tally[CONTROL] != mesh.control:
+            if tally[CONTROL] != group.control:
                 waited += self._hear()
             if not tally[OPEN]:
                 self.open = False
@@ -89,7 +89,7 @@ class SharedMemoryClient:
             self._end()
         finally:
             desk.leave()
-        meter = mesh.meter
+        meter = group.meter
         meter.bytes_sent += desk.w.nbytes if gradient is not None else 0
         meter.bytes_received += desk.w.nbytes
         meter.account(clock() - begin, waited, self._server)
@@ -97,17 +97,17 @@ class SharedMemoryClient:
 
     def _hear(self) -> float:
         """Hear that there are commands, or wait until the server has obeyed those that were heard of; return for how long."""
-        begin, mesh, tally = clock(), self._mesh, self._tally
+        begin, group, tally = clock(), self._group, self._tally
         asked = begin
-        while tally[OPEN] and tally[CONTROL] < mesh.control:
+        while tally[OPEN] and tally[CONTROL] < group.control:
             self._desk.leave()
-            mesh.check()
-            if clock() - asked > mesh.timeout:
-                mesh.stalled(self._server, "it to obey", clock() - begin)
+            group.check()
+            if clock() - asked > group.timeout:
+                group.stalled(self._server, "it to obey", clock() - begin)
                 asked = clock()
             sleep(_NAP)
             self._desk.take(self._rank)
-        mesh.heed(int(tally[CONTROL]))
+        group.raise_control(int(tally[CONTROL]))
         return clock() - begin
 
     def _take(self, head: Head, gradient: Any, staleness: int) -> None:

@@ -77,8 +77,8 @@ class SharedMemoryMonitor:
             if tally[PUSHES] > self._before[PUSHES]:
                 flush(self._write_down(tally))
                 idle = clock()
-            elif clock() - idle > group.mesh.timeout:
-                group.mesh.stalled(ANY, "a push", clock() - idle)
+            elif clock() - idle > group.timeout:
+                group.stalled(ANY, "a push", clock() - idle)
                 idle = clock()
         self._wait(clock(), int(self._before[SOURCE]))
 

@@ -13,7 +13,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from scaleml.comm import Lock, locked_memory
+from scaleml.comm import Lock
 from scaleml.runtime.parameter_server.message_format import are_applied_together, slices
 from scaleml.runtime.plan import Plan
 
@@ -98,7 +98,7 @@ def shared_memory_servers(plan: Plan, group: Any) -> list[SharedMemoryServer] | 
         return None
     made = []
     for part in slices(plan.network.size, servers):
-        found = locked_memory(group, _room(plan, part[1] - part[0]))
+        found = group.locked_memory(_room(plan, part[1] - part[0]))
         if found is None:
             return None
         made.append(SharedMemoryServer(*found, plan, part))

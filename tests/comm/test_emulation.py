@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from scaleml.comm import Aborted, CorruptFrame, PeerLost, inprocess
-from scaleml.comm.channel import Channel
-from scaleml.comm.wire import Pace
+from scaleml.comm.emulation import TokenBucket
+from scaleml.comm.transport.channel import Channel
 
 LATE = 0.05
 
@@ -27,8 +27,8 @@ def once(holds, tries=8):
 def late(group, seconds=LATE, pace=None):
     """Trouble on all links of rank 1."""
     if group.rank == 1:
-        for peer in group.peers:
-            group.mesh.trouble().shape(peer, seconds, pace)
+        for peer in group.members.peers:
+            group.emulation().shape(peer, seconds, pace)
 
 
 @pytest.mark.parametrize("n", [3, 100_000])
@@ -65,12 +65,12 @@ def test_sums_are_the_same_only_later(n, ranks, way):
 
 def test_a_slow_peer_is_still_waited_for(monkeypatch):
     waits = threading.Semaphore(0)
-    await_front = Channel.await_front
+    await_header = Channel.await_header
 
     def noting(channel, peer, key):
-        if channel.mesh.rank == 0 and channel.mesh.step:
+        if channel.context.rank == 0 and channel.context.step:
             waits.release()
-        return await_front(channel, peer, key)
+        return await_header(channel, peer, key)
 
     def work(group):
         late(group)
@@ -85,7 +85,7 @@ def test_a_slow_peer_is_still_waited_for(monkeypatch):
             group.allreduce(x)
         return group.meter.wait, group.meter.comm
 
-    monkeypatch.setattr(Channel, "await_front", noting)
+    monkeypatch.setattr(Channel, "await_header", noting)
     (wait, comm), _ = inprocess.run(2, work)
     assert wait > 3 * 4 * LATE * 0.99
     assert comm > 3 * LATE * 0.99
@@ -119,7 +119,7 @@ def test_a_narrow_link_takes_its_time_also_through_shared_memory(kind, way):
     def work(group):
         x = group.buffer(n)
         x[:] = group.rank
-        pace = Pace(x.nbytes / seconds)
+        pace = TokenBucket(x.nbytes / seconds)
         late(group, 0.0, pace)
         group.barrier()
         begin = perf_counter()
@@ -139,14 +139,14 @@ def test_a_narrow_link_takes_its_time_also_through_shared_memory(kind, way):
 
 def test_links_share_a_pace_or_have_their_own():
     def work(group, together):
-        paces = [Pace(1e6), Pace(1e6)]
+        paces = [TokenBucket(1e6), TokenBucket(1e6)]
         if group.rank == 0:
-            for peer in group.peers:
-                group.mesh.trouble().shape(peer, 0.0, paces[0 if together else peer - 1])
+            for peer in group.members.peers:
+                group.emulation().shape(peer, 0.0, paces[0 if together else peer - 1])
         group.barrier()
         begin = perf_counter()
         if group.rank == 0:
-            for peer in group.peers:
+            for peer in group.members.peers:
                 group.send(bytes(50_000), peer)
         else:
             group.recv(0)
@@ -162,7 +162,7 @@ def test_links_share_a_pace_or_have_their_own():
 
 def test_other_links_and_the_sender_do_not_wait():
     groups = inprocess.groups(3)
-    groups[0].mesh.trouble().shape(1, 0.5, None)
+    groups[0].emulation().shape(1, 0.5, None)
     begin = perf_counter()
     groups[0].send(b"slow", 1)
     groups[0].send(b"fast", 2)
@@ -176,7 +176,7 @@ def test_other_links_and_the_sender_do_not_wait():
 
 def test_what_was_lifted_goes_directly_but_not_before_what_is_under_way():
     groups = inprocess.groups(2)
-    wires = groups[0].mesh.trouble()
+    wires = groups[0].emulation()
     wires.shape(1, 0.2, None)
     groups[0].send(b"first", 1)
     wires.shape(1, 0.0, None)
@@ -190,7 +190,7 @@ def test_what_was_lifted_goes_directly_but_not_before_what_is_under_way():
 
 def test_a_close_lets_what_is_under_way_arrive(way):
     groups = inprocess.groups(2, **way)
-    groups[0].mesh.trouble().shape(1, 0.2, None)
+    groups[0].emulation().shape(1, 0.2, None)
     groups[0].send(b"the last words", 1)
     groups[0].close()
     assert groups[1].recv().payload == b"the last words"
@@ -199,7 +199,7 @@ def test_a_close_lets_what_is_under_way_arrive(way):
 
 def test_an_abort_does_not_wait_for_what_is_under_way(way):
     groups = inprocess.groups(2, **way)
-    groups[0].mesh.trouble().shape(1, 1000.0, None)
+    groups[0].emulation().shape(1, 1000.0, None)
     groups[0].send(b"never to arrive", 1)
     groups[0].abort("enough")
     with pytest.raises(Aborted):
@@ -216,7 +216,7 @@ def test_an_altered_frame_is_found(part, n, way):
         x = group.buffer(n)
         group.step = 7
         if group.rank == 1:
-            group.mesh.trouble().corrupt(0, part)
+            group.emulation().corrupt(0, part)
         if n:
             group.allreduce(x)
         else:
@@ -229,7 +229,7 @@ def test_an_altered_frame_is_found(part, n, way):
 
 def test_who_is_told_of_its_altered_record_does_not_call_its_receiver_corrupt(tls):
     groups = inprocess.groups(2, tls=tls, shared_memory=False)
-    groups[1].mesh.trouble().corrupt(0, "payload")
+    groups[1].emulation().corrupt(0, "payload")
     groups[1].send(b"altered", 0)
     with pytest.raises(CorruptFrame, match="rank 0 got a corrupt frame from rank 1"):
         groups[0].recv(1)
@@ -242,7 +242,7 @@ def test_a_cut_link_is_named_at_both_ends(way):
     groups = inprocess.groups(3, **way)
     groups[1].step = 4
     with pytest.raises(PeerLost, match="rank 1 lost rank 0 at step 4: their link was cut"):
-        groups[1].mesh.trouble().drop(0)
+        groups[1].emulation().drop(0)
     with pytest.raises(PeerLost, match="rank 0 lost rank 1"):
         groups[0].barrier()
     groups[2].send(b"still here", 0)

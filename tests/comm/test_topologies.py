@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from scaleml.comm import Mismatch, inprocess
-from scaleml.comm.reducing import ALGORITHMS, choose, placement
+from scaleml.comm.collectives import TOPOLOGIES, choose, placement
+from scaleml.comm.collectives.table import ALGORITHMS
+from scaleml.comm.transport.membership import Membership
 from vectors import total, vectors
 
 LENGTHS = (0, 1, 7, 1001, 100_003)
@@ -15,11 +17,9 @@ RANKS = (1, 2, 3, 4, 5, 8)
 
 def apart(group, hosts):
     """Let ranks of different hosts see no memory of each other, as on different machines: `hosts` has one number a rank."""
-    for a, host in enumerate(hosts):
-        for b, other in enumerate(hosts):
-            group.mesh.hosts[a][b] = host == other
-    mates = [root for root in group.ranks if hosts[root] == hosts[group.mesh.rank]]
-    group.one_host = len(mates) == group.size
+    group.mesh.hosts = tuple(hosts)
+    group.members = Membership(group.mesh, group.ranks, group.members.number)
+    group.hosts = group.members.hosts
     return group
 
 
@@ -28,7 +28,7 @@ def hosts_of(kind, size):
             "uneven": [r % 3 for r in range(size)]}[kind]  # fmt: skip
 
 
-@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
+@pytest.mark.parametrize("algorithm", TOPOLOGIES)
 @pytest.mark.parametrize("size", RANKS)
 def test_every_algorithm_sums(algorithm, size, way):
     def rank(group):
@@ -63,7 +63,7 @@ def test_direct_is_the_order_of_ranks_and_the_others_are_not():
     def rank(group):
         data = vectors(5, 1001, "float32")
         sums = {}
-        for algorithm in ALGORITHMS:
+        for algorithm in TOPOLOGIES:
             sums[algorithm] = data[group.rank].copy()
             apart(group, [0, 0, 1, 1, 1])
             group.allreduce(sums[algorithm], algorithm)
@@ -124,16 +124,18 @@ def test_ranks_that_take_different_ways_are_told(way):
         inprocess.run(2, rank, **way)
 
 
+def test_every_topology_has_an_algorithm():
+    assert tuple(ALGORITHMS) == TOPOLOGIES
+
+
 def test_who_is_where():
     def rank(group):
-        return placement(group.mesh.hosts, group.ranks), placement(
-            apart(group, [0, 1, 0, 1, 1]).mesh.hosts, group.ranks
-        )
+        return placement(group.hosts), placement(apart(group, [0, 1, 0, 1, 1]).hosts)
 
     for together, parted in inprocess.run(5, rank):
         assert together == (5,)
         assert parted == (2, 3)
-    alone = inprocess.run(3, lambda group: placement(group.mesh.hosts, group.ranks), shared_memory=False)
+    alone = inprocess.run(3, lambda group: placement(group.hosts), shared_memory=False)
     assert alone == [(1, 1, 1)] * 3
 
 
@@ -142,5 +144,5 @@ def test_the_choice_is_one_of_the_table_and_fits_the_place(nbytes):
     assert choose(nbytes, (1, 1)) == choose(nbytes, (8,)) == "direct"
     for hosts in [(1,), (4,), (1, 1), (1,) * 8, (1,) * 16, (2, 2), (4, 4, 4), (3, 1)]:
         chosen = choose(nbytes, hosts)
-        assert chosen in ALGORITHMS
+        assert chosen in TOPOLOGIES
         assert (chosen == "hierarchical") <= (max(hosts) > 1 and len(hosts) > 1)

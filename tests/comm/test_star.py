@@ -7,17 +7,18 @@ import threading
 import numpy as np
 import pytest
 
-from scaleml.comm import Aborted, Mismatch, PeerLost, hub, inprocess
-from scaleml.comm.channel import Channel
-from scaleml.comm.frame import HEADER
+from scaleml.comm import Aborted, Mismatch, PeerLost, inprocess
+from scaleml.comm.collectives import star
+from scaleml.comm.transport.channel import Channel
+from scaleml.comm.transport.frame import HEADER
 
 SIZE, LATE = 7, 3
 
 
 def test_payloads_are_joined_and_parted():
     for parts in ([], [b""], [b"a", b"", b"bcd"]):
-        assert hub.part(hub.join(parts)) == parts
-        assert hub.part(memoryview(hub.join(parts))) == parts
+        assert star.split(star.join(parts)) == parts
+        assert star.split(memoryview(star.join(parts))) == parts
 
 
 def test_it_sums_in_the_order_of_the_ranks(monkeypatch):
@@ -29,7 +30,7 @@ def test_it_sums_in_the_order_of_the_ranks(monkeypatch):
         return x
 
     through_one = inprocess.run(SIZE, rank)
-    monkeypatch.setattr(hub, "MANY", SIZE + 1)
+    monkeypatch.setattr(star, "STAR_RANKS", SIZE + 1)
     directly = inprocess.run(SIZE, rank)
     for x in through_one:
         np.testing.assert_array_equal(x, directly[0])
@@ -52,18 +53,18 @@ def test_frames_grow_with_the_ranks_and_not_with_their_square():
 
 def test_all_know_who_was_late(monkeypatch):
     alone = threading.Event()  # the hub has heard all others
-    await_front = Channel.await_front
+    await_header = Channel.await_header
 
     def noting(channel, peer, key):
         if peer == LATE:
             alone.set()
-        return await_front(channel, peer, key)
+        return await_header(channel, peer, key)
 
     def rank(group):
         group.barrier()
         group.meter.reset()
         if group.rank == 0:
-            monkeypatch.setattr(Channel, "await_front", noting)
+            monkeypatch.setattr(Channel, "await_header", noting)
         if group.rank == LATE:
             assert alone.wait(60)
             threading.Event().wait(0.05)
