@@ -11,7 +11,7 @@ from weakref import WeakMethod
 import numpy as np
 
 from scaleml.comm.collectives import placement
-from scaleml.compression import Stamp
+from scaleml.compression import CodecContext
 from scaleml.data.shards import Batches
 from scaleml.runtime.asynchronous_loop import train_asynchronously
 from scaleml.runtime.command_handler import CommandHandler
@@ -104,7 +104,7 @@ class TrainingLoop:
         if sparse is not None:
             self.gradient = sparse.gradient
         self.optimizer = Update(plan, group, recorder)
-        self._stamp = Stamp(plan.seed, 0, group.rank, matrices=plan.network.matrices)
+        self._stamp = CodecContext(plan.seed, 0, group.rank, matrices=plan.network.matrices)
         self.state = plan.optimizer.init(size, plan.dtype) | ({} if plan.steps is None else plan.steps.slots())
         self.strategy.begin(self.w, self.state)
         self.committed = True
@@ -233,7 +233,7 @@ class TrainingLoop:
         return array
 
     @property
-    def stamp(self) -> Stamp:
+    def stamp(self) -> CodecContext:
         """What codecs must know of this rank and step."""
         return replace(self._stamp, step=self.step)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Protocol
 
-from scaleml.compression import Codec, Stamp
+from scaleml.compression import Codec, CodecContext
 
 TAIL: Final = 3
 """Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
@@ -67,7 +67,7 @@ class Context(Protocol):
         """What applies gradients."""
 
     @property
-    def stamp(self) -> Stamp:
+    def stamp(self) -> CodecContext:
         """What codecs must know of this rank and step."""
 
     def gradient(self, w: Any, ready: Callable[[Any], object] | None = None) -> Any:

@@ -76,3 +76,9 @@ class PendingMessage:
 
     def _rivals(self, other: PendingMessage) -> bool:
         return other.takes(self._source, self._tag)
+
+
+def receive_before(pending: list[PendingMessage], source: int, tag: int) -> None:
+    """Receive all that were started before a message for (`source`, `tag`) and may be this one."""
+    for earlier in [message for message in pending if message.takes(source, tag)]:
+        earlier.wait()

@@ -26,7 +26,7 @@ from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.memory import zeros
 from scaleml.comm.transport.mesh import Mesh
-from scaleml.comm.transport.pending import PendingMessage, PendingSend
+from scaleml.comm.transport.pending import PendingMessage, PendingSend, receive_before
 
 Result = TypeVar("Result")
 Algorithm = Callable[[Membership, Channel, Array, Key], Result]
@@ -157,11 +157,7 @@ class SocketCommunicator:
         self._call(direct.barrier, self._key(ops.BARRIER, BYTES, 0))
 
     def exchange(self, gifts: Sequence[Array], places: Sequence[Array], items: int, codec: int = 0) -> None:
-        """Send ``gifts[r]`` to every other rank r, and receive what it sends into ``places[r]``.
-
-        Contiguous uint8 arrays, whose lengths follow from `items` and `codec`: what they stand for. Ranks that differ in
-        these get `Mismatch`.
-        """
+        """Send and receive; the lengths follow from `items` and `codec`, and ranks that differ in these get `Mismatch`."""
         self._call(exchange, gifts, places, self._key(ops.EXCHANGE, CODES[gifts[0].dtype], items, codec))
 
     def _run(self, op: int, x: Array, algorithm: Algorithm[Result]) -> Result:
@@ -218,7 +214,7 @@ class SocketCommunicator:
         PeerTimeout, CorruptFrame, Aborted
         """
         if self._pending:
-            self._recv_pending(source, tag)
+            receive_before(self._pending, source, tag)
         return messages.recv(self.members, source, tag, out, view)
 
     def recv_start(self, source: int = ANY, tag: int = 0, out: Array | None = None) -> Handle[Message]:
@@ -228,10 +224,6 @@ class SocketCommunicator:
         pending = PendingMessage(self.members, source, tag, out, self._pending)
         self._pending.append(pending)
         return pending
-
-    def _recv_pending(self, source: int, tag: int) -> None:
-        for earlier in [pending for pending in self._pending if pending.takes(source, tag)]:
-            earlier.wait()
 
     def poll(self, tag: int = 0, seconds: float = 0.0) -> bool:
         return messages.is_here(self.members, ANY, tag, seconds)
@@ -257,10 +249,9 @@ class SocketCommunicator:
     # --- memory, communicators of communicators -------------------------------------------------------------------
 
     def buffer(self, n: int, dtype: DTypeLike = np.float32) -> Array:
-        """Return `n` zeros that the ranks of one host share; collective, but every rank may have its own `n`.
+        """Return `n` zeros; neither they nor contiguous slices of them need be copied to travel on this host.
 
-        The array and contiguous slices of it need not be copied to travel on this host. If a rank cannot have shared
-        memory, all get ordinary memory.
+        If a rank cannot have shared memory, all get ordinary memory.
         """
         return self.members.memory.buffer(self.allgather_bytes, n, np.dtype(dtype))
 

@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from scaleml.comm import Mismatch
-from scaleml.compression import Codec, Stamp
+from scaleml.compression import Codec, CodecContext
 from scaleml.runtime.parameter_server.message_format import (
     ANSWER,
     GRADIENT,
@@ -54,7 +54,7 @@ class CompressedFormat:
         self._codec = codec
         self._group = group
         self._dtype = np.dtype(plan.dtype)
-        whole = Stamp(plan.seed, matrices=plan.network.matrices)
+        whole = CodecContext(plan.seed, matrices=plan.network.matrices)
         cuts = slices(plan.network.size, plan.layout.servers)
         self._stamps = [whole.within(a, b, part=s) for s, (a, b) in enumerate(cuts)]
         self._first_server = workers
@@ -114,10 +114,10 @@ class CompressedFormat:
 
     # Both sides.
 
-    def _stamp(self, server: int, step: int, rank: int) -> Stamp:
+    def _stamp(self, server: int, step: int, rank: int) -> CodecContext:
         return self._stamps[server - self._first_server].at(step, rank)
 
-    def _decoded(self, message: Any, offset: int, length: int, stamp: Stamp) -> Any:
+    def _decoded(self, message: Any, offset: int, length: int, stamp: CodecContext) -> Any:
         out = np.empty(length, self._dtype)
         self._codec.decode(message.payload[offset:], out, stamp)
         return out

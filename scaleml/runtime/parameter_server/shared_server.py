@@ -101,7 +101,7 @@ def shared_memory_servers(plan: Plan, group: Any) -> list[SharedMemoryServer] | 
         found = group.locked_memory(_room(plan, part[1] - part[0]))
         if found is None:
             return None
-        made.append(SharedMemoryServer(*found, plan, part))
+        made.append(SharedMemoryServer(found[0], found[1], plan, part))
     return made
 
 
