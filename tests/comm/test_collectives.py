@@ -1,4 +1,4 @@
-"""Every collective against NumPy, over every kind of link."""
+"""Collectives over every kind of link: beside `test_communicators`, what only those with links have."""
 
 import itertools
 
@@ -12,37 +12,7 @@ from scaleml.comm.collectives import direct
 from scaleml.comm.conventions import part
 from vectors import total, vectors
 
-LENGTHS = (0, 1, 2, 3, 7, 1000, 1001, 100_003, 300_001)
-DTYPES = ("float32", "float64", "int64")
 RANKS = (1, 2, 3, 5, 7)  # from 6 on, one speaks for all
-
-
-@pytest.mark.parametrize("size", RANKS)
-def test_collectives_agree_with_numpy(size, way):
-    def rank(group):
-        for n in LENGTHS:
-            for dtype in DTYPES if size < 5 else DTYPES[:1]:
-                check(group, n, dtype)
-
-    def check(group, n, dtype):
-        data = vectors(group.size, n, dtype)
-        expected = total(data)
-        for x in (np.empty(n, dtype), group.buffer(n, dtype)):
-            x[:] = data[group.rank]
-            group.allreduce(x)
-            np.testing.assert_array_equal(x, expected)
-            x[:] = data[group.rank]
-            part = group.reduce_scatter(x)
-            start, stop = group.part(group.rank, n)
-            np.testing.assert_array_equal(part, expected[start:stop])
-            assert np.shares_memory(part, x) or not part.size
-            x[:] = data[group.rank]
-            np.testing.assert_array_equal(group.allgather(x), data)
-            root = n % group.size
-            group.broadcast(x, root)
-            np.testing.assert_array_equal(x, data[root])
-
-    inprocess.run(size, rank, **way)
 
 
 @pytest.mark.parametrize("size", RANKS)

@@ -34,14 +34,14 @@ class RankContext:
         Why it was aborted.
     """
 
-    def __init__(self, rank: int, size: int, run: int, generation: int, timeout: float) -> None:
+    def __init__(self, rank: int, size: int, run: int, generation: int, timeout: float, clock: Clock = WALL) -> None:
         self.rank = rank
         self.size = size
         self.run = run
         self.generation = generation
         self.timeout = timeout
         self.on_stall: OnStall | None = None
-        self.clock: Final[Clock] = WALL
+        self.clock: Final = clock
         self.meter = Meter(size)
         self.step = 0
         self.compute_seconds = 0.0

@@ -50,9 +50,13 @@ class Key(NamedTuple):
             return False
         theirs = header.group, header.sequence, header.op, header.dtype, header.tag, header.codec
         if theirs != self:
-            raise Mismatch(
-                f"rank {rank} is in {self} at step {step}, rank {peer} in {Key(*theirs)} at step {header.step}: "
-                "all ranks must call the same collectives in the same order with the same lengths and codecs",
-                rank=rank, peer=peer, step=step,
-            )  # fmt: skip
+            raise self.mismatch(Key(*theirs), rank, step, peer, header.step)
         return True
+
+    def mismatch(self, theirs: Key, rank: int, step: int, peer: int, their_step: int) -> Mismatch:
+        """Return the error of a rank that is in this one while a peer is in another."""
+        return Mismatch(
+            f"rank {rank} is in {self} at step {step}, rank {peer} in {theirs} at step {their_step}: "
+            "all ranks must call the same collectives in the same order with the same lengths and codecs",
+            rank=rank, peer=peer, step=step,
+        )  # fmt: skip

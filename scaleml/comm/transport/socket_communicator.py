@@ -18,6 +18,7 @@ from scaleml.comm.collectives.table import ALGORITHMS
 from scaleml.comm.communicator import ANY, Communicator, Data, Handle, Lock, Message
 from scaleml.comm.conventions import flat, number_of, same_color
 from scaleml.comm.emulation import LinkEmulator
+from scaleml.comm.pending import PendingMessage, receive_before
 from scaleml.comm.transport import key as ops
 from scaleml.comm.transport import messages
 from scaleml.comm.transport.channel import Channel
@@ -26,7 +27,7 @@ from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.memory import zeros
 from scaleml.comm.transport.mesh import Mesh
-from scaleml.comm.transport.pending import PendingMessage, PendingSend, receive_before
+from scaleml.comm.transport.pending_send import PendingSend
 
 Result = TypeVar("Result")
 Algorithm = Callable[[Membership, Channel, Array, Key], Result]
@@ -219,11 +220,12 @@ class SocketCommunicator:
 
     def recv_start(self, source: int = ANY, tag: int = 0, out: Array | None = None) -> Handle[Message]:
         """Receive a message when it is waited for, in the order in which those of one source and tag were started."""
-        if source != ANY:
-            self.members.other(source, "source")
-        pending = PendingMessage(self.members, source, tag, out, self._pending)
-        self._pending.append(pending)
-        return pending
+        members = self.members
+        return PendingMessage(
+            source, tag, self._pending,
+            receive=lambda: messages.recv(members, source, tag, out, False),
+            is_here=lambda: messages.is_here(members, source, tag, 0.0),
+        )  # fmt: skip
 
     def poll(self, tag: int = 0, seconds: float = 0.0) -> bool:
         return messages.is_here(self.members, ANY, tag, seconds)
@@ -237,10 +239,7 @@ class SocketCommunicator:
         messages.announce(self.members, number, bytes(payload))
 
     def await_announcement(self, number: int, forever: bool = False) -> bytes:
-        """Return announcement `number`, reading from rank 0 until it is here.
-
-        With `forever` (a pause) nothing ends the wait but the announcement, an abort, or the loss of rank 0.
-        """
+        """Read from rank 0; with `forever` nothing ends the wait but the announcement, an abort, or the loss of rank 0."""
         return messages.await_announcement(self.members, number, forever)
 
     def raise_control(self, control: int) -> None:
