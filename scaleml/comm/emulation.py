@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, final
+from typing import final
 
 from scaleml.clock import WALL
 from scaleml.comm.communicator import RateLimiter
 from scaleml.comm.errors import PeerLost
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.frame import HEADER, with_delay, with_sum
+from scaleml.comm.transport.frame import HEADER, Payload, with_delay, with_sum
 from scaleml.comm.transport.link import Link, LinkClosed
 
 clock = WALL.now
@@ -68,7 +68,7 @@ class EmulatedLink:
         self._thread: threading.Thread | None = None
         link.send = self.send  # type: ignore[method-assign]  # only this link's, and only from now on
 
-    def send(self, header: bytes | memoryview, payload: Any) -> int:
+    def send(self, header: bytes | memoryview, payload: Payload) -> int:
         """Take a frame as `Link.send` does: all of it, unless it can go directly."""
         now = clock()
         size = len(header) + (memoryview(payload).nbytes if len(payload) else 0)

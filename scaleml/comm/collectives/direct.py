@@ -8,8 +8,7 @@ part, and back from it. All of these give the same bits on every rank and every 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from scaleml.comm.collectives import star
 from scaleml.comm.conventions import bytes_of
 from scaleml.comm.errors import Mismatch
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import DOORBELL, INLINE, RESULT, Header
+from scaleml.comm.transport.frame import DOORBELL, INLINE, RESULT, Header, Payload
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.pump import Pump, Sink
@@ -130,7 +129,7 @@ def _sum_small(members: Membership, channel: Channel, x: Array, key: Key) -> Non
         sum_into(members, x, _send_receive_small(members, channel, x, key))
         return
 
-    def total(parts: Sequence[Any]) -> Array:
+    def total(parts: Sequence[Payload]) -> Array:
         sum_into(members, x, [np.frombuffer(part, x.dtype) for part in parts])
         return x
 
@@ -161,7 +160,7 @@ def share_slots(members: Membership, channel: Channel, x: Array, key: Key, share
     if place:
         members.mesh.charge(members.peers, share)
     payload = members.memory.doorbell(place, x.nbytes) if place else b""
-    replies: list[Any]
+    replies: Sequence[bytes | memoryview]
     if members.size >= star.STAR_RANKS:
         replies = star.split(star.star_reduce(members, channel, payload, key, DOORBELL, star.join))
         del replies[members.rank]
@@ -207,13 +206,13 @@ def send_receive_large(
     key: Key,
     writers: Collection[int],
     readers: Collection[int],
-    place: Any,
+    place: Callable[[int, Header], memoryview],
 ) -> None:
     """Send `x` to the writers in one frame, receive one frame from each reader."""
     unsent = set(writers)
     frame = (members.header(key, x.nbytes, channel.checksum(x)), x) if unsent else None
 
-    def supply(peer: int) -> tuple[bytes, Any] | None:
+    def supply(peer: int) -> tuple[bytes, Payload] | None:
         if peer not in unsent:
             return None
         unsent.discard(peer)
@@ -253,7 +252,7 @@ def _through_sockets(members: Membership, channel: Channel, x: Array, key: Key, 
     sums: dict[int, deque[int]] = {peer: deque() for peer in members.peers}
     writers = {peer for peer in members.peers if gifts[peer]}
 
-    def supply(peer: int) -> tuple[bytes, Any] | None:
+    def supply(peer: int) -> tuple[bytes, Payload] | None:
         if sums[peer]:
             index, flags = sums[peer].popleft(), RESULT
             low, high = mine[index]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from scaleml.arrays import Array
 from scaleml.comm.collectives.direct import fit
 from scaleml.comm.conventions import bytes_of
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import INLINE, Header
+from scaleml.comm.transport.frame import INLINE, Header, Payload
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.pump import Pump, Sink
@@ -29,7 +28,7 @@ def exchange(members: Membership, channel: Channel, gifts: Sequence[Array], plac
         return
     unsent = set(members.peers)
 
-    def supply(peer: int) -> tuple[bytes, Any] | None:
+    def supply(peer: int) -> tuple[bytes, Payload] | None:
         if peer not in unsent:
             return None
         unsent.discard(peer)

@@ -10,13 +10,12 @@ Patarasuk and Yuan, Bandwidth optimal all-reduce algorithms for clusters of work
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from scaleml.arrays import Array
 from scaleml.comm.collectives.direct import BLOCK, fit
 from scaleml.comm.conventions import bytes_of
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import Header
+from scaleml.comm.transport.frame import Header, Payload
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.pump import Pump, Sink
@@ -39,7 +38,7 @@ def ring_allreduce(members: Membership, channel: Channel, x: Array, key: Key) ->
     def part_of(turn: int) -> list[tuple[int, int]]:
         return parts[(rank - turn) % size]
 
-    def supply(peer: int) -> tuple[bytes, Any] | None:
+    def supply(peer: int) -> tuple[bytes, Payload] | None:
         if not ready:
             return None
         turn, index = ready.popleft()

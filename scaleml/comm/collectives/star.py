@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from scaleml.comm.meter import SHORT_WAIT
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import size_of
+from scaleml.comm.transport.frame import Payload, size_of
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.membership import Membership
 
@@ -23,8 +22,13 @@ _LENGTH = struct.Struct("<I")
 
 
 def star_reduce(
-    members: Membership, channel: Channel, payload: Any, key: Key, flags: int, merge: Callable[[Sequence[Any]], Any]
-) -> Any:
+    members: Membership,
+    channel: Channel,
+    payload: Payload,
+    key: Key,
+    flags: int,
+    merge: Callable[[Sequence[Payload]], Payload],
+) -> Payload:
     """Return what the group's rank 0 makes of everybody's small payload, in rank order; small as well.
 
     Its answer also names who kept it waiting, for whom all have waited. What is returned is valid until the links are read again.
@@ -43,7 +47,7 @@ def star_reduce(
     return result
 
 
-def join(parts: Sequence[Any]) -> bytes:
+def join(parts: Sequence[Payload]) -> bytes:
     """Return several payloads as one."""
     return b"".join(_LENGTH.pack(len(part)) + bytes(part) for part in parts)
 
@@ -58,6 +62,6 @@ def split(joined: bytes | memoryview) -> list[bytes]:
     return parts
 
 
-def nothing(parts: Sequence[Any]) -> bytes:
+def nothing(parts: Sequence[Payload]) -> bytes:
     """Return the answer to empty payloads."""
     return b""

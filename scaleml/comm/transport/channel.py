@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, final
+from typing import final
 
 from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.frame import HEADER, MESSAGE, Header, size_of
+from scaleml.comm.transport.frame import HEADER, MESSAGE, Header, Payload, size_of
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.link import Frame, Link, LinkClosed
 from scaleml.comm.transport.link_set import LinkSet
 from scaleml.comm.transport.pump import Pump, nothing_more
 from scaleml.comm.transport.spin import LOOKS
 
-Found = tuple[int, Header, Any]
+Found = tuple[int, Header, Payload]
 """A message: its peer, its header, its payload; None if that is still to be taken from the link."""
 
 _now = WALL.now
@@ -32,7 +32,7 @@ class Channel(LinkSet):
 
     # --- sending --------------------------------------------------------------------------------------------------
 
-    def send(self, peers: Iterable[int], header: bytes, payload: Any, what: object) -> None:
+    def send(self, peers: Iterable[int], header: bytes, payload: Payload, what: object) -> None:
         """Send one frame to each of `peers`; while it does not go, frames that come are stashed."""
         size = HEADER + size_of(payload)
         unsent: set[int] | None = None
@@ -52,7 +52,7 @@ class Channel(LinkSet):
         if unsent is not None:
             Pump(self, what, unsent, nothing_more, {}).run()
 
-    def start(self, peer: int, header: bytes, payload: Any, what: object) -> Frame:
+    def start(self, peer: int, header: bytes, payload: Payload, what: object) -> Frame:
         """Send what goes of a frame without waiting; the rest goes while others are waited for, or by `finish`."""
         frame, link = Frame(header, payload), self.link(peer)
         try:
@@ -83,7 +83,7 @@ class Channel(LinkSet):
 
     # --- a collective's frames ------------------------------------------------------------------------------------
 
-    def send_receive(self, peers: Sequence[int], header: bytes, payload: Any, key: Key) -> list[memoryview]:
+    def send_receive(self, peers: Sequence[int], header: bytes, payload: Payload, key: Key) -> list[memoryview]:
         """Send a small payload to all `peers`, return theirs: views that are valid until the links are read again."""
         self.send(peers, header, payload, key)
         return self.collect(peers, key)

@@ -31,6 +31,9 @@ DELAYED = 1 << _DELAY_AT  # flags as high as this: it was
 _DELAY_UNIT = 1e-5
 _DELAY_MOST = (1 << 24) - 1
 
+Payload = Any
+"""What travels behind a header: bytes, a memoryview or a contiguous array, which before Python 3.12 have no type in common."""
+
 BYTES = 0
 """The dtype code of a payload given as ``bytes``."""
 
@@ -153,12 +156,12 @@ def with_sum(raw: bytes, payload: bytes) -> bytes:
     return encode(*header._replace(flags=header.flags | SUMMED, checksum=payload_sum(payload, len(payload)))[1:-1])
 
 
-def size_of(payload: Any) -> int:
+def size_of(payload: Payload) -> int:
     """Return how many bytes a payload has, given as bytes, a memoryview or an array."""
     return len(payload) if type(payload) is bytes else payload.nbytes
 
 
-def payload_sum(payload: Any, size: int) -> int:
+def payload_sum(payload: Payload, size: int) -> int:
     """Return what a frame says of its payload of `size` bytes: up to `SHORT` its CRC-32, else its `word_sum`.
 
     4 KB take 2 us so, and 4 as words: it is NumPy's calls that cost. From 8 KB on words are faster.
@@ -171,7 +174,7 @@ def payload_sum(payload: Any, size: int) -> int:
     return zlib.crc32(payload) if size <= SHORT else word_sum(payload)
 
 
-def word_sum(payload: Any) -> int:
+def word_sum(payload: Payload) -> int:
     """Wrap-around sum of a contiguous buffer seen as little-endian 64-bit words, the last one padded with zeros.
 
     Ten times as fast as zlib's CRC-32, and finds every single flipped bit.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from scaleml.comm.transport.frame import (
     SHORT,
     SUMMED,
     Header,
+    Payload,
     decode,
     payload_sum,
     word_sum,
@@ -65,7 +65,7 @@ class Frame:
 
     __slots__ = ("gone", "header", "payload")
 
-    def __init__(self, header: bytes, payload: Any) -> None:
+    def __init__(self, header: bytes, payload: Payload) -> None:
         self.header = header
         self.payload = payload
         self.gone = False
@@ -80,14 +80,14 @@ class Link(ABC):
         self.sock = sock
         self.rank = rank
         self.peer = peer
-        self.inbox: deque[tuple[Header, Any]] = deque()  # frames read while looking for another one
+        self.inbox: deque[tuple[Header, Payload]] = deque()  # frames read while looking for another one
         self.outbox: list[memoryview] = []  # what is left of the frame being sent
         self.greedy = True  # reads what there is; not so where large payloads follow, which would be copied once more
         self.meter = Meter(1)  # replaced by the channel's
         self.backlog: deque[Frame] = deque()  # frames that were started
         self._posted = False  # whether the outbox holds the backlog's first
         self.partial: bytearray | None = None  # the frame in front is being read into it, for the inbox
-        self._replay: tuple[Header, Any] | None = None  # a frame from the inbox, in front again
+        self._replay: tuple[Header, Payload] | None = None  # a frame from the inbox, in front again
         self._run, self._generation = run, generation
         # Not filled with zeros: of a link among many, hardly used, nothing is touched.
         self._view = np.empty(_BUFFER, np.uint8).data
@@ -102,7 +102,7 @@ class Link(ABC):
         """Read some bytes into `view` (not empty); 0 if there are none (with `block`: for the whole timeout)."""
 
     @abstractmethod
-    def send(self, header: bytes | memoryview, payload: Any) -> int:
+    def send(self, header: bytes | memoryview, payload: Payload) -> int:
         """Send what goes without waiting; return how many bytes went."""
 
     @abstractmethod
@@ -123,7 +123,7 @@ class Link(ABC):
 
     # --- sending --------------------------------------------------------------------------------------------------
 
-    def load(self, header: bytes, payload: Any) -> None:
+    def load(self, header: bytes, payload: Payload) -> None:
         """Make a frame the one to be sent by `flush`."""
         self.outbox = [memoryview(header)]
         if len(payload):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from scaleml.comm.errors import CommError
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.frame import CONTROL, DELAYED, Header, delay_of, payload_sum, size_of
+from scaleml.comm.transport.frame import CONTROL, DELAYED, Header, Payload, delay_of, payload_sum, size_of
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.link import Link, LinkClosed
 from scaleml.comm.transport.poller import Poller
@@ -58,7 +57,7 @@ class LinkSet:
         """Return the peers that are not known to be lost."""
         return {peer for peer, link in enumerate(self.links) if link and peer not in self.lost}
 
-    def checksum(self, payload: Any) -> int:
+    def checksum(self, payload: Payload) -> int:
         """Return the sum to put into a header, 0 where the links do without."""
         return payload_sum(payload, size_of(payload)) if self.summed else 0
 

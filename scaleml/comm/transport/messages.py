@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from scaleml.arrays import Array
@@ -23,6 +21,7 @@ from scaleml.comm.transport.frame import (
     MESSAGE,
     SUMMED,
     Header,
+    Payload,
     delay_of,
 )
 from scaleml.comm.transport.link import Frame
@@ -65,11 +64,11 @@ def send_finish(members: Membership, frame: Frame) -> None:
         context.meter.comm += _now() - start
 
 
-def _frame(members: Membership, x: Data, dest: int, tag: int, sequence: int, codec: int) -> tuple[int, bytes, Any]:
+def _frame(members: Membership, x: Data, dest: int, tag: int, sequence: int, codec: int) -> tuple[int, bytes, Payload]:
     """Return for which peer a frame is, and the frame."""
     context, peer, flags = members.context, members.other(dest, "dest"), 0
     context.check()
-    payload: Any
+    payload: Payload
     if isinstance(x, np.ndarray):
         payload = flat(x, members.rank)
         dtype, length = CODES[payload.dtype], payload.nbytes

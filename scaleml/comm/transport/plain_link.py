@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any, final
+from typing import final
 
+from scaleml.comm.transport.frame import Payload
 from scaleml.comm.transport.link import Link, LinkClosed, is_remote
 
 
@@ -44,7 +45,7 @@ class PlainLink(Link):
         self.meter.bytes_received += got
         return got
 
-    def send(self, header: bytes | memoryview, payload: Any) -> int:
+    def send(self, header: bytes | memoryview, payload: Payload) -> int:
         try:
             sent = self._sendmsg((header, payload), (), socket.MSG_DONTWAIT)
         except BlockingIOError:

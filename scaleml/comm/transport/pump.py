@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
-from scaleml.comm.transport.frame import DELAYED, Header, delay_of
+from scaleml.comm.transport.frame import DELAYED, Header, Payload, delay_of
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.link import LinkClosed
 from scaleml.comm.transport.link_set import LinkSet
 
-Supply = Callable[[int], "tuple[bytes, Any] | None"]
+Supply = Callable[[int], tuple[bytes, Payload] | None]
 """The next frame for a peer, as header and payload; None if there is none for now."""
 
 

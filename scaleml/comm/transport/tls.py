@@ -6,9 +6,9 @@ import select
 import socket
 import ssl
 import threading
-from typing import Any, final
+from typing import final
 
-from scaleml.comm.transport.frame import INLINE
+from scaleml.comm.transport.frame import INLINE, Payload
 from scaleml.comm.transport.link import Link, LinkClosed
 
 _SPOILED = b"\x17\x03\x03\x00\x20" + bytes(32)
@@ -57,7 +57,7 @@ class TLSLink(Link):
             self.meter.bytes_received += got
             return got
 
-    def send(self, header: bytes | memoryview, payload: Any) -> int:
+    def send(self, header: bytes | memoryview, payload: Payload) -> int:
         small = len(payload) and memoryview(payload).nbytes <= INLINE
         parts = (b"".join((header, payload)),) if small else (header, payload)
         sent = 0
