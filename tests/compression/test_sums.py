@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from compression.test_codecs import CODECS, normal, stamp_for
-from scaleml.comm import Mismatch, inprocess
+from scaleml.comm import Mismatch, inprocess, simulated
 from scaleml.comm.transport.frame import HEADER
 from scaleml.compression import FP16, CodecContext, Int8, OneBit, PowerSGD, RandomK, TopK
 
@@ -169,3 +169,20 @@ def test_what_is_not_finite_names_its_rank():
 
     with pytest.raises(ValueError, match="rank 1, step 4: item 3"):
         inprocess.run(2, rank)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+def test_in_simulated_time_sums_have_the_same_bits_and_take_what_travels(codec):
+    n = 20_001
+
+    def work(group):
+        sums, owed = trained(group, codec, n, "float32", steps=3)
+        return sums, owed, group.meter.comm + group.meter.wait, group.clock.now()
+
+    for (sums, owed), (virtual, left, inside, now) in zip(
+        inprocess.run(3, trained, codec, n, "float32", 3), simulated.run(3, work), strict=True
+    ):
+        assert_array_equal(sums, virtual)
+        assert_array_equal(owed, left)
+        assert inside == pytest.approx(now), "coding takes no virtual time"
+        assert now > 0
