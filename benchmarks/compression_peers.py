@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.compression import FP16, Codec, Int8, OneBit, PowerSGD, RandomK, Stamp, TopK
+from scaleml.compression import FP16, Codec, CodecContext, Int8, OneBit, PowerSGD, RandomK, TopK
 
 from .allreduce_peers import WARM_UP, Scaleml
 from .pairs import dial, obey, seconds
@@ -31,7 +31,7 @@ class Rank:
 
     def sum(self, message: dict[str, Any]) -> tuple[list[float], float]:
         """Return the seconds of each all-reduce, and the bytes that this rank sent for one."""
-        group, given, stamp = self.base.group, *_problem(message["items"], self.base.rank)
+        group, given, context = self.base.group, *_problem(message["items"], self.base.rank)
         codec = CODECS.get(message["codec"])
         x = self.base.array(message["items"])
         state: dict[str, Any] = {}
@@ -41,7 +41,7 @@ class Rank:
             if codec is None:
                 group.allreduce(x)
             else:
-                codec.allreduce(x, 1.0, group, state, stamp)
+                codec.allreduce(x, 1.0, group, state, context)
 
         seconds(call, WARM_UP)
         group.meter.reset()
@@ -50,12 +50,12 @@ class Rank:
 
     def code(self, message: dict[str, Any]) -> float:
         """Return the mean seconds of the processor that encoding and decoding took, which other load does not lengthen."""
-        given, stamp = _problem(message["items"], self.base.rank)
+        given, context = _problem(message["items"], self.base.rank)
         codec, lost, out = CODECS[message["codec"]], np.empty_like(given), np.empty_like(given)
         state: dict[str, Any] = {}
 
         def call() -> None:
-            codec.decode(codec.encode(given, stamp, lost, state), out, stamp)
+            codec.decode(codec.encode(given, context, lost, state), out, context)
 
         seconds(call, WARM_UP)
         begin = time.thread_time()
@@ -63,10 +63,10 @@ class Rank:
         return (time.thread_time() - begin) / message["calls"]
 
 
-def _problem(items: int, rank: int) -> tuple[np.ndarray, Stamp]:
-    """Return a gradient, and a stamp that takes it for one square matrix and a rest."""
+def _problem(items: int, rank: int) -> tuple[np.ndarray, CodecContext]:
+    """Return a gradient, and a context that takes it for one square matrix and a rest."""
     side = int(items**0.5)
-    return np.random.default_rng(rank).standard_normal(items, dtype=np.float32), Stamp(
+    return np.random.default_rng(rank).standard_normal(items, dtype=np.float32), CodecContext(
         rank=rank, matrices=((0, side, side),)
     )
 

@@ -15,7 +15,8 @@ from scaleml.cluster.endpoint import Endpoint, release_endpoint, take_endpoint
 from scaleml.cluster.events import Arrived, Left, RankFailed, Stalled
 from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
-from scaleml.comm import CommError, Group
+from scaleml.comm import CommError
+from scaleml.comm.communicator import Communicator
 from scaleml.data.batches import Batches, opened
 from scaleml.data.schedule import Schedule
 from scaleml.data.shard import ArrayShard, Shard
@@ -118,7 +119,7 @@ def _note_epoch(endpoint: Endpoint | None, rank: TrainingRank) -> None:
     rank.recorder.epoch_over(*newest(rank))
 
 
-def _connect(spec: RankSpec, endpoint: Endpoint, reporter: Reporter, worker: Worker) -> Group:
+def _connect(spec: RankSpec, endpoint: Endpoint, reporter: Reporter, worker: Worker) -> Communicator:
     def on_stall(peer: int, step: int, waiting_for: str, seconds: float) -> bool:
         # The supervisor looks whether the peer's process is alive, and ends the run if not: a long step is no stall.
         reporter.send(Stalled(spec.rank, peer, step, waiting_for, seconds))

@@ -1,24 +1,49 @@
-"""Ranks talking to each other: links, shared memory and groups, without Dask."""
+"""Ranks talking to each other, without Dask: the communicator, and what it is made of.
 
-from .channel import ANY
-from .errors import Aborted, CommError, CorruptFrame, HandshakeError, Mismatch, PeerLost, PeerTimeout
-from .group import Group
-from .listener import Listener
-from .lock import Lock
-from .memory import locked_memory, shared_vector
-from .messages import Message
-from .meter import Meter
-from .progress import Handle
-from .rendezvous import connect
+Sockets and what makes them are imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from scaleml.comm.communicator import ANY, Communicator, Handle, LinkEmulation, Lock, Message, RateLimiter
+from scaleml.comm.errors import (
+    Aborted,
+    CommError,
+    CorruptFrame,
+    Deadlock,
+    HandshakeError,
+    Mismatch,
+    PeerLost,
+    PeerTimeout,
+)
+from scaleml.comm.meter import Meter
+
+if TYPE_CHECKING:
+    from scaleml.comm.emulation import TokenBucket
+    from scaleml.comm.transport.listener import Listener
+    from scaleml.comm.transport.rendezvous import connect
+    from scaleml.comm.transport.socket_communicator import SocketCommunicator
+
+_HOMES = {
+    "Listener": "scaleml.comm.transport.listener",
+    "SocketCommunicator": "scaleml.comm.transport.socket_communicator",
+    "TokenBucket": "scaleml.comm.emulation",
+    "connect": "scaleml.comm.transport.rendezvous",
+}
 
 __all__ = [
     "ANY",
     "Aborted",
     "CommError",
+    "Communicator",
     "CorruptFrame",
-    "Group",
+    "Deadlock",
     "Handle",
     "HandshakeError",
+    "LinkEmulation",
     "Listener",
     "Lock",
     "Message",
@@ -26,7 +51,16 @@ __all__ = [
     "Mismatch",
     "PeerLost",
     "PeerTimeout",
+    "RateLimiter",
+    "SocketCommunicator",
+    "TokenBucket",
     "connect",
-    "locked_memory",
-    "shared_vector",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'scaleml.comm' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class CommError(RuntimeError):
     """A rank could not talk to another one.
@@ -41,6 +43,10 @@ class Aborted(CommError):
     """``abort`` was called on this rank's group while, or before, it was talking."""
 
 
+class Deadlock(CommError):
+    """In simulated time: every rank waits, and nothing is under way."""
+
+
 class HandshakeError(CommError):
     """The links of a group could not be made.
 
@@ -53,3 +59,8 @@ class HandshakeError(CommError):
     def __init__(self, message: str, *, rank: int = -1, peer: int = -1, step: int = -1, missing: tuple[int, ...] = ()):
         super().__init__(message, rank=rank, peer=peer, step=step)
         self.missing = missing
+
+
+def root_cause(errors: Sequence[BaseException]) -> BaseException:
+    """Return the first of some ranks' errors, in the order in which they came, that is not the echo of another rank's end."""
+    return next((error for error in errors if not isinstance(error, Aborted | PeerLost)), errors[0])

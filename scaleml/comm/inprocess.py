@@ -1,4 +1,4 @@
-"""Groups whose ranks are threads of this process: for tests, and for strategies without a cluster."""
+"""In-process communicators: ranks that are threads of this process, for tests, and for strategies without a cluster."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
-from .errors import Aborted, PeerLost
-from .group import Group
-from .hosts import build
-from .mesh import OnStall
+from scaleml.comm.communicator import OnStall
+from scaleml.comm.errors import root_cause
+from scaleml.comm.transport.hosts import build
+from scaleml.comm.transport.socket_communicator import SocketCommunicator
+
+T = TypeVar("T")
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 """The server's side and the client's side."""
@@ -28,7 +30,7 @@ def groups(
     scratch: str | None = None,
     run: int | None = None,
     generation: int = 0,
-) -> list[Group]:
+) -> list[SocketCommunicator]:
     """Return `n` groups that are linked to each other; rank r is for the use of one thread.
 
     As those of one host, by Unix sockets and shared memory; without `shared_memory` by TCP sockets.
@@ -49,7 +51,7 @@ def groups(
             for channel in range(2):
                 ends[low][channel][high], ends[high][channel][low] = _pair(tls, shared_memory)
 
-    def make(rank: int) -> Group:
+    def make(rank: int) -> SocketCommunicator:
         return build(ends[rank], rank, n, run, generation, timeout, on_stall, scratch, shared_memory)
 
     return _on_threads(n, make, lambda rank: None)
@@ -57,14 +59,14 @@ def groups(
 
 def run(
     n: int,
-    function: Callable[..., Any],
-    *args: Any,
+    function: Callable[..., T],
+    *args: object,
     shared_memory: bool = True,
     tls: Contexts | None = None,
     timeout: float = 20.0,
     on_stall: OnStall | None = None,
     scratch: str | None = None,
-) -> list[Any]:
+) -> list[T]:
     """Call ``function(group, *args)`` on `n` ranks, each a thread, and return what they return.
 
     Raises
@@ -84,13 +86,13 @@ def run(
             group.close()
 
 
-def _abort(made: Sequence[Group], reason: str) -> None:
+def _abort(made: Sequence[SocketCommunicator], reason: str) -> None:
     for group in made:
         group.abort(reason)
 
 
-def _on_threads(n: int, work: Callable[[int], Any], failed: Callable[[int], Any]) -> list[Any]:
-    results: list[Any] = [None] * n
+def _on_threads(n: int, work: Callable[[int], T], failed: Callable[[int], None]) -> list[T]:
+    results: dict[int, T] = {}
     errors: list[BaseException] = []  # in the order in which they happened
 
     def target(rank: int) -> None:
@@ -106,15 +108,8 @@ def _on_threads(n: int, work: Callable[[int], Any], failed: Callable[[int], Any]
     for thread in threads:
         thread.join()
     if errors:
-        raise _cause(errors)
-    return results
-
-
-def _cause(errors: Sequence[BaseException]) -> BaseException:
-    for error in errors:
-        if not isinstance(error, Aborted | PeerLost):
-            return error
-    return errors[0]
+        raise root_cause(errors)
+    return [results[rank] for rank in range(n)]
 
 
 def _pair(tls: Contexts | None, near: bool) -> tuple[socket.socket, socket.socket]:

@@ -7,7 +7,7 @@ plain SGD; with momentum or Adam, whose averages meet what comes late a second t
 items. `PowerSGD` of rank 2 bears momentum, and needs weight matrices. `RandomK` is the cheapest to compute, and bears least.
 """
 
-from scaleml.compression.base import Codec, Stamp
+from scaleml.compression.base import Codec, CodecContext
 from scaleml.compression.fp16 import FP16
 from scaleml.compression.int8 import Int8
 from scaleml.compression.one_bit import OneBit
@@ -15,4 +15,4 @@ from scaleml.compression.power_sgd import PowerSGD
 from scaleml.compression.random_k import RandomK
 from scaleml.compression.top_k import TopK
 
-__all__ = ["FP16", "Codec", "Int8", "OneBit", "PowerSGD", "RandomK", "Stamp", "TopK"]
+__all__ = ["FP16", "Codec", "CodecContext", "Int8", "OneBit", "PowerSGD", "RandomK", "TopK"]

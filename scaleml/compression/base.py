@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from time import perf_counter as clock
-from typing import Any, ClassVar, Final, Protocol, final
+from typing import ClassVar, Final, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
+from scaleml.comm.communicator import Communicator
 
 PREFIX: Final = "compression."
 """How the names of private arrays in a strategy's state begin: no other rank has the same, and none may be averaged."""
 
 
 @dataclass(frozen=True)
-class Stamp:
+class CodecContext:
     """What both ends know of a payload without its being sent.
 
     Parameters
@@ -30,7 +32,7 @@ class Stamp:
 
     Examples
     --------
-    >>> [int(Stamp(seed=3, step=1, rank=rank).random().integers(100)) for rank in (0, 1, 0)]
+    >>> [int(CodecContext(seed=3, step=1, rank=rank).random().integers(100)) for rank in (0, 1, 0)]
     [59, 33, 59]
     """
 
@@ -40,16 +42,16 @@ class Stamp:
     part: int = 0
     matrices: tuple[tuple[int, int, int], ...] = ()
 
-    def at(self, step: int, rank: int) -> Stamp:
-        """Return the stamp of another step and rank."""
+    def at(self, step: int, rank: int) -> CodecContext:
+        """Return the context of another step and rank."""
         return replace(self, step=step, rank=rank)
 
-    def within(self, start: int, stop: int, part: int) -> Stamp:
-        """Return the stamp of a slice of the vector: of each matrix, the whole rows that lie in it.
+    def within(self, start: int, stop: int, part: int) -> CodecContext:
+        """Return the context of a slice of the vector: of each matrix, the whole rows that lie in it.
 
         Examples
         --------
-        >>> Stamp(matrices=((0, 6, 4), (28, 5, 2))).within(10, 32, part=1).matrices
+        >>> CodecContext(matrices=((0, 6, 4), (28, 5, 2))).within(10, 32, part=1).matrices
         ((2, 3, 4), (18, 2, 2))
         """
         found = []
@@ -69,24 +71,7 @@ class Stamp:
         return np.random.Generator(np.random.SFC64([self.seed, self.step]))
 
 
-NO_STAMP: Final = Stamp()
-
-
-class Ranks(Protocol):
-    """The group as codecs see it."""
-
-    rank: int
-    size: int
-    meter: Any
-
-    def part(self, rank: int, n: int) -> tuple[int, int]:
-        """Return the part of `n` items that a rank sums."""
-
-    def allreduce(self, x: Any) -> None:
-        """Sum over the ranks, in place."""
-
-    def exchange(self, gifts: Any, places: Any, items: int, codec: int) -> None:
-        """Give every rank its own bytes, receive theirs."""
+NO_CONTEXT: Final = CodecContext()
 
 
 class Codec(ABC):
@@ -111,19 +96,23 @@ class Codec(ABC):
     code: ClassVar[int]
 
     @abstractmethod
-    def nbytes(self, n: int, dtype: Any, stamp: Stamp = NO_STAMP) -> int:
+    def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:
         """Return the length of the payload of `n` floats of `dtype`: it depends on nothing else."""
 
     @abstractmethod
     def encode(
-        self, x: Array, stamp: Stamp = NO_STAMP, lost: Array | None = None, state: dict[str, Array] | None = None
+        self,
+        x: Array,
+        context: CodecContext = NO_CONTEXT,
+        lost: Array | None = None,
+        state: dict[str, Array] | None = None,
     ) -> Array:
         """Return `x` as a payload.
 
         Parameters
         ----------
         x : float array of shape (n,)
-        stamp : Stamp
+        context : CodecContext
             Who encodes, and when.
         lost : array of shape (n,), optional
             Receives what the payload does not say: ``x`` minus what `decode` will give. It may be `x` itself.
@@ -141,18 +130,22 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:
-        """Write what `payload` says into `out`, (n,); `stamp` is the sender's."""
+    def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
+        """Write what `payload` says into `out`, (n,); `context` is the sender's."""
 
     @abstractmethod
-    def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
+    def _sum(
+        self, p: Array, out: Array, group: Communicator, state: dict[str, Array], context: CodecContext, factor: float
+    ) -> None:
         """Write the sum of all ranks' `p` into `out`, the same bits on every rank; into `p` what this rank's lost.
 
         `factor` turns what was kept from the step before into units of this one.
         """
 
     @final
-    def allreduce(self, g: Array, weight: float, group: Ranks, state: dict[str, Array], stamp: Stamp) -> None:
+    def allreduce(
+        self, g: Array, weight: float, group: Communicator, state: dict[str, Array], context: CodecContext
+    ) -> None:
         """Sum `g` over the ranks, in place, to within what the codec loses; the same bits on every rank.
 
         Parameters
@@ -162,37 +155,38 @@ class Codec(ABC):
         weight : float
             That of the whole batch, the same on every rank: sums are divided by it in the end. What a step lost is a
             share of its mean, and must not count for more in a step with a short batch.
-        group : Group
+        group : Communicator
         state : dict of arrays
             Where residuals live.
-        stamp : Stamp
+        context : CodecContext
             With the rank's number in `group`.
         """
         if not weight:
             g[:] = 0
             return
-        begin, meter = clock(), group.meter
+        now, meter = group.clock.now, group.meter
+        begin = now()
         inside = meter.comm + meter.wait
         before = float(state.get(PREFIX + "weight", (weight,))[0])
         state[PREFIX + "weight"] = np.array([weight])
         factor = weight / before
-        p = residual(state, f"residual {stamp.part}", g)
+        p = residual(state, f"residual {context.part}", g)
         if factor != 1:
             p *= factor
         p += g
-        self._sum(p, g, group, state, stamp, factor)
+        self._sum(p, g, group, state, context, factor)
         # Coding is part of what communication costs; what the group itself did has been counted.
-        meter.comm += clock() - begin - (meter.comm + meter.wait - inside)
+        meter.comm += now() - begin - (meter.comm + meter.wait - inside)
 
     @final
-    def encode_next(self, x: Array, state: dict[str, Array], stamp: Stamp) -> Array:
+    def encode_next(self, x: Array, state: dict[str, Array], context: CodecContext) -> Array:
         """Return the payload of `x`, (n,), and of what earlier payloads have lost; keep what this one loses.
 
-        Vectors that share a `state` are told apart by the stamp's `part`.
+        Vectors that share a `state` are told apart by the context's `part`.
         """
-        p = residual(state, f"residual {stamp.part}", x)
+        p = residual(state, f"residual {context.part}", x)
         p += x
-        return self.encode(p, stamp, p, state)
+        return self.encode(p, context, p, state)
 
 
 def residual(state: dict[str, Array], name: str, like: Array) -> Array:
@@ -235,14 +229,14 @@ def check_ratio(ratio: object) -> None:
         )
 
 
-def check_finite(x: Array, stamp: Stamp) -> None:
+def check_finite(x: Array, context: CodecContext) -> None:
     """Raise ValueError unless all of `x` is finite: one bad item would spoil its whole chunk, and every later step."""
     xp = namespace(x)
     finite = xp.isfinite(x)
     if not bool(finite.all()):
         item = int(xp.flatnonzero(~finite)[0])
         raise ValueError(
-            f"rank {stamp.rank}, step {stamp.step}: item {item} of the gradient is {float(x[item])}, and only finite "
+            f"rank {context.rank}, step {context.step}: item {item} of the gradient is {float(x[item])}, and only finite "
             "numbers can be compressed. Divide the learning rate by 10, scale X, or set clip_norm"
         )
 
@@ -252,7 +246,7 @@ def kept_items(ratio: float, n: int) -> int:
     return min(n, max(1, round(ratio * n)))
 
 
-def tables(x: Array, width: int, most: int) -> Any:
+def tables(x: Array, width: int, most: int) -> Iterator[tuple[int, Array]]:
     """Yield `x` (n,) in tables of `width` columns and at most `most` rows, views, the last with the items left over.
 
     Yields

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 
 from scaleml.arrays import Array, namespace, to_numpy
-from scaleml.compression.base import Ranks, Stamp, residual
-
-if TYPE_CHECKING:
-    from scaleml.compression.base import Codec
-
+from scaleml.comm.communicator import Communicator
+from scaleml.compression.base import Codec, CodecContext, residual
 
 SMALL: Final = 64 * 1024
 """Bytes of a vector up to which it is one exchange that counts, as in the dense all-reduce."""
 
 
-def gather(codec: Codec, payload: Array, group: Ranks) -> list[Array]:
+def gather(codec: Codec, payload: Array, group: Communicator) -> list[Array]:
     """Return the payloads of all ranks, in rank order: for what stays small when it is added up."""
     xp = namespace(payload)
     mine = to_numpy(payload)
@@ -28,25 +25,37 @@ def gather(codec: Codec, payload: Array, group: Ranks) -> list[Array]:
 
 
 def sum_whole(
-    codec: Codec, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float
+    codec: Codec,
+    p: Array,
+    out: Array,
+    group: Communicator,
+    state: dict[str, Array],
+    context: CodecContext,
+    factor: float,
 ) -> None:
     """Sum `p` over the ranks into `out`, by a codec whose sums are as long as what is summed; leave in `p` what was lost.
 
     Between two ranks, and for small vectors, everybody sends all of it to everybody; else owners sum.
     """
     if group.size > 2 and p.nbytes > SMALL:
-        _sum_through_owners(codec, p, out, group, state, stamp, factor)
+        _sum_through_owners(codec, p, out, group, state, context, factor)
         return
-    payloads = gather(codec, codec.encode(p, stamp, p), group)
-    codec.decode(payloads[0], out, stamp.at(stamp.step, 0))
+    payloads = gather(codec, codec.encode(p, context, p), group)
+    codec.decode(payloads[0], out, context.at(context.step, 0))
     one = namespace(p).empty_like(p)
     for rank in range(1, group.size):
-        codec.decode(payloads[rank], one, stamp.at(stamp.step, rank))
+        codec.decode(payloads[rank], one, context.at(context.step, rank))
         out += one
 
 
 def _sum_through_owners(
-    codec: Codec, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float
+    codec: Codec,
+    p: Array,
+    out: Array,
+    group: Communicator,
+    state: dict[str, Array],
+    context: CodecContext,
+    factor: float,
 ) -> None:
     """Sum `p` over the ranks into `out`, every part by the rank that owns it; leave in `p` what was lost.
 
@@ -66,28 +75,28 @@ def _sum_through_owners(
     xp, ranks = namespace(p), range(group.size)
     parts = [slice(*group.part(rank, len(p))) for rank in ranks]
     mine = parts[group.rank]
-    gifts = [codec.encode(p[part], replace(stamp, part=rank), p[part]) for rank, part in enumerate(parts)]
+    gifts = [codec.encode(p[part], replace(context, part=rank), p[part]) for rank, part in enumerate(parts)]
     items = _room(codec, p)
-    found = _swap(codec, gifts, [_room(codec, p[mine])] * group.size, items, group)
+    found = _exchange(codec, gifts, [_room(codec, p[mine])] * group.size, items, group)
 
     total = residual(state, "residual of sums", p[mine])
     total *= factor
     one = xp.empty_like(total)
     for rank in ranks:
-        codec.decode(found[rank], one, replace(stamp, rank=rank, part=group.rank))
+        codec.decode(found[rank], one, replace(context, rank=rank, part=group.rank))
         total += one
-    sums = codec.encode(total, replace(stamp, part=group.size), total)
+    sums = codec.encode(total, replace(context, part=group.size), total)
 
-    found = _swap(codec, [sums] * group.size, [_room(codec, p[part]) for part in parts], items, group)
+    found = _exchange(codec, [sums] * group.size, [_room(codec, p[part]) for part in parts], items, group)
     for rank, part in enumerate(parts):
-        codec.decode(found[rank], out[part], replace(stamp, rank=rank, part=group.size))
+        codec.decode(found[rank], out[part], replace(context, rank=rank, part=group.size))
 
 
 def _room(codec: Codec, x: Array) -> int:
     return codec.nbytes(len(x), x.dtype)
 
 
-def _swap(codec: Codec, gifts: list[Array], lengths: list[int], items: int, group: Ranks) -> list[Any]:
+def _exchange(codec: Codec, gifts: list[Array], lengths: list[int], items: int, group: Communicator) -> list[Array]:
     """Give each rank its gift; return what came from each, with this rank's gift to itself in its place."""
     xp = namespace(*gifts)
     places = [np.empty(length, np.uint8) for length in lengths]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import frexp
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
-from scaleml.compression.base import NO_STAMP, Codec, Ranks, Stamp, check_finite
+from scaleml.comm.communicator import Communicator
+from scaleml.compression.base import NO_CONTEXT, Codec, CodecContext, check_finite
 from scaleml.compression.exchange import sum_whole
 
 SHIFT = 15  # the largest item comes to lie below 2 ** 15; half precision ends at 65504
@@ -46,15 +48,19 @@ class FP16(Codec):
 
     code: ClassVar[int] = 1
 
-    def nbytes(self, n: int, dtype: Any, stamp: Stamp = NO_STAMP) -> int:
+    def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:
         """Return 2 bytes an item, and 4 for the scale."""
         return 4 + 2 * n
 
     def encode(
-        self, x: Array, stamp: Stamp = NO_STAMP, lost: Array | None = None, state: dict[str, Array] | None = None
+        self,
+        x: Array,
+        context: CodecContext = NO_CONTEXT,
+        lost: Array | None = None,
+        state: dict[str, Array] | None = None,
     ) -> Array:
         """Return the scale and the halves."""
-        check_finite(x, stamp)
+        check_finite(x, context)
         xp, n = namespace(x), len(x)
         payload = xp.empty(self.nbytes(n, x.dtype), np.uint8)
         largest = max(float(x.max()), -float(x.min())) if n else 0.0
@@ -69,10 +75,12 @@ class FP16(Codec):
                 xp.subtract(x[own], halves[own] * down, out=lost[own])
         return payload
 
-    def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:
+    def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the halves, scaled back."""
         shift = int(payload[:4].view(np.int32)[0])
         namespace(out).multiply(payload[4:].view(np.float16), out.dtype.type(2.0**-shift), out=out)
 
-    def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        sum_whole(self, p, out, group, state, stamp, factor)
+    def _sum(
+        self, p: Array, out: Array, group: Communicator, state: dict[str, Array], context: CodecContext, factor: float
+    ) -> None:
+        sum_whole(self, p, out, group, state, context, factor)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
-from scaleml.compression.base import NO_STAMP, Codec, Ranks, Stamp, check_finite, tables
+from scaleml.comm.communicator import Communicator
+from scaleml.compression.base import NO_CONTEXT, Codec, CodecContext, check_finite, tables
 from scaleml.compression.exchange import sum_whole
 
 CHUNK: Final = 512
@@ -52,20 +54,24 @@ class Int8(Codec):
 
     code: ClassVar[int] = 2
 
-    def nbytes(self, n: int, dtype: Any, stamp: Stamp = NO_STAMP) -> int:
+    def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:
         """Return a byte an item, and a scale a chunk."""
         return n + -(-n // CHUNK) * np.dtype(dtype).itemsize
 
     def encode(
-        self, x: Array, stamp: Stamp = NO_STAMP, lost: Array | None = None, state: dict[str, Array] | None = None
+        self,
+        x: Array,
+        context: CodecContext = NO_CONTEXT,
+        lost: Array | None = None,
+        state: dict[str, Array] | None = None,
     ) -> Array:
         """Return the scales, then the levels."""
-        check_finite(x, stamp)
+        check_finite(x, context)
         xp, n = namespace(x), len(x)
         payload = xp.empty(self.nbytes(n, x.dtype), np.uint8)
         scales, levels = _open(payload, n, x.dtype)
         # 16 random bits an item make a bias of at most 2^-17 of a level, and a fifth of the time that floats take.
-        bits = stamp.random().bit_generator
+        bits = context.random().bit_generator
         smallest = np.finfo(x.dtype).tiny * LEVELS
         for row, table in tables(x, CHUNK, ROWS):
             place = slice(row * CHUNK, row * CHUNK + table.size)
@@ -84,7 +90,7 @@ class Int8(Codec):
                 xp.subtract(x[place], scaled.reshape(-1), out=lost[place])
         return payload
 
-    def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:
+    def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write levels times scales."""
         xp = namespace(out)
         scales, levels = _open(payload, len(out), out.dtype)
@@ -92,11 +98,13 @@ class Int8(Codec):
             own = levels[row * CHUNK : row * CHUNK + table.size].reshape(table.shape)
             xp.multiply(own, scales[row : row + len(table), None], out=table)
 
-    def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        sum_whole(self, p, out, group, state, stamp, factor)
+    def _sum(
+        self, p: Array, out: Array, group: Communicator, state: dict[str, Array], context: CodecContext, factor: float
+    ) -> None:
+        sum_whole(self, p, out, group, state, context, factor)
 
 
-def _open(payload: Array, n: int, dtype: Any) -> tuple[Array, Array]:
+def _open(payload: Array, n: int, dtype: DTypeLike) -> tuple[Array, Array]:
     """Return views of the scales and of the levels."""
     end = len(payload) - n
     return payload[:end].view(dtype), payload[end:].view(np.int8)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
-from scaleml.compression.base import NO_STAMP, Codec, Ranks, Stamp, check_finite, tables
+from scaleml.comm.communicator import Communicator
+from scaleml.compression.base import NO_CONTEXT, Codec, CodecContext, check_finite, tables
 from scaleml.compression.exchange import sum_whole
 
 CHUNK: Final = 1024
@@ -49,15 +51,19 @@ class OneBit(Codec):
 
     code: ClassVar[int] = 3
 
-    def nbytes(self, n: int, dtype: Any, stamp: Stamp = NO_STAMP) -> int:
+    def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:
         """Return a bit an item, and two magnitudes a chunk."""
         return -(-n // 8) + -(-n // CHUNK) * 2 * np.dtype(dtype).itemsize
 
     def encode(
-        self, x: Array, stamp: Stamp = NO_STAMP, lost: Array | None = None, state: dict[str, Array] | None = None
+        self,
+        x: Array,
+        context: CodecContext = NO_CONTEXT,
+        lost: Array | None = None,
+        state: dict[str, Array] | None = None,
     ) -> Array:
         """Return the magnitudes, then the bits."""
-        check_finite(x, stamp)
+        check_finite(x, context)
         xp, n = namespace(x), len(x)
         payload = xp.empty(self.nbytes(n, x.dtype), np.uint8)
         means, bits = _open(payload, n, x.dtype)
@@ -75,7 +81,7 @@ class OneBit(Codec):
                 xp.subtract(table, _decoded(above, own), out=_like(lost, row, table))
         return payload
 
-    def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:
+    def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the magnitudes by the bits."""
         xp = namespace(out)
         means, bits = _open(payload, len(out), out.dtype)
@@ -84,11 +90,13 @@ class OneBit(Codec):
             own = means[row : row + len(table)]
             table[:] = _decoded(_like(above, row, table), own)
 
-    def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        sum_whole(self, p, out, group, state, stamp, factor)
+    def _sum(
+        self, p: Array, out: Array, group: Communicator, state: dict[str, Array], context: CodecContext, factor: float
+    ) -> None:
+        sum_whole(self, p, out, group, state, context, factor)
 
 
-def _open(payload: Array, n: int, dtype: Any) -> tuple[Array, Array]:
+def _open(payload: Array, n: int, dtype: DTypeLike) -> tuple[Array, Array]:
     """Return views of the magnitudes, (chunks, 2), and of the bits."""
     end = len(payload) - -(-n // 8)
     return payload[:end].view(dtype).reshape(-1, 2), payload[end:]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
-from scaleml.compression.base import NO_STAMP, PREFIX, Codec, Ranks, Stamp, check_finite
+from scaleml.comm.communicator import Communicator
+from scaleml.compression.base import NO_CONTEXT, PREFIX, Codec, CodecContext, check_finite
 
 
 class Factors(NamedTuple):
@@ -59,11 +61,11 @@ class PowerSGD(Codec):
     Examples
     --------
     >>> import numpy as np
-    >>> from scaleml.compression import PowerSGD, Stamp
+    >>> from scaleml.compression import PowerSGD, CodecContext
     >>> matrix = np.outer(np.arange(1, 7), np.arange(1, 9)).astype(np.float32)
-    >>> stamp, out = Stamp(matrices=((0, 6, 8),)), np.empty(48, np.float32)
-    >>> payload = PowerSGD(rank=1).encode(matrix.ravel(), stamp)
-    >>> PowerSGD(rank=1).decode(payload, out, stamp)
+    >>> context, out = CodecContext(matrices=((0, 6, 8),)), np.empty(48, np.float32)
+    >>> payload = PowerSGD(rank=1).encode(matrix.ravel(), context)
+    >>> PowerSGD(rank=1).decode(payload, out, context)
     >>> len(payload), bool(np.allclose(out, matrix.ravel(), atol=1e-4))
     (56, True)
 
@@ -82,34 +84,40 @@ class PowerSGD(Codec):
                 f"rank={self.rank!r}: must be a positive integer, the columns of the factors; 1 to 4 are usual"
             )
 
-    def nbytes(self, n: int, dtype: Any, stamp: Stamp = NO_STAMP) -> int:
+    def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:
         """Return the bytes of both factors of each matrix, and of what is sent as it is."""
-        cut = self._cut(n, stamp)
+        cut = self._cut(n, context)
         return (cut.first + cut.right) * np.dtype(dtype).itemsize
 
     def encode(
-        self, x: Array, stamp: Stamp = NO_STAMP, lost: Array | None = None, state: dict[str, Array] | None = None
+        self,
+        x: Array,
+        context: CodecContext = NO_CONTEXT,
+        lost: Array | None = None,
+        state: dict[str, Array] | None = None,
     ) -> Array:
         """Return the left factors, what is sent as it is, and the right factors."""
-        check_finite(x, stamp)
-        cut = self._cut(len(x), stamp)
-        right = self._start(cut, x, stamp, {} if state is None else state)
+        check_finite(x, context)
+        cut = self._cut(len(x), context)
+        right = self._start(cut, x, context, {} if state is None else state)
         first = _left(cut, x, right)
         _right(cut, x, first, right)
         if lost is not None:
             _lose(cut, x, first, right, lost)
         return namespace(x).concatenate([first, right]).view(np.uint8)
 
-    def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:
+    def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the products, and the rest as it came."""
-        cut = self._cut(len(out), stamp)
+        cut = self._cut(len(out), context)
         values = payload.view(out.dtype)
         _multiply(cut, values[: cut.first], values[cut.first :], out)
 
-    def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        check_finite(p, stamp)
-        cut = self._cut(len(p), stamp)
-        right = self._start(cut, p, stamp, state)
+    def _sum(
+        self, p: Array, out: Array, group: Communicator, state: dict[str, Array], context: CodecContext, factor: float
+    ) -> None:
+        check_finite(p, context)
+        cut = self._cut(len(p), context)
+        right = self._start(cut, p, context, state)
         first = _left(cut, p, right)
         group.allreduce(first)
         _right(cut, p, first, right)
@@ -118,10 +126,10 @@ class PowerSGD(Codec):
         _multiply(cut, first, right, out)
         _lose(cut, p, first, own, p)
 
-    def _cut(self, n: int, stamp: Stamp) -> Cut:
+    def _cut(self, n: int, context: CodecContext) -> Cut:
         """Return the matrices whose factors are smaller than they are, and what lies between them."""
         found, rest, end, left, right = [], [], 0, 0, 0
-        for start, rows, columns in stamp.matrices:
+        for start, rows, columns in context.matrices:
             rank = min(self.rank, rows, columns)
             if rank * (rows + columns) >= rows * columns:
                 continue
@@ -133,12 +141,12 @@ class PowerSGD(Codec):
         rest.append(slice(end, n))
         return Cut(tuple(found), tuple(rest), left, left + sum(part.stop - part.start for part in rest), right)
 
-    def _start(self, cut: Cut, x: Array, stamp: Stamp, state: dict[str, Array]) -> Array:
+    def _start(self, cut: Cut, x: Array, context: CodecContext, state: dict[str, Array]) -> Array:
         """Return the right factors of the step before; at first random ones, the same on all ranks."""
-        name = f"{PREFIX}factors {stamp.part}"
+        name = f"{PREFIX}factors {context.part}"
         kept = state.get(name)
         if kept is None or len(kept) != cut.right or kept.dtype != x.dtype:
-            random = stamp.shared_random().standard_normal(cut.right).astype(x.dtype)
+            random = context.shared_random().standard_normal(cut.right).astype(x.dtype)
             kept = state[name] = namespace(x).asarray(random)
         return kept
 

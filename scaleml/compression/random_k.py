@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
-from scaleml.compression.base import NO_STAMP, Codec, Ranks, Stamp, check_finite, check_ratio, kept_items
+from scaleml.comm.communicator import Communicator
+from scaleml.compression.base import NO_CONTEXT, Codec, CodecContext, check_finite, check_ratio, kept_items
 
 
 @final
@@ -57,16 +59,20 @@ class RandomK(Codec):
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
 
-    def nbytes(self, n: int, dtype: Any, stamp: Stamp = NO_STAMP) -> int:
+    def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:
         """Return the bytes of the values."""
         return kept_items(self.ratio, n) * np.dtype(dtype).itemsize
 
     def encode(
-        self, x: Array, stamp: Stamp = NO_STAMP, lost: Array | None = None, state: dict[str, Array] | None = None
+        self,
+        x: Array,
+        context: CodecContext = NO_CONTEXT,
+        lost: Array | None = None,
+        state: dict[str, Array] | None = None,
     ) -> Array:
         """Return the values."""
-        check_finite(x, stamp)
-        where = self._places(x, stamp)
+        check_finite(x, context)
+        where = self._places(x, context)
         values = x[where]
         if lost is not None:
             if lost is not x:
@@ -74,17 +80,19 @@ class RandomK(Codec):
             lost[where] = 0
         return values.view(np.uint8)
 
-    def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:
+    def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the values at their places, 0 elsewhere."""
         out[:] = 0
-        out[self._places(out, stamp)] = payload.view(out.dtype)
+        out[self._places(out, context)] = payload.view(out.dtype)
 
-    def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        values = self.encode(p, stamp, p)
+    def _sum(
+        self, p: Array, out: Array, group: Communicator, state: dict[str, Array], context: CodecContext, factor: float
+    ) -> None:
+        values = self.encode(p, context, p)
         group.allreduce(values.view(p.dtype))
-        self.decode(values, out, stamp)
+        self.decode(values, out, context)
 
-    def _places(self, x: Array, stamp: Stamp) -> Array:
-        places = stamp.shared_random().choice(len(x), kept_items(self.ratio, len(x)), replace=False, shuffle=False)
+    def _places(self, x: Array, context: CodecContext) -> Array:
+        places = context.shared_random().choice(len(x), kept_items(self.ratio, len(x)), replace=False, shuffle=False)
         places.sort()  # neighbours in memory are read together
         return namespace(x).asarray(places)

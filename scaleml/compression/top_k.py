@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
-from scaleml.compression.base import NO_STAMP, Codec, Ranks, Stamp, check_finite, check_ratio, kept_items
+from scaleml.comm.communicator import Communicator
+from scaleml.compression.base import NO_CONTEXT, Codec, CodecContext, check_finite, check_ratio, kept_items
 from scaleml.compression.exchange import gather
 
 BLOCK: Final = 1 << 16
@@ -60,15 +62,19 @@ class TopK(Codec):
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
 
-    def nbytes(self, n: int, dtype: Any, stamp: Stamp = NO_STAMP) -> int:
+    def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:
         """Return a value and 2 bytes of place an item, and 4 bytes a block."""
         return kept_items(self.ratio, n) * (np.dtype(dtype).itemsize + 2) + 4 * -(-n // BLOCK)
 
     def encode(
-        self, x: Array, stamp: Stamp = NO_STAMP, lost: Array | None = None, state: dict[str, Array] | None = None
+        self,
+        x: Array,
+        context: CodecContext = NO_CONTEXT,
+        lost: Array | None = None,
+        state: dict[str, Array] | None = None,
     ) -> Array:
         """Return the values, how many there are of each block, and their places in it."""
-        check_finite(x, stamp)
+        check_finite(x, context)
         xp, n = namespace(x), len(x)
         payload = xp.empty(self.nbytes(n, x.dtype), np.uint8)
         values, counts, places = self._open(payload, n, x.dtype)
@@ -82,7 +88,7 @@ class TopK(Codec):
             lost[where] = 0
         return payload
 
-    def decode(self, payload: Array, out: Array, stamp: Stamp = NO_STAMP) -> None:
+    def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the values at their places, 0 elsewhere."""
         out[:] = 0
         self._add(payload, out)
@@ -93,13 +99,15 @@ class TopK(Codec):
         block = xp.searchsorted(xp.cumsum(counts), xp.arange(len(values)), side="right")
         out[block * BLOCK + places] += values  # no place stands twice in a payload
 
-    def _sum(self, p: Array, out: Array, group: Ranks, state: dict[str, Array], stamp: Stamp, factor: float) -> None:
-        payloads = gather(self, self.encode(p, stamp, p), group)
+    def _sum(
+        self, p: Array, out: Array, group: Communicator, state: dict[str, Array], context: CodecContext, factor: float
+    ) -> None:
+        payloads = gather(self, self.encode(p, context, p), group)
         out[:] = 0
         for payload in payloads:
             self._add(payload, out)
 
-    def _open(self, payload: Array, n: int, dtype: Any) -> tuple[Array, Array, Array]:
+    def _open(self, payload: Array, n: int, dtype: DTypeLike) -> tuple[Array, Array, Array]:
         """Return views of the values, of the counts of each block, and of the places."""
         k = kept_items(self.ratio, n)
         middle = k * np.dtype(dtype).itemsize

@@ -10,8 +10,8 @@ from math import inf, isfinite
 from typing import Final, Protocol
 from weakref import WeakMethod
 
+from scaleml.comm import TokenBucket
 from scaleml.comm.communicator import Communicator, RateLimiter
-from scaleml.comm.wire import Pace
 from scaleml.faults import Bandwidth, CorruptFrame, Crash, DropLink, Fault, InjectedCrash, Kill, Latency, Pause, Slow
 from scaleml.runtime.train_state import TrainState
 
@@ -113,7 +113,7 @@ class FaultInjector:
     def _limiter(self, limit: Bandwidth) -> RateLimiter | None:
         if not isfinite(limit.bytes_per_second):
             return None
-        return self._limits.setdefault(limit, Pace(limit.bytes_per_second))  # one for all links that share it
+        return self._limits.setdefault(limit, TokenBucket(limit.bytes_per_second))  # one for all links that share it
 
     def _strike(self, fault: Fault) -> None:
         if isinstance(fault, Pause):

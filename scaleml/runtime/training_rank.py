@@ -10,8 +10,9 @@ from weakref import WeakMethod
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.comm.collectives import placement
 from scaleml.comm.communicator import Communicator
-from scaleml.compression import Stamp
+from scaleml.compression import CodecContext
 from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
@@ -85,7 +86,7 @@ class TrainingRank:
         self.on_epoch: Callable[[TrainingRank], None] | None = None  # given the rank, not holding it: no cycle
         self.grid = grid = ProcessGrid.build(world, plan.layout, plan.partition)
         self.world, self.group = world, grid.workers
-        self.strategy = plan.strategy.resolve(plan.model.size * plan.model.dtype.itemsize, ranks_of_hosts(world))
+        self.strategy = plan.strategy.resolve(plan.model.size * plan.model.dtype.itemsize, placement(world.hosts))
         self._now = world.clock.now
         self._rows = plan.rows
         self._memory = SharedMemoryCoordinator(plan, world, recorder) if plan.strategy.shares_memory else None
@@ -93,7 +94,7 @@ class TrainingRank:
         self.gradients = Gradient(plan, world, batches, buffer[: len(self.state.params) + TAIL], recorder)
         self.optimizer = OptimizerStep(plan, world, self.state, recorder)
         self._sparse = SparseGradients(plan, self.gradients, not plan.layout.servers) if plan.sparse else None
-        self._stamp = Stamp(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
+        self._stamp = CodecContext(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
         self._client: ParameterServerClient | None = None
         if plan.layout.servers:
             self._client = ParameterServerClient(plan, grid, self.optimizer, recorder, buffer, self._sparse)
@@ -165,7 +166,7 @@ class TrainingRank:
         return self._neighbours
 
     @property
-    def stamp(self) -> Stamp:
+    def stamp(self) -> CodecContext:
         """What codecs must know of this rank and step."""
         return replace(self._stamp, step=self.state.step)
 
@@ -236,7 +237,7 @@ class TrainingRank:
     def follow(self, strategy: Strategy) -> None:
         """Go on under another strategy, from the same parameters and the same optimizer's slots on all ranks."""
         state = self.state
-        self.strategy = strategy.resolve(state.params.nbytes, ranks_of_hosts(self.world))
+        self.strategy = strategy.resolve(state.params.nbytes, placement(self.world.hosts))
         self.optimizer.follow(strategy)
         state.replicated = strategy.replicated
         strategy.begin(state.params, state.arrays)
@@ -311,8 +312,3 @@ class TrainingRank:
     def mark_fault(self, text: str) -> None:
         """Have the history say which fault begins."""
         self.mark(text, kind="fault")
-
-
-def ranks_of_hosts(world: Communicator) -> tuple[int, ...]:
-    """Return how many ranks each host has."""
-    return tuple(world.hosts.count(host) for host in sorted(set(world.hosts)))

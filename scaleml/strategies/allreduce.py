@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scaleml.arrays import Array
+from scaleml.comm.collectives import TOPOLOGIES, choose
 from scaleml.comm.communicator import Handle
-from scaleml.comm.reducing import ALGORITHMS, choose
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec, forget
 from scaleml.models.checks import check_option
@@ -59,7 +59,7 @@ class AllReduce(Strategy):
     ``"hierarchical"``
         Within each host in shared memory, then between one leader a host.
 
-    ``"auto"`` is one of them by the bytes of the parameters and the ranks on each host, see `scaleml.comm.reducing.choose`. It is fixed at
+    ``"auto"`` is one of them by the bytes of the parameters and the ranks on each host, see `comm.collectives.choose`. It is fixed at
     the start, and ``run.topology`` says which; name it to have the same bits in another place.
 
     Examples
@@ -81,10 +81,10 @@ class AllReduce(Strategy):
 
     def __post_init__(self) -> None:
         first: object = self.compression  # as Gossip takes its topology
-        if first in ("auto", *ALGORITHMS):
+        if first in ("auto", *TOPOLOGIES):
             raise ValueError(f"compression={first!r}: that is a topology; write AllReduce(topology={first!r})")
         check_codec(self.compression)
-        check_option("topology", self.topology, ("auto", *ALGORITHMS))
+        check_option("topology", self.topology, ("auto", *TOPOLOGIES))
         if not isinstance(self.overlap, bool):
             raise ValueError(f"overlap={self.overlap!r}: must be True or False")
         if self.compression is not None and (self.overlap or self.topology not in ("auto", "direct")):

@@ -13,7 +13,7 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
-from scaleml.compression import Stamp
+from scaleml.compression import CodecContext
 
 TAIL: Final = 3
 """Items behind a gradient: the sum of the losses, the weight and the number of the rows it was taken over."""
@@ -162,7 +162,7 @@ class Context(Protocol):
         """What applies gradients."""
 
     @property
-    def stamp(self) -> Stamp:
+    def stamp(self) -> CodecContext:
         """What codecs must know of this rank and step."""
 
     def gradient(self, w: Array, ready: Callable[[Array], object] | None = None) -> Array:

@@ -5,10 +5,13 @@ import gc
 import ipaddress
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from scaleml.comm import inprocess, simulated
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
@@ -73,3 +76,21 @@ def way(request: pytest.FixtureRequest) -> dict[str, object]:
     if request.param == "tls":
         return {"tls": request.getfixturevalue("tls"), "shared_memory": False}
     return {"shared_memory": request.param == "shared memory"}
+
+
+@pytest.fixture(params=["shared memory", "tcp", "tls", "simulated", "simulated hosts"])
+def run(request: pytest.FixtureRequest) -> Callable[..., list[Any]]:
+    """A function like `inprocess.run`, for every communicator: in the table of tests that all must pass."""
+    if request.param.startswith("simulated"):
+
+        def on_virtual_clocks(n: int, function: Callable[..., Any], *args: object) -> list[Any]:
+            hosts = [rank // 2 for rank in range(n)] if "hosts" in request.param else None
+            return simulated.run(n, function, *args, hosts=hosts)
+
+        return on_virtual_clocks
+    tls = request.getfixturevalue("tls") if request.param == "tls" else None
+
+    def on_threads(n: int, function: Callable[..., Any], *args: object) -> list[Any]:
+        return inprocess.run(n, function, *args, shared_memory=request.param == "shared memory", tls=tls)
+
+    return on_threads

@@ -1,47 +1,18 @@
-"""Every collective against NumPy, over every kind of link."""
+"""Collectives over every kind of link: beside `test_communicators`, what only those with links have."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaleml.comm import Group, Mismatch, collectives, inprocess
+from scaleml.comm import Mismatch, inprocess
+from scaleml.comm.collectives import direct
+from scaleml.comm.conventions import part
 from vectors import total, vectors
 
-LENGTHS = (0, 1, 2, 3, 7, 1000, 1001, 100_003, 300_001)
-DTYPES = ("float32", "float64", "int64")
 RANKS = (1, 2, 3, 5, 7)  # from 6 on, one speaks for all
-
-
-@pytest.mark.parametrize("size", RANKS)
-def test_collectives_agree_with_numpy(size, way):
-    def rank(group):
-        for n in LENGTHS:
-            for dtype in DTYPES if size < 5 else DTYPES[:1]:
-                check(group, n, dtype)
-
-    def check(group, n, dtype):
-        data = vectors(group.size, n, dtype)
-        expected = total(data)
-        for x in (np.empty(n, dtype), group.buffer(n, dtype)):
-            x[:] = data[group.rank]
-            group.allreduce(x)
-            np.testing.assert_array_equal(x, expected)
-            x[:] = data[group.rank]
-            part = group.reduce_scatter(x)
-            start, stop = group.part(group.rank, n)
-            np.testing.assert_array_equal(part, expected[start:stop])
-            assert np.shares_memory(part, x) or not part.size
-            x[:] = data[group.rank]
-            np.testing.assert_array_equal(group.allgather(x), data)
-            root = n % group.size
-            group.broadcast(x, root)
-            np.testing.assert_array_equal(x, data[root])
-
-    inprocess.run(size, rank, **way)
 
 
 @pytest.mark.parametrize("size", RANKS)
@@ -83,7 +54,7 @@ def test_any_lengths_one_after_the_other(size, lengths, shared):
 
 @given(st.integers(1, 9), st.integers(0, 100_000))
 def test_parts_cover_all_items_once(size, n):
-    bounds = [Group.part(SimpleNamespace(size=size), rank, n) for rank in range(size)]
+    bounds = [part(size, rank, n) for rank in range(size)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == n
     assert all(low <= high for low, high in bounds)
@@ -184,9 +155,9 @@ def test_overlapping_groups_in_different_orders(way):
         column = group.split(group.rank % 2)
         for n in (5, 50_000):
             for first, second in ((row, column), (column, row)):
-                for part in (first, second):
+                for line in (first, second):
                     x = np.ones(n)
-                    part.allreduce(x)
+                    line.allreduce(x)
                     assert (x == 2).all()
                 group.barrier()
 
@@ -194,7 +165,7 @@ def test_overlapping_groups_in_different_orders(way):
 
 
 def test_blocks_of_sums_overtake(monkeypatch):
-    monkeypatch.setattr(collectives, "BLOCK", 1024)
+    monkeypatch.setattr(direct, "BLOCK", 1024)
 
     def rank(group):
         data = vectors(group.size, 20_001, "float32")

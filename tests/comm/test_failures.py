@@ -6,7 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from scaleml.comm import Aborted, CommError, CorruptFrame, HandshakeError, PeerLost, PeerTimeout, frame, inprocess
+from scaleml.comm import Aborted, CommError, CorruptFrame, HandshakeError, PeerLost, PeerTimeout, inprocess
+from scaleml.comm.transport import frame
 
 
 def close(groups):
@@ -170,8 +171,8 @@ def test_on_stall_may_go_on_waiting(call, way):
 def altered(groups, flip, payload=b"some payload"):
     """Rank 1 sends rank 0 a message in which one bit was flipped on the way."""
     groups[1].step = 9
-    header = groups[1].mesh.header(
-        frame.MESSAGE, groups[1].number, 0, flags=frame.SUMMED, length=len(payload),
+    header = groups[1].mesh.context.header(
+        frame.MESSAGE, groups[1].members.number, 0, flags=frame.SUMMED, length=len(payload),
         checksum=frame.payload_sum(payload, len(payload)),
     )  # fmt: skip
     raw = bytearray(header + payload)
@@ -203,8 +204,8 @@ def test_an_altered_payload_is_refused(length):
 def test_an_altered_collective_is_refused(n, monkeypatch):
     groups = inprocess.groups(2, shared_memory=False)
     short, long = frame.payload_sum, frame.word_sum
-    monkeypatch.setattr("scaleml.comm.link.payload_sum", lambda payload, size: short(payload, size) ^ 1)
-    monkeypatch.setattr("scaleml.comm.link.word_sum", lambda payload: long(payload) ^ 1)
+    monkeypatch.setattr("scaleml.comm.transport.link.payload_sum", lambda payload, size: short(payload, size) ^ 1)
+    monkeypatch.setattr("scaleml.comm.transport.link.word_sum", lambda payload: long(payload) ^ 1)
     errors = on_threads(lambda: groups[0].allreduce(np.ones(n)), lambda: groups[1].allreduce(np.ones(n)))
     assert any(isinstance(error, CorruptFrame) for error in errors)
     close(groups)
@@ -213,7 +214,7 @@ def test_an_altered_collective_is_refused(n, monkeypatch):
 @pytest.mark.parametrize(("run", "generation"), [(5, 1), (6, 0)])
 def test_a_frame_of_another_generation_is_refused(run, generation):
     groups = inprocess.groups(2, run=5, generation=0)
-    groups[1].mesh.run, groups[1].mesh.generation = run, generation
+    groups[1].mesh.context.run, groups[1].mesh.context.generation = run, generation
     groups[1].send(b"from the past", 0)
     with pytest.raises(CorruptFrame, match=f"run {run} generation {generation}, this is run 5 generation 0"):
         groups[0].recv(1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaleml.comm import frame
+from scaleml.comm.transport import frame
 
 WORD = st.integers(0, 2**64 - 1)
 HALF = st.integers(0, 2**32 - 1)

@@ -10,13 +10,14 @@ import time
 import numpy as np
 import pytest
 
-from scaleml.comm import Aborted, Lock, PeerTimeout, inprocess, lock, locked_memory, segment
+from scaleml.comm import Aborted, PeerTimeout, inprocess
+from scaleml.comm.transport import file_lock, segment
 
 ROUNDS = 300
 
 
 def add_slowly(group):
-    memory, guard = locked_memory(group, 64)
+    memory, guard = group.locked_memory(64)
     counter = memory[:8].view(np.int64)
     for _ in range(ROUNDS):
         guard.acquire(lambda: 0)
@@ -35,7 +36,7 @@ def test_one_rank_at_a_time(ranks):
 
 def test_waiting_is_told():
     def wait(group):
-        _, guard = locked_memory(group, 1)
+        _, guard = group.locked_memory(1)
         if group.rank == 0:
             guard.acquire(lambda: 1)
         group.barrier()
@@ -83,28 +84,28 @@ def pair():
 
 def test_the_dead_give_it_back(held, pair):
     path, process = held
-    guard = Lock(pair[0].mesh, path)
-    pair[0].mesh.on_stall = lambda *_: process.kill() is None  # whoever waits finds out that it will not come
+    guard = pair[0].mesh.segments.lock(path)
+    pair[0].mesh.context.on_stall = lambda *_: process.kill() is None  # whoever waits finds out that it will not come
     guard.acquire(lambda: 1)
     assert process.wait() < 0
     guard.release()
 
 
 def test_who_has_it_is_named(held, pair):
-    guard = Lock(pair[0].mesh, held[0])
+    guard = pair[0].mesh.segments.lock(held[0])
     with pytest.raises(PeerTimeout, match=r"waited .* for rank 1 .*for the lock of what it shares") as caught:
         guard.acquire(lambda: 1)
     assert caught.value.peer == 1
 
 
 def test_an_abort_ends_the_wait(held, pair):
-    guard = Lock(pair[0].mesh, held[0])
+    guard = pair[0].mesh.segments.lock(held[0])
 
     def stalled(*_):
         pair[0].abort("enough")
         return True
 
-    pair[0].mesh.on_stall = stalled
+    pair[0].mesh.context.on_stall = stalled
     with pytest.raises(Aborted, match="enough"):
         guard.acquire(lambda: 1)
 
@@ -116,12 +117,10 @@ def test_all_do_without_where_one_has_none(monkeypatch, tmp_path, ranks):
             raise OSError("no locks here")
 
     monkeypatch.setattr(segment, "MEMORY", tmp_path)
-    monkeypatch.setattr(lock, "_flock", refuse)
-    assert inprocess.run(3, lambda group: locked_memory(group, 8)) == [None] * 3
+    monkeypatch.setattr(file_lock, "_flock", refuse)
+    assert inprocess.run(3, lambda group: group.locked_memory(8)) == [None] * 3
     assert list(tmp_path.iterdir()) == []
 
 
-def test_systems_without_locks_of_files(monkeypatch):
-    monkeypatch.setattr(lock, "_flock", None)
-    assert inprocess.run(2, lambda group: locked_memory(group, 8)) == [None] * 2
-    assert inprocess.run(2, lambda group: locked_memory(group, 8), shared_memory=False) == [None] * 2
+def test_all_do_without_where_they_share_no_memory():
+    assert inprocess.run(2, lambda group: group.locked_memory(8), shared_memory=False) == [None] * 2

@@ -7,8 +7,9 @@ import stat
 import numpy as np
 import pytest
 
-from scaleml.comm import inprocess, segment
-from scaleml.comm.segment import Segment
+from scaleml.comm import inprocess
+from scaleml.comm.transport import segment
+from scaleml.comm.transport.segment import Segment
 
 
 def names(folder):
@@ -66,7 +67,7 @@ def reduce(group):
             x[:] = group.rank + 1
             group.allreduce(x)
             assert (x == group.size * (group.size + 1) / 2).all()
-    return [shared.segment for shared in group.mesh.segments]
+    return [shared.segment for shared in group.mesh.segments.shared]
 
 
 def test_where_all_is_full_sockets_serve(folder, monkeypatch):
@@ -95,7 +96,7 @@ def test_room_for_some_ranks_only(folder, monkeypatch, size):
 
 def test_names_are_gone_once_the_segments_are_shared(folder):
     def rank(group):
-        assert group.one_host
+        assert set(group.hosts) == {0}
         for n in (10_000, 100_000, 1_000_000):
             group.buffer(n)
             group.allreduce(np.ones(n))
@@ -117,17 +118,16 @@ def test_a_lost_peer_leaves_no_name(folder):
 
 def test_ranks_of_other_hosts_share_nothing(monkeypatch):
     boots = iter(["one", "two", "one"])
-    monkeypatch.setattr("scaleml.comm.hosts.boot_id", lambda: next(boots))
+    monkeypatch.setattr("scaleml.comm.transport.hosts.boot_id", lambda: next(boots))
 
     def rank(group):
-        matrix = group.mesh.hosts
-        assert not group.one_host
-        assert sum(map(sum, matrix)) == 5
+        assert set(group.hosts) != {0}
+        assert sorted(group.hosts) == [0, 0, 1]
         reduce(group)
-        pair = group.split(0 if sum(matrix[group.rank]) == 2 else 1)
-        assert pair.one_host
+        pair = group.split(0 if group.hosts.count(group.hosts[group.rank]) == 2 else 1)
+        assert set(pair.hosts) == {0}
         reduce(pair)
-        return matrix
+        return group.hosts
 
     first, *others = inprocess.run(3, rank)
     assert all(other == first for other in others)
@@ -138,8 +138,8 @@ def test_a_segment_that_the_peer_cannot_open_is_not_shared(monkeypatch):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Segment, "open", cannot)
-    inprocess.run(2, lambda group: (reduce(group), group.one_host))
-    assert inprocess.run(2, lambda group: group.one_host) == [False, False]
+    inprocess.run(2, lambda group: (reduce(group), (set(group.hosts) == {0})))
+    assert inprocess.run(2, lambda group: set(group.hosts) == {0}) == [False, False]
 
 
 def test_each_rank_has_its_own_size():

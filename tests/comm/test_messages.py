@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from scaleml.comm import ANY, CommError, PeerLost, frame, inprocess
-from scaleml.comm.link import INLINE
+from scaleml.comm import ANY, CommError, PeerLost, inprocess
+from scaleml.comm.transport import frame
+from scaleml.comm.transport.frame import INLINE
 
 
 def pair(**way):
@@ -292,7 +293,7 @@ def test_the_way_through_memory_counts_as_much_as_that_through_sockets():
 def test_a_message_that_was_put_aside_in_pieces_is_not_overtaken():
     groups = inprocess.groups(2)
     raw = [
-        groups[1].mesh.header(frame.MESSAGE, groups[1].number, number, tag=1, length=100) + bytes(100)
+        groups[1].mesh.context.header(frame.MESSAGE, groups[1].members.number, number, tag=1, length=100) + bytes(100)
         for number in range(3)
     ]
     sock = groups[1].mesh.channel.links[0].sock

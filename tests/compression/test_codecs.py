@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as st_numpy
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fake_cupy
-from scaleml.comm.key import CODECS as NAMES
-from scaleml.compression import FP16, Codec, Int8, OneBit, PowerSGD, RandomK, Stamp, TopK
+from scaleml.comm.transport.key import CODECS as NAMES
+from scaleml.compression import FP16, Codec, CodecContext, Int8, OneBit, PowerSGD, RandomK, TopK
 from scaleml.compression.base import forget
 from scaleml.compression.top_k import _largest
 from scaleml.strategies import AllReduce
@@ -24,18 +24,18 @@ DTYPES = ("float32", "float64")
 
 def stamp_for(n, **settings):
     """Say that the vector begins with a matrix of 7 columns."""
-    return Stamp(matrices=((0, n // 7, 7),) if n >= 7 else (), **settings)
+    return CodecContext(matrices=((0, n // 7, 7),) if n >= 7 else (), **settings)
 
 
-def decoded(codec, payload, like, stamp):
+def decoded(codec, payload, like, context):
     out = np.full_like(like, np.nan)
-    codec.decode(payload, out, stamp)
+    codec.decode(payload, out, context)
     return out
 
 
-def through(codec, x, stamp):
+def through(codec, x, context):
     """Return what is left of `x` on the other side."""
-    return decoded(codec, codec.encode(x, stamp), x, stamp)
+    return decoded(codec, codec.encode(x, context), x, context)
 
 
 def normal(n, dtype="float32", seed=0):
@@ -61,18 +61,18 @@ def vectors(dtype):
 @given(data=st.data())
 def test_any_vector_comes_back_less_what_was_lost(codec, data):
     x = data.draw(vectors(data.draw(st.sampled_from(DTYPES))))
-    stamp = stamp_for(len(x), seed=3, step=5, rank=1)
+    context = stamp_for(len(x), seed=3, step=5, rank=1)
     kept, lost = x.copy(), np.full_like(x, np.nan)
-    payload = codec.encode(x, stamp, lost)
+    payload = codec.encode(x, context, lost)
     assert_array_equal(x, kept, "the vector itself was changed")
     assert payload.dtype == np.uint8
-    assert payload.shape == (codec.nbytes(len(x), x.dtype, stamp),)
-    out = decoded(codec, payload, x, stamp)
+    assert payload.shape == (codec.nbytes(len(x), x.dtype, context),)
+    out = decoded(codec, payload, x, context)
     assert np.isfinite(out).all()
     tiny = 4 * np.finfo(x.dtype).eps * (np.abs(x).max() if len(x) else 0)
     assert_allclose(lost, x - out, rtol=0, atol=tiny)
     in_place = x.copy()
-    assert_array_equal(codec.encode(in_place, stamp, in_place), payload, "the same stamp, the same bytes")
+    assert_array_equal(codec.encode(in_place, context, in_place), payload, "the same context, the same bytes")
     assert_array_equal(in_place, lost)
 
 
@@ -97,7 +97,7 @@ def test_what_is_not_finite_is_refused_by_its_place(codec, bad):
 
 def test_finite_numbers_with_infinite_squares_are_not_refused():
     x = np.full(100, 1e30, "float32")
-    assert_allclose(through(FP16(), x, Stamp()), x, rtol=1e-3)
+    assert_allclose(through(FP16(), x, CodecContext()), x, rtol=1e-3)
 
 
 def test_codes_are_those_that_errors_name():
@@ -139,7 +139,7 @@ def test_a_strategy_takes_codecs_alone(codec):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_half_precision_loses_one_part_in_two_thousand(dtype):
     x = normal(10_000, dtype) * 10.0 ** np.random.default_rng(1).integers(-20, 20)
-    error = np.abs(through(FP16(), x, Stamp()) - x)
+    error = np.abs(through(FP16(), x, CodecContext()) - x)
     assert (error <= 2.0**-11 * np.abs(x) + 2.0**-39 * np.abs(x).max()).all()
     assert error.max() > 0
 
@@ -148,7 +148,7 @@ def test_half_precision_loses_one_part_in_two_thousand(dtype):
 def test_int8_is_unbiased_with_the_variance_of_its_levels(dtype):
     x = normal(1100, dtype)
     x[512:1024] *= 100  # a scale of its own
-    draws = np.array([through(Int8(), x, Stamp(seed=4, step=step)) for step in range(2000)], np.float64)
+    draws = np.array([through(Int8(), x, CodecContext(seed=4, step=step)) for step in range(2000)], np.float64)
     scale = np.repeat([np.abs(x[a:b]).max() / 126.99 for a, b in ((0, 512), (512, 1024), (1024, 1100))], 512)[:1100]
     assert (np.abs(draws - x) <= 1.001 * scale).all()
     # Each item is one of two neighbouring levels: the mean of 2000 draws is normal, with at most this deviation.
@@ -163,7 +163,7 @@ def test_int8_is_unbiased_with_the_variance_of_its_levels(dtype):
 
 def test_int8_rounds_alike_only_for_the_same_seed_step_rank_and_part():
     x = normal(1000)
-    payloads = {Int8().encode(x, Stamp(*numbers)).tobytes() for numbers in np.ndindex(2, 2, 2, 2)}
+    payloads = {Int8().encode(x, CodecContext(*numbers)).tobytes() for numbers in np.ndindex(2, 2, 2, 2)}
     assert len(payloads) == 16
 
 
@@ -171,7 +171,7 @@ def test_int8_rounds_alike_only_for_the_same_seed_step_rank_and_part():
 @pytest.mark.parametrize("shift", [0.0, 0.5, 4.0])
 def test_one_bit_is_the_scaled_sign_or_better(dtype, shift):
     x = normal(2500, dtype) + np.asarray(shift, dtype)
-    out = through(OneBit(), x, Stamp())
+    out = through(OneBit(), x, CodecContext())
     for a, b in ((0, 1024), (1024, 2048), (2048, 2500)):
         bound = squares(x[a:b]) - np.abs(x[a:b], dtype="f8").sum() ** 2 / (b - a)
         assert squares(out[a:b] - x[a:b]) <= bound * (1 + 1e-5) + 1e-3
@@ -184,7 +184,7 @@ def test_one_bit_is_the_scaled_sign_or_better(dtype, shift):
 def test_top_k_keeps_the_largest(dtype, n, ratio):
     x = normal(n, dtype)
     k = max(1, round(ratio * n))
-    out = through(TopK(ratio), x, Stamp())
+    out = through(TopK(ratio), x, CodecContext())
     kept = np.flatnonzero(out)
     assert_array_equal(kept, np.sort(np.argsort(-np.abs(x), kind="stable")[:k]))
     assert_array_equal(out[kept], x[kept])
@@ -201,13 +201,13 @@ def test_top_k_among_zeros(nonzero):
 
 def test_of_equal_items_the_first_are_sent():
     x = np.array([1, -2, 2, 3, 2, -2], "float32")
-    assert through(TopK(0.5), x, Stamp()).tolist() == [0, -2, 2, 3, 0, 0]
+    assert through(TopK(0.5), x, CodecContext()).tolist() == [0, -2, 2, 3, 0, 0]
 
 
 def test_random_k_draws_anew_each_step_the_same_on_all_ranks():
     x = np.arange(1.0, 1001)
-    outs = [through(RandomK(0.1), x, Stamp(seed=1, step=step, rank=step % 3)) for step in range(2000)]
-    assert_array_equal(through(RandomK(0.1), x, Stamp(seed=1, step=5)), outs[5])
+    outs = [through(RandomK(0.1), x, CodecContext(seed=1, step=step, rank=step % 3)) for step in range(2000)]
+    assert_array_equal(through(RandomK(0.1), x, CodecContext(seed=1, step=5)), outs[5])
     assert all((out != 0).sum() == 100 for out in outs)
     counts = np.sum([out != 0 for out in outs], axis=0)
     assert np.abs(counts / 2000 - 0.1).max() < 5 * math.sqrt(0.09 / 2000), "some places are drawn more often"
@@ -222,14 +222,14 @@ def test_power_sgd_is_exact_for_matrices_of_its_rank(dtype, rank):
     second = random.standard_normal((25, rank)) @ random.standard_normal((rank, 40))
     biases = [random.standard_normal(n) for n in (20, 40, 3)]
     x = np.concatenate([first.ravel(), biases[0], second.ravel(), biases[1], biases[2]]).astype(dtype)
-    stamp = Stamp(matrices=((0, 30, 20), (620, 25, 40), (1660, 3, 1)))
+    context = CodecContext(matrices=((0, 30, 20), (620, 25, 40), (1660, 3, 1)))
     codec, state = PowerSGD(rank), {}
     for _ in range(3):
-        out = decoded(codec, codec.encode(x, stamp, state=state), x, stamp)
+        out = decoded(codec, codec.encode(x, context, state=state), x, context)
     assert_allclose(out, x, atol=1e-5 * np.abs(x).max() if dtype == "float32" else 1e-12)
     for where in (slice(600, 620), slice(1620, 1663)):
         assert_array_equal(out[where], x[where])
-    assert codec.nbytes(len(x), dtype, stamp) == (rank * (50 + 65) + 63) * x.itemsize
+    assert codec.nbytes(len(x), dtype, context) == (rank * (50 + 65) + 63) * x.itemsize
 
 
 def test_power_sgd_comes_to_the_best_approximation():
@@ -237,8 +237,10 @@ def test_power_sgd_comes_to_the_best_approximation():
     left, right = (np.linalg.qr(random.standard_normal((n, 20)))[0] for n in (60, 50))
     spectrum = 0.7 ** np.arange(20)
     x, state = ((left * spectrum) @ right.T).ravel(), {}
-    stamp = Stamp(matrices=((0, 60, 50),))
-    errors = [squares(x - decoded(PowerSGD(3), PowerSGD(3).encode(x, stamp, state=state), x, stamp)) for _ in range(25)]
+    context = CodecContext(matrices=((0, 60, 50),))
+    errors = [
+        squares(x - decoded(PowerSGD(3), PowerSGD(3).encode(x, context, state=state), x, context)) for _ in range(25)
+    ]
     best = squares(spectrum[3:])
     assert errors[0] > 1.01 * best, "the start is as good as the end: nothing is shown"
     assert errors[-1] == pytest.approx(best, rel=1e-3)
@@ -247,9 +249,9 @@ def test_power_sgd_comes_to_the_best_approximation():
 
 def test_power_sgd_recovers_from_a_gradient_of_zeros():
     x, state = normal(600), {}
-    stamp = Stamp(matrices=((0, 30, 20),))
+    context = CodecContext(matrices=((0, 30, 20),))
     for vector in (x, np.zeros_like(x), x, x, x):
-        out = decoded(PowerSGD(2), PowerSGD(2).encode(vector, stamp, state=state), x, stamp)
+        out = decoded(PowerSGD(2), PowerSGD(2).encode(vector, context, state=state), x, context)
     assert squares(out - x) < 0.95 * squares(x)
 
 
@@ -263,9 +265,9 @@ def test_nothing_is_lost_for_ever(codec, dtype):
     sent, given_up = np.zeros(n), np.zeros(n)
     for step in range(60):
         g = normal(n, dtype, seed=step)
-        stamp = stamp_for(n, step=step)
+        context = stamp_for(n, step=step)
         sent += g
-        given_up += decoded(codec, codec.encode_next(g, state, stamp), g, stamp)
+        given_up += decoded(codec, codec.encode_next(g, state, context), g, context)
     (residual,) = (array for name, array in state.items() if "residual" in name)
     assert_allclose(given_up + residual, sent, atol=1e-4 if dtype == "float32" else 1e-12)
     forget(state)
@@ -279,7 +281,7 @@ def test_the_residual_stays_bounded(codec, delta):
     for step in range(400):
         g = normal(n, seed=step)
         largest = max(largest, squares(g))
-        codec.encode_next(g, state, Stamp(step=step))
+        codec.encode_next(g, state, CodecContext(step=step))
         residual = state["compression.residual 0"]
         assert squares(residual) <= 4 * (1 - delta) / delta**2 * largest
 
@@ -287,7 +289,7 @@ def test_the_residual_stays_bounded(codec, delta):
 def test_vectors_of_one_state_are_told_apart_by_their_part():
     state = {}
     for part, value in enumerate((1.0, 100.0)):
-        OneBit().encode_next(np.array([value, 3 * value], "float32"), state, Stamp(part=part))
+        OneBit().encode_next(np.array([value, 3 * value], "float32"), state, CodecContext(part=part))
     assert {name: array.tolist() for name, array in state.items()} == {
         "compression.residual 0": [-1.0, 1.0],
         "compression.residual 1": [-100.0, 100.0],
@@ -300,12 +302,12 @@ def test_on_a_gpu_the_arithmetic_is_the_same(monkeypatch, codec, dtype):
     cupy = fake_cupy.install(monkeypatch)
     states: dict = {np: {}, cupy: {}}
     for step in range(3):
-        x, stamp = normal(1500, dtype, seed=step), stamp_for(1500, step=step)
-        payloads = [codec.encode_next(xp.asarray(x), states[xp], stamp) for xp in (np, cupy)]
+        x, context = normal(1500, dtype, seed=step), stamp_for(1500, step=step)
+        payloads = [codec.encode_next(xp.asarray(x), states[xp], context) for xp in (np, cupy)]
         assert type(payloads[1]) is cupy.ndarray
         assert_array_equal(payloads[1].get(), payloads[0])
-        outs = [decoded(codec, payloads[0], x, stamp), cupy.zeros(1500, dtype)]
-        codec.decode(payloads[1], outs[1], stamp)
+        outs = [decoded(codec, payloads[0], x, context), cupy.zeros(1500, dtype)]
+        codec.decode(payloads[1], outs[1], context)
         assert_array_equal(outs[1].get(), outs[0])
     for name, array in states[np].items():
         assert_array_equal(states[cupy][name].get(), array)

@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from compression.test_codecs import CODECS, normal, stamp_for
-from scaleml.comm import Mismatch, inprocess
-from scaleml.comm.frame import HEADER
-from scaleml.compression import FP16, Int8, OneBit, PowerSGD, RandomK, Stamp, TopK
+from scaleml.comm import Mismatch, inprocess, simulated
+from scaleml.comm.transport.frame import HEADER
+from scaleml.compression import FP16, CodecContext, Int8, OneBit, PowerSGD, RandomK, TopK
 
 STEPS = 12
 SIZES = (1, 2, 3, 5)
@@ -95,12 +95,12 @@ BYTES = {FP16(): 0.502, Int8(): 0.27, OneBit(): 0.04, TopK(0.01): 0.03, RandomK(
 @pytest.mark.parametrize("shared", [True, False])
 def test_two_ranks_send_what_is_promised(codec, shared):
     n, rows = 100_000, 250
-    stamp = Stamp(matrices=((0, rows, n // rows),))
+    context = CodecContext(matrices=((0, rows, n // rows),))
 
     def sent(group):
         x = normal(n, seed=group.rank)
         group.meter.reset()
-        codec.allreduce(x, 1.0, group, {}, stamp)
+        codec.allreduce(x, 1.0, group, {}, context)
         coded = group.meter.bytes_sent
         group.meter.reset()
         group.allreduce(x)
@@ -109,7 +109,7 @@ def test_two_ranks_send_what_is_promised(codec, shared):
     for out, dense in inprocess.run(2, sent, shared_memory=shared):
         assert dense >= 4 * n
         assert out <= BYTES[codec] * dense
-        least = codec.nbytes(n, "float32", stamp)
+        least = codec.nbytes(n, "float32", context)
         assert least <= out <= least + 2 * HEADER + 16, "the meter counts what was sent, headers too"
 
 
@@ -117,7 +117,7 @@ def test_two_ranks_send_what_is_promised(codec, shared):
 def test_bytes_of_codecs_that_are_summed_by_owners_do_not_grow_with_the_ranks(size):
     def sent(group):
         group.meter.reset()
-        Int8().allreduce(normal(100_000, seed=group.rank), 1.0, group, {}, Stamp(rank=group.rank))
+        Int8().allreduce(normal(100_000, seed=group.rank), 1.0, group, {}, CodecContext(rank=group.rank))
         return group.meter.bytes_sent
 
     for sent_by_rank in inprocess.run(size, sent):
@@ -142,7 +142,7 @@ def test_ranks_with_different_codecs_are_told(one, other, message, shared):
         if codec is None:
             group.allreduce(x)
         else:
-            codec.allreduce(x, 1.0, group, {}, Stamp(rank=group.rank))
+            codec.allreduce(x, 1.0, group, {}, CodecContext(rank=group.rank))
 
     with pytest.raises(Mismatch, match=message):
         inprocess.run(2, rank, shared_memory=shared)
@@ -151,10 +151,10 @@ def test_ranks_with_different_codecs_are_told(one, other, message, shared):
 @pytest.mark.parametrize("codec", [Int8(), TopK(0.1), PowerSGD(1)], ids=repr)
 def test_coding_counts_as_communication(codec):
     def rank(group):
-        x, stamp = normal(300_000, seed=group.rank), stamp_for(300_000, rank=group.rank)
+        x, context = normal(300_000, seed=group.rank), stamp_for(300_000, rank=group.rank)
         group.meter.reset()
         begin = clock()
-        codec.allreduce(x, 1.0, group, {}, stamp)
+        codec.allreduce(x, 1.0, group, {}, context)
         return group.meter.comm + group.meter.wait, clock() - begin
 
     for counted, passed in inprocess.run(2, rank):
@@ -165,7 +165,24 @@ def test_what_is_not_finite_names_its_rank():
     def rank(group):
         x = normal(1000)
         x[3] = np.inf if group.rank else 0
-        Int8().allreduce(x, 1.0, group, {}, Stamp(rank=group.rank, step=4))
+        Int8().allreduce(x, 1.0, group, {}, CodecContext(rank=group.rank, step=4))
 
     with pytest.raises(ValueError, match="rank 1, step 4: item 3"):
         inprocess.run(2, rank)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+def test_in_simulated_time_sums_have_the_same_bits_and_take_what_travels(codec):
+    n = 20_001
+
+    def work(group):
+        sums, owed = trained(group, codec, n, "float32", steps=3)
+        return sums, owed, group.meter.comm + group.meter.wait, group.clock.now()
+
+    for (sums, owed), (virtual, left, inside, now) in zip(
+        inprocess.run(3, trained, codec, n, "float32", 3), simulated.run(3, work), strict=True
+    ):
+        assert_array_equal(sums, virtual)
+        assert_array_equal(owed, left)
+        assert inside == pytest.approx(now), "coding takes no virtual time"
+        assert now > 0

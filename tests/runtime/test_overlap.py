@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 import scaleml
 from runtime import harness
 from runtime.test_strategies import BATCH, EPOCHS, SHARDS, close, made
-from scaleml.comm.reducing import ALGORITHMS
+from scaleml.comm.collectives import TOPOLOGIES
 from scaleml.compression import Int8
 from scaleml.models import MLP
 from scaleml.optim import Adam
@@ -35,18 +35,18 @@ def test_overlap_gives_the_same_bits(train, workers):
 
 def test_overlap_really_overlaps():
     """The first part is under way before the last is computed."""
-    from scaleml.comm import Group
+    from scaleml.comm import SocketCommunicator
 
     order = []
-    start = Group.allreduce_start
+    start = SocketCommunicator.allreduce_start
 
-    def noted(group, x, algorithm="direct"):
+    def noted(group, x, topology="direct"):
         if group.rank == 0:
             order.append(("sent", x.size))
-        return start(group, x, algorithm)
+        return start(group, x, topology)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Group, "allreduce_start", noted)
+        patch.setattr(SocketCommunicator, "allreduce_start", noted)
         trained(harness.on_threads, AllReduce(overlap=True), 2)
     sizes = [size for _, size in order[:4]]
     assert sizes == [200 * 3 + 3, 300 * 200 + 200, 7 * 300 + 300, 3], "from the last layer to the first, then the tail"
@@ -60,7 +60,7 @@ def test_ranks_without_rows_take_part_in_the_overlap():
 
 
 @pytest.mark.parametrize("overlap", [False, True])
-@pytest.mark.parametrize("topology", list(ALGORITHMS))
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_every_topology_trains_alike(topology, overlap):
     plain = trained(harness.on_threads, AllReduce(), 5, MLP((300,), dtype="float64"))
     other = trained(harness.on_threads, AllReduce(topology=topology, overlap=overlap), 5, MLP((300,), dtype="float64"))

@@ -9,7 +9,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.comm import Mismatch
 from scaleml.comm.communicator import Communicator, Message
-from scaleml.compression import Codec, Stamp
+from scaleml.compression import Codec, CodecContext
 from scaleml.models.flat_model import matrices_of
 from scaleml.runtime.parameter_server.message_format import (
     ANSWER,
@@ -58,7 +58,7 @@ class CompressedFormat:
         self._group = group
         self._dtype = plan.model.dtype
         self._now = group.clock.now
-        whole = Stamp(plan.seed, matrices=matrices_of(plan.model))
+        whole = CodecContext(plan.seed, matrices=matrices_of(plan.model))
         cuts = slices(plan)
         self._stamps = [whole.within(a, b, part=s) for s, (a, b) in enumerate(cuts)]
         self._first_server = workers
@@ -121,10 +121,10 @@ class CompressedFormat:
 
     # Both sides.
 
-    def _stamp(self, server: int, step: int, rank: int) -> Stamp:
+    def _stamp(self, server: int, step: int, rank: int) -> CodecContext:
         return self._stamps[server - self._first_server].at(step, rank)
 
-    def _decoded(self, message: Message, offset: int, length: int, stamp: Stamp) -> Array:
+    def _decoded(self, message: Message, offset: int, length: int, stamp: CodecContext) -> Array:
         out = np.empty(length, self._dtype)
         self._codec.decode(message.array[offset:], out, stamp)
         return out

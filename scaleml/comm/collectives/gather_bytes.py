@@ -1,0 +1,42 @@
+"""Gather: bytes of any lengths, from all ranks to all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from scaleml.comm.collectives import star
+from scaleml.comm.collectives.direct import send_receive_large
+from scaleml.comm.transport.channel import Channel
+from scaleml.comm.transport.frame import Header
+from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.membership import Membership
+
+
+def allgather_bytes(members: Membership, channel: Channel, payload: bytes, key: Key) -> list[bytes]:
+    """Return every rank's bytes, of any lengths."""
+    if members.size < star.STAR_RANKS:
+        found = _send_receive_bytes(members, channel, payload, key, members.peers, members.peers)
+        return [payload if rank == members.rank else bytes(found[peer]) for rank, peer in enumerate(members.ranks)]
+    first = members.ranks[0]
+    if members.rank:
+        _send_receive_bytes(members, channel, payload, key, (first,), ())
+        return star.split(memoryview(_send_receive_bytes(members, channel, b"", key, (), (first,))[first]))
+    found = _send_receive_bytes(members, channel, b"", key, (), members.peers)
+    parts = [payload, *(bytes(found[peer]) for peer in members.peers)]
+    _send_receive_bytes(members, channel, star.join(parts), key, members.peers, ())
+    return parts
+
+
+def _send_receive_bytes(
+    members: Membership, channel: Channel, payload: bytes, key: Key, writers: Collection[int], readers: Collection[int]
+) -> dict[int, bytearray]:
+    """Send bytes of any length to the writers; return what comes from each reader."""
+    found: dict[int, bytearray] = {}
+
+    def place(peer: int, header: Header) -> memoryview:
+        return memoryview(found.setdefault(peer, bytearray(header.length)))
+
+    send_receive_large(members, channel, np.frombuffer(payload, np.uint8), key, writers, readers, place)
+    return found

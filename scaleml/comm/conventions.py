@@ -1,0 +1,73 @@
+"""The conventions of every communicator: parts of a vector, numbers of hosts, what can travel, who has one color."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from scaleml.arrays import Array
+from scaleml.comm.transport.frame import CODES, DTYPES
+
+_COLOR = struct.Struct("<?qq")
+_NUMBER = struct.Struct("<IQq")
+
+
+def part(size: int, rank: int, n: int) -> tuple[int, int]:
+    """Return the (start, stop) of the part of `n` items that `rank` of `size` owns: of long vectors, whole cache lines.
+
+    Examples
+    --------
+    >>> [part(3, rank, 10) for rank in range(3)]
+    [(0, 3), (3, 6), (6, 10)]
+    """
+    align = 16 if n >= 1024 * size else 1
+    start = n * rank // size // align * align
+    return start, n if rank == size - 1 else n * (rank + 1) // size // align * align
+
+
+def number_hosts(hosts: Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of hosts anew, from 0 on in the order of their first ranks.
+
+    Examples
+    --------
+    >>> number_hosts([3, 1, 3])
+    (0, 1, 0)
+    """
+    numbers: dict[int, int] = {}
+    return tuple(numbers.setdefault(host, len(numbers)) for host in hosts)
+
+
+def flat(x: Array, rank: int) -> Array:
+    """Return `x` with one dimension; ``ValueError`` if it cannot travel."""
+    if isinstance(x, np.ndarray) and x.dtype in CODES and x.flags.c_contiguous:
+        return x if x.ndim == 1 else x.reshape(-1)
+    kind = f"{x.dtype} array with strides {x.strides}" if isinstance(x, np.ndarray) else type(x).__name__
+    raise ValueError(
+        f"rank {rank} cannot send a {kind}: pass a contiguous NumPy array of "
+        f"{', '.join(str(dtype) for dtype in DTYPES.values())} (np.ascontiguousarray makes one)"
+    )
+
+
+def same_color(
+    gather: Callable[[bytes], list[bytes]], ranks: Sequence[int], color: int | None, key: int
+) -> tuple[int, ...]:
+    """Return those of `ranks` that give the same `color`, ordered by (`key`, rank); collective, by ``allgather_bytes``."""
+    found = []
+    for rank, reply in enumerate(gather(_COLOR.pack(color is not None, color or 0, key))):
+        valid, theirs, order = _COLOR.unpack(reply)
+        if valid and theirs == color:
+            found.append((order, rank))
+    return tuple(ranks[rank] for _, rank in sorted(found))
+
+
+def number_of(parent: int, sequence: int, color: int) -> int:
+    """Return what the frames of a new communicator carry."""
+    return zlib.crc32(_NUMBER.pack(parent, sequence, color))
+
+
+def bytes_of(x: Array) -> memoryview:
+    """View the bytes of a contiguous array."""
+    return memoryview(x.data).cast("B") if x.size else memoryview(b"")

@@ -1,0 +1,192 @@
+"""The frame: a fixed header under its own CRC-32, then raw bytes. Nothing in it is ever unpickled."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MAGIC = b"SML\x01"  # the last byte is the version of this layout
+
+# magic, kind, op, codec, dtype | flags, block, tag | run | generation, group | sequence | step | length | control
+# | compute seconds | payload sum; then the CRC-32 of all of it
+_BODY = struct.Struct("<4sBBBBIIIQIIQQQQdQ")
+_CRC = struct.Struct("<I")
+_WHOLE = struct.Struct(_BODY.format + "I")
+HEADER = _WHOLE.size
+_CRC_AT = _BODY.size
+
+# kinds
+MESSAGE, COLLECTIVE, CONTROL = 1, 2, 3
+# flags
+SUMMED = 1  # `checksum` is that of the payload
+DOORBELL = 2  # the payload says where in the sender's shared memory the data lies
+RESULT = 4  # a block on its way back from its owner
+# ... and above them, for how long a bad link held the frame back, in units of 10 us
+_DELAY_AT = 8
+DELAYED = 1 << _DELAY_AT  # flags as high as this: it was
+_DELAY_UNIT = 1e-5
+_DELAY_MOST = (1 << 24) - 1
+
+Payload = Any
+"""What travels behind a header: bytes, a memoryview or a contiguous array, which before Python 3.12 have no type in common."""
+
+BYTES = 0
+"""The dtype code of a payload given as ``bytes``."""
+
+DTYPES: dict[int, np.dtype[Any]] = {
+    code: np.dtype(name) for code, name in enumerate(("float32", "float64", "int32", "int64", "uint8"), start=1)
+}
+CODES: dict[np.dtype[Any], int] = {dtype: code for code, dtype in DTYPES.items()}
+
+INLINE = 64 * 1024
+"""Bytes: a payload up to here always fits the reading buffer and travels in one piece with its header."""
+
+SHORT = 8 * 1024
+"""Bytes of a payload whose sum is a CRC-32."""
+
+_MASK = (1 << 64) - 1
+_WORD = np.dtype("<u8")
+
+
+class Header(NamedTuple):
+    """What stands before every payload; `length` is that of the payload that follows on the socket, in bytes."""
+
+    magic: bytes
+    kind: int
+    op: int
+    codec: int
+    dtype: int
+    flags: int
+    block: int
+    tag: int
+    run: int
+    generation: int
+    group: int
+    sequence: int
+    step: int
+    length: int
+    control: int
+    compute_seconds: float
+    checksum: int
+    crc: int
+
+
+_make = partial(tuple.__new__, Header)  # of as many fields as there are: half the time of Header._make
+
+
+def encode(
+    kind: int,
+    op: int,
+    codec: int,
+    dtype: int,
+    flags: int,
+    block: int,
+    tag: int,
+    run: int,
+    generation: int,
+    group: int,
+    sequence: int,
+    step: int,
+    length: int,
+    control: int,
+    compute_seconds: float,
+    checksum: int,
+) -> bytes:
+    """Return the header's `HEADER` bytes.
+
+    Examples
+    --------
+    >>> raw = encode(MESSAGE, 0, 0, BYTES, 0, 0, 7, 1, 0, 0, 0, 3, 5, 0, 0.0, 0)
+    >>> decode(raw).tag, decode(raw).length
+    (7, 5)
+    """
+    body = _BODY.pack(
+        MAGIC, kind, op, codec, dtype, flags, block, tag, run, generation, group, sequence, step, length, control,
+        compute_seconds, checksum,
+    )  # fmt: skip
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def decode(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Header:
+    """Read the header at `offset`.
+
+    Raises
+    ------
+    ValueError
+        If its CRC-32 or its magic is wrong: says which.
+    """
+    header = _make(_WHOLE.unpack_from(buffer, offset))
+    if zlib.crc32(buffer[offset : offset + _CRC_AT]) != header.crc:
+        raise ValueError("the header does not match its CRC-32")
+    if header.magic != MAGIC:
+        raise ValueError(f"the header starts with {header.magic!r}, not with {MAGIC!r}")
+    return header
+
+
+def delay_flags(seconds: float) -> int:
+    """Return the flags that say for how long a frame was held back.
+
+    Examples
+    --------
+    >>> round(delay_of(decode(encode(MESSAGE, 0, 0, 0, delay_flags(0.02), 0, 0, 1, 0, 0, 0, 0, 0, 0, 0.0, 0))), 5)
+    0.02
+    """
+    return min(round(seconds / _DELAY_UNIT), _DELAY_MOST) << _DELAY_AT
+
+
+def delay_of(header: Header) -> float:
+    """Return for how long a frame was held back, in seconds."""
+    return (header.flags >> _DELAY_AT) * _DELAY_UNIT
+
+
+def with_delay(raw: bytes, seconds: float) -> bytes:
+    """Return a header that says that its frame was held back for so many seconds more."""
+    header = decode(raw)
+    total = delay_flags(delay_of(header) + seconds)
+    return encode(*header._replace(flags=header.flags & ((1 << _DELAY_AT) - 1) | total)[1:-1])
+
+
+def with_sum(raw: bytes, payload: bytes) -> bytes:
+    """Return a header that says what its payload's sum is."""
+    header = decode(raw)
+    return encode(*header._replace(flags=header.flags | SUMMED, checksum=payload_sum(payload, len(payload)))[1:-1])
+
+
+def size_of(payload: Payload) -> int:
+    """Return how many bytes a payload has, given as bytes, a memoryview or an array."""
+    return len(payload) if type(payload) is bytes else payload.nbytes
+
+
+def payload_sum(payload: Payload, size: int) -> int:
+    """Return what a frame says of its payload of `size` bytes: up to `SHORT` its CRC-32, else its `word_sum`.
+
+    4 KB take 2 us so, and 4 as words: it is NumPy's calls that cost. From 8 KB on words are faster.
+
+    Examples
+    --------
+    >>> payload_sum(b"a", 1) == zlib.crc32(b"a")
+    True
+    """
+    return zlib.crc32(payload) if size <= SHORT else word_sum(payload)
+
+
+def word_sum(payload: Payload) -> int:
+    """Wrap-around sum of a contiguous buffer seen as little-endian 64-bit words, the last one padded with zeros.
+
+    Ten times as fast as zlib's CRC-32, and finds every single flipped bit.
+
+    Examples
+    --------
+    >>> word_sum(bytes([1, 0, 0, 0, 0, 0, 0, 0, 2]))
+    3
+    """
+    size = payload.nbytes if hasattr(payload, "nbytes") else len(payload)
+    words = size >> 3
+    total = int(np.add.reduce(np.frombuffer(payload, _WORD, words))) if words else 0
+    if size & 7:
+        total += int.from_bytes(memoryview(payload).cast("B")[words << 3 :], "little")
+    return total & _MASK
