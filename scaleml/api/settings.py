@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from scaleml.checks import guess
 from scaleml.faults import Fault
 from scaleml.models import Model
-from scaleml.models.checks import guess
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.plan import Start, StopRule
 from scaleml.strategies import Strategy

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Protocol, final
 import numpy as np
 
 from scaleml.arrays import Array, namespace
+from scaleml.checks import check_number
 
 PREFIX: Final = "compression."
 """How the names of private arrays in a strategy's state begin: no other rank has the same, and none may be averaged."""
@@ -229,10 +230,8 @@ def check_codec(codec: object) -> None:
 
 def check_ratio(ratio: object) -> None:
     """Raise ValueError unless `ratio` is a share of the items."""
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
-        raise ValueError(
-            f"ratio={ratio!r}: must be a number above 0 and at most 1, the share of the items that is sent; 0.01 sends one in a hundred"
-        )
+    rule = "a number above 0 and at most 1, the share of the items that is sent; 0.01 sends one in a hundred"
+    check_number("ratio", ratio, 0, 1, open_low=True, rule=rule)
 
 
 def check_finite(x: Array, stamp: Stamp) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from scaleml.models.checks import check_integer, check_option
+from scaleml.checks import check_integer, check_option
 
 if TYPE_CHECKING:
     from scaleml.models.network import Network
