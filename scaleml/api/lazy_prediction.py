@@ -9,12 +9,13 @@ import numpy as np
 from dask.base import compute, tokenize
 from dask.delayed import delayed
 
-from scaleml.api.trained_model import check_width
+from scaleml.api.trained_model import TrainedModel, check_width
+from scaleml.arrays import Array
 from scaleml.data.collections import is_frame, partitions_of
 from scaleml.data.frames import refuse_columns
 
 
-def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) -> Any:
+def by_blocks(model: TrainedModel, method: str, X: Any, meta: Array) -> Any:
     """Return a Dask array of ``method`` of the blocks of X.
 
     Parameters
@@ -25,17 +26,14 @@ def by_blocks(model: Any, method: str, X: Any, dtype: Any, outputs: int | None) 
         ``"predict"``, ``"predict_proba"`` or ``"decision_function"``.
     X : Dask array or dataframe
         Its chunks of rows become those of the result.
-    dtype : dtype
-        Of the result.
-    outputs : int or None
-        Columns of the result; None for one dimension.
+    meta : array
+        The result for no rows.
 
     Raises
     ------
     ValueError, TypeError
         For columns other than those of the training data, as far as they are known.
     """
-    meta = np.empty((0,) if outputs is None else (0, outputs), dtype)
     if is_frame(X):
         if X.ndim != 2:
             raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
@@ -69,7 +67,7 @@ def blocks(X: Any, function: Callable[..., Any], arguments: tuple[Any, ...], mod
     return X.map_blocks(function, *arguments, sent(model, token), **settings)
 
 
-def statistics(model: Any, X: Any, y: Any, sample_weight: Any) -> Any:
+def statistics(model: TrainedModel, X: Any, y: Any, sample_weight: Any) -> Array:
     """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
     parts = partitions_of(X, y, sample_weight)
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
@@ -83,7 +81,7 @@ def sent(model: Any, token: str) -> Any:
     return delayed(model, name=f"scaleml-model-{token}", traverse=False)
 
 
-def _token(model: Any) -> str:
+def _token(model: TrainedModel) -> str:
     return str(tokenize(model.params, model.classes, repr(model.network)))
 
 
@@ -91,7 +89,7 @@ def _apply(block: Any, method: str, model: Any) -> Any:
     return getattr(model, method)(block)
 
 
-def _statistics(model: Any, x: Any, y: Any, weights: Any) -> Any:
+def _statistics(model: TrainedModel, x: Any, y: Any, weights: Any) -> Array:
     if x.shape[0] == 0:
-        return np.zeros(model.network.n_statistics)
+        return model.no_statistics()
     return model.statistics(x, y, weights)

@@ -23,6 +23,9 @@ from scaleml.telemetry import History, Ledger
 from scaleml.telemetry.bundle import bundle
 from scaleml.telemetry.report import run_fragment, run_text
 
+Trained = Callable[[Any], TrainedModel]
+"""From parameters to what predicts with them."""
+
 _ACKNOWLEDGE = 30.0
 _PATIENCE = 5.0  # seconds that a stop waits for a start: most take a tenth of one
 
@@ -47,7 +50,9 @@ class Run:
         Optimizer, batch, epochs, in words.
     """
 
-    def __init__(self, driver: Driver, *, label: str, classes: Any, facts: dict[str, Any], own_cluster: bool) -> None:
+    def __init__(
+        self, driver: Driver, *, label: str, trained: Trained, facts: dict[str, Any], own_cluster: bool
+    ) -> None:
         self.label = label
         self.history = History()
         self.threads = driver.placement.threads
@@ -64,7 +69,7 @@ class Run:
         self.placing_seconds = float(facts["placing_seconds"])
         self.plan = driver.plan
         self._driver = driver
-        self._classes = classes
+        self._trained = trained
         self._own_cluster = own_cluster
         self._changed = threading.Condition()
         self._strategy = driver.plan.strategy
@@ -118,7 +123,7 @@ class Run:
             raise RuntimeError(
                 f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}"
             )
-        return TrainedModel(self.plan.network, self.params, self._classes)
+        return self._trained(self.params)
 
     @property
     def ledger(self) -> Ledger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from inspect import signature
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from scaleml.api.fault_validation import check_faults, check_victims
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings, check_names
 from scaleml.api.strategy_switch import check_roles
+from scaleml.api.trained_model import TrainedModel
 from scaleml.cluster import calls, config
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.embedded import check_client, find_client
@@ -47,7 +49,7 @@ def launch(settings: Settings, data: Data, client: Client, own_cluster: bool, wo
     run = Run(
         driver,
         label=settings.label or repr(settings.strategy),
-        classes=data.classes,
+        trained=partial(TrainedModel, data.network, data.signature, classes=data.classes),
         facts=facts,
         own_cluster=own_cluster,
     )

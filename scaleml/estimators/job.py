@@ -70,7 +70,7 @@ class Job:
     @property
     def signature(self) -> Signature:
         """What the network is built for."""
-        return signature_of(self.inputs, self.model.dtype)  # type: ignore[attr-defined]
+        return signature_of(self.inputs, self.model.dtype)
 
     @property
     def multiplications(self) -> float:

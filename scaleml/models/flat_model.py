@@ -96,6 +96,30 @@ class Layered(Protocol):
 
 
 @runtime_checkable
+class Scoring(Protocol):
+    """A model that decides by scores."""
+
+    def scores(self, w: Array, x: Matrix) -> Array:
+        """Return the scores of the rows of `x`: (n,), or (n, outputs)."""
+
+
+@runtime_checkable
+class Probabilistic(Protocol):
+    """A classifier that knows probabilities."""
+
+    def predict_proba(self, w: Array, x: Matrix) -> Array:
+        """Return the probabilities of the classes, (n, classes); raise ValueError where this one's loss gives none."""
+
+
+@runtime_checkable
+class Reusing(Protocol):
+    """A model that can predict part after part without taking new memory for each."""
+
+    def reusing(self) -> Self:
+        """Return this model with scratch of its own, in which each result lies until the next call overwrites it."""
+
+
+@runtime_checkable
 class Sparse(Protocol):
     """A linear model of CSR rows, whose gradient is zero but at the columns that a batch has.
 

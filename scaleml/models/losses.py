@@ -156,6 +156,7 @@ class OwnClass(Loss):
         """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
         losses, slopes = self.loss.evaluate(scores, y, work)
         weights = work.xp.asarray(self.weights, slopes.dtype)
+        own: Array | tuple[Array, Array]
         if y.ndim == 1:  # class codes
             own = work.row_numbers(len(y)), y
             factors = weights[y]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self, final
+from typing import Self, final
 
 from scaleml.arrays import Array
 from scaleml.checks import check_integer
@@ -81,6 +81,6 @@ class Averaged(Optimizer):
         """Return the same with another learning rate."""
         return replace(self, optimizer=self.optimizer.with_rate(learning_rate))
 
-    def result(self, w: Array, state: dict[str, Any], t: int) -> Array:
+    def result(self, w: Array, state: dict[str, Array], t: int) -> Array:
         """Return the average, from update `start` on."""
         return state["average"] if t >= self.start else w

@@ -63,7 +63,7 @@ class Optimizer(ABC):
         """Update `w` and the arrays of `slots`, all of g's shape (m,), in place; `g` is scratch."""
 
     @final
-    def init(self, size: int, dtype: Any, like: Array | None = None) -> dict[str, Array]:
+    def init(self, size: int, dtype: str | np.dtype[Any], like: Array | None = None) -> dict[str, Array]:
         """Return the state before the first update.
 
         Parameters

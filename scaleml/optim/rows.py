@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, final
 
 import numpy as np
 
-from scaleml.arrays import Array, is_sparse, namespace, rows
+from scaleml.arrays import Array, Matrix, Rows, is_sparse, namespace, rows
 
 __all__ = ["Columns", "RowRate", "RowSteps", "sample"]
 
@@ -74,7 +75,7 @@ class Columns:
         self.means = np.zeros(features)
         self.squares = np.zeros(features)
 
-    def add(self, x: Array) -> Columns:
+    def add(self, x: Matrix) -> Columns:
         """Take in the rows of ``x`` (n, F), dense or CSR; return self."""
         n = x.shape[0]
         if is_sparse(x):
@@ -82,7 +83,7 @@ class Columns:
             means = np.bincount(x.indices, values, x.shape[1]) / n
             squares = np.bincount(x.indices, values * values, x.shape[1]) / n
         else:
-            means = np.mean(x, axis=0, dtype=np.float64)
+            means = x.mean(axis=0, dtype=np.float64)
             squares = np.mean((x - means) ** 2, axis=0) + means * means
         self.rows += n
         share = n / self.rows
@@ -90,7 +91,7 @@ class Columns:
         self.squares += (squares - self.squares) * share
         return self
 
-    def seen_from(self, intercept: bool, dtype: Any) -> tuple[Any, Any]:
+    def seen_from(self, intercept: bool, dtype: np.dtype[Any]) -> tuple[Array, Array]:
         """Return the point to see the columns from, and their second moments about it.
 
         That is their mean, once enough rows are known: of one row nothing would be left.
@@ -151,8 +152,8 @@ class RowSteps:
         rate: RowRate,
         batch: int,
         epoch: int,
-        moments: Any,
-        centre: Any,
+        moments: Array,
+        centre: Array,
         *,
         factor: float = 1.0,
         curvature: float = 1.0,
@@ -169,13 +170,13 @@ class RowSteps:
         self._centre = np.asarray(centre, dtype) if intercept and np.any(centre) else None
         bound = np.append(moments, 1.0) if intercept else np.asarray(moments)
         self._bound = (factor * curvature * bound).astype(dtype)
-        self._scale: Any = None
+        self._scale: Array | None = None
         self._key = (math.nan, math.nan)
 
     @classmethod
     def measured(
         cls,
-        x: Array,
+        x: Matrix,
         columns: Columns,
         rate: RowRate,
         batch: int,
@@ -184,7 +185,11 @@ class RowSteps:
         seed: int,
         intercept: bool,
         curvature: float,
-        **rest: Any,
+        dtype: str = "float32",
+        outputs: int = 1,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        unit: float = 1.0,
     ) -> RowSteps:
         """Return the steps for data like ``x`` (n, F), a sample of the rows, dense or CSR, with these columns.
 
@@ -202,26 +207,29 @@ class RowSteps:
         True
         """
         random = np.random.default_rng(seed)
-        centre, moments = columns.seen_from(intercept, np.dtype(rest.get("dtype", "float32")))
+        centre, moments = columns.seen_from(intercept, np.dtype(dtype))
         if epoch < len(moments) and not is_sparse(x) and moments.max() <= _COMPARABLE * moments.min():
             # Fewer rows than columns: many solutions fit, and the steps decide which. As in scikit-learn, all columns step
             # alike then, so that those of larger values count for more.
             moments = np.full_like(moments, moments.mean())
-        rest |= {"curvature": curvature, "intercept": intercept}
+        make = partial(
+            cls, rate, batch, epoch,
+            curvature=curvature, intercept=intercept, dtype=dtype, outputs=outputs, l1=l1, l2=l2, unit=unit,
+        )  # fmt: skip
         # What no row fills takes no part: of hashed text that is nearly all.
         filled = np.flatnonzero(moments) if is_sparse(x) else slice(None)
         x, narrow = x[:, filled], (moments[filled], centre[filled])
         parts = [np.sort(random.choice(x.shape[0], min(batch, x.shape[0]), replace=False)) for _ in range(_BATCHES)]
         batches, factor = [x[part] for part in parts], 1.0
         for _ in range(4):
-            made = cls(rate, batch, epoch, *narrow, factor=factor, **rest)
+            made = make(*narrow, factor=factor)
             largest = max(_largest(part, made, intercept, curvature, random) for part in batches)
             if largest <= 1.05:
                 break
             factor *= largest
-        return cls(rate, batch, epoch, moments, centre, factor=made.factor, **rest)
+        return make(moments, centre, factor=made.factor)
 
-    def steps(self, seen: float) -> Any:
+    def steps(self, seen: float) -> Array:
         """Return the step sizes of the columns, and of the intercept last, after ``seen`` rows."""
         floor = 1.0 / (self.batch * self.rate.at(seen + 1))
         tightened = 1.0 + _DECAY * seen / self.epoch
@@ -267,14 +275,14 @@ class RowSteps:
         offset *= scale[-1]
         weights += lean[:, None] * (self._own * offset)
 
-    def slots(self) -> dict[str, Any]:
+    def slots(self) -> dict[str, Array]:
         """Return the state that `shrink` needs, at the start: the L1 penalty that is due, and what each coefficient has paid."""
         if not self.l1:
             return {}
         f, k, dtype = self._features, self._outputs, self._bound.dtype
         return {"l1_due": np.zeros(f, dtype), "l1_paid": np.zeros(f * k, dtype)}
 
-    def shrink(self, w: Array, seen: float, rate: float, state: dict[str, Any]) -> None:
+    def shrink(self, w: Array, seen: float, rate: float, state: dict[str, Array]) -> None:
         """Move the coefficients in ``w`` (P,) towards 0 by all of the L1 penalty that they still owe, and not past it.
 
         A coefficient that the noise of one batch moves off 0 is brought back by what it has not paid while it was 0.
@@ -298,7 +306,7 @@ class RowSteps:
             w[f * k :] += (self._common / (self._common + self._own)) * (xp.asarray(self._centre) @ change)
 
 
-def _largest(x: Array, made: RowSteps, intercept: bool, curvature: float, random: Any) -> float:
+def _largest(x: Matrix, made: RowSteps, intercept: bool, curvature: float, random: np.random.Generator) -> float:
     """Return the largest eigenvalue of a batch's Hessian in units of the steps: above 2 a step overshoots."""
     f = x.shape[1]
     v, largest = random.standard_normal(f + intercept), 0.0
@@ -314,7 +322,10 @@ def _largest(x: Array, made: RowSteps, intercept: bool, curvature: float, random
     return largest
 
 
-def sample(x: Array, count: int) -> Array:
+def sample(x: Rows, count: int) -> Rows:
     """Return about ``count`` rows of ``x``, evenly spread: the same ones every time."""
     n = x.shape[0]
-    return rows(x, 0, n) if n <= count else x[np.arange(count) * n // count]
+    if n <= count:
+        return rows(x, 0, n)
+    some: Rows = x[np.arange(count) * n // count]  # type: ignore[assignment]  # of the class that x is of
+    return some

@@ -55,7 +55,7 @@ class Data:
     ) -> None:
         began = time.perf_counter()
         self._model, self._seed, self._find = model, seed, find
-        self._dtype = model.dtype  # type: ignore[attr-defined]
+        self._dtype = model.dtype
         self._nonce = os.urandom(16)
         self._parts: list[Part] = []
         _check_validation(validation)
