@@ -41,7 +41,7 @@ from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.commands import Command
 from scaleml.runtime.plan import Outcome, Plan
 from scaleml.strategies import Strategy
-from scaleml.telemetry.history import last_step
+from scaleml.telemetry.history import Mark, last_step
 
 TICK: Final = 0.1
 CALL: Final = 10.0
@@ -79,7 +79,7 @@ class Driver:
         self.topology: str | None = None
         self._data = data
         self._on_notes: Callable[[bytes, list[Any], list[Any]], None] | None = None
-        self._on_mark: Callable[[float, str, int], None] | None = None
+        self._on_mark: Mark | None = None
         self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: list[Future[Any]] = []
@@ -92,7 +92,7 @@ class Driver:
     def start(
         self,
         on_notes: Callable[[bytes, list[Any], list[Any]], None],
-        on_mark: Callable[[float, str, int], None],
+        on_mark: Mark,
         on_change: Callable[[], None],
     ) -> None:
         """Begin, and return at once.
@@ -102,7 +102,7 @@ class Driver:
         on_notes : callable
             Called with the history's new rows, evaluations and ends of epochs.
         on_mark : callable
-            Called with the time, the words and the step of a change in mid-run.
+            Called with what a `Change` in mid-run says.
         on_change : callable
             Called after each change of the run's state.
         """
@@ -155,7 +155,8 @@ class Driver:
             self._seen = max(self._seen, last_step(message["rows"]))
         elif message["kind"] == "mark":
             assert self._on_mark is not None
-            self._on_mark(message["time"], message["text"], message["step"])
+            what, fault = message.get("what", "setting"), message.get("fault")
+            self._on_mark(message["time"], message["text"], message["step"], what, message["rank"], fault)
         elif message["generation"] == self.generation and (event := event_of(message)) is not None:
             self.topology = message.get("topology") or self.topology
             self._events.put(event)

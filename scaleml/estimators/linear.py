@@ -13,8 +13,8 @@ from scaleml import arrays
 from scaleml.data.inputs import Inputs
 from scaleml.estimators.base import Trained
 from scaleml.estimators.callbacks import told
+from scaleml.estimators.coefficients import CoefficientLayout
 from scaleml.estimators.job import Job, choose, run
-from scaleml.estimators.layout import Layout
 from scaleml.estimators.rowwise import Rowwise
 from scaleml.estimators.warned import warn
 from scaleml.models import LinearModel
@@ -147,7 +147,7 @@ class Linear(Rowwise, Trained):
 
     def _laid_out(
         self: Any, inputs: Any, held_out: Inputs | None, begin: Start | None
-    ) -> tuple[Layout, Any, Inputs | None]:
+    ) -> tuple[CoefficientLayout, Any, Inputs | None]:
         """Leave out the empty columns of hashed text: their coefficients stay 0, and most of 2**18 are empty.
 
         Not where `partial_fit` may see them filled later.
@@ -155,7 +155,7 @@ class Linear(Rowwise, Trained):
         used = None
         if begin is None and self._columns is None and inputs.is_sparse:
             used = arrays.filled_columns(inputs.x) if isinstance(inputs, Inputs) else inputs.collection.filled
-        layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept), used)
+        layout = CoefficientLayout(inputs.features, inputs.n_outputs, bool(self.fit_intercept), used)
         if used is None:
             return layout, inputs, held_out
         if not isinstance(inputs, Inputs):
@@ -193,7 +193,7 @@ class Linear(Rowwise, Trained):
 
     def _from(self: Any, coef: Any, intercept: Any, inputs: Any) -> Start:
         """Return the start at these coefficients."""
-        layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
+        layout = CoefficientLayout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
         fresh = {
             "coef_": np.zeros((layout.outputs, layout.features)),
             "intercept_": np.zeros(layout.outputs),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +28,11 @@ class SlowLink(Interval):
     """
 
     to: int | None
+
+    @property
+    @abstractmethod
+    def lifts(self) -> bool:
+        """Whether it slows nothing down, but ends an earlier fault of its kind."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +68,11 @@ class Latency(SlowLink):
         rule = "a finite number of seconds, 0 or more; DropLink cuts a link"
         check_number("seconds", self.seconds, 0, rule=rule)
 
+    @property
+    def lifts(self) -> bool:
+        """Whether there is no delay."""
+        return self.seconds == 0
+
 
 @dataclass(frozen=True)
 class Bandwidth(SlowLink):
@@ -92,6 +104,11 @@ class Bandwidth(SlowLink):
         super().__post_init__()
         rule = "a positive number of bytes; math.inf for no limit"
         check_number("bytes_per_second", self.bytes_per_second, 0, open_low=True, finite=False, rule=rule)
+
+    @property
+    def lifts(self) -> bool:
+        """Whether there is no limit."""
+        return math.isinf(self.bytes_per_second)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, final
 import ipywidgets as widgets
 import numpy as np
 
-from scaleml.lab import progress, words
+from scaleml.lab import progress_bar, words
 from scaleml.lab.charts import Across, LedgerChart, LineChart
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
@@ -85,7 +85,7 @@ class Board:
             self._annotate()
             _set(self.legend, _legend(self._traces, self._strokes))
             _set(self.words, self._sentence(controller))
-            _set(self.progress, progress.line(controller, self._traces))
+            _set(self.progress, progress_bar.line(controller, self._traces))
 
     def _reached(self, controller: Controller) -> Any:
         run = controller.live

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 
 from scaleml import faults
 from scaleml.lab import kinds
-from scaleml.lab.controller import Break, Change, Order, Tell
+from scaleml.lab.controller import Break, Order, Tell, Update
 from scaleml.lab.fields import Pages, labelled, narrow
 from scaleml.lab.form import Form
 from scaleml.strategies import Strategy
@@ -56,8 +56,8 @@ class Steering:
         self.kill = _button("Kill", "SIGKILL of this rank's process", "times", "danger")
         self.pause.on_click(lambda _: send(lambda: Tell("pause")))
         self.resume.on_click(lambda _: send(lambda: Tell("resume")))
-        self.change_rate.on_click(lambda _: send(lambda: Change({"learning_rate": self.rate.value})))
-        self.change_batch.on_click(lambda _: send(lambda: Change({"batch_size": self.batch.value})))
+        self.change_rate.on_click(lambda _: send(lambda: Update({"learning_rate": self.rate.value})))
+        self.change_batch.on_click(lambda _: send(lambda: Update({"batch_size": self.batch.value})))
         self.change_strategy.on_click(lambda _: send(self._new_strategy))
         self.inject.on_click(lambda _: send(self._fault))
         self.kill.on_click(lambda _: send(self._killing))
@@ -103,7 +103,7 @@ class Steering:
             self.strategies[name].show(run.plan.strategy)
 
     def _new_strategy(self) -> Order:
-        return Change({"strategy": self.strategies[self.strategy.value].value()})
+        return Update({"strategy": self.strategies[self.strategy.value].value()})
 
     def _killing(self) -> Order:
         return Break(faults.Kill(rank=self.rank.value, step=0, allow_kill=self._allow_kill))

@@ -1,4 +1,4 @@
-"""A run as the lab draws it: read row by row as it grows, kept small enough to be drawn ten times a second."""
+"""Run trace: a live run's history read row by row as it grows, and thinned, so that it can be drawn ten times a second."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleml.lab.bins import Means, Points, Rates
-from scaleml.lab.links import Links
+from scaleml.lab.slow_links import SlowLinks
 from scaleml.telemetry import COLUMNS, History, Ledger
 from scaleml.telemetry.curves import Curve, loss_curve, throughput_curve, training_curve
 from scaleml.telemetry.gauge import Gauge, Reading
@@ -40,7 +40,7 @@ class Trace:
         How the run stood at the last look.
     total, recent : Ledger
         Where the time of every rank went, from the first step on (exact, from a few summed rows), and in the last seconds.
-    links : Links
+    links : SlowLinks
         What slow links cost.
     curve : Curve or None
         The loss as it was drawn last.
@@ -50,7 +50,7 @@ class Trace:
 
     def __init__(self, run: Any, window: float = 3.0) -> None:
         self.run = run
-        self.links = Links()
+        self.links = SlowLinks()
         self._gauge = Gauge(run, window)
         self._thin = History(_ROWS)
         self._totals: dict[tuple[int, int], NDArray[np.float64]] = {}

@@ -14,14 +14,15 @@ from weakref import WeakMethod
 
 from scaleml.comm.wire import Pace
 from scaleml.faults import Bandwidth, CorruptFrame, Crash, DropLink, Fault, InjectedCrash, Kill, Latency, Pause, Slow
+from scaleml.runtime.commands import describe, is_ours
 
 _LOOK: Final = 0.05
 """Seconds between two looks of a paused rank whether it is still wanted."""
 _LAST_WORDS: Final = 0.05
 """Seconds for the news of a kill to leave the process."""
 
-Mark = WeakMethod[Callable[[str], None]]
-"""Told in words what begins."""
+Mark = WeakMethod[Callable[[str, str, "dict[str, Any] | None"], None]]
+"""Told what begins: in words, that it is a fault, and which."""
 
 
 class Working(Protocol):
@@ -96,7 +97,7 @@ class FaultInjector:
             self._unmarked.remove(fault)
             mark = self._mark()
             assert mark is not None
-            mark(repr(fault))
+            mark(repr(fault), "fault", describe(fault) if is_ours(fault) else None)
 
     def _shape_links(self, now: Sequence[Fault]) -> None:
         bad = [fault for fault in now if isinstance(fault, Latency | Bandwidth)]

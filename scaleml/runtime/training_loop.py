@@ -139,7 +139,7 @@ class TrainingLoop:
         self.recorder.begin(clock(), self._clock)
         if self.plan.handover is not None:
             if self.group.rank == 0:
-                self.mark(f"strategy={self.plan.strategy!r}")
+                self.mark(f"strategy={self.plan.strategy!r}", "strategy")
             if self.plan.evaluate_every:
                 self.evaluation.passed(self.rows_done)
         self.report("entered", topology=getattr(self.strategy, "topology", None))
@@ -281,6 +281,7 @@ class TrainingLoop:
         """Write what has gathered into the history."""
         self.recorder.flush(clock(), self.step, self.rows_done / self._rows)
 
-    def mark(self, text: str) -> None:
-        """Have the history say what changed."""
-        self.report("mark", time=self.recorder.clock(clock()), step=self.step, text=text)
+    def mark(self, text: str, what: str = "setting", fault: dict[str, Any] | None = None) -> None:
+        """Have the history say what changed: a setting, the strategy, or a fault, as `describe` has it."""
+        now = self.recorder.clock(clock())
+        self.report("mark", time=now, step=self.step, text=text, what=what, fault=fault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
@@ -41,11 +41,33 @@ _MEANS = [_AT[name] for name in ("loss", "staleness")]
 
 
 class Change(NamedTuple):
-    """Something that changed in mid-run: when on the training clock, what, and before which step (-1: unknown)."""
+    """Something that changed in mid-run.
+
+    Attributes
+    ----------
+    time : float
+        When, on the training clock.
+    text : str
+        What, in words.
+    step : int
+        Before which step of the rank that says so; -1: unknown.
+    kind : {"setting", "strategy", "fault"}
+    rank : int
+        Who says so; -1: unknown.
+    fault : dict or None
+        What goes wrong, as the command that injects it describes it: its class by ``name`` and its ``fields``.
+    """
 
     time: float
     text: str
     step: int = -1
+    kind: str = "setting"
+    rank: int = -1
+    fault: Mapping[str, Any] | None = None
+
+
+Mark = Callable[[float, str, int, str, int, Mapping[str, Any] | None], object]
+"""`History.mark`, as whoever tells of changes sees it."""
 
 
 @final
@@ -152,9 +174,17 @@ class History:
         with self._lock:
             self._epochs.append((float(number), float(loss), float(score), float(is_last)))
 
-    def mark(self, time: float, text: str, step: int = -1) -> None:
-        """Note that something changed at `time` on the training clock, before `step` of the rank that says so."""
-        self.changes.append(Change(float(time), str(text), int(step)))
+    def mark(
+        self,
+        time: float,
+        text: str,
+        step: int = -1,
+        kind: str = "setting",
+        rank: int = -1,
+        fault: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Note that something changed; see `Change`."""
+        self.changes.append(Change(float(time), str(text), int(step), str(kind), int(rank), fault))
 
     @property
     def marks(self) -> list[tuple[float, str]]:

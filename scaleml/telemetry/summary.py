@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -15,10 +14,6 @@ from scaleml.telemetry.ledger import Ledger
 
 NAN = float("nan")
 RUNNING = ("starting", "running", "paused", "recovering")
-
-
-_FAULT = re.compile(r"[A-Z]\w*\(rank=")
-"""How the mark of a fault begins."""
 
 
 @final
@@ -60,7 +55,7 @@ class Summary:
     bytes_per_step: float = NAN
     staleness: float = 0.0
     slow: str | None = None
-    suffered: tuple[str, ...] = ()  # what was broken on purpose
+    faults: tuple[str, ...] = ()  # what was broken on purpose
 
     @property
     def name(self) -> str:
@@ -151,7 +146,7 @@ def _measure(run: Any, curve: Curve) -> Summary:
         bytes_per_step=float(ledger.bytes_sent.sum()) / steps if steps else NAN,
         staleness=float(np.average(ledger.staleness[works], weights=ledger.updates[works])) if steps else 0.0,
         slow=ledger.slow_sentence(),
-        suffered=tuple(text for _, text in history.marks if _FAULT.match(text)),
+        faults=tuple(change.text for change in history.changes if change.kind == "fault"),
         compute=shares["compute"],
         wait=shares["wait"],
         comm=shares["comm"],

@@ -155,7 +155,8 @@ def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind:
     if kind == "applied":
         applied.setdefault(facts["number"], {})[rank] = facts["step"]
     elif kind == "mark":
-        history.mark(**facts)
+        what, fault = facts.get("what", "setting"), facts.get("fault")
+        history.mark(facts["time"], facts["text"], facts["step"], what, rank, fault)
 
 
 def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[Any]:

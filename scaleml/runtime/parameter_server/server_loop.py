@@ -104,9 +104,10 @@ class ServerLoop:
     def _flush(self, now: float) -> None:
         self.recorder.flush(now, self.clients.version, self.clients.rows * self._epochs_a_row)
 
-    def mark(self, text: str) -> None:
-        """Have the history say what changed."""
-        self.report("mark", time=self.recorder.clock(clock()), step=self.clients.version, text=text)
+    def mark(self, text: str, what: str = "setting", fault: dict[str, Any] | None = None) -> None:
+        """Have the history say what changed: a setting, the strategy, or a fault, as `describe` has it."""
+        now = self.recorder.clock(clock())
+        self.report("mark", time=now, step=self.clients.version, text=text, what=what, fault=fault)
 
     @property
     def steps(self) -> int:
