@@ -21,6 +21,7 @@ from scaleml.data.shards import Batches
 from scaleml.data.split import hold_out
 from scaleml.data.store import array_shard
 from scaleml.models import Signature
+from scaleml.models.flat_model import Sparse
 from scaleml.optim import SGD
 from scaleml.runtime.commands import Command, CommandQueue
 from scaleml.runtime.coordinator import Pace
@@ -190,7 +191,6 @@ def held_until_told(monkeypatch: Any, strategy: Any) -> Hook:
 def _hook(network: Any, told: Callable[[int], None]) -> None:
     """Have every gradient counted, also those of what a batch touches alone."""
     calls = count()
-    narrowed = network.narrowed
 
     def hooked(loss_grad: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -205,7 +205,9 @@ def _hook(network: Any, told: Callable[[int], None]) -> None:
         part.loss_grad = hooked(part.loss_grad)
         return part
 
-    network.loss_grad, network.narrowed = hooked(network.loss_grad), narrow
+    network.loss_grad = hooked(network.loss_grad)
+    if isinstance(network, Sparse):
+        narrowed, network.narrowed = network.narrowed, narrow
 
 
 def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:
