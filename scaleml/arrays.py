@@ -10,7 +10,7 @@ import math
 import mmap
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,26 +18,13 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 __all__ = [
-    "CSR",
-    "Array",
-    "Matrix",
-    "Numbers",
-    "aligned",
-    "concatenate_rows",
-    "csr",
-    "filled_columns",
-    "is_sparse",
-    "namespace",
-    "only_columns",
-    "own_copy",
-    "rows",
-    "to_numpy",
-]
+    "CSR", "Array", "Matrix", "Rows", "aligned", "concatenate_rows", "csr", "filled_columns", "is_sparse", "namespace",
+    "only_columns", "own_copy", "rows", "to_numpy",
+]  # fmt: skip
 
 INT32_MAX = 2**31 - 1
 PART = 131072
 """Elements of long arrays to work on together: they stay in the processor's cache through all passes over them."""
-MOST_NUMBERS = 64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """A dense array: NumPy's, or CuPy's, which has the same methods and counts as one of these to the type checker."""
@@ -105,37 +92,6 @@ def namespace(*arrays: object) -> ModuleType:
 
             return cupy
     return np
-
-
-@final
-class Numbers(dict[float, Any]):
-    """Numbers as arithmetic with arrays of one dtype takes them fastest, each made when it is first asked for.
-
-    NumPy needs 0.3 us more an operation for a Python float than for an array of no dimensions; CuPy prefers the float.
-
-    Parameters
-    ----------
-    xp : module
-        ``numpy`` or ``cupy``.
-    dtype : str or dtype
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> numbers = Numbers(np, "float32")
-    >>> numbers[0.5], numbers[0.5] is numbers[0.5]
-    (array(0.5, dtype=float32), True)
-    """
-
-    def __init__(self, xp: ModuleType, dtype: Any) -> None:
-        super().__init__()
-        self._dtype = dtype if xp is np else None
-
-    def __missing__(self, value: float) -> Any:
-        if len(self) >= MOST_NUMBERS:
-            self.clear()
-        self[value] = number = value if self._dtype is None else np.array(value, self._dtype)
-        return number
 
 
 def aligned(xp: ModuleType, shape: Sequence[int], dtype: Any) -> Array:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from dask.base import compute, tokenize
 from dask.delayed import delayed
 
-from scaleml.api.trained_model import TrainedModel, check_width
 from scaleml.arrays import Array
 from scaleml.data.collections import is_frame, partitions_of
 from scaleml.data.frames import refuse_columns
+from scaleml.models import FlatModel
 
 
-def by_blocks(model: TrainedModel, method: str, X: Any, meta: Array) -> Any:
+class Predictor(Protocol):
+    """A `TrainedModel`, as far as predicting block by block needs it."""
+
+    network: FlatModel
+    params: Array
+    classes: Array | None
+
+    def check_width(self, shape: tuple[float, ...]) -> None: ...
+    def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Array: ...
+    def no_statistics(self) -> Array: ...
+
+
+def by_blocks(model: Predictor, method: str, X: Any, meta: Array) -> Any:
     """Return a Dask array of ``method`` of the blocks of X.
 
     Parameters
@@ -38,7 +50,7 @@ def by_blocks(model: TrainedModel, method: str, X: Any, meta: Array) -> Any:
         if X.ndim != 2:
             raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
         refuse_columns(X.dtypes.items(), "X")
-    check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape, model)
+    model.check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape)
     return blocks(X, _apply, (method,), model, _token(model), meta)
 
 
@@ -67,7 +79,7 @@ def blocks(X: Any, function: Callable[..., Any], arguments: tuple[Any, ...], mod
     return X.map_blocks(function, *arguments, sent(model, token), **settings)
 
 
-def statistics(model: TrainedModel, X: Any, y: Any, sample_weight: Any) -> Array:
+def statistics(model: Predictor, X: Any, y: Any, sample_weight: Any) -> Array:
     """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
     parts = partitions_of(X, y, sample_weight)
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
@@ -81,7 +93,7 @@ def sent(model: Any, token: str) -> Any:
     return delayed(model, name=f"scaleml-model-{token}", traverse=False)
 
 
-def _token(model: TrainedModel) -> str:
+def _token(model: Predictor) -> str:
     return str(tokenize(model.params, model.classes, repr(model.network)))
 
 
@@ -89,7 +101,7 @@ def _apply(block: Any, method: str, model: Any) -> Any:
     return getattr(model, method)(block)
 
 
-def _statistics(model: TrainedModel, x: Any, y: Any, weights: Any) -> Array:
+def _statistics(model: Predictor, x: Any, y: Any, weights: Any) -> Array:
     if x.shape[0] == 0:
         return model.no_statistics()
     return model.statistics(x, y, weights)

@@ -23,9 +23,7 @@ from scaleml.telemetry import History, Ledger
 from scaleml.telemetry.bundle import bundle
 from scaleml.telemetry.report import run_fragment, run_text
 
-Trained = Callable[[Any], TrainedModel]
-"""From parameters to what predicts with them."""
-
+Trained = Callable[[Any], TrainedModel]  # from parameters to what predicts with them
 _ACKNOWLEDGE = 30.0
 _PATIENCE = 5.0  # seconds that a stop waits for a start: most take a tenth of one
 
@@ -82,7 +80,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """``starting``, ``running``, ``paused``, ``recovering``, ``finished``, ``stopped`` or ``failed``."""
+        """``starting``, ``running``, ``paused``, ``finished``, ``stopped`` or ``failed``."""
         return self._driver.state
 
     @property

@@ -100,7 +100,7 @@ class TrainedModel:
     def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
         """Return sums from which ``FlatModel.summarise`` makes loss and score, to be added over parts of the data."""
         inputs = check_inputs(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
-        check_width(inputs.x.shape, self)
+        self.check_width(inputs.x.shape)
         dtype = self.network.dtype.name
         x = inputs.x.astype(self.network.dtype, copy=False)
         return self.network.statistics(self.params, x, inputs.encode(dtype), inputs.encode_weights(dtype))
@@ -112,11 +112,19 @@ class TrainedModel:
         y = np.zeros((0, signature.n_outputs) if wide else 0, np.int32 if signature.task == "multiclass" else dtype)
         return self.network.statistics(self.params, np.zeros((0, signature.n_features), dtype), y)
 
+    def check_width(self, shape: tuple[float, ...]) -> None:
+        """Raise ValueError unless X, of this shape, has the columns the model was trained on; NaN is an unknown number."""
+        expected = self.signature.n_features
+        if len(shape) != 2 or not (shape[1] == expected or shape[1] != shape[1]):
+            raise ValueError(
+                f"X has shape {tuple(shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
+            )
+
     def _evaluate(self, X: Any, y: Any, sample_weight: Any) -> tuple[float, float]:
         if is_collection(X):
             from scaleml.api import lazy_prediction as lazy
 
-            check_width(X.shape, self)
+            self.check_width(X.shape)
             return self.network.summarise(lazy.statistics(self, X, y, sample_weight))
         if is_collection(y, sample_weight):
             from dask.base import compute
@@ -133,7 +141,7 @@ class TrainedModel:
             none = predict(self.network, np.zeros((0, self.signature.n_features), self.network.dtype))
             return lazy.by_blocks(self, method, X, none)
         x = X.tocsr() if hasattr(X, "tocsr") else matrix_of_frame(X, "X") if hasattr(X, "iloc") else np.asarray(X)
-        check_width(x.shape, self)
+        self.check_width(x.shape)
         network, dtype, rows = self.network, self.network.dtype, x.shape[0]
         # Several threads of a worker predict with one model, and scratch is one thread's.
         network = network.reusing() if isinstance(network, Reusing) else copy.copy(network)
@@ -173,12 +181,3 @@ def _converted(x: Matrix, dtype: np.dtype[Any], scratch: Array) -> Matrix:
     converted = scratch[: len(x)]
     converted[...] = x
     return converted
-
-
-def check_width(shape: Any, model: TrainedModel) -> None:
-    """Raise ValueError unless X has the columns the model was trained on."""
-    expected = model.signature.n_features
-    if len(shape) != 2 or not (shape[1] == expected or shape[1] != shape[1]):
-        raise ValueError(
-            f"X has shape {tuple(shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
-        )

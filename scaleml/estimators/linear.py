@@ -8,13 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 from sklearn.base import is_classifier
+from sklearn.utils.validation import validate_data
 
 from scaleml import arrays
 from scaleml.data.inputs import Inputs
-from scaleml.estimators.base import Trained
+from scaleml.data.labels import as_text
+from scaleml.estimators.base import KINDS, Trained, inputs_of
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.coefficients import CoefficientLayout
-from scaleml.estimators.job import Job, choose, run
+from scaleml.estimators.job import Job, choose, run, signature_of
 from scaleml.estimators.rowwise import Rowwise
 from scaleml.estimators.warned import warn
 from scaleml.models import LinearModel
@@ -81,6 +83,21 @@ class Linear(Rowwise, Trained):
             multiclass="ovr",
             class_weight=self._own_weights,
         )
+
+    def _loss_at(self: Any, X: Any, y: Any) -> float:
+        """Return the mean loss, over rows and, one against the rest, over classes, of the coefficients as they are."""
+        x = validate_data(self, X, accept_sparse="csr", dtype=KINDS, order="C", reset=False)
+        target, n_classes = np.asarray(y).ravel(), None
+        if is_classifier(self):
+            codes = np.searchsorted(self.classes_, as_text(target))
+            target, n_classes = coded(self.loss, codes, len(self.classes_), x.dtype)
+        inputs = inputs_of(x, target, None, n_classes)
+        layout = CoefficientLayout(inputs.features, inputs.n_outputs, True)
+        model = LinearModel(self.loss, None, epsilon=max(self.epsilon, 1e-12), dtype=inputs.dtype, multiclass="ovr")
+        network = model.build(signature_of(inputs, inputs.dtype))
+        w = layout.vector(self.coef_, self.intercept_, inputs.dtype)
+        loss, _ = network.summarise(network.statistics(w, inputs.x, inputs.encode(inputs.dtype)))
+        return loss / inputs.n_outputs
 
     def _batch(self: Any, rows: int) -> int:
         """Return the global batch: 1/64 of the rows, at most 1024.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from html import escape
 from typing import Any, final
@@ -10,6 +9,7 @@ from typing import Any, final
 import ipywidgets as widgets
 import numpy as np
 
+from scaleml.clock import WALL
 from scaleml.lab import progress_bar, words
 from scaleml.lab.charts import Across, LedgerChart, LineChart
 from scaleml.lab.controller import Controller
@@ -78,7 +78,7 @@ class Board:
 
     def _write(self, controller: Controller, turned: bool, news: bool) -> None:
         """Renew the words: at once where something happened; numbers that flicker faster than `READABLE` nobody reads."""
-        now = time.monotonic()
+        now = WALL.now()
         self._behind |= news
         if turned or (self._behind and now >= self._wrote + READABLE):
             self._behind, self._wrote = False, now

@@ -110,7 +110,7 @@ def line(trace: Trace) -> str:
     found = blame(trace.total, trace.total if now.over else trace.recent)
     said = [found.sentence if found else None, trace.links.sentence(trace.total)]
     slow = "".join(f" {text[0].upper()}{text[1:]}." for text in said if text)
-    if now.state in ("starting", "recovering"):
+    if now.state == "starting":
         return f"{name} is {now.state}."
     if now.state == "paused":
         return f"{name} is paused after {seconds(now.time)} of training.{slow}"

@@ -10,7 +10,8 @@ from typing import Any, final
 
 import numpy as np
 
-from scaleml.arrays import Array, Matrix, Numbers, aligned, is_sparse, namespace
+from scaleml.arrays import Array, Matrix, aligned, is_sparse, namespace
+from scaleml.models.scalars import Scalars
 
 __all__ = ["ACTIVATIONS", "Block", "Dense", "Score", "Workspace"]
 
@@ -39,12 +40,12 @@ class Workspace:
     True
     """
 
-    __slots__ = ("_arrays", "dtype", "numbers", "sum", "xp")
+    __slots__ = ("_arrays", "dtype", "scalars", "sum", "xp")
 
     def __init__(self, xp: ModuleType, dtype: str | np.dtype[Any]) -> None:
         self.xp = xp
         self.dtype = np.dtype(dtype)
-        self.numbers = Numbers(xp, dtype)
+        self.scalars = Scalars(xp, dtype)
         self.sum: Callable[[Array], Array] = np.add.reduce if xp is np else methodcaller("sum")
         """Of an array of one dimension: NumPy's method does the same by way of two functions of Python."""
         self._arrays: dict[str, Array] = {}

@@ -10,7 +10,7 @@ from typing import Literal, final
 from scaleml.checks import check_integer, check_number, check_option
 from scaleml.models.base import DTYPES, Model, Signature, check_task
 from scaleml.models.blocks import ACTIVATIONS, Block, Dense, Score
-from scaleml.models.losses import make_loss
+from scaleml.models.loss_names import make_loss
 from scaleml.models.network import Network
 
 __all__ = ["MLP"]

@@ -125,25 +125,9 @@ class Network:
         out: Array,
         ready: Ready | None = None,
     ) -> tuple[float, float]:
-        """Write the gradient of the summed loss into `out`; return the summed loss and the summed weights.
+        """Write the gradient of the summed loss into `out`; return the summed loss and weights; see `FlatModel.loss_grad`.
 
-        Parameters
-        ----------
-        w : array of shape (P,)
-        x : array or CSR matrix of shape (n, n_features)
-        y : array of shape (n,) or (n, n_targets)
-            As `Signature` says; unchecked here, see `check`.
-        weights : array of shape (n,), or None for ones
-        out : array of shape (P,)
-            Receives the sum over the rows of ``weights * d loss / d w``: not divided, without the penalty.
-        ready : callable, optional
-            Called with each block's slice as soon as that part of `out` is final, from the last block to the first: it
-            may be sent while the other parts are computed.
-
-        Returns
-        -------
-        loss_sum : float
-        weight_sum : float
+        `y` is as `Signature` says; unchecked here, see `check`. `ready` is called with each block's slice.
         """
         work = self._work.get(type(w)) or self._workspace(w)
         if len(self._parts) == 1:  # no slices: of a linear model's step every microsecond shows
@@ -255,13 +239,6 @@ class Network:
     def statistics(self, w: Array, x: Matrix, y: Array, weights: Array | None = None) -> Array:
         """Return sums that add over parts of the data and that `summarise` turns into loss and score.
 
-        Parameters
-        ----------
-        w : array of shape (P,)
-        x : array or CSR matrix of shape (n, n_features)
-        y : array of shape (n,) or (n, n_targets)
-        weights : array of shape (n,), optional
-
         Returns
         -------
         float64 array of shape (3,), or (2 + 3 n_outputs,) for numbers
@@ -281,13 +258,7 @@ class Network:
         return 2 + 3 * self.signature.n_outputs if self._is_real else 3
 
     def summarise(self, totals: Array) -> tuple[float, float]:
-        """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared.
-
-        Parameters
-        ----------
-        totals : float64 array
-            A sum of what `statistics` returned; without any weight, both results are NaN.
-        """
+        """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared."""
         loss, weight = float(totals[0]), float(totals[1])
         if not weight:
             return math.nan, math.nan

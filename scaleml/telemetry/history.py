@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
+from scaleml.telemetry.bundle import mimebundle
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
@@ -254,11 +256,8 @@ class History:
             f"<History: {self._used:,} rows of {len(np.unique(self['rank']))} ranks, {len(losses)} evaluations{last}>"
         )
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from scaleml.telemetry.bundle import bundle
-        from scaleml.telemetry.figures import loss_figure
-
-        return bundle(repr(self), None, lambda: loss_figure([("", self)]))
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return mimebundle(self)
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:

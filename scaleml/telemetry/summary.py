@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from scaleml.telemetry.curves import Curve, loss_curve, total_samples
 from scaleml.telemetry.history import History
 from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.run_like import RunLike
 
 NAN = float("nan")
-RUNNING = ("starting", "running", "paused", "recovering")
+RUNNING = ("starting", "running", "paused")
 
 
 @final
@@ -94,7 +95,7 @@ class Summary:
         return self.time + (self.placing if np.isfinite(self.placing) else 0.0)
 
 
-def summarise(runs: Iterable[Any], target: float | None = None) -> tuple[list[Summary], float | None]:
+def summarise(runs: Iterable[RunLike], target: float | None = None) -> tuple[list[Summary], float | None]:
     """Summarise runs, finished or not, and settle the target.
 
     Parameters
@@ -119,7 +120,7 @@ def summarise(runs: Iterable[Any], target: float | None = None) -> tuple[list[Su
     return with_speedups(rows), goal
 
 
-def _measure(run: Any, curve: Curve) -> Summary:
+def _measure(run: RunLike, curve: Curve) -> Summary:
     history: History = run.history
     ledger = Ledger(history)
     works, shares = ledger.workers, ledger.shares()

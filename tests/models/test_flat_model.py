@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from runtime import harness
 import scaleml
 from embedded import embedded
 from family.strategies import STRATEGIES
 from models.cases import CASES, batch, parameters
 from models.toy import FlatToy, SureToy, Toy
+from runtime import harness
 from scaleml.api.trained_model import TrainedModel
 from scaleml.models import FlatModel, LinearModel, Network, Signature
 from scaleml.models.flat_model import (
