@@ -227,7 +227,7 @@ def test_an_optimizer_replaces_the_schedule(classes):
 
 def test_verbose_prints_a_line_an_epoch(classes, capsys):
     X, y = classes
-    clf = SGDClassifier(verbose=1, random_state=0, early_stopping=True).fit(X, y)
+    clf = SGDClassifier(verbose=1, batch_size=14, random_state=0, early_stopping=True).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == clf.n_iter_
     assert lines[0].startswith("SGDClassifier, epoch 1, loss = ")
@@ -284,7 +284,7 @@ def test_nothing_holds_a_fit_that_is_over(classes, monkeypatch, capsys):
             super().__init__(*given)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr(local, "WorkerLoop", Watched)
+    monkeypatch.setattr(local, "TrainingLoop", Watched)
     gc.disable()
     try:
         SGDClassifier(verbose=1, max_iter=2, tol=None, batch_size=14, random_state=0).fit(X, y)

@@ -134,7 +134,7 @@ def test_the_loss_shown_is_the_mean_over_the_rows_and_the_classes_that_are_learn
 @pytest.mark.parametrize("loss", ["squared_error", "huber", "epsilon_insensitive"])
 def test_the_loss_shown_is_the_mean_over_the_rows(capsys, loss):
     X, y = make_regression(100, 3, random_state=0)
-    reg = SGDRegressor(loss, verbose=1, epsilon=0.5, random_state=0).fit(X, y)
+    reg = SGDRegressor(loss, verbose=1, epsilon=0.5, max_iter=20, tol=None, random_state=0).fit(X, y)
     far = np.abs(reg.predict(X) - y)
     expected = {
         "squared_error": far**2 / 2,
