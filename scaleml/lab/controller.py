@@ -11,6 +11,7 @@ from typing import Any, final
 from scaleml.api.compare import Trial, compare
 from scaleml.api.run import Run
 from scaleml.faults import Fault
+from scaleml.models import Model
 from scaleml.telemetry import Comparison
 
 
@@ -18,7 +19,7 @@ from scaleml.telemetry import Comparison
 class Wish:
     """What to run: ``data`` returns the model, X and y; ``settings`` are those of ``compare``."""
 
-    data: Callable[[], tuple[Any, Any, Any]]
+    data: Callable[[], tuple[Model, Any, Any]]
     trials: tuple[Trial, ...]
     settings: dict[str, Any]
 

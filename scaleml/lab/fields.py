@@ -103,6 +103,14 @@ def labelled(name: str, control: widgets.Widget) -> widgets.Widget:
     )
 
 
+def button(text: str, hint: str, icon: str = "", style: str = "", *, disabled: bool = False) -> Any:
+    """Return a button that is as wide as its text."""
+    layout = widgets.Layout(width="auto")
+    return widgets.Button(
+        description=text, tooltip=hint, icon=icon, button_style=style, disabled=disabled, layout=layout
+    )
+
+
 def above(name: str, control: widgets.Widget) -> widgets.Widget:
     """Return a control with its label above it."""
     label = widgets.HTML(f'<span class="scaleml-head">{_label(name)}</span>')

@@ -18,7 +18,7 @@ def line(controller: Controller, traces: Sequence[Trace]) -> str:
     if not traces:
         return bar(0.0, "")
     trace = traces[-1]
-    goal = float(trace.run.total_samples)
+    goal = float(trace.run.total_samples or 0)
     done = min(1.0, trace.now.samples / goal) if goal else 0.0
     if controller.phase == "idle":
         return bar(done, f"{len(traces)} run{'s' * (len(traces) != 1)}")
@@ -64,7 +64,7 @@ def roughly(value: float) -> str:
 
 def remaining(trace: Trace) -> float:
     """Guess the seconds that a run has left at its present rate; NaN before it has one."""
-    left = float(trace.run.total_samples) - trace.now.samples
+    left = float(trace.run.total_samples or 0) - trace.now.samples
     return left / trace.now.samples_per_s if trace.now.samples_per_s > 0 else float("nan")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import ipywidgets as widgets
 
@@ -52,7 +52,7 @@ class StrategyRow:
             raise ValueError(f"{self.kind.__name__}, own learning rate {text!r}: must be a positive number") from error
 
 
-def rows(given: Sequence[Any]) -> list[StrategyRow]:
+def rows(given: Sequence[Strategy | Trial]) -> list[StrategyRow]:
     """Return one row for each strategy that is given, ticked, then one for each other that the package exports."""
     trials = [part if isinstance(part, Trial) else Trial(part) for part in given]
     kinds_given = {type(trial.strategy) for trial in trials}

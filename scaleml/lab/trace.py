@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from scaleml.lab.slow_links import SlowLinks
 from scaleml.telemetry import COLUMNS, History, Ledger
 from scaleml.telemetry.curves import Curve, loss_curve, throughput_curve, training_curve
 from scaleml.telemetry.gauge import Gauge, Reading
+from scaleml.telemetry.run_like import RunLike
 
 POINTS = 500
 """The most points of a line."""
@@ -48,7 +49,7 @@ class Trace:
         Whether the run is over and all of it was seen.
     """
 
-    def __init__(self, run: Any, window: float = 3.0) -> None:
+    def __init__(self, run: RunLike, window: float = 3.0) -> None:
         self.run = run
         self.links = SlowLinks()
         self._gauge = Gauge(run, window)

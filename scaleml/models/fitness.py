@@ -36,7 +36,7 @@ def check_data(signature: Signature, dtype: np.dtype[Any], x: Matrix, y: Array, 
             raise ValueError(f"sample_weight holds {float(sample_weight.min())!r}: must be at least 0; drop such rows.")
 
 
-def _check_labels(signature: Signature, dtype: Any, y: Array) -> None:
+def _check_labels(signature: Signature, dtype: np.dtype[Any], y: Array) -> None:
     if signature.task == "multiclass":
         if y.dtype.kind not in "iu":
             raise ValueError(f"y has dtype {y.dtype}: class codes are integers; encode the labels as 0 to K - 1.")

@@ -12,7 +12,7 @@ from scaleml.telemetry.bundle import mimebundle
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 COLUMNS = (
     "rank",
@@ -68,6 +68,8 @@ class Change(NamedTuple):
     fault: Mapping[str, Any] | None = None
 
 
+Measures = tuple[float, ...]
+"""Numbers of one evaluation, in the order of `EVALUATION`, or of one epoch, of `EPOCH`."""
 Mark = Callable[[float, str, int, str, int, Mapping[str, Any] | None], object]
 """`History.mark`, as whoever tells of changes sees it."""
 
@@ -137,7 +139,7 @@ class History:
             )
         self.append_rows(np.frombuffer(data, dtype=np.float64).reshape(-1, len(COLUMNS)))
 
-    def take(self, rows: bytes, evaluations: Iterable[Any], epochs: Iterable[Any]) -> None:
+    def take(self, rows: bytes, evaluations: Iterable[Measures], epochs: Iterable[Measures]) -> None:
         """Append all that a rank noted; called from Dask's event loop."""
         self.append_bytes(rows)
         for evaluation in evaluations:
@@ -145,7 +147,7 @@ class History:
         for epoch in epochs:
             self.add_epoch(*epoch)
 
-    def append_rows(self, rows: Any) -> None:
+    def append_rows(self, rows: ArrayLike) -> None:
         """Append rows of shape (n, 16) in the order of `COLUMNS`; they are copied."""
         rows = np.asarray(rows, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(COLUMNS):

@@ -7,7 +7,7 @@ import platform
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scaleml.telemetry.bundle import data_uri
 from scaleml.telemetry.comparison_like import ComparisonLike
@@ -20,7 +20,9 @@ from scaleml.telemetry.tables import html as table
 from scaleml.telemetry.terminal import plain_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from matplotlib.figure import Figure
 
 
 _FOLDS = (
@@ -131,11 +133,11 @@ def _section(name: str, comparison: ComparisonLike, heading: str) -> str:
     return "".join(parts)
 
 
-def _figure(comparison: ComparisonLike, dark: bool) -> Any:
+def _figure(comparison: ComparisonLike, dark: bool) -> Figure:
     return runs_figure(comparison.runs, comparison.target, dark)
 
 
-def _picture(draw: Any, alt: str) -> str:
+def _picture(draw: Callable[[bool], Figure], alt: str) -> str:
     """A figure in two dresses, of which the browser shows the one that suits the page; nothing without matplotlib."""
     try:
         light, dark = (data_uri(draw(is_dark), dpi=130) for is_dark in (False, True))
