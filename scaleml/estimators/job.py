@@ -1,4 +1,4 @@
-"""One fit: what is to be trained, in this process or on a cluster."""
+"""Fit job: what is to be trained, in this process or on a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between scikit-learn's linear estimators and the engine: parameters in, coefficients out."""
+"""Linear estimators between scikit-learn and the engine: parameters in, coefficients out."""
 
 from __future__ import annotations
 

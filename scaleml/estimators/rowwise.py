@@ -1,4 +1,4 @@
-"""scikit-learn's own steps, one a row: for which data they are taken, and what is shown of them."""
+"""Row-wise training: scikit-learn's own steps, one a row. For which data they are taken, and what is shown of them."""
 
 from __future__ import annotations
 

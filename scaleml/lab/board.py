@@ -1,4 +1,4 @@
-"""Everything that is watched: words, progress, legend, panels, and what was found at the end."""
+"""Board: everything that is watched. Words, progress, legend, panels, and what was found at the end."""
 
 from __future__ import annotations
 

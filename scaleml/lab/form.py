@@ -8,7 +8,7 @@ from typing import Any, final, get_type_hints
 
 import ipywidgets as widgets
 
-from scaleml.lab import kinds
+from scaleml.lab import choices
 from scaleml.lab.fields import NONE, Field, Pages, field_for, labelled, narrow, without_none
 
 DEPTH = 2
@@ -58,8 +58,8 @@ class Form:
         self._kept: dict[str, Any] = {}
         self._fields = []
         hints = get_type_hints(kind)
-        for field in kinds.settings(kind):
-            value = kinds.default(field) if start is None else getattr(start, field.name)
+        for field in choices.settings(kind):
+            value = choices.default(field) if start is None else getattr(start, field.name)
             if value is MISSING and first is not None:
                 value = first.get(field.name, MISSING)
             made = None if field.name in leave_out else _field(kind, field.name, hints[field.name], value, depth)
@@ -105,7 +105,7 @@ def _field(kind: type, name: str, hint: Any, start: Any, depth: int) -> Field | 
 
 def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Field | None:
     """Make a choice of one of a base's subclasses, each with controls of its own."""
-    found = [kind for kind in kinds.offered(base) if kinds.startable(kind)]
+    found = [kind for kind in choices.offered(base) if choices.startable(kind)]
     if isinstance(start, base) and type(start) not in found:
         found.append(type(start))
     if not found:

@@ -1,4 +1,4 @@
-"""What stays in the saved file when there is no kernel: plain HTML and a picture beside the widget."""
+"""Static report: what stays in the saved file when there is no kernel. Plain HTML and a picture beside the widget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to run, as controls: data, model, strategies, and what they have in common."""
+"""Setup controls: what to run. Data, model, strategies, and what they have in common."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scaleml import datasets
 from scaleml.api.compare import Trial
 from scaleml.cluster.placement import check_workers
 from scaleml.datasets.dataset import task_of
-from scaleml.lab import kinds
+from scaleml.lab import choices
 from scaleml.lab.controller import Wish
 from scaleml.lab.fields import above, narrow
-from scaleml.lab.rows import rows, table
+from scaleml.lab.strategy_rows import rows, table
 from scaleml.models import MLP, LinearModel, Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import AllReduce, LocalSGD, Serial, Strategy
@@ -133,7 +133,7 @@ class Setup:
 
     def _optimizers(self) -> list[tuple[str, Optimizer]]:
         own = self._optimizer
-        others = [kind() for kind in kinds.offered(Optimizer) if kinds.startable(kind) and type(own) is not kind]
+        others = [kind() for kind in choices.offered(Optimizer) if choices.startable(kind) and type(own) is not kind]
         return [(type(optimizer).__name__, optimizer) for optimizer in (own, *others)]
 
     def _arranged(self) -> widgets.Widget:

@@ -1,4 +1,4 @@
-"""What can be done to a run while it lives: change its settings, break its workers."""
+"""Steering controls: what can be done to a run while it lives. Change its settings, break its workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ipywidgets as widgets
 
 from scaleml import faults
 from scaleml.api.run import Run
-from scaleml.lab import kinds
+from scaleml.lab import choices
 from scaleml.lab.controller import Break, Order, Tell, Update
 from scaleml.lab.fields import Pages, button, labelled, narrow
 from scaleml.lab.form import Form
@@ -44,10 +44,10 @@ class Steering:
         self.batch = widgets.BoundedIntText(value=batch, min=1, max=2**31 - 1, layout=narrow())
         self.change_rate = button("Set", "From the next common step on", disabled=True)
         self.change_batch = button("Set", "From the next common step on", disabled=True)
-        self.strategies = {kind.__name__: Form(kind) for kind in kinds.offered(Strategy) if kinds.startable(kind)}
+        self.strategies = {kind.__name__: Form(kind) for kind in choices.offered(Strategy) if choices.startable(kind)}
         self.strategy, self._pages = _pages(self.strategies)
         self.change_strategy = button("Set", "From the next common step on", disabled=True)
-        offered = [kind for kind in kinds.offered(faults.Fault) if kind is not faults.Kill]  # that has its own button
+        offered = [kind for kind in choices.offered(faults.Fault) if kind is not faults.Kill]  # that has its own button
         self.faults = {kind.__name__: Form(kind, leave_out=HIDDEN, first=FIRST) for kind in offered}
         self.fault, self._fault_pages = _pages(self.faults)
         self.fault.value = "Slow"

@@ -1,4 +1,4 @@
-"""What is happening now and who is slow, with what it cost: a line of plain words, read off the ledger."""
+"""Status line: what is happening now and who is slow, with what it cost, in plain words read off the ledger."""
 
 from __future__ import annotations
 

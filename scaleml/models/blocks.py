@@ -1,4 +1,4 @@
-"""The blocks a network is made of, each the owner of one slice of the flat vector of parameters."""
+"""Blocks: the layers of a network, each the owner of one slice of the flat vector of parameters."""
 
 from __future__ import annotations
 

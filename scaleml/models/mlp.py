@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons of any depth."""
+"""MLP: multi-layer perceptrons of any depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network: blocks over one flat vector, a loss and a penalty. The flat model of linear models and perceptrons."""
+"""Network: blocks over one flat vector, a loss and a penalty. The flat model of linear models and perceptrons."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ class Network:
         ValueError
             A shape or dtype does not fit the signature, a label lies outside the classes, or a value is not finite.
         """
-        from scaleml.models.fitness import check_data
+        from scaleml.models.data_checks import check_data
 
         check_data(self.signature, self.dtype, x, y, sample_weight)
 

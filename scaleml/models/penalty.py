@@ -1,4 +1,4 @@
-"""The penalty of a network's weights, and the gradient of the objective that it is part of."""
+"""Penalty of a network's weights (L1, L2), and the gradient of the objective that it is part of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an optimizer is: frozen settings, learning-rate schedules, and an update of part of the parameters."""
+"""Optimizer base: frozen settings, learning-rate schedules, and an update of part of the parameters."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Telemetry: what a run did and what it cost. Histories, ledgers, comparisons, and how they are shown.
 
-Imports nothing of scaleml outside this package but the clock. Ranks import it too, so pandas, matplotlib and rich are imported only
-by the functions that need them.
+Imports nothing of scaleml outside this package but the clock and the checks. Ranks import it too, so pandas, matplotlib and
+rich are imported only by the functions that need them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs side by side: one table, one verdict, one picture."""
+"""Comparison: runs side by side, in one table, one verdict, one picture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from scaleml.checks import check_number
 from scaleml.telemetry.formatting import count, factor, number, percent, seconds, size
 from scaleml.telemetry.run_like import RunLike
 from scaleml.telemetry.summary import Summary, summarise
@@ -53,14 +54,10 @@ class Comparison:
     """
 
     def __init__(self, runs: Iterable[RunLike], target: float | None = None, ended: str | None = None) -> None:
-        if target is not None and not np.isfinite(target):
-            raise ValueError(
-                f"target is {target}, but it is the held-out loss to be reached: give a finite number, "
-                "or None to have one computed."
-            )
+        rule = "a finite number, the held-out loss to be reached, or None to have one computed"
+        self._target = None if target is None else check_number("target", target, rule=rule)
         self.runs = tuple(runs)
         self.ended = ended
-        self._target = None if target is None else float(target)
 
     @property
     def target(self) -> float | None:

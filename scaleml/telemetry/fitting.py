@@ -1,4 +1,4 @@
-"""One fit as it runs: a compact live view in a notebook, a line in a terminal, a line an epoch anywhere else."""
+"""Display of one fit as it runs: a compact live view in a notebook, a line in a terminal, a line an epoch anywhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run is doing right now, read off its history as that grows."""
+"""Gauge: how a run is doing right now, read off its history as that grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columnar record of one run: what every rank did in every interval, and the held-out evaluations."""
+"""History: the columnar record of one run. What every rank did in every interval, held-out evaluations, and what changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
+from scaleml.checks import check_integer
 from scaleml.telemetry.bundle import mimebundle
 
 if TYPE_CHECKING:
@@ -105,8 +106,9 @@ class History:
     """
 
     def __init__(self, max_rows: int = 400_000) -> None:
-        if max_rows < 16:
-            raise ValueError(f"max_rows is {max_rows}, but a history keeps at least 16 rows; leave it at its default.")
+        check_integer(
+            "max_rows", max_rows, 16, rule="at least 16, the rows that a history keeps; leave it at its default"
+        )
         self.changes: list[Change] = []
         self._max_rows = max_rows
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Where the time of every rank went, and who waited for whom."""
+"""Ledger: where the time of every rank went, and who waited for whom."""
 
 from __future__ import annotations
 

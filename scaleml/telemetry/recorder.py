@@ -1,4 +1,4 @@
-"""A rank's notes: one row an interval, built in the hot loop, fetched from another thread."""
+"""Recorder: a rank's rows of the history, one an interval, built in the hot loop, fetched from another thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison as HTML: a fragment for notebooks, and a page that needs nothing but itself."""
+"""HTML report of a comparison: a fragment for notebooks, and a page that needs nothing but itself."""
 
 from __future__ import annotations
 

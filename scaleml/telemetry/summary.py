@@ -1,4 +1,4 @@
-"""One run in one row: what a comparison tabulates and a verdict is computed from."""
+"""Summary: one run in one row, which a comparison tabulates and a verdict is computed from."""
 
 from __future__ import annotations
 

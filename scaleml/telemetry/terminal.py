@@ -1,4 +1,4 @@
-"""Runs, tables and verdicts in a terminal: live where there is one, plain lines where there is not."""
+"""Terminal output of runs, tables and verdicts: live where there is one, plain lines where there is not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, final
 
+from scaleml.checks import check_number
 from scaleml.telemetry.comparison_like import ComparisonLike
 from scaleml.telemetry.figures import shorten
 from scaleml.telemetry.formatting import count, number, percent, seconds
@@ -56,8 +57,9 @@ class LiveRuns:
         from rich.console import Console
         from rich.live import Live
 
-        if every is not None and not every > 0:
-            raise ValueError(f"every is {every}, but it is the seconds between two looks: a positive number, or None.")
+        if every is not None:
+            rule = "a positive number, the seconds between two looks, or None"
+            check_number("every", every, 0, open_low=True, rule=rule)
         self.console = Console(stderr=True) if console is None else console
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not self.console.is_jupyter
         self._every = every if every is not None else 0.25 if self.live else 5.0

@@ -1,4 +1,4 @@
-"""From summarised runs to one sentence with its reasons. Pure functions: nothing is measured here."""
+"""Verdict: from summarised runs to one sentence with its reasons. Pure functions: nothing is measured here."""
 
 from __future__ import annotations
 
