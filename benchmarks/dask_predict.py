@@ -40,9 +40,10 @@ def of_a_run(fit: Any, times: int) -> Any:
     from scaleml.api.trained_model import TrainedModel
     from scaleml.models import LinearModel, Signature
 
-    network = LinearModel().build(Signature(FEATURES, CLASSES, "multiclass"))
+    signature = Signature(FEATURES, CLASSES, "multiclass")
+    network = LinearModel().build(signature)
     params = times * np.concatenate([fit.coef_.T.ravel(), fit.intercept_]).astype(np.float32)
-    return TrainedModel(network, params, fit.classes_)
+    return TrainedModel(network, signature, params, fit.classes_)
 
 
 def estimator(fit: Any, times: int) -> Any:

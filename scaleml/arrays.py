@@ -10,39 +10,63 @@ import math
 import mmap
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 __all__ = [
-    "Array",
-    "Matrix",
-    "Numbers",
-    "aligned",
-    "concatenate_rows",
-    "csr",
-    "filled_columns",
-    "is_sparse",
-    "namespace",
-    "only_columns",
-    "own_copy",
-    "rows",
-    "to_numpy",
-]
+    "CSR", "Array", "Matrix", "Rows", "aligned", "concatenate_rows", "csr", "filled_columns", "is_sparse", "namespace",
+    "only_columns", "own_copy", "rows", "to_numpy",
+]  # fmt: skip
 
 INT32_MAX = 2**31 - 1
 PART = 131072
 """Elements of long arrays to work on together: they stay in the processor's cache through all passes over them."""
-MOST_NUMBERS = 64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """A dense array: NumPy's, or CuPy's, which has the same methods and counts as one of these to the type checker."""
 
-Matrix = Any
-"""An `Array`, or a SciPy or cupyx CSR matrix."""
+
+class CSR(Protocol):
+    """What is used of a CSR matrix, SciPy's or cupyx's.
+
+    Attributes
+    ----------
+    data, indices : arrays of shape (nnz,)
+    indptr : array of shape (rows + 1,)
+    """
+
+    data: Array
+    indices: Array
+    indptr: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def nnz(self) -> int: ...
+    @property
+    def T(self) -> CSR: ...  # SciPy's name
+
+    def astype(self, dtype: Any, *, copy: bool = ...) -> CSR: ...
+    def toarray(self) -> Array: ...
+    def __getitem__(self, item: Any, /) -> CSR: ...
+    def __matmul__(self, other: Array, /) -> Array: ...
 
 
-def namespace(*arrays: Array) -> ModuleType:
+Matrix = Array | CSR
+"""Rows of X: dense, or CSR."""
+
+Rows = TypeVar("Rows", bound=Matrix)
+
+
+def namespace(*arrays: object) -> ModuleType:
     """Return the module, ``numpy`` or ``cupy``, whose functions take these arrays.
 
     Parameters
@@ -70,37 +94,6 @@ def namespace(*arrays: Array) -> ModuleType:
     return np
 
 
-@final
-class Numbers(dict[float, Any]):
-    """Numbers as arithmetic with arrays of one dtype takes them fastest, each made when it is first asked for.
-
-    NumPy needs 0.3 us more an operation for a Python float than for an array of no dimensions; CuPy prefers the float.
-
-    Parameters
-    ----------
-    xp : module
-        ``numpy`` or ``cupy``.
-    dtype : str or dtype
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> numbers = Numbers(np, "float32")
-    >>> numbers[0.5], numbers[0.5] is numbers[0.5]
-    (array(0.5, dtype=float32), True)
-    """
-
-    def __init__(self, xp: ModuleType, dtype: Any) -> None:
-        super().__init__()
-        self._dtype = dtype if xp is np else None
-
-    def __missing__(self, value: float) -> Any:
-        if len(self) >= MOST_NUMBERS:
-            self.clear()
-        self[value] = number = value if self._dtype is None else np.array(value, self._dtype)
-        return number
-
-
 def aligned(xp: ModuleType, shape: Sequence[int], dtype: Any) -> Array:
     """Return an array, its values undefined, that begins on a cache line: BLAS takes 2% less time for a perceptron then.
 
@@ -118,7 +111,7 @@ def aligned(xp: ModuleType, shape: Sequence[int], dtype: Any) -> Array:
     return room[first : first + items * kind.itemsize].view(kind).reshape(shape)
 
 
-def is_sparse(x: Array) -> bool:
+def is_sparse(x: object) -> TypeIs[CSR]:
     """Return whether `x` is a CSR matrix (SciPy's or cupyx's), without importing SciPy.
 
     Other sparse formats answer False: they cannot be cut into rows, and are to be converted with ``tocsr()`` first.
@@ -132,7 +125,7 @@ def is_sparse(x: Array) -> bool:
     return type(x) is not np.ndarray and getattr(x, "format", None) == "csr" and hasattr(x, "indptr")
 
 
-def rows(x: Array, start: int, stop: int) -> Array:
+def rows(x: Rows, start: int, stop: int) -> Rows:
     """Return rows ``start:stop`` of `x` without copying its values.
 
     Parameters
@@ -155,13 +148,14 @@ def rows(x: Array, start: int, stop: int) -> Array:
     [[0.0, 0.0, 1.0]]
     """
     if not is_sparse(x):
-        return x[start:stop]
+        part: Rows = x[start:stop]  # type: ignore[assignment]  # of the class that x is of
+        return part
     pointers = x.indptr[start : stop + 1]
     first, last = int(pointers[0]), int(pointers[-1])
     return _csr(x, x.data[first:last], x.indices[first:last], pointers - first, stop - start)
 
 
-def concatenate_rows(parts: Sequence[Array]) -> Array:
+def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     """Return the parts, all dense or all CSR, one below the other.
 
     Parameters
@@ -189,29 +183,29 @@ def concatenate_rows(parts: Sequence[Array]) -> Array:
     shapes = {tuple(part.shape[1:]) for part in parts}
     if len(shapes) > 1:
         raise ValueError(f"the parts have rows of shapes {sorted(shapes)}: all must be equal; check their reading.")
-    sparse = [is_sparse(part) for part in parts]
-    if any(sparse) != all(sparse):
+    sparse = [part for part in parts if is_sparse(part)]
+    if len(sparse) not in (0, len(parts)):
         raise ValueError("some parts are CSR and some dense: all must be of one kind; use tocsr() or toarray().")
     if len(parts) == 1:
         return parts[0]
     xp = namespace(*parts)
-    if not sparse[0]:
+    if not sparse:
         return xp.concatenate(list(parts))
-    ends = np.cumsum([part.indices.shape[0] for part in parts]).tolist()
-    wide = ends[-1] > INT32_MAX or any(part.indptr.dtype.itemsize > 4 for part in parts)
+    ends = np.cumsum([part.indices.shape[0] for part in sparse]).tolist()
+    wide = ends[-1] > INT32_MAX or any(part.indptr.dtype.itemsize > 4 for part in sparse)
     index = xp.int64 if wide else xp.int32  # SciPy's products want one type of indices and pointers
-    pointers = [parts[0].indptr.astype(index)]
-    pointers += [part.indptr[1:].astype(index) + end for part, end in zip(parts[1:], ends, strict=False)]
+    pointers = [sparse[0].indptr.astype(index)]
+    pointers += [part.indptr[1:].astype(index) + end for part, end in zip(sparse[1:], ends, strict=False)]
     return _csr(
         parts[0],
-        xp.concatenate([part.data for part in parts]),
-        xp.concatenate([part.indices for part in parts]).astype(index, copy=False),
+        xp.concatenate([part.data for part in sparse]),
+        xp.concatenate([part.indices for part in sparse]).astype(index, copy=False),
         xp.concatenate(pointers),
-        sum(part.shape[0] for part in parts),
+        sum(part.shape[0] for part in sparse),
     )
 
 
-def to_numpy(x: Array) -> np.ndarray:
+def to_numpy(x: object) -> Array:
     """Return `x` as a dense NumPy array; copied only if it lies on a GPU, is sparse, or is no array yet.
 
     Examples
@@ -219,14 +213,11 @@ def to_numpy(x: Array) -> np.ndarray:
     >>> to_numpy([1, 2]).tolist()
     [1, 2]
     """
-    if is_sparse(x):
-        x = x.toarray()
-    if namespace(x) is not np:
-        return x.get()
-    return np.asarray(x)
+    dense: Any = x.toarray() if is_sparse(x) else x
+    return np.asarray(dense if namespace(dense) is np else dense.get())
 
 
-def csr(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> Array:
+def csr(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> CSR:
     """Return a SciPy CSR matrix over these arrays, neither copied nor checked.
 
     Parameters
@@ -243,19 +234,20 @@ def csr(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> A
     """
     from scipy.sparse import csr_matrix
 
-    out = csr_matrix(shape, dtype=data.dtype)
+    out: CSR = csr_matrix(shape, dtype=data.dtype)
     out.data, out.indices, out.indptr = data, indices, indptr
     return out
 
 
-def _csr(like: Array, data: Array, indices: Array, indptr: Array, n_rows: int) -> Array:
+def _csr(like: Rows, data: Array, indices: Array, indptr: Array, n_rows: int) -> Rows:
     """Return a CSR matrix of `like`'s class over these three arrays, unchecked: they come from checked matrices."""
-    out = type(like)((n_rows, like.shape[1]), dtype=data.dtype)
+    kind: Any = type(like)
+    out = kind((n_rows, like.shape[1]), dtype=data.dtype)
     out.data, out.indices, out.indptr = data, indices, indptr
     return out
 
 
-def only_columns(x: Any, columns: Any) -> Any:
+def only_columns(x: CSR, columns: Array) -> CSR:
     """Return CSR rows with some of their columns, numbered anew; the others are left out.
 
     Parameters
@@ -281,7 +273,7 @@ def only_columns(x: Any, columns: Any) -> Any:
     return csr(data, indices, indptr, (x.shape[0], len(columns)))
 
 
-def filled_columns(x: Any) -> Any:
+def filled_columns(x: CSR) -> Array | None:
     """Return which columns of a CSR matrix hold anything, sorted, or None where that is no less than half of them.
 
     Examples
@@ -296,7 +288,7 @@ def filled_columns(x: Any) -> Any:
     return used if 2 * len(used) < len(filled) else None
 
 
-def own_copy(x: np.ndarray) -> np.ndarray:
+def own_copy(x: Array) -> Array:
     """Return a read-only copy of `x` in memory of this process, on large pages where the system gives them.
 
     A pass over 80 MB in a mapped file, on pages of 4 KB, takes a tenth longer: the processor looks up many more addresses.

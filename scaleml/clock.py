@@ -49,3 +49,6 @@ class WallClock:
 
 WALL: Final[Clock] = WallClock()
 """The clock of everything that is not simulated."""
+
+cpu_seconds: Final[Callable[[], float]] = time.thread_time
+"""Seconds of a processor that the calling thread has used."""

@@ -25,6 +25,8 @@ class FakeRun:
     placing_seconds: float | None = 0.4
     train_seconds: float = 0.0
     n_params: int = 201
+    settings: str = ""
+    total_samples: int | None = None
     error: str | None = None
 
     @property

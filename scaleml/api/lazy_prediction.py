@@ -11,22 +11,23 @@ from dask.delayed import delayed
 
 from scaleml.arrays import Array
 from scaleml.data.collections import is_frame, partitions_of
-from scaleml.data.columns import check_width, refuse_columns
-from scaleml.models import Network
+from scaleml.data.columns import refuse_columns
+from scaleml.models import FlatModel
 
 
 class Predictor(Protocol):
-    """What predicts: a trained model."""
+    """A `TrainedModel`, as far as predicting block by block needs it."""
 
-    network: Network
+    network: FlatModel
     params: Array
     classes: Array | None
 
-    def statistics(self, X: object, y: object, sample_weight: object = None) -> Array:
-        """Return sums from which ``Network.summarise`` makes loss and score."""
+    def check_width(self, shape: tuple[float, ...]) -> None: ...
+    def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Array: ...
+    def no_statistics(self) -> Array: ...
 
 
-def by_blocks(model: Predictor, method: str, X: object, dtype: object, outputs: int | None) -> object:
+def by_blocks(model: Predictor, method: str, X: Any, meta: Array) -> Any:
     """Return a Dask array of ``method`` of the blocks of X.
 
     Parameters
@@ -37,25 +38,20 @@ def by_blocks(model: Predictor, method: str, X: object, dtype: object, outputs: 
         ``"predict"``, ``"predict_proba"`` or ``"decision_function"``.
     X : Dask array or dataframe
         Its chunks of rows become those of the result.
-    dtype : dtype
-        Of the result.
-    outputs : int or None
-        Columns of the result; None for one dimension.
+    meta : array
+        The result for no rows.
 
     Raises
     ------
     ValueError, TypeError
         For columns other than those of the training data, as far as they are known.
     """
-    x: Any = X
-    kind: Any = dtype
-    meta = np.empty((0,) if outputs is None else (0, outputs), kind)
-    if is_frame(x):
-        if x.ndim != 2:
+    if is_frame(X):
+        if X.ndim != 2:
             raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
-        refuse_columns(x.dtypes.items(), "X")
-    check_width((float("nan"), len(x.columns)) if is_frame(x) else x.shape, model.network.signature.n_features)
-    return blocks(x, _apply, (method,), model, _token(model), meta)
+        refuse_columns(X.dtypes.items(), "X")
+    model.check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape)
+    return blocks(X, _apply, (method,), model, _token(model), meta)
 
 
 def blocks(
@@ -86,7 +82,7 @@ def blocks(
     return x.map_blocks(function, *arguments, sent(model, token), **settings)
 
 
-def statistics(model: Predictor, X: object, y: object, sample_weight: object) -> Array:
+def statistics(model: Predictor, X: Any, y: Any, sample_weight: Any) -> Array:
     """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
     parts = partitions_of(X, y, sample_weight)
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
@@ -108,7 +104,7 @@ def _apply(block: object, method: str, model: object) -> Array:
     return getattr(model, method)(block)
 
 
-def _statistics(model: Predictor, x: Any, y: object, weights: object) -> Array:
+def _statistics(model: Predictor, x: Any, y: Any, weights: Any) -> Array:
     if x.shape[0] == 0:
-        return np.zeros(model.network.n_statistics)
+        return model.no_statistics()
     return model.statistics(x, y, weights)

@@ -37,8 +37,8 @@ class RunFacts:
     ----------
     label : str
         The strategy (and what a ``Trial`` changed), as its repr.
-    classes : array or None
-        The class labels, sorted; None for regression.
+    trained : callable
+        Makes of parameters (P,) what predicts with them.
     hosts, cores : int
         Of the workers.
     placing_seconds : float
@@ -48,7 +48,7 @@ class RunFacts:
     """
 
     label: str
-    classes: Array | None
+    trained: Callable[[Array], TrainedModel]
     hosts: int
     cores: int
     placing_seconds: float
@@ -156,7 +156,7 @@ class Run:
             raise RuntimeError(
                 f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}"
             )
-        return TrainedModel(self.plan.model, self.params, self._facts.classes)
+        return self._facts.trained(self.params)
 
     @property
     def ledger(self) -> Ledger:

@@ -8,9 +8,9 @@ from math import inf, nan
 from numbers import Integral, Real
 from typing import Final, TypedDict
 
+from scaleml.checks import guess
 from scaleml.faults import Fault
 from scaleml.models import Model
-from scaleml.models.checks import guess
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.serialization import describe
 from scaleml.runtime.stop_rule import StopRule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from inspect import signature
 from typing import Final, TypedDict, Unpack
 
@@ -11,6 +12,7 @@ from distributed import Client
 
 from scaleml.api.run import Run, RunFacts
 from scaleml.api.settings import Settings, check_names
+from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_run, check_shards, check_workers
 from scaleml.clock import WALL
 from scaleml.cluster import calls
@@ -39,7 +41,7 @@ def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: 
     cores = {facts["boot"]: facts["cores"] for facts in hosts_of(client, placement.workers).values()}
     facts = RunFacts(
         label=settings.label or repr(settings.strategy),
-        classes=data.classes,
+        trained=partial(TrainedModel, data.network, data.signature, classes=data.classes),
         hosts=len(cores),
         cores=sum(cores.values()),
         placing_seconds=data.placing_seconds + WALL.now() - began,

@@ -1,22 +1,27 @@
-"""Trained model: parameters with the network and the classes they belong to; needs no cluster."""
+"""A trained model: parameters with the flat model and the classes they belong to; needs no cluster."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
 
 from scaleml import arrays
-from scaleml.arrays import Array
+from scaleml.arrays import Array, Matrix
 from scaleml.data.collections import is_collection
-from scaleml.data.columns import check_width, matrix_of_frame
+from scaleml.data.columns import matrix_of_frame
 from scaleml.data.source import array_source
-from scaleml.models import Network
-from scaleml.models.blocks import Workspace
+from scaleml.models import FlatModel, Signature
+from scaleml.models.flat_model import Probabilistic, Reusing, Scoring
 
-# Rows, or bytes, to predict at a time: what is made of them stays in the processor's cache. It lies in a workspace, for under a nanny of
-# Dask's freed memory goes back to the system at once, and its pages would be mapped anew for every part.
+# Rows, or bytes, to predict at a time: what is made of them stays in the processor's cache. It lies in scratch of the model, for under a
+# nanny of Dask's freed memory goes back to the system at once, and its pages would be mapped anew for every part.
 _ROWS, _BYTES = 256, 1 << 19
+
+Predict = Callable[[FlatModel, Matrix], Array]
+"""From a flat model and rows of X, in its dtype, to what is said of them."""
 
 
 @final
@@ -28,8 +33,10 @@ class TrainedModel:
 
     Parameters
     ----------
-    network : Network
+    network : FlatModel
         What was trained.
+    signature : Signature
+        Of the data that it was trained on.
     params : (P,) array
         Its parameters.
     classes : array or None
@@ -39,28 +46,36 @@ class TrainedModel:
     --------
     >>> import numpy as np
     >>> from scaleml.models import LinearModel, Signature
-    >>> network = LinearModel().build(Signature(2))
-    >>> model = TrainedModel(network, np.array([1, -1, 0], "f4"), np.array(["no", "yes"]))
+    >>> signature = Signature(2)
+    >>> network = LinearModel().build(signature)
+    >>> model = TrainedModel(network, signature, np.array([1, -1, 0], "f4"), np.array(["no", "yes"]))
     >>> model.predict([[2.0, 1.0], [0.0, 3.0]]).tolist()
     ['yes', 'no']
     """
 
-    def __init__(self, network: Network, params: Array, classes: Array | None = None) -> None:
+    def __init__(self, network: FlatModel, signature: Signature, params: Array, classes: Array | None = None) -> None:
         self.network = network
+        self.signature = signature
         self.params = params
         self.classes = classes
 
     def __repr__(self) -> str:
         what = "regression" if self.classes is None else f"{len(self.classes)} classes"
-        return f"<TrainedModel: {self.network.size} parameters, {self.network.signature.n_features} features, {what}>"
+        return f"<TrainedModel: {self.network.size} parameters, {self.signature.n_features} features, {what}>"
 
-    def decision_function(self, X: object) -> Any:
-        """Return the scores of the rows of X: (n,), or (n, outputs) for several classes or targets."""
-        return self._by_rows("decision_function", X, self.network.scores)
+    def decision_function(self, X: Any) -> Any:
+        """Return the scores of the rows of X: (n,), or (n, outputs) for several classes or targets.
+
+        Raises
+        ------
+        TypeError
+            When the model has no scores.
+        """
+        return self._by_rows("decision_function", X)
 
     def predict(self, X: object) -> Any:
         """Return the class labels, or the values, of the rows of X."""
-        return self._by_rows("predict", X, self._labels)
+        return self._by_rows("predict", X)
 
     def predict_proba(self, X: object) -> Any:
         """Return the probabilities of the classes, (n, classes), in the order of ``classes``.
@@ -69,8 +84,10 @@ class TrainedModel:
         ------
         ValueError
             When the loss gives no probabilities.
+        TypeError
+            When the model has none.
         """
-        return self._by_rows("predict_proba", X, self.network.predict_proba)
+        return self._by_rows("predict_proba", X)
 
     def score(self, X: object, y: object, sample_weight: object = None) -> float:
         """Return the accuracy, or R squared; of Dask collections it is computed where they are, at once."""
@@ -80,19 +97,34 @@ class TrainedModel:
         """Return the mean loss, without penalty; of Dask collections it is computed where they are, at once."""
         return self._evaluate(X, y, sample_weight)[0]
 
-    def statistics(self, X: object, y: object, sample_weight: object = None) -> Array:
-        """Return sums from which ``Network.summarise`` makes loss and score, to be added over parts of the data."""
+    def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
+        """Return sums from which ``FlatModel.summarise`` makes loss and score, to be added over parts of the data."""
         inputs = array_source(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
-        self._check(inputs.x)
+        self.check_width(inputs.x.shape)
         dtype = self.network.dtype.name
         x = inputs.x.astype(self.network.dtype, copy=False)
         return self.network.statistics(self.params, x, inputs.encode(dtype), inputs.encode_weights(dtype))
 
-    def _evaluate(self, X: object, y: object, sample_weight: object) -> tuple[float, float]:
+    def no_statistics(self) -> Array:
+        """Return the statistics of no rows."""
+        signature, dtype = self.signature, self.network.dtype
+        wide = signature.task == "regression" and signature.n_outputs > 1
+        y = np.zeros((0, signature.n_outputs) if wide else 0, np.int32 if signature.task == "multiclass" else dtype)
+        return self.network.statistics(self.params, np.zeros((0, signature.n_features), dtype), y)
+
+    def check_width(self, shape: tuple[float, ...]) -> None:
+        """Raise ValueError unless X, of this shape, has the columns the model was trained on; NaN is an unknown number."""
+        expected = self.signature.n_features
+        if len(shape) != 2 or not (shape[1] == expected or shape[1] != shape[1]):
+            raise ValueError(
+                f"X has shape {tuple(shape)}, but this model was trained on {expected} features: pass (rows, {expected})"
+            )
+
+    def _evaluate(self, X: Any, y: Any, sample_weight: Any) -> tuple[float, float]:
         if is_collection(X):
             from scaleml.api import lazy_prediction as lazy
 
-            self._check(X)
+            self.check_width(X.shape)
             return self.network.summarise(lazy.statistics(self, X, y, sample_weight))
         if is_collection(y, sample_weight):
             from dask.base import compute
@@ -100,49 +132,52 @@ class TrainedModel:
             y, sample_weight = compute(y, sample_weight, traverse=False)
         return self.network.summarise(self.statistics(X, y, sample_weight))
 
-    def _by_rows(self, method: str, X: Any, function: Any) -> Any:
+    def _by_rows(self, method: str, X: Any) -> Any:
+        predict = self._function(method)
         if is_collection(X):
             from scaleml.api import lazy_prediction as lazy  # Dask is loaded where there is something of it
 
-            return lazy.by_blocks(self, method, X, *self._kind(method))
+            # What has no probabilities refuses at once.
+            none = predict(self.network, np.zeros((0, self.signature.n_features), self.network.dtype))
+            return lazy.by_blocks(self, method, X, none)
         x = X.tocsr() if hasattr(X, "tocsr") else matrix_of_frame(X, "X") if hasattr(X, "iloc") else np.asarray(X)
-        self._check(x)
-        dtype, rows = self.network.dtype, x.shape[0]
+        self.check_width(x.shape)
+        network, dtype, rows = self.network, self.network.dtype, x.shape[0]
+        # Several threads of a worker predict with one model, and scratch is one thread's.
+        network = network.reusing() if isinstance(network, Reusing) else copy.copy(network)
         step = max(_ROWS, _BYTES // (x.shape[1] * dtype.itemsize))
-        work, found = Workspace(np, dtype), None
+        scratch, found = np.empty((min(step, rows), x.shape[1]) if x.dtype != dtype else 0, dtype), None
         for start in range(0, max(rows, 1), step):
             stop = min(start + step, rows)
-            part = function(self.params, _converted(arrays.rows(x, start, stop), work), work)
+            part = predict(network, _converted(arrays.rows(x, start, stop), dtype, scratch))
             if found is None:
                 found = np.empty((rows, *part.shape[1:]), part.dtype)
             found[start:stop] = part
         return found
 
-    def _labels(self, w: Any, x: Any, work: Workspace) -> Any:
-        found = self.network.predict(w, x, work)
-        return found if self.classes is None else self.classes.take(found)
-
-    def _kind(self, method: str) -> tuple[Any, int | None]:
-        """Return the dtype of a method's result, and its columns or None."""
-        signature = self.network.signature
-        several = signature.n_outputs if signature.n_outputs > 1 else None
-        if method == "predict" and self.classes is not None:
-            return self.classes.dtype, None
-        if method == "predict_proba":
-            function = self.network.predict_proba  # refuses at once what has no probabilities
-            function(self.params, np.zeros((0, signature.n_features), self.network.dtype))
-            assert self.classes is not None, "regression has no probabilities"
-            return self.network.dtype, len(self.classes)
-        return self.network.dtype, several
-
-    def _check(self, x: Any) -> None:
-        check_width(x.shape, self.network.signature.n_features)
+    def _function(self, method: str) -> Predict:
+        """Return what a method does with rows that are ready, or raise TypeError where the model cannot do it."""
+        model, params, classes = self.network, self.params, self.classes
+        if method == "decision_function" and isinstance(model, Scoring):
+            return lambda own, x: own.scores(params, x)  # type: ignore[attr-defined]  # a copy of the model
+        if method == "predict_proba" and isinstance(model, Probabilistic):
+            return lambda own, x: own.predict_proba(params, x)  # type: ignore[attr-defined]  # a copy of the model
+        if method != "predict":
+            what = {"decision_function": "scores", "predict_proba": "predict_proba"}[method]
+            raise TypeError(
+                f"{type(model).__name__} has no {what}, so there is no {method}: give the model that method, or use predict"
+            )
+        if classes is None:
+            return lambda own, x: own.predict(params, x)
+        return lambda own, x: classes.take(own.predict(params, x))
 
 
-def _converted(x: Any, work: Workspace) -> Any:
-    """Return rows of X in the model's dtype; dense ones that have another lie in the workspace."""
-    if x.dtype == work.dtype or arrays.is_sparse(x):
-        return x.astype(work.dtype, copy=False)
-    converted = work.rows("x", *x.shape)
+def _converted(x: Matrix, dtype: np.dtype[Any], scratch: Array) -> Matrix:
+    """Return rows of X in the model's dtype; dense ones that have another lie in the scratch."""
+    if arrays.is_sparse(x):
+        return x.astype(dtype, copy=False)
+    if x.dtype == dtype:
+        return x
+    converted = scratch[: len(x)]
     converted[...] = x
     return converted

@@ -161,7 +161,7 @@ class Driver:
             self.history.take(event.rows, event.evaluations, event.epochs)
             self._last_step = max(self._last_step, last_step(event.rows))
         elif isinstance(event, Marked):
-            self.history.mark(event.time, event.text, event.step)
+            self.history.mark(event.time, event.text, event.step, event.what, event.rank, event.fault)
         elif generation == self.generation.number:
             if isinstance(event, Entered):
                 self.topology = event.topology or self.topology

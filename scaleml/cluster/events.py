@@ -9,6 +9,8 @@ from typing import Final, Literal, TypedDict
 RunState = Literal["starting", "running", "paused", "finished", "stopped", "failed"]
 OVER: Final[frozenset[RunState]] = frozenset({"finished", "stopped", "failed"})
 
+from scaleml.telemetry.history import Measures
+
 # What a rank reports.
 
 
@@ -74,8 +76,8 @@ class Recorded:
 
     rank: int
     rows: bytes
-    evaluations: Sequence[Sequence[float]]
-    epochs: Sequence[Sequence[float]]
+    evaluations: Sequence[Measures]
+    epochs: Sequence[Measures]
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Marked:
     time: float
     text: str
     step: int
+    what: str = "setting"
+    fault: Mapping[str, object] | None = None
 
 
 RankEvent = Arrived | Entered | Left | RankFailed | Stalled | Applied | Recorded | Marked

@@ -255,5 +255,8 @@ class Communicator(Protocol):
     def abort(self, reason: str) -> None:
         """From any thread, at any time: all calls on this rank's communicators raise `Aborted`; its peers see it leave."""
 
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
+
     def close(self) -> None:
         """Close all links of this rank, end its threads, forget its memory; can be called again."""

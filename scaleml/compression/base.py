@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
+from scaleml.checks import check_number
 from scaleml.comm.communicator import Communicator
 
 PREFIX: Final = "compression."
@@ -223,10 +224,8 @@ def check_codec(codec: object) -> None:
 
 def check_ratio(ratio: object) -> None:
     """Raise ValueError unless `ratio` is a share of the items."""
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
-        raise ValueError(
-            f"ratio={ratio!r}: must be a number above 0 and at most 1, the share of the items that is sent; 0.01 sends one in a hundred"
-        )
+    rule = "a number above 0 and at most 1, the share of the items that is sent; 0.01 sends one in a hundred"
+    check_number("ratio", ratio, 0, 1, open_low=True, rule=rule)
 
 
 def check_finite(x: Array, context: CodecContext) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array, namespace
+from scaleml.checks import check_integer
 from scaleml.comm.communicator import Communicator
 from scaleml.compression.base import NO_CONTEXT, PREFIX, Codec, CodecContext, check_finite
 
@@ -79,10 +80,8 @@ class PowerSGD(Codec):
     rank: int = 2
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(
-                f"rank={self.rank!r}: must be a positive integer, the columns of the factors; 1 to 4 are usual"
-            )
+        rule = "a positive integer, the columns of the factors; 1 to 4 are usual"
+        object.__setattr__(self, "rank", check_integer("rank", self.rank, 1, rule=rule))
 
     def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:
         """Return the bytes of both factors of each matrix, and of what is sent as it is."""

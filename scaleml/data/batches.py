@@ -154,6 +154,7 @@ class Batches:
         counts, rows = np.zeros(columns, np.int64), 0
         for shard in self._shards:
             for x, y, _ in shard.blocks() if isinstance(shard, Stream) else [shard]:
+                assert arrays.is_sparse(x), "columns are counted of CSR data alone"
                 counts += np.bincount(x.indices, minlength=columns)
                 rows += int(y.shape[0])
         return counts, rows

@@ -163,7 +163,7 @@ def write_partition(
         classes=classes,
         counts=counts,
         mass=counts.astype(np.float64) if w is None else np.bincount(labels, w.astype(np.float64)),
-        filled=arrays.filled_columns(x) if sparse else None,
+        filled=arrays.filled_columns(x) if arrays.is_sparse(x) else None,
     )
 
 

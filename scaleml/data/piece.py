@@ -66,6 +66,7 @@ class Piece:
 
     def map(self, start: int, stop: int) -> Arrays:
         """Map some of the rows read-only; nothing of dense X is copied, and of CSR only where its rows begin."""
+        x: Matrix
         if isinstance(self.x, Region):
             x = self.x.map(self.path)[start:stop]
         else:

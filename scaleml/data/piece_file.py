@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from scaleml import arrays
-from scaleml.arrays import Array, Matrix
+from scaleml.arrays import CSR, Array, Matrix, Rows
 from scaleml.data.columns import finite_block
 from scaleml.data.piece import Piece, Region
 from scaleml.data.source import ArraySource
@@ -59,14 +59,14 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def row_blocks(x: Matrix, rows: Array, dtype: str, name: str, first: int = 0) -> Iterator[Matrix]:
+def row_blocks(x: Rows, rows: Array, dtype: str, name: str, first: int = 0) -> Iterator[Rows]:
     """Yield rows of X in blocks of a few MB, checked, in ``dtype``; errors count rows from ``first``."""
     per_row = x.shape[1] * 8 if not arrays.is_sparse(x) else max(1, 12 * x.nnz // max(1, x.shape[0]))
     step = max(1, _BLOCK // max(1, per_row))
     for start in range(0, len(rows), step):
         picked = rows[start : start + step]
         with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused by its place below
-            block = x[picked].astype(dtype, copy=False)
+            block: Rows = x[picked].astype(dtype, copy=False)  # type: ignore[assignment]  # of the class that x is of
         finite_block(block, picked, name, first)
         yield block
 
@@ -155,7 +155,7 @@ class PieceFile:
         region = None if weights is None else self._append(weights[rows])
         return Piece(self.path, len(rows), features, x, self._append(y[rows]), region)
 
-    def _write_csr(self, x: Matrix, rows: Array, dtype: str, name: str, first: int) -> tuple[Region, Region, Region]:
+    def _write_csr(self, x: CSR, rows: Array, dtype: str, name: str, first: int) -> tuple[Region, Region, Region]:
         counts = np.diff(x.indptr)[rows]
         index_dtype = _index_dtype(x)
         data = self._reserve((int(counts.sum()),), dtype)
@@ -200,7 +200,7 @@ class PieceFile:
         self._finalizer()
 
 
-def _index_dtype(x: Matrix) -> np.dtype[Any]:
+def _index_dtype(x: CSR) -> np.dtype[Any]:
     return np.dtype(np.int32 if x.shape[1] < 2**31 and x.nnz < 2**31 else np.int64)
 
 

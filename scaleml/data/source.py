@@ -133,10 +133,11 @@ class ArraySource:
     @property
     def filled(self) -> Array | None:
         """The columns of CSR data that hold anything, sorted; None where that is most of them, and for dense data."""
-        return arrays.filled_columns(self.x) if self.is_sparse else None
+        return arrays.filled_columns(self.x) if arrays.is_sparse(self.x) else None
 
     def only(self, columns: Array) -> ArraySource:
         """Return the same rows, which are CSR, with some of their columns, numbered anew."""
+        assert arrays.is_sparse(self.x), "columns of dense data are all there"
         return replace(self, x=arrays.only_columns(self.x, columns))
 
     def encode(self, dtype: str) -> Array:

@@ -1,4 +1,4 @@
-"""What all four estimators are beside scikit-learn's own: settings of their own, a client, data that is checked once."""
+"""Estimator base: what all four are beside scikit-learn's own. Settings of their own, a client, data that is checked once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labels of a block of rows by a linear model of several classes: scikit-learn's, from parts that stay in the processor's cache."""
+"""Block-wise labels by a linear model of several classes: scikit-learn's, from parts that stay in the processor's cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever follows a fit: scikit-learn's callbacks (1.9 and newer), and what ``verbose`` shows."""
+"""Callbacks of a fit: scikit-learn's (1.9 and newer), and what ``verbose`` shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One fit: what is to be trained, in this process or on a cluster."""
+"""Fit job: what is to be trained, in this process or on a cluster."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Job:
     @property
     def signature(self) -> Signature:
         """What the network is built for."""
-        return signature_of(self.inputs, self.model.dtype)  # type: ignore[attr-defined]
+        return signature_of(self.inputs, self.model.dtype)
 
     @property
     def multiplications(self) -> float:

@@ -1,4 +1,4 @@
-"""Predictions and scores of Dask collections by a fitted estimator: scikit-learn's own, block by block."""
+"""Lazy predictions and scores of Dask collections by a fitted estimator: scikit-learn's own, block by block."""
 
 from __future__ import annotations
 

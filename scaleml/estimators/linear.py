@@ -1,4 +1,4 @@
-"""Between scikit-learn's linear estimators and the engine: parameters in, coefficients out."""
+"""Linear estimators between scikit-learn and the engine: parameters in, coefficients out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any, Final
 
 import numpy as np
 from sklearn.base import is_classifier
+from sklearn.utils.validation import validate_data
 
+from scaleml.data.labels import as_text
 from scaleml.data.source import ArraySource
-from scaleml.estimators.base import Trained
+from scaleml.estimators.base import KINDS, Trained, inputs_of
 from scaleml.estimators.callbacks import told
-from scaleml.estimators.job import Job, choose, run
-from scaleml.estimators.layout import Layout
+from scaleml.estimators.coefficients import CoefficientLayout
+from scaleml.estimators.job import Job, choose, run, signature_of
 from scaleml.estimators.rowwise import Rowwise
 from scaleml.estimators.warned import warn
 from scaleml.models import LinearModel
@@ -83,6 +85,21 @@ class Linear(Rowwise, Trained):
             class_weight=self._own_weights,
         )
 
+    def _loss_at(self: Any, X: Any, y: Any) -> float:
+        """Return the mean loss, over rows and, one against the rest, over classes, of the coefficients as they are."""
+        x = validate_data(self, X, accept_sparse="csr", dtype=KINDS, order="C", reset=False)
+        target, n_classes = np.asarray(y).ravel(), None
+        if is_classifier(self):
+            codes = np.searchsorted(self.classes_, as_text(target))
+            target, n_classes = coded(self.loss, codes, len(self.classes_), x.dtype)
+        inputs = inputs_of(x, target, None, n_classes)
+        layout = CoefficientLayout(inputs.features, inputs.n_outputs, True)
+        model = LinearModel(self.loss, None, epsilon=max(self.epsilon, 1e-12), dtype=inputs.dtype, multiclass="ovr")
+        network = model.build(signature_of(inputs, inputs.dtype))
+        w = layout.vector(self.coef_, self.intercept_, inputs.dtype)
+        loss, _ = network.summarise(network.statistics(w, inputs.x, inputs.encode(inputs.dtype)))
+        return loss / inputs.n_outputs
+
     def _batch(self: Any, rows: int) -> int:
         """Return the global batch: 1/64 of the rows, at most 1024.
 
@@ -148,7 +165,7 @@ class Linear(Rowwise, Trained):
 
     def _laid_out(
         self: Any, inputs: Any, held_out: ArraySource | None, begin: TrainState | None
-    ) -> tuple[Layout, Any, ArraySource | None]:
+    ) -> tuple[CoefficientLayout, Any, ArraySource | None]:
         """Leave out the empty columns of hashed text: their coefficients stay 0, and most of 2**18 are empty.
 
         Not where `partial_fit` may see them filled later.
@@ -156,7 +173,7 @@ class Linear(Rowwise, Trained):
         used = None
         if begin is None and self._columns is None and inputs.is_sparse:
             used = inputs.filled
-        layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept), used)
+        layout = CoefficientLayout(inputs.features, inputs.n_outputs, bool(self.fit_intercept), used)
         if used is None:
             return layout, inputs, held_out
         # Held-out rows may have other columns.
@@ -193,7 +210,7 @@ class Linear(Rowwise, Trained):
 
     def _from(self: Any, coef: Any, intercept: Any, inputs: Any) -> TrainState:
         """Return the start at these coefficients."""
-        layout = Layout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
+        layout = CoefficientLayout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
         fresh = {
             "coef_": np.zeros((layout.outputs, layout.features)),
             "intercept_": np.zeros(layout.outputs),

@@ -1,4 +1,4 @@
-"""Between scikit-learn's perceptrons and the engine: parameters in, layers out."""
+"""Perceptron estimators between scikit-learn and the engine: parameters in, layers out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from sklearn.base import is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
+from scaleml.arrays import Array
 from scaleml.data.collections import is_collection
 from scaleml.data.source import ArraySource
 from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
 from scaleml.estimators.job import Job, choose, run, signature_of
 from scaleml.estimators.warned import warn
-from scaleml.models import MLP
+from scaleml.models import MLP, Network
 from scaleml.models.losses import BinaryLog
 from scaleml.optim import SGD, Adam, Optimizer
 from scaleml.runtime.stop_rule import StopRule
@@ -136,7 +137,7 @@ class Perceptron(Trained):
             return "log_loss"
         return "binary_log_loss" if is_classifier(self) else "squared_error"
 
-    def _network(self: Any, inputs: Any, alpha: float) -> Any:
+    def _network(self: Any, inputs: Any, alpha: float) -> Network:
         model = self._model(inputs, alpha)
         return model.build(signature_of(inputs, model.dtype))
 
@@ -195,7 +196,7 @@ class Perceptron(Trained):
             )
 
 
-def layers(network: Any, params: Any) -> dict[str, Any]:
+def layers(network: Network, params: Array) -> dict[str, Any]:
     """Return what scikit-learn predicts with: ``coefs_``, ``intercepts_`` and what they are, from the vector of parameters."""
     coefs, intercepts = [], []
     for block in network.blocks:

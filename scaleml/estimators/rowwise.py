@@ -1,15 +1,10 @@
-"""scikit-learn's own steps, one a row: for which data they are taken, and what is shown of them."""
+"""Row-wise training: scikit-learn's own steps, one a row. For which data they are taken, and what is shown of them."""
 
 from __future__ import annotations
 
-import re
-import sys
-import threading
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from itertools import zip_longest
-from typing import Any, Final, final
+from contextlib import contextmanager
+from typing import Any, Final
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -31,8 +26,6 @@ _LEARNT: Final = (
     *("coef_", "intercept_", "_standard_coef", "_standard_intercept"),
     *("_average_coef", "_average_intercept"),
 )
-_WORDS: Final = ("-- Epoch", "Norm:", "Total training time:", "Convergence after", "[Parallel(")
-_FACTS: Final = re.compile(r"Avg\. loss: ([^,\s]+)(?:.*Validation score: (\S+))?")
 
 
 class Rowwise:
@@ -57,16 +50,29 @@ class Rowwise:
         return is_little(X, y if is_classifier(self) else None, classes, most)
 
     @contextmanager
-    def _left_to_scikit_learn(self: Any, X: Any, epochs: int) -> Iterator[None]:
-        """Have scikit-learn's own code take over for as long as the block lasts."""
+    def _left_to_scikit_learn(self: Any, X: Any, y: Any, epochs: int) -> Iterator[None]:
+        """Have scikit-learn's own code take over for as long as the block lasts.
+
+        How it goes is shown when it is over, for it is short, and as all other fits are: scikit-learn's own lines are not.
+        """
         self._end = self._columns = None
         kind = np.dtype(_kind(X))
         for name in _LEARNT:  # it takes over coefficients in the dtype of X only
             value = getattr(self, name, None)
             if value is not None and value.dtype != kind:
                 setattr(self, name, value.astype(kind))
-        with shown(self, epochs):
+        if not self.verbose:
             yield
+            return
+        self._validate_params()
+        verbose = int(self.verbose)
+        with Fitting(type(self).__name__, epochs, verbose) as display:
+            self.verbose = 0
+            try:
+                yield
+            finally:
+                self.verbose = verbose
+            display.on_epoch(self._loss_at(X, y), number=int(self.n_iter_))
 
 
 def is_little(X: Any, y: Any, classes: Any = None, most: float | None = None) -> bool:
@@ -105,68 +111,3 @@ def _kind(X: Any) -> Any:
     """Return the dtype that scikit-learn trains X in, which may not have been checked yet."""
     kinds = list(X.dtypes) if hasattr(X, "dtypes") else [getattr(X, "dtype", None)]
     return np.float32 if all(str(kind).lower() == "float32" for kind in kinds) else np.float64
-
-
-@contextmanager
-def shown(estimator: Any, epochs: int) -> Iterator[None]:
-    """Show a fit of scikit-learn's as all others are shown, instead of its own lines: at its end, for it is short."""
-    if not estimator.verbose:
-        yield
-        return
-    with Fitting(type(estimator).__name__, epochs, int(estimator.verbose)) as display:
-        heard = Heard(sys.stdout)
-        with redirect_stdout(heard), redirect_stderr(Heard(sys.stderr)):
-            yield
-        for loss, score in heard.epochs():
-            display.on_epoch(loss, score)
-
-
-@final
-class Heard:
-    """Standard output, or errors, that keeps what scikit-learn says of its epochs and passes all else on.
-
-    Parameters
-    ----------
-    out : file
-    """
-
-    def __init__(self, out: Any) -> None:
-        self._out = out
-        self._lines: dict[int, list[str]] = defaultdict(list)  # of each thread, for each may learn another class
-        self._kept: set[int] = set()
-
-    def write(self, text: str) -> int:
-        """Keep a line of scikit-learn's, with the line's end that follows; pass anything else on."""
-        thread = threading.get_ident()
-        if text.startswith(_WORDS):
-            self._lines[thread].append(text)
-            self._kept.add(thread)
-            return len(text)
-        if text and thread in self._kept:
-            self._kept.discard(thread)
-            if text == "\n":
-                return 1
-        return int(self._out.write(text))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._out, name)
-
-    def epochs(self) -> list[tuple[float, float]]:
-        """Return the loss of each epoch, and the score of its held-out rows or NaN: means over the classes that were learnt in it."""
-        problems: list[list[tuple[float, float]]] = []
-        for lines in self._lines.values():
-            for line in lines:
-                if line.startswith("-- Epoch 1") and line.split()[-1] == "1":
-                    problems.append([])
-                found = _FACTS.search(line)
-                if found and problems:
-                    problems[-1].append((float(found[1]), float(found[2] or "nan")))
-        nothing = (float("nan"), float("nan"))
-        return [
-            _mean([pair for pair in each if pair is not nothing]) for each in zip_longest(*problems, fillvalue=nothing)
-        ]
-
-
-def _mean(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    losses, scores = zip(*pairs, strict=True)
-    return sum(losses) / len(losses), sum(scores) / len(scores)

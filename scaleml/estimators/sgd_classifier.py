@@ -36,7 +36,8 @@ class SGDClassifier(Linear, sk.SGDClassifier):
     shuffle : bool
         Rows are shuffled each epoch in this process while they are few, else once. False needs ``strategy="auto"``.
     verbose : int
-        1 shows how the fit goes: live in a notebook or a terminal, else a line an epoch; above 1 always lines; 0 nothing.
+        1 shows how the fit goes: live in a notebook or a terminal, else a line an epoch; above 1 always lines; 0 nothing. Of
+        little data (see Notes), which takes no time, the end.
     n_jobs : int
         As in scikit-learn for little data (see Notes), else without effect: see `workers`.
     learning_rate : {"optimal", "constant", "invscaling", "adaptive", "pa1", "pa2"}
@@ -176,7 +177,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
         if self._is_left_to_scikit_learn(X, y):
-            with self._left_to_scikit_learn(X, self.max_iter):
+            with self._left_to_scikit_learn(X, y, self.max_iter):
                 return super().fit(X, y, coef_init, intercept_init, sample_weight)
         self._validate_params()
         self._check_settings(partial=False)
@@ -217,7 +218,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
         if self._is_left_to_scikit_learn(X, y, getattr(self, "classes_", classes)):
-            with self._left_to_scikit_learn(X, 1):
+            with self._left_to_scikit_learn(X, y, 1):
                 return super().partial_fit(X, y, classes, sample_weight)
         self._validate_params()
         self._check_settings(partial=True)

@@ -129,7 +129,7 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
         if self._is_left_to_scikit_learn(X, y):
-            with self._left_to_scikit_learn(X, self.max_iter):
+            with self._left_to_scikit_learn(X, y, self.max_iter):
                 return super().fit(X, y, coef_init, intercept_init, sample_weight)
         self._validate_params()
         self._check_settings(partial=False)
@@ -160,7 +160,7 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
         if self._is_left_to_scikit_learn(X, y):
-            with self._left_to_scikit_learn(X, 1):
+            with self._left_to_scikit_learn(X, y, 1):
                 return super().partial_fit(X, y, sample_weight)
         self._validate_params()
         self._check_settings(partial=True)

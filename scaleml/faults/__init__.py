@@ -1,4 +1,4 @@
-"""What can be broken on purpose: immutable data, applied for real in the rank's loop and on its links.
+"""Faults: what can be broken on purpose. Immutable data, applied for real in the rank's loop and on its links.
 
 The same list goes to ``train(faults=...)`` and ``compare(faults=...)``; ``run.inject`` breaks something in mid-run. Steps are
 those of the rank itself, which in asynchronous runs keeps its own pace; a server's are its updates. Where several faults of one

@@ -1,17 +1,24 @@
-"""What all faults have in common: a rank, and when it goes wrong there."""
+"""Faults: what all have in common, a rank and the steps in which it goes wrong there."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from numbers import Real
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from scaleml.checks import check_integer
 
 
 class Fault(ABC):
     """Something that goes wrong at a rank, in one step or from a step on.
 
+    Every fault is a frozen dataclass, and raises ValueError for a value that breaks its rule.
+
     Attributes
     ----------
+    rank : int
+        Where.
+    step : int
+        A step of that rank: the one in which it happens, or the first.
     once : bool
         Whether it happens in one step; otherwise it lasts.
     """
@@ -19,6 +26,13 @@ class Fault(ABC):
     rank: int
     step: int
     once: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self._make_integers("rank", "step")
+
+    def _make_integers(self, *names: str) -> None:
+        for name in names:
+            object.__setattr__(self, name, check_integer(name, getattr(self, name)))
 
     @abstractmethod
     def active(self, step: int) -> bool:
@@ -40,28 +54,11 @@ class Interval(Fault):
 
     until: int | None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.until is not None:
+            self._make_integers("until")
+
     def active(self, step: int) -> bool:
         """Whether the fault is at work in this step."""
         return self.step <= step and (self.until is None or step < self.until)
-
-
-def check_whole(**values: Any) -> None:
-    """Raise for what is no rank, step or the like; None passes where ``until`` or ``to`` may be None."""
-    for name, value in values.items():
-        if value is None and name in ("until", "to"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name}={value!r}: must be an integer, 0 or more")
-
-
-def check_link(rank: int, to: int | None) -> None:
-    """Raise for a link of a rank to itself."""
-    if rank == to:
-        raise ValueError(f"to={to!r}: must be another rank than rank={rank!r}, whose link it is")
-
-
-def check_real(name: str, value: Any, least: float, rule: str, *, above: bool = False) -> None:
-    """Raise for what is no number of at least (or, with ``above``, more than) ``least``."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not (real and (value > least if above else value >= least)):
-        raise ValueError(f"{name}={value!r}: must be {rule}")

@@ -1,36 +1,54 @@
-"""What goes wrong between ranks. Each concerns what ``rank`` sends: to rank ``to``, or to everybody where that is None."""
+"""Network faults: latency, bandwidth, cut links, flipped bits. Each concerns what ``rank`` sends: to rank ``to``, or to everybody."""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal
 
-from scaleml.faults.base import Interval, Moment, check_link, check_real, check_whole
+from scaleml.checks import check_number, check_option
+from scaleml.faults.base import Fault, Interval, Moment
 
 
-@dataclass(frozen=True)
-class Latency(Interval):
-    """A long way: everything that a rank sends arrives ``seconds`` later, in its order.
+class SlowLink(Interval):
+    """What all that slows down a rank's links has in common.
 
     Frames wait in a queue of the link, so the sender goes on computing, and other links are not held up. In the ledger it is
     ``comm`` time of whoever waits for them.
 
-    Parameters
+    Attributes
     ----------
     rank : int
         Who sends.
-    seconds : float
-        How much later; 0 lifts an earlier ``Latency``.
     step, until : int, int or None
         The sender's steps; None: to the end.
     to : int or None
-        On the link to this rank only (a server's rank follows those that train); None: on all.
+        The receiver (a server's rank follows those that train); None: all of them.
+    """
 
-    Raises
-    ------
-    ValueError
-        For a value that breaks its rule.
+    to: int | None
+
+    @property
+    @abstractmethod
+    def lifts(self) -> bool:
+        """Whether it slows nothing down, but ends an earlier fault of its kind."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.to is not None:
+            self._make_integers("to")
+        _check_ends(self, self.to)
+
+
+@dataclass(frozen=True)
+class Latency(SlowLink):
+    """A long way: everything that a rank sends arrives ``seconds`` later, in its order; see `SlowLink`.
+
+    Parameters
+    ----------
+    seconds : float
+        How much later; 0 lifts an earlier ``Latency``.
 
     Examples
     --------
@@ -46,35 +64,28 @@ class Latency(Interval):
     to: int | None = None
 
     def __post_init__(self) -> None:
-        check_whole(rank=self.rank, step=self.step, until=self.until, to=self.to)
-        check_link(self.rank, self.to)
-        check_real("seconds", self.seconds, 0, "a finite number of seconds, 0 or more")
-        if not isfinite(self.seconds):
-            raise ValueError(f"seconds={self.seconds!r}: must be finite; DropLink cuts a link")
+        super().__post_init__()
+        rule = "a finite number of seconds, 0 or more; DropLink cuts a link"
+        check_number("seconds", self.seconds, 0, rule=rule)
+
+    @property
+    def lifts(self) -> bool:
+        """Whether there is no delay."""
+        return self.seconds == 0
 
 
 @dataclass(frozen=True)
-class Bandwidth(Interval):
-    """A slow network: a rank sends at most so many bytes a second, over all its links together or over one.
+class Bandwidth(SlowLink):
+    """A slow network: a rank sends at most so many bytes a second, over all its links together or over one; see `SlowLink`.
 
-    Data that ranks of one host share in memory counts as if it were sent. Like ``Latency`` it delays frames in a queue, a copy of each,
-    and shows as ``comm`` time of whoever waits for them.
+    Data that ranks of one host share in memory counts as if it were sent. What waits is a copy of each frame.
 
     Parameters
     ----------
-    rank : int
-        Who sends.
     bytes_per_second : float
         The limit; ``math.inf`` lifts an earlier ``Bandwidth``.
-    step, until : int, int or None
-        The sender's steps; None: to the end.
     to : int or None
         The link to this rank has the limit for itself; None: all links of the rank share it.
-
-    Raises
-    ------
-    ValueError
-        For a value that breaks its rule.
 
     Examples
     --------
@@ -90,9 +101,14 @@ class Bandwidth(Interval):
     to: int | None = None
 
     def __post_init__(self) -> None:
-        check_whole(rank=self.rank, step=self.step, until=self.until, to=self.to)
-        check_link(self.rank, self.to)
-        check_real("bytes_per_second", self.bytes_per_second, 0, "a positive number of bytes", above=True)
+        super().__post_init__()
+        rule = "a positive number of bytes; math.inf for no limit"
+        check_number("bytes_per_second", self.bytes_per_second, 0, open_low=True, finite=False, rule=rule)
+
+    @property
+    def lifts(self) -> bool:
+        """Whether there is no limit."""
+        return math.isinf(self.bytes_per_second)
 
 
 @dataclass(frozen=True)
@@ -111,8 +127,9 @@ class DropLink(Moment):
     step: int
 
     def __post_init__(self) -> None:
-        check_whole(rank=self.rank, step=self.step)
-        _check_end(self.rank, self.to)
+        super().__post_init__()
+        self._make_integers("to")
+        _check_ends(self, self.to)
 
 
 @dataclass(frozen=True)
@@ -130,11 +147,6 @@ class CorruptFrame(Moment):
     part : {"payload", "header"}
         Which part of the frame; one without payload is hit in its header.
 
-    Raises
-    ------
-    ValueError
-        For a value that breaks its rule.
-
     Examples
     --------
     >>> from scaleml import faults
@@ -148,14 +160,13 @@ class CorruptFrame(Moment):
     part: Literal["payload", "header"] = "payload"
 
     def __post_init__(self) -> None:
-        check_whole(rank=self.rank, step=self.step)
-        _check_end(self.rank, self.to)
-        if self.part not in ("payload", "header"):
-            raise ValueError(f"part={self.part!r}: must be 'payload' or 'header'")
+        super().__post_init__()
+        self._make_integers("to")
+        _check_ends(self, self.to)
+        check_option("part", self.part, ("payload", "header"))
 
 
-def _check_end(rank: int, to: int) -> None:
-    if to is None:
-        raise ValueError("to=None: must be the rank at the other end of the link")
-    check_whole(to=to)
-    check_link(rank, to)
+def _check_ends(fault: Fault, to: int | None) -> None:
+    """Raise for a link of a rank to itself."""
+    if fault.rank == to:
+        raise ValueError(f"to={to!r}: must be another rank than rank={fault.rank!r}, whose link it is")

@@ -1,10 +1,10 @@
-"""Makers of whole lists of faults."""
+"""Fault plans: makers of whole lists of faults."""
 
 from __future__ import annotations
 
 import random
 
-from scaleml.faults.base import check_whole
+from scaleml.checks import check_integer
 from scaleml.faults.rank import Slow
 
 
@@ -44,9 +44,9 @@ def rotating(workers: int, steps: int, every: int, factor: float, seed: int = 0)
     >>> [(slow.rank, slow.step, slow.until) for slow in faults.rotating(3, steps=30, every=10, factor=4, seed=1)]
     [(0, 0, 10), (1, 10, 20), (2, 20, 30)]
     """
-    check_whole(workers=workers, steps=steps, every=every)
-    if workers < 2 or every < 1:
-        raise ValueError(f"workers={workers!r}, every={every!r}: must be at least 2 ranks and 1 step to take turns")
+    workers = check_integer("workers", workers, 2, rule="at least 2 ranks, to take turns")
+    steps = check_integer("steps", steps)
+    every = check_integer("every", every, 1, rule="at least 1 step, after which it is another one's turn")
     order = random.Random(seed)
     plan: list[Slow] = []
     for start in range(0, steps, every):

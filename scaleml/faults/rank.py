@@ -1,11 +1,11 @@
-"""What goes wrong in a rank's own process."""
+"""Rank faults: slow and paused workers, exceptions, kills. Each goes wrong in the rank's own process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
-from scaleml.faults.base import Interval, Moment, check_real, check_whole
+from scaleml.checks import check_flag, check_number
+from scaleml.faults.base import Interval, Moment
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,6 @@ class Slow(Interval):
     step, until : int, int or None
         The rank's steps; None: to the end.
 
-    Raises
-    ------
-    ValueError
-        For a value that breaks its rule.
-
     Examples
     --------
     >>> from scaleml import faults
@@ -45,8 +40,8 @@ class Slow(Interval):
     until: int | None = None
 
     def __post_init__(self) -> None:
-        check_whole(rank=self.rank, step=self.step, until=self.until)
-        check_real("factor", self.factor, 1, "1 or more, how many times as long a gradient takes")
+        super().__post_init__()
+        check_number("factor", self.factor, 1, rule="1 or more and finite, how many times as long a gradient takes")
 
 
 @dataclass(frozen=True)
@@ -62,11 +57,6 @@ class Pause(Moment):
     seconds : float
         For how long.
 
-    Raises
-    ------
-    ValueError
-        For a value that breaks its rule.
-
     Examples
     --------
     >>> from scaleml import faults
@@ -79,10 +69,8 @@ class Pause(Moment):
     seconds: float
 
     def __post_init__(self) -> None:
-        check_whole(rank=self.rank, step=self.step)
-        check_real("seconds", self.seconds, 0, "a finite number of seconds, 0 or more")
-        if not isfinite(self.seconds):
-            raise ValueError(f"seconds={self.seconds!r}: must be a finite number of seconds")
+        super().__post_init__()
+        check_number("seconds", self.seconds, 0, rule="a finite number of seconds, 0 or more; Crash or Kill end a rank")
 
 
 @dataclass(frozen=True)
@@ -98,9 +86,6 @@ class Crash(Moment):
 
     rank: int
     step: int
-
-    def __post_init__(self) -> None:
-        check_whole(rank=self.rank, step=self.step)
 
 
 @dataclass(frozen=True)
@@ -126,7 +111,8 @@ class Kill(Moment):
     allow_kill: bool = False
 
     def __post_init__(self) -> None:
-        check_whole(rank=self.rank, step=self.step)
+        super().__post_init__()
+        check_flag("allow_kill", self.allow_kill)
 
 
 class InjectedCrash(RuntimeError):

@@ -1,4 +1,4 @@
-"""Curves over the training clock that grow at a cost of what is new: sums over equal intervals, merged when there are many."""
+"""Binned curves over the training clock, which grow at a cost of what is new: sums over equal intervals, merged when there are many."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Everything that is watched: words, progress, legend, panels, and what was found at the end."""
+"""Board: everything that is watched. Words, progress, legend, panels, and what was found at the end."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from html import escape
 from typing import Any, final
@@ -10,7 +9,9 @@ from typing import Any, final
 import ipywidgets as widgets
 import numpy as np
 
-from scaleml.lab import progress, words
+from scaleml.api.run import Run
+from scaleml.clock import WALL
+from scaleml.lab import progress_bar, words
 from scaleml.lab.charts import Across, LedgerChart, LineChart
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
@@ -53,13 +54,13 @@ class Board:
         )
         self._traces: list[Trace] = []
         self._judged: tuple[int, str] | None = None
-        self._told: Any = None
-        self._runs: tuple[Any, ...] | None = None
+        self._told: Run | None = None
+        self._runs: tuple[Run, ...] | None = None
         self._strokes: list[Stroke] = []
         self._state: Any = None
         self._behind = False
         self._wrote = 0.0
-        self.reached: Any = None
+        self.reached: Run | None = None
 
     def show(self, controller: Controller) -> None:
         """Draw what is new."""
@@ -78,16 +79,16 @@ class Board:
 
     def _write(self, controller: Controller, turned: bool, news: bool) -> None:
         """Renew the words: at once where something happened; numbers that flicker faster than `READABLE` nobody reads."""
-        now = time.monotonic()
+        now = WALL.now()
         self._behind |= news
         if turned or (self._behind and now >= self._wrote + READABLE):
             self._behind, self._wrote = False, now
             self._annotate()
             _set(self.legend, _legend(self._traces, self._strokes))
             _set(self.words, self._sentence(controller))
-            _set(self.progress, progress.line(controller, self._traces))
+            _set(self.progress, progress_bar.line(controller, self._traces))
 
-    def _reached(self, controller: Controller) -> Any:
+    def _reached(self, controller: Controller) -> Run | None:
         run = controller.live
         if run is None or controller.target is None or self._told is run:
             return None
@@ -96,7 +97,7 @@ class Board:
         self._told = run
         return run
 
-    def _dress(self, runs: tuple[Any, ...]) -> None:
+    def _dress(self, runs: tuple[Run, ...]) -> None:
         """Have a trace and a line for each run."""
         if runs is self._runs:
             return

@@ -1,4 +1,4 @@
-"""The live panels, as bqplot figures: every mark is a widget."""
+"""Charts: the live panels, as bqplot figures; every mark is a widget."""
 
 from __future__ import annotations
 

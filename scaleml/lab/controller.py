@@ -1,4 +1,4 @@
-"""The one thread that owns the runs: it takes commands from a queue, so that a callback never waits."""
+"""Controller: the one thread that owns the runs of a lab. It takes commands from a queue, so that a callback never waits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, final
 from scaleml.api.compare import Trial, compare
 from scaleml.api.run import Run
 from scaleml.faults import Fault
+from scaleml.models import Model
 from scaleml.telemetry import Comparison
 
 
@@ -18,7 +19,7 @@ from scaleml.telemetry import Comparison
 class Wish:
     """What to run: ``data`` returns the model, X and y; ``settings`` are those of ``compare``."""
 
-    data: Callable[[], tuple[Any, Any, Any]]
+    data: Callable[[], tuple[Model, Any, Any]]
     trials: tuple[Trial, ...]
     settings: dict[str, Any]
 
@@ -49,7 +50,7 @@ class Tell:
 
 
 @dataclass(frozen=True)
-class Change:
+class Update:
     """Change settings of the live run, as ``Run.update`` takes them."""
 
     settings: dict[str, Any]
@@ -74,7 +75,7 @@ class Clear:
     """Forget the runs so far."""
 
 
-Order = Go | Tell | Change | Break | Enough | Clear
+Order = Go | Tell | Update | Break | Enough | Clear
 
 
 @final
@@ -164,13 +165,13 @@ class Controller:
     def _serve(self) -> None:
         while (order := self._orders.get()) is not None:
             try:
-                self._obey(order)
+                self._handle(order)
             except Exception as error:  # noqa: BLE001  whatever a command meets, the next one is heard
                 self.say(str(error) or type(error).__name__)
         if self._comparing is not None:
             self._comparing.join()
 
-    def _obey(self, order: Order) -> None:
+    def _handle(self, order: Order) -> None:
         run = self.live
         if isinstance(order, Go):
             self._begin(order)
@@ -187,7 +188,7 @@ class Controller:
             )
         elif isinstance(order, Tell):
             self._tell(run, order.verb)
-        elif isinstance(order, Change):
+        elif isinstance(order, Update):
             run.update(**order.settings)
             self.say("")
         elif isinstance(order, Break):

@@ -1,4 +1,4 @@
-"""One control for one field of a dataclass, chosen by the field's type."""
+"""Form fields: one control for one field of a dataclass, chosen by the field's type."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import ipywidgets as widgets
 
-from scaleml.lab import kinds
-
 NONE = "none"
 THREE = {None: "auto", True: "yes", False: "no"}
-DEPTH = 2
-"""How deep a choice may stand in a choice: a codec around a codec, and no further."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Pages(widgets.Stack):
         self.link = widgets.jslink((menu, "index"), (self, "selected_index"))
 
 
-def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> Field | None:
+def field_for(kind: type, name: str, hint: Any, start: Any) -> Field | None:
     """Return the control of one field, or None for a type that no control can give.
 
     Parameters
@@ -59,7 +55,7 @@ def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> F
     name, hint, start
         Of the field; `start` may be ``MISSING``.
     """
-    inner, optional = _without_none(hint)
+    inner, optional = without_none(hint)
     choices = get_args(inner) if get_origin(inner) is Literal else ()
     if inner is str and not choices:
         choices = _documented(kind, name)
@@ -73,12 +69,10 @@ def field_for(kind: type, name: str, hint: Any, start: Any, depth: int = 0) -> F
         return _text(name, optional, start)
     if get_origin(inner) is tuple and get_args(inner) == (int, ...):
         return _numbers(name, start)
-    if isinstance(inner, type) and inner.__module__ != "builtins" and depth < DEPTH:
-        return _nested(name, inner, optional, start, depth)
     return None
 
 
-def _without_none(hint: Any) -> tuple[Any, bool]:
+def without_none(hint: Any) -> tuple[Any, bool]:
     """Take the None out of a union; a union of several others stays as it is."""
     if get_origin(hint) not in (Union, UnionType):
         return hint, False
@@ -106,6 +100,14 @@ def labelled(name: str, control: widgets.Widget) -> widgets.Widget:
     label = widgets.Label(_label(name), layout=widgets.Layout(width="auto", margin="0 2px 0 0"))
     return widgets.HBox(
         [label, control], layout=widgets.Layout(width="auto", margin="0 10px 0 0", align_items="center")
+    )
+
+
+def button(text: str, hint: str, icon: str = "", style: str = "", *, disabled: bool = False) -> Any:
+    """Return a button that is as wide as its text."""
+    layout = widgets.Layout(width="auto")
+    return widgets.Button(
+        description=text, tooltip=hint, icon=icon, button_style=style, disabled=disabled, layout=layout
     )
 
 
@@ -181,37 +183,6 @@ def _parse(name: str, kind: type, text: str) -> Any:
     except ValueError:
         wanted = "an integer" if kind is int else "a number"
         raise ValueError(f"{_label(name)}: {text!r} is not {wanted}") from None
-
-
-def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Field | None:
-    """Make a choice of one of a base's subclasses, each with controls of its own."""
-    from scaleml.lab.form import Form
-
-    found = [kind for kind in kinds.offered(base) if kinds.startable(kind)]
-    if isinstance(start, base) and type(start) not in found:
-        found.append(type(start))
-    if not found:
-        return None
-    forms = [Form(kind, start if type(start) is kind else None, depth=depth + 1) for kind in found]
-    empty = [NONE] if optional else []
-    names = [*empty, *(kind.__name__ for kind in found)]
-    at = len(empty) + found.index(type(start)) if type(start) in found else 0
-    menu = widgets.Dropdown(options=names, index=at, layout=narrow("auto"))
-    pages = [*([widgets.HBox()] if optional else []), *(form.box for form in forms)]
-    stack = Pages(menu, pages)
-
-    def read() -> Any:
-        chosen = menu.index - len(empty)
-        return None if chosen < 0 else forms[chosen].value()
-
-    def write(value: Any) -> None:
-        chosen = -1 if value is None else found.index(type(value))
-        menu.index = stack.selected_index = chosen + len(empty)  # here, too: without a browser nothing turns the page
-        if value is not None:
-            forms[chosen].show(value)
-
-    box = widgets.HBox([labelled(name, menu), stack], layout=widgets.Layout(flex_flow="row wrap", width="auto"))
-    return Field(name, box, read, write)
 
 
 def _set(control: Any, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Controls for the settings of a dataclass, made from its fields: nothing here knows any strategy by name."""
+"""Forms: controls for the settings of a dataclass, made from its fields. Nothing here knows any strategy by name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any, final, get_type_hints
 
 import ipywidgets as widgets
 
-from scaleml.lab import kinds
-from scaleml.lab.fields import field_for
+from scaleml.lab import choices
+from scaleml.lab.fields import NONE, Field, Pages, field_for, labelled, narrow, without_none
+
+DEPTH = 2
+"""How deep a choice may stand in a choice: a codec around a codec, and no further."""
 
 
 @final
@@ -55,11 +58,11 @@ class Form:
         self._kept: dict[str, Any] = {}
         self._fields = []
         hints = get_type_hints(kind)
-        for field in kinds.settings(kind):
-            value = kinds.default(field) if start is None else getattr(start, field.name)
+        for field in choices.settings(kind):
+            value = choices.default(field) if start is None else getattr(start, field.name)
             if value is MISSING and first is not None:
                 value = first.get(field.name, MISSING)
-            made = None if field.name in leave_out else field_for(kind, field.name, hints[field.name], value, depth)
+            made = None if field.name in leave_out else _field(kind, field.name, hints[field.name], value, depth)
             if made is not None:
                 self._fields.append(made)
             elif start is not None:
@@ -90,6 +93,43 @@ class Form:
         """Show the settings of another object of the same class."""
         for field in self._fields:
             field.write(getattr(value, field.name))
+
+
+def _field(kind: type, name: str, hint: Any, start: Any, depth: int) -> Field | None:
+    """Return the control of one field: for one that is itself a dataclass, a choice of forms."""
+    inner, optional = without_none(hint)
+    if isinstance(inner, type) and inner.__module__ != "builtins":
+        return _nested(name, inner, optional, start, depth) if depth < DEPTH else None
+    return field_for(kind, name, hint, start)
+
+
+def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Field | None:
+    """Make a choice of one of a base's subclasses, each with controls of its own."""
+    found = [kind for kind in choices.offered(base) if choices.startable(kind)]
+    if isinstance(start, base) and type(start) not in found:
+        found.append(type(start))
+    if not found:
+        return None
+    forms = [Form(kind, start if type(start) is kind else None, depth=depth + 1) for kind in found]
+    empty = [NONE] if optional else []
+    names = [*empty, *(kind.__name__ for kind in found)]
+    at = len(empty) + found.index(type(start)) if type(start) in found else 0
+    menu = widgets.Dropdown(options=names, index=at, layout=narrow("auto"))
+    pages = [*([widgets.HBox()] if optional else []), *(form.box for form in forms)]
+    stack = Pages(menu, pages)
+
+    def read() -> Any:
+        chosen = menu.index - len(empty)
+        return None if chosen < 0 else forms[chosen].value()
+
+    def write(value: Any) -> None:
+        chosen = -1 if value is None else found.index(type(value))
+        menu.index = stack.selected_index = chosen + len(empty)  # here, too: without a browser nothing turns the page
+        if value is not None:
+            forms[chosen].show(value)
+
+    box = widgets.HBox([labelled(name, menu), stack], layout=widgets.Layout(flex_flow="row wrap", width="auto"))
+    return Field(name, box, read, write)
 
 
 def _leaves(box: Any) -> Iterable[Any]:

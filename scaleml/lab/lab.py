@@ -10,18 +10,23 @@ from typing import Any, Final, Self, final
 
 import ipywidgets as widgets
 
+from scaleml.api.compare import Trial
+from scaleml.api.run import Run
 from scaleml.cluster.embedded import embedded_size
 from scaleml.lab import style
 from scaleml.lab.board import Board
 from scaleml.lab.controller import Clear, Controller, Enough, Go, Order, Tell
+from scaleml.lab.fields import button
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living, static
 from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup
 from scaleml.lab.steering import Steering
+from scaleml.models import Model
 from scaleml.optim import Optimizer
+from scaleml.strategies import Strategy
 from scaleml.telemetry import Comparison
 
-_labs: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_labs: Final[weakref.WeakSet[Lab]] = weakref.WeakSet()
 
 
 @final
@@ -71,12 +76,12 @@ class Lab:
 
     def __init__(
         self,
-        model: Any = None,
+        model: Model | None = None,
         X: Any = None,
         y: Any = None,
         *,
         client: Any = None,
-        strategies: Sequence[Any] | None = None,
+        strategies: Sequence[Strategy | Trial] | None = None,
         workers: int | Sequence[str] | None = None,
         batch_size: int = 256,
         epochs: int = 60,
@@ -107,9 +112,9 @@ class Lab:
         self._publisher = Publisher(self._repaint)
         self._controller = Controller(self._publisher.wake)
         self._steering = Steering(self._send, allow_kill, self._setup.rate.value, self._setup.batch.value)
-        self.run_button = _button("Run", "Train under every ticked strategy", "play", "primary")
-        self.stop_button = _button("Stop", "End the run and the comparison", "stop")
-        self.clear_button = _button("Clear", "Forget the runs so far", "trash")
+        self.run_button = button("Run", "Train under every ticked strategy", "play", "primary")
+        self.stop_button = button("Stop", "End the run and the comparison", "stop")
+        self.clear_button = button("Clear", "Forget the runs so far", "trash")
         self.run_button.on_click(lambda _: self._send(self._go))
         self.stop_button.on_click(lambda _: self._send(lambda: Tell("stop")))
         self.clear_button.on_click(lambda _: self._send(Clear))
@@ -129,7 +134,7 @@ class Lab:
         return self._controller.result
 
     @property
-    def runs(self) -> tuple[Any, ...]:
+    def runs(self) -> tuple[Run, ...]:
         """The runs so far, the live one last."""
         return self._controller.runs
 
@@ -221,7 +226,7 @@ class Lab:
         self._shown = True
         display(self._repr_mimebundle_(), raw=True, display_id=self._display_id)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         return living(self.widget, self.result, "choose strategies and press Run." if not self.runs else "")
 
     def _keep(self) -> None:
@@ -299,12 +304,6 @@ class Lab:
 
 def _size(client: Any) -> int:
     return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-
-
-def _button(text: str, hint: str, icon: str, style: str = "") -> Any:
-    return widgets.Button(
-        description=text, tooltip=hint, icon=icon, button_style=style, layout=widgets.Layout(width="auto")
-    )
 
 
 def _gather(widget: Any, found: dict[str, Any]) -> None:

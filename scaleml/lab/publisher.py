@@ -1,12 +1,13 @@
-"""The one thread that sets what widgets show, at most ten times a second."""
+"""Publisher: the one thread that sets what widgets show, at most ten times a second."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import final
+
+from scaleml.clock import WALL, cpu_seconds
 
 PERIOD = 0.1
 """Seconds between two repaints, at least."""
@@ -56,11 +57,11 @@ class Publisher:
             self._awake.wait()
             self._awake.clear()
             ended = self._ended.is_set()  # before the last repaint
-            begun, used = time.monotonic(), time.thread_time()
+            begun, used = WALL.now(), cpu_seconds()
             try:
                 if self._repaint():
                     self._awake.set()
             except Exception:
                 logger.exception("the lab could not repaint")
-            spent, used = time.monotonic() - begun, time.thread_time() - used
+            spent, used = WALL.now() - begun, cpu_seconds() - used
             self._ended.wait(max(PERIOD, used / SHARE) - spent)

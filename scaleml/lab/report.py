@@ -1,9 +1,11 @@
-"""What stays in the saved file when there is no kernel: plain HTML and a picture beside the widget."""
+"""Static report: what stays in the saved file when there is no kernel. Plain HTML and a picture beside the widget."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Any
+
+import ipywidgets as widgets
 
 from scaleml.telemetry import Comparison
 
@@ -18,7 +20,7 @@ def static(comparison: Comparison, words: str) -> dict[str, Any]:
     return dict(comparison._repr_mimebundle_())
 
 
-def living(box: Any, comparison: Comparison, words: str) -> dict[str, Any]:
+def living(box: widgets.Widget, comparison: Comparison, words: str) -> dict[str, Any]:
     """Return the widget's view, and what stands for it where there are no widgets."""
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
     return {VIEW: view, **static(comparison, words)}

@@ -1,4 +1,4 @@
-"""What to run, as controls: data, model, strategies, and what they have in common."""
+"""Setup controls: what to run. Data, model, strategies, and what they have in common."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import ipywidgets as widgets
 import numpy as np
 
 from scaleml import datasets
+from scaleml.api.compare import Trial
 from scaleml.api.validation import check_workers
 from scaleml.datasets.dataset import task_of
-from scaleml.lab import kinds
+from scaleml.lab import choices
 from scaleml.lab.controller import Wish
 from scaleml.lab.fields import above, narrow
-from scaleml.lab.rows import rows, table
-from scaleml.models import MLP, LinearModel
+from scaleml.lab.strategy_rows import rows, table
+from scaleml.models import MLP, LinearModel, Model
 from scaleml.optim import SGD, Optimizer
-from scaleml.strategies import AllReduce, LocalSGD, Serial
+from scaleml.strategies import AllReduce, LocalSGD, Serial, Strategy
 
 DATA = {
     "digits: 1,797 images, 64 columns": "digits",
@@ -54,10 +55,10 @@ class Setup:
 
     def __init__(
         self,
-        model: Any,
+        model: Model | None,
         X: Any,
         y: Any,
-        strategies: Sequence[Any] | None,
+        strategies: Sequence[Strategy | Trial] | None,
         common: dict[str, Any],
         fixed: dict[str, Any],
     ) -> None:
@@ -116,12 +117,12 @@ class Setup:
         """Return what makes runs comparable: those of another model or data are not drawn over each other."""
         return (self.data.value, self.model.value, self.hidden.value)
 
-    def _loader(self) -> Callable[[], tuple[Any, Any, Any]]:
+    def _loader(self) -> Callable[[], tuple[Model, Any, Any]]:
         model, X, y = self._given
         hidden = _widths(self.hidden.value) if self.model.value == "MLP" else None
         name = self.data.value
 
-        def load() -> tuple[Any, Any, Any]:
+        def load() -> tuple[Model, Any, Any]:
             if X is not None:
                 task = task_of(np.asarray(y)) if model is None else ""
                 return model or _model(hidden, task), X, y
@@ -132,7 +133,7 @@ class Setup:
 
     def _optimizers(self) -> list[tuple[str, Optimizer]]:
         own = self._optimizer
-        others = [kind() for kind in kinds.offered(Optimizer) if kinds.startable(kind) and type(own) is not kind]
+        others = [kind() for kind in choices.offered(Optimizer) if choices.startable(kind) and type(own) is not kind]
         return [(type(optimizer).__name__, optimizer) for optimizer in (own, *others)]
 
     def _arranged(self) -> widgets.Widget:
@@ -181,7 +182,7 @@ def _widths(text: str) -> tuple[int, ...]:
         raise ValueError(f"hidden layers {text!r}: must be integers such as 256, 128; empty for none") from None
 
 
-def _model(hidden: tuple[int, ...] | None, task: str) -> Any:
+def _model(hidden: tuple[int, ...] | None, task: str) -> Model:
     loss: Any = "log_loss" if task == "classification" else "squared_error"
     return LinearModel(loss=loss) if hidden is None else MLP(hidden, loss=loss)
 

@@ -1,4 +1,4 @@
-"""What can be done to a run while it lives: change its settings, break its workers."""
+"""Steering controls: what can be done to a run while it lives. Change its settings, break its workers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, final
 import ipywidgets as widgets
 
 from scaleml import faults
-from scaleml.lab import kinds
-from scaleml.lab.controller import Break, Change, Order, Tell
-from scaleml.lab.fields import Pages, labelled, narrow
+from scaleml.api.run import Run
+from scaleml.lab import choices
+from scaleml.lab.controller import Break, Order, Tell, Update
+from scaleml.lab.fields import Pages, button, labelled, narrow
 from scaleml.lab.form import Form
 from scaleml.strategies import Strategy
 
@@ -36,28 +37,28 @@ class Steering:
 
     def __init__(self, send: Callable[[Callable[[], Order]], None], allow_kill: bool, rate: float, batch: int) -> None:
         self._allow_kill = allow_kill
-        self._run: Any = None
-        self.pause = _button("Pause", "Park all ranks at one step boundary", "pause")
-        self.resume = _button("Resume", "Go on after a pause", "play")
+        self._run: Run | None = None
+        self.pause = button("Pause", "Park all ranks at one step boundary", "pause", disabled=True)
+        self.resume = button("Resume", "Go on after a pause", "play", disabled=True)
         self.rate = widgets.FloatText(value=rate, layout=narrow())
         self.batch = widgets.BoundedIntText(value=batch, min=1, max=2**31 - 1, layout=narrow())
-        self.change_rate = _button("Set", "From the next common step on")
-        self.change_batch = _button("Set", "From the next common step on")
-        self.strategies = {kind.__name__: Form(kind) for kind in kinds.offered(Strategy) if kinds.startable(kind)}
+        self.change_rate = button("Set", "From the next common step on", disabled=True)
+        self.change_batch = button("Set", "From the next common step on", disabled=True)
+        self.strategies = {kind.__name__: Form(kind) for kind in choices.offered(Strategy) if choices.startable(kind)}
         self.strategy, self._pages = _pages(self.strategies)
-        self.change_strategy = _button("Set", "From the next common step on")
-        offered = [kind for kind in kinds.offered(faults.Fault) if kind is not faults.Kill]  # that has its own button
+        self.change_strategy = button("Set", "From the next common step on", disabled=True)
+        offered = [kind for kind in choices.offered(faults.Fault) if kind is not faults.Kill]  # that has its own button
         self.faults = {kind.__name__: Form(kind, leave_out=HIDDEN, first=FIRST) for kind in offered}
         self.fault, self._fault_pages = _pages(self.faults)
         self.fault.value = "Slow"
         self._fault_pages.selected_index = self.fault.index
         self.rank = widgets.Dropdown(options=[0], layout=narrow("60px"))
-        self.inject = _button("Inject", "Break it for real", "bolt")
-        self.kill = _button("Kill", "SIGKILL of this rank's process", "times", "danger")
+        self.inject = button("Inject", "Break it for real", "bolt", disabled=True)
+        self.kill = button("Kill", "SIGKILL of this rank's process", "times", "danger", disabled=True)
         self.pause.on_click(lambda _: send(lambda: Tell("pause")))
         self.resume.on_click(lambda _: send(lambda: Tell("resume")))
-        self.change_rate.on_click(lambda _: send(lambda: Change({"learning_rate": self.rate.value})))
-        self.change_batch.on_click(lambda _: send(lambda: Change({"batch_size": self.batch.value})))
+        self.change_rate.on_click(lambda _: send(lambda: Update({"learning_rate": self.rate.value})))
+        self.change_batch.on_click(lambda _: send(lambda: Update({"batch_size": self.batch.value})))
         self.change_strategy.on_click(lambda _: send(self._new_strategy))
         self.inject.on_click(lambda _: send(self._fault))
         self.kill.on_click(lambda _: send(self._killing))
@@ -77,19 +78,19 @@ class Steering:
             ]
         )  # fmt: skip
 
-    def follow(self, run: Any) -> None:
+    def follow(self, run: Run | None) -> None:
         """Stand for this run, or for none; called by the publisher's thread."""
         live = run is not None
-        paused = live and run.state == "paused"
+        paused = run is not None and run.state == "paused"
         for control in (self.change_rate, self.change_batch, self.change_strategy, self.inject, self.kill):
             _switch(control, live)
         _switch(self.pause, live and not paused)
         _switch(self.resume, paused)
-        if live and run is not self._run:
+        if run is not None and run is not self._run:
             self._run = run
             self._adopt(run)
 
-    def _adopt(self, run: Any) -> None:
+    def _adopt(self, run: Run) -> None:
         """Show what the run was started with."""
         self.rate.value = run.plan.optimizer.learning_rate
         self.batch.value = run.plan.batch_size
@@ -103,7 +104,7 @@ class Steering:
             self.strategies[name].show(run.plan.strategy)
 
     def _new_strategy(self) -> Order:
-        return Change({"strategy": self.strategies[self.strategy.value].value()})
+        return Update({"strategy": self.strategies[self.strategy.value].value()})
 
     def _killing(self) -> Order:
         return Break(faults.Kill(rank=self.rank.value, step=0, allow_kill=self._allow_kill))
@@ -123,17 +124,6 @@ def _group(*parts: widgets.Widget) -> widgets.Widget:
 def _pages(forms: dict[str, Form]) -> tuple[Any, Any]:
     menu = widgets.Dropdown(options=list(forms), layout=narrow("auto"))
     return menu, Pages(menu, [form.box for form in forms.values()])
-
-
-def _button(text: str, hint: str, icon: str = "", style: str = "") -> Any:
-    return widgets.Button(
-        description=text,
-        tooltip=hint,
-        icon=icon,
-        button_style=style,
-        disabled=True,
-        layout=widgets.Layout(width="auto"),
-    )
 
 
 def _switch(control: Any, on: bool) -> None:

@@ -1,17 +1,18 @@
-"""A run as the lab draws it: read row by row as it grows, kept small enough to be drawn ten times a second."""
+"""Run trace: a live run's history read row by row as it grows, and thinned, so that it can be drawn ten times a second."""
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleml.lab.bins import Means, Points, Rates
-from scaleml.lab.links import Links
+from scaleml.lab.slow_links import SlowLinks
 from scaleml.telemetry import COLUMNS, History, Ledger
 from scaleml.telemetry.curves import Curve, loss_curve, throughput_curve, training_curve
 from scaleml.telemetry.gauge import Gauge, Reading
+from scaleml.telemetry.run_like import RunLike
 
 POINTS = 500
 """The most points of a line."""
@@ -40,7 +41,7 @@ class Trace:
         How the run stood at the last look.
     total, recent : Ledger
         Where the time of every rank went, from the first step on (exact, from a few summed rows), and in the last seconds.
-    links : Links
+    links : SlowLinks
         What slow links cost.
     curve : Curve or None
         The loss as it was drawn last.
@@ -48,9 +49,9 @@ class Trace:
         Whether the run is over and all of it was seen.
     """
 
-    def __init__(self, run: Any, window: float = 3.0) -> None:
+    def __init__(self, run: RunLike, window: float = 3.0) -> None:
         self.run = run
-        self.links = Links()
+        self.links = SlowLinks()
         self._gauge = Gauge(run, window)
         self._thin = History(_ROWS)
         self._totals: dict[tuple[int, int], NDArray[np.float64]] = {}

@@ -1,12 +1,12 @@
-"""What is happening now and who is slow, with what it cost: a line of plain words, read off the ledger."""
+"""Status line: what is happening now and who is slow, with what it cost, in plain words read off the ledger."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaleml.lab.trace import Trace
 from scaleml.telemetry import Ledger
@@ -86,7 +86,7 @@ def computing(ledger: Ledger) -> dict[int, float]:
     return found
 
 
-def _sentence(total: Ledger, at: int, others: Any, cost: float, ratio: float) -> str:
+def _sentence(total: Ledger, at: int, others: NDArray[np.bool_], cost: float, ratio: float) -> str:
     slow = f"rank {total.ranks[at]}"
     if not total.workers[at]:
         return f"the workers waited {seconds(cost)} each for {slow}, a server"

@@ -1,15 +1,13 @@
-"""What a model is: frozen settings that build a network for data of a given signature."""
+"""Models as users write them: frozen settings, which build a flat model for data of a given signature."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from scaleml.models.checks import check_integer, check_option
-
-if TYPE_CHECKING:
-    from scaleml.models.network import Network
+from scaleml.checks import check_integer, check_option
+from scaleml.models.flat_model import FlatModel
 
 __all__ = ["Model", "Signature"]
 
@@ -19,7 +17,7 @@ DTYPES = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Signature:
-    """What a network must know of the data, and nothing more.
+    """What a flat model must know of the data, and nothing more.
 
     Parameters
     ----------
@@ -71,7 +69,17 @@ class Signature:
 
 
 class Model(ABC):
-    """The settings of a model, without its parameters: immutable, comparable, and its repr recreates it."""
+    """The settings of a model, without its parameters: immutable, comparable, and its repr recreates it.
+
+    Subclass it to train a model of your own: a frozen dataclass with these three, whose `build` returns a `FlatModel`.
+
+    Attributes
+    ----------
+    dtype : {"float32", "float64"}
+        Of the parameters and of all arithmetic; X is brought to it.
+    """
+
+    dtype: str
 
     @property
     @abstractmethod
@@ -79,8 +87,8 @@ class Model(ABC):
         """Whether y holds classes."""
 
     @abstractmethod
-    def build(self, signature: Signature) -> Network:
-        """Return the network for data of this signature.
+    def build(self, signature: Signature) -> FlatModel:
+        """Return the flat model for data of this signature.
 
         Parameters
         ----------
@@ -88,7 +96,7 @@ class Model(ABC):
 
         Returns
         -------
-        Network
+        FlatModel
             Cheap to build and to pickle; it holds no parameters and no data.
 
         Raises

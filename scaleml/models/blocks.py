@@ -1,4 +1,4 @@
-"""The blocks a network is made of, each the owner of one slice of the flat vector of parameters."""
+"""Blocks: the layers of a network, each the owner of one slice of the flat vector of parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, final
 
 import numpy as np
 
-from scaleml.arrays import Array, Numbers, aligned, is_sparse, namespace
+from scaleml.arrays import Array, Matrix, aligned, is_sparse, namespace
+from scaleml.models.scalars import Scalars
 
 __all__ = ["ACTIVATIONS", "Block", "Dense", "Score", "Workspace"]
 
@@ -39,17 +40,17 @@ class Workspace:
     True
     """
 
-    __slots__ = ("_arrays", "dtype", "numbers", "sum", "xp")
+    __slots__ = ("_arrays", "dtype", "scalars", "sum", "xp")
 
-    def __init__(self, xp: ModuleType, dtype: Any) -> None:
+    def __init__(self, xp: ModuleType, dtype: str | np.dtype[Any]) -> None:
         self.xp = xp
-        self.dtype = dtype
-        self.numbers = Numbers(xp, dtype)
+        self.dtype = np.dtype(dtype)
+        self.scalars = Scalars(xp, dtype)
         self.sum: Callable[[Array], Array] = np.add.reduce if xp is np else methodcaller("sum")
         """Of an array of one dimension: NumPy's method does the same by way of two functions of Python."""
         self._arrays: dict[str, Array] = {}
 
-    def rows(self, role: str, n: int, *width: int, dtype: Any = None) -> Array:
+    def rows(self, role: str, n: int, *width: int, dtype: type | np.dtype[Any] | None = None) -> Array:
         """Return an array of shape (n, *width), its values undefined; a role has one width and one dtype for ever."""
         array = self._arrays.get(role)
         if array is None or len(array) < n:
@@ -94,7 +95,7 @@ class Block(ABC):
         """Return the same block for so many inputs."""
 
     @abstractmethod
-    def forward(self, w: Array, x: Array, work: Workspace | None = None) -> tuple[Array, Any]:
+    def forward(self, w: Array, x: Matrix, work: Workspace | None = None) -> tuple[Array, Any]:
         """Return the block's output and what its backward pass needs.
 
         Parameters
@@ -175,7 +176,7 @@ class Dense(Block):
         """Return the same block for so many inputs."""
         return Dense(self.index, self.start, in_features, self.out_features, self.activation, self.bias)
 
-    def forward(self, w: Array, x: Array, work: Workspace | None = None) -> tuple[Array, Any]:
+    def forward(self, w: Array, x: Matrix, work: Workspace | None = None) -> tuple[Array, Any]:
         """Return the output (n, out_features) and what backward needs; see `Block.forward`."""
         work = work or Workspace(namespace(w), w.dtype)
         weights = w[: self.n_weights].reshape(self.in_features, self.out_features)
@@ -248,7 +249,7 @@ class Score(Block):
         """Return the same block for so many inputs."""
         return Score(self.index, self.start, in_features, self.bias)
 
-    def forward(self, w: Array, x: Array, work: Workspace | None = None) -> tuple[Array, Any]:
+    def forward(self, w: Array, x: Matrix, work: Workspace | None = None) -> tuple[Array, Any]:
         """Return the scores (n,) and what backward needs; see `Block.forward`."""
         n = self.n_weights
         if type(x) is not np.ndarray and is_sparse(x):

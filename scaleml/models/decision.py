@@ -1,4 +1,4 @@
-"""From scores to the class that has the largest."""
+"""Decision: from scores to the class that has the largest."""
 
 from __future__ import annotations
 

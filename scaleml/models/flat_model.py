@@ -13,7 +13,7 @@ What only some models have is a protocol of its own here, asked for with ``isins
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -96,6 +96,30 @@ class Layered(Protocol):
     @property
     def matrices(self) -> tuple[tuple[int, int, int], ...]:
         """Where weight matrices lie in the vector: first item, rows, columns."""
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """A model that decides by scores."""
+
+    def scores(self, w: Array, x: Matrix) -> Array:
+        """Return the scores of the rows of `x`: (n,), or (n, outputs)."""
+
+
+@runtime_checkable
+class Probabilistic(Protocol):
+    """A classifier that knows probabilities."""
+
+    def predict_proba(self, w: Array, x: Matrix) -> Array:
+        """Return the probabilities of the classes, (n, classes); raise ValueError where this one's loss gives none."""
+
+
+@runtime_checkable
+class Reusing(Protocol):
+    """A model that can predict part after part without taking new memory for each."""
+
+    def reusing(self) -> Self:
+        """Return this model with scratch of its own, in which each result lies until the next call overwrites it."""
 
 
 @runtime_checkable

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final
 
+from scaleml.checks import check_number, check_option
 from scaleml.models.base import DTYPES, Model, Signature, check_task
 from scaleml.models.blocks import Block, Dense, Score
-from scaleml.models.checks import check_number, check_option
-from scaleml.models.losses import CLASSES, LOSSES, OwnClass, Softmax, make_loss
+from scaleml.models.loss_names import make_loss
+from scaleml.models.losses import CLASSES, LOSSES, OwnClass, Softmax
 from scaleml.models.network import Network
 
 __all__ = ["LinearModel"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.models.blocks import Workspace
 
-__all__ = ["CLASSES", "LOSSES", "Loss", "make_loss"]
+__all__ = ["CLASSES", "LOSSES", "Loss"]
 
 CLASSES = ("log_loss", "hinge", "squared_hinge", "modified_huber", "perceptron")
 LOSSES = (*CLASSES, "squared_error", "huber", "epsilon_insensitive", "squared_epsilon_insensitive")
@@ -80,19 +79,19 @@ class BinaryLog(Loss):
 
     def evaluate(self, scores: Array, y: Array, work: Workspace) -> tuple[Array, Array]:
         """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
-        xp, numbers = work.xp, work.numbers
+        xp, scalars = work.xp, work.scalars
         sign = work.rows("sign", *scores.shape)
         half = work.rows("half", *scores.shape)
-        xp.subtract(y, numbers[0.5], out=sign)  # +-1/2
+        xp.subtract(y, scalars[0.5], out=sign)  # +-1/2
         scores *= sign  # m / 2
         xp.tanh(scores, out=half)
         half *= sign
         slopes = xp.subtract(half, sign, out=sign)
         xp.absolute(half, out=half)
-        half += numbers[0.5]
+        half += scalars[0.5]
         xp.log(half, out=half)
-        xp.minimum(scores, numbers[0], out=scores)
-        scores *= numbers[-2]
+        xp.minimum(scores, scalars[0], out=scores)
+        scores *= scalars[-2]
         scores -= half
         return scores, slopes
 
@@ -156,6 +155,7 @@ class OwnClass(Loss):
         """Return losses and slopes, both of the scores' shape; see `Loss.evaluate`."""
         losses, slopes = self.loss.evaluate(scores, y, work)
         weights = work.xp.asarray(self.weights, slopes.dtype)
+        own: Array | tuple[Array, Array]
         if y.ndim == 1:  # class codes
             own = work.row_numbers(len(y)), y
             factors = weights[y]
@@ -239,25 +239,3 @@ class SquaredEpsilonInsensitive(Loss):
         losses = xp.multiply(scores, scores, out=work.rows("losses", *scores.shape))
         scores *= 2
         return losses, scores
-
-
-def make_loss(name: str, task: str, epsilon: float = 0.1, multiclass: str = "softmax") -> Loss:
-    """Return the loss of this name for this task."""
-    if name == "binary_log_loss" or (name == "log_loss" and task == "binary"):
-        return BinaryLog()
-    if name == "log_loss" and multiclass == "softmax":
-        return Softmax()
-    if name == "hinge":
-        return Hinge()
-    if name in CLASSES:
-        from scaleml.models.margins import make_margin
-
-        return make_margin(name)
-    if name == "squared_error":
-        return Squared()
-    kinds: dict[str, Callable[[float], Loss]] = {
-        "huber": Huber,
-        "epsilon_insensitive": EpsilonInsensitive,
-        "squared_epsilon_insensitive": SquaredEpsilonInsensitive,
-    }
-    return kinds[name](epsilon)

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons of any depth."""
+"""MLP: multi-layer perceptrons of any depth."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
+from scaleml.checks import check_integer, check_number, check_option
 from scaleml.models.base import DTYPES, Model, Signature, check_task
 from scaleml.models.blocks import ACTIVATIONS, Block, Dense, Score
-from scaleml.models.checks import check_integer, check_number, check_option
-from scaleml.models.losses import make_loss
+from scaleml.models.loss_names import make_loss
 from scaleml.models.network import Network
 
 __all__ = ["MLP"]

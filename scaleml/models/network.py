@@ -1,18 +1,28 @@
-"""A network: blocks over one flat vector, a loss and a penalty. It holds no parameters and no data."""
+"""Network: blocks over one flat vector, a loss and a penalty. The flat model of linear models and perceptrons."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from scaleml.arrays import Array, namespace, rows
+from scaleml.arrays import Array, Matrix, is_sparse, namespace, rows
 from scaleml.models.base import Signature
 from scaleml.models.blocks import Block, Workspace
 from scaleml.models.decision import first_largest
-from scaleml.models.flat_model import X_IS_DENSE
+from scaleml.models.flat_model import (
+    X_IS_DENSE,
+    FlatModel,
+    Layered,
+    Penalised,
+    Probabilistic,
+    Ready,
+    Reusing,
+    Scoring,
+    Sparse,
+)
 from scaleml.models.losses import BinaryLog, Loss
 from scaleml.models.penalty import Penalty
 from scaleml.models.probabilities import probabilities
@@ -26,10 +36,11 @@ CHUNK = 8192
 
 @final
 class Network:
-    """What `Model.build` returns: the arithmetic of a model for data of one signature.
+    """The arithmetic of a model for data of one signature: a `FlatModel` that is `Penalised`, `Layered`, `Scoring` and, of one
+    block, `Sparse`.
 
     Safe in one thread at a time, for it keeps scratch arrays between calls; a copy (``copy.copy``, pickle) has its
-    own. Results are fresh arrays, except what is written into `out`.
+    own. Results are fresh arrays, except what is written into `out`, and those of `reusing`.
 
     Parameters
     ----------
@@ -80,6 +91,7 @@ class Network:
         self._labels = is_real and isinstance(loss, BinaryLog)  # targets of 0 and 1, several a row
         self._is_real = is_real and not self._labels
         self._work: dict[type, Workspace] = {}
+        self._reuses = False
 
     def __repr__(self) -> str:
         return f"Network({list(self.blocks)}, {type(self.loss).__name__}, size={self.size}, dtype={self.dtype.name!r})"
@@ -87,7 +99,7 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_work": {}}
 
-    def init(self, seed: int | np.random.RandomState) -> np.ndarray:
+    def init(self, seed: int | np.random.RandomState) -> Array:
         """Return the parameters (P,) at the start: zeros for a linear model, Glorot's uniform for an MLP.
 
         Parameters
@@ -105,6 +117,11 @@ class Network:
         return out
 
     @property
+    def parts(self) -> tuple[slice, ...]:
+        """Each block's part of the vector, from the first to the last."""
+        return tuple(own for _, own in self._parts)
+
+    @property
     def matrices(self) -> tuple[tuple[int, int, int], ...]:
         """Where the weight matrices lie in the vector: first item, rows, columns."""
         return tuple((block.start, block.n_weights // block.out_features, block.out_features) for block in self.blocks)
@@ -112,46 +129,31 @@ class Network:
     def loss_grad(
         self,
         w: Array,
-        x: Array,
+        x: Matrix,
         y: Array,
-        sample_weight: Array | None,
+        weights: Array | None,
         out: Array,
-        ready: Callable[[slice], object] | None = None,
+        ready: Ready | None = None,
     ) -> tuple[float, float]:
-        """Write the gradient of the summed loss into `out`; return the summed loss and the summed weights.
+        """Write the gradient of the summed loss into `out`; return the summed loss and weights; see `FlatModel.loss_grad`.
 
-        Parameters
-        ----------
-        w : array of shape (P,)
-        x : array or CSR matrix of shape (n, n_features)
-        y : array of shape (n,) or (n, n_targets)
-            As `Signature` says; unchecked here, see `check`.
-        sample_weight : array of shape (n,), or None for ones
-        out : array of shape (P,)
-            Receives the sum over the rows of ``sample_weight * d loss / d w``: not divided, without the penalty.
-        ready : callable, optional
-            Called with each block's slice as soon as that part of `out` is final, from the last block to the first: it
-            may be sent while the other parts are computed.
-
-        Returns
-        -------
-        loss_sum : float
-        weight_sum : float
+        `y` is as `Signature` says; unchecked here, see `check`. `ready` is called with each block's slice.
         """
         work = self._work.get(type(w)) or self._workspace(w)
         if len(self._parts) == 1:  # no slices: of a linear model's step every microsecond shows
             block, own = self._parts[0]
             scores, kept = block.forward(w, x, work)
-            loss_sum, weight_sum, d = self.loss.gradient(scores, y, sample_weight, work)
+            loss_sum, weight_sum, d = self.loss.gradient(scores, y, weights, work)
             block.backward(w, kept, d, out, False, work)
             if ready is not None:
                 ready(own)
             return loss_sum, weight_sum
-        saved = []
+        saved, h = [], x
         for block, own in self._parts:
-            x, kept = block.forward(w[own], x, work)
+            h, kept = block.forward(w[own], h, work)
             saved.append(kept)
-        loss_sum, weight_sum, d = self.loss.gradient(x, y, sample_weight, work)
+        assert not is_sparse(h)
+        loss_sum, weight_sum, d = self.loss.gradient(h, y, weights, work)
         for block, own in reversed(self._parts):
             d = block.backward(w[own], saved.pop(), d, out[own], block.start > 0, work)
             if ready is not None:
@@ -159,22 +161,17 @@ class Network:
         return loss_sum, weight_sum
 
     @property
-    def parts(self) -> tuple[slice, ...]:
-        """Each block's part of the vector."""
-        return tuple(own for _, own in self._parts)
-
-    @property
     def width(self) -> int:
-        """Outputs of each column of X."""
-        return self.signature.n_outputs
+        """Outputs: the parameters of a column of X."""
+        return self.blocks[0].out_features
 
     @property
     def columns(self) -> int:
         """Columns of X."""
-        return self.signature.n_features
+        return self.blocks[0].in_features
 
     def why_dense(self) -> str:
-        """Return why whole vectors have to be used, in words; nothing where they need not."""
+        """Return why whole vectors have to be used, in words; nothing where an update may leave alone what no row of it touches."""
         if not self.signature.sparse:
             return X_IS_DENSE
         if len(self.blocks) > 1:
@@ -224,21 +221,22 @@ class Network:
         """
         return self._penalty.objective_grad(w, g, scale, self._work.get(type(w)) or self._workspace(w))
 
-    def scores(self, w: Array, x: Array, work: Workspace | None = None) -> Array:
-        """Return the last block's output, of shape (n,) or (n, n_outputs), for `w` (P,) and `x` (n, n_features).
+    def reusing(self) -> Network:
+        """Return this network with scratch of its own, in which predictions lie until the next call overwrites them."""
+        network = copy.copy(self)
+        network._reuses = True
+        return network
 
-        With a workspace it lies there.
-        """
-        for block in self.blocks:
-            x, _ = block.forward(w[block.start : block.stop], x, work)
-        return x
+    def scores(self, w: Array, x: Matrix) -> Array:
+        """Return the last block's output, of shape (n,) or (n, n_outputs), for `w` (P,) and `x` (n, n_features)."""
+        return self._scores(w, x, self._scratch(w))
 
-    def predict(self, w: Array, x: Array, work: Workspace | None = None) -> Array:
+    def predict(self, w: Array, x: Matrix) -> Array:
         """Return class codes, int32 of shape (n,), values of shape (n,) or (n, n_targets), or labels, int32 of that shape."""
-        work = work or Workspace(namespace(w), self.dtype)
-        return self._decide(self.scores(w, x, work), work)
+        work = self._scratch(w)
+        return self._decide(self._scores(w, x, work), work)
 
-    def predict_proba(self, w: Array, x: Array, work: Workspace | None = None) -> Array:
+    def predict_proba(self, w: Array, x: Matrix) -> Array:
         """Return the probabilities of the classes, or of each label, of shape (n, K), for `w` (P,) and `x` (n, n_features).
 
         Raises
@@ -246,17 +244,10 @@ class Network:
         ValueError
             The loss is not ``"log_loss"``.
         """
-        return probabilities(self.loss, self.scores(w, x, work), several_labels=self._labels)
+        return probabilities(self.loss, self.scores(w, x), several_labels=self._labels)
 
-    def statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None = None) -> np.ndarray:
+    def statistics(self, w: Array, x: Matrix, y: Array, weights: Array | None = None) -> Array:
         """Return sums that add over parts of the data and that `summarise` turns into loss and score.
-
-        Parameters
-        ----------
-        w : array of shape (P,)
-        x : array or CSR matrix of shape (n, n_features)
-        y : array of shape (n,) or (n, n_targets)
-        sample_weight : array of shape (n,), optional
 
         Returns
         -------
@@ -267,7 +258,7 @@ class Network:
         total, work = np.zeros(self.n_statistics), Workspace(namespace(w), self.dtype)
         for start in range(0, x.shape[0], CHUNK):
             stop = min(start + CHUNK, x.shape[0])
-            weight = None if sample_weight is None else sample_weight[start:stop]
+            weight = None if weights is None else weights[start:stop]
             total += self._statistics(w, rows(x, start, stop), y[start:stop], weight, work)
         return total
 
@@ -276,23 +267,17 @@ class Network:
         """Length of what `statistics` returns."""
         return 2 + 3 * self.signature.n_outputs if self._is_real else 3
 
-    def summarise(self, stats: np.ndarray) -> tuple[float, float]:
-        """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared.
-
-        Parameters
-        ----------
-        stats : float64 array
-            A sum of what `statistics` returned; without any weight, both results are NaN.
-        """
-        loss, weight = float(stats[0]), float(stats[1])
+    def summarise(self, totals: Array) -> tuple[float, float]:
+        """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared."""
+        loss, weight = float(totals[0]), float(totals[1])
         if not weight:
             return math.nan, math.nan
         if not self._is_real:
-            return loss / weight, float(stats[2]) / weight
-        residuals, y, y_squared = stats[2:].reshape(3, -1)
+            return loss / weight, float(totals[2]) / weight
+        residuals, y, y_squared = totals[2:].reshape(3, -1)
         return loss / weight, r_squared(residuals, y, y_squared, weight)
 
-    def check(self, x: Array, y: Array, sample_weight: Array | None = None) -> None:
+    def check(self, x: Matrix, y: Array, sample_weight: Array | None = None) -> None:
         """Check data once, before training, for `loss_grad` does not.
 
         Raises
@@ -300,9 +285,20 @@ class Network:
         ValueError
             A shape or dtype does not fit the signature, a label lies outside the classes, or a value is not finite.
         """
-        from scaleml.models.fitness import check_data
+        from scaleml.models.data_checks import check_data
 
         check_data(self.signature, self.dtype, x, y, sample_weight)
+
+    def _scratch(self, w: Array) -> Workspace:
+        """Return where results may lie: in fresh memory, but for a network that reuses its own."""
+        return self._workspace(w) if self._reuses else Workspace(namespace(w), self.dtype)
+
+    def _scores(self, w: Array, x: Matrix, work: Workspace) -> Array:
+        h = x
+        for block in self.blocks:
+            h, _ = block.forward(w[block.start : block.stop], h, work)
+        assert not is_sparse(h)
+        return h
 
     def _decide(self, scores: Array, work: Workspace) -> Array:
         if self.signature.task == "binary" or self._labels:
@@ -311,9 +307,9 @@ class Network:
             return first_largest(scores, work).astype(np.int32)
         return scores
 
-    def _statistics(self, w: Array, x: Array, y: Array, sample_weight: Array | None, work: Workspace) -> np.ndarray:
-        scores = self.scores(w, x, work)
-        weight = work.xp.ones(len(scores)) if sample_weight is None else sample_weight.astype(np.float64)
+    def _statistics(self, w: Array, x: Matrix, y: Array, weights: Array | None, work: Workspace) -> Array:
+        scores = self._scores(w, x, work)
+        weight = work.xp.ones(len(scores)) if weights is None else weights.astype(np.float64)
         if self._is_real:
             target = y.astype(np.float64)
             squares = ((target - scores) ** 2, target, target**2)
@@ -323,3 +319,11 @@ class Network:
             rest = [float(weight @ (right.all(axis=1) if right.ndim > 1 else right).astype(np.float64))]
         losses, _ = self.loss.evaluate(scores, y, work)
         return np.array([float((weight @ losses).sum()), float(weight.sum()), *rest])
+
+
+if TYPE_CHECKING:
+
+    def _is_all_of(
+        network: Network,
+    ) -> tuple[FlatModel, Penalised, Layered, Scoring, Probabilistic, Reusing, Sparse]:
+        return network, network, network, network, network, network, network

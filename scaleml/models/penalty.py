@@ -1,4 +1,4 @@
-"""The penalty of a network's weights, and the gradient of the objective that it is part of."""
+"""Penalty of a network's weights (L1, L2), and the gradient of the objective that it is part of."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Penalty:
 
     def objective_grad(self, w: Array, g: Array, scale: float, work: Workspace) -> float:
         """Make of the sum `g` (P,) the objective's gradient, in place; see `Network.objective_grad`."""
-        scale, squares = work.numbers[scale], 0.0
+        scale, squares = work.scalars[scale], 0.0
         # On a GPU a few long passes are faster than many short ones.
         for part in self._parts if type(g) is np.ndarray else self._whole:
             own = g[part.all]
@@ -64,11 +64,11 @@ class Penalty:
         # Into scratch: a fresh array of this size is mapped and faulted in anew at each step.
         term = work.rows("penalty", len(w))
         if self.l2:
-            work.xp.multiply(w, work.numbers[self.l2], out=term)
+            work.xp.multiply(w, work.scalars[self.l2], out=term)
             g += term
         if self.l1:
             work.xp.sign(w, out=term)
-            term *= work.numbers[self.l1]
+            term *= work.scalars[self.l1]
             g += term
 
 

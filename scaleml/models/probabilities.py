@@ -1,4 +1,4 @@
-"""From the scores of a model to the probabilities of its classes."""
+"""Probabilities of classes, from the scores of a model."""
 
 from __future__ import annotations
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from scaleml.arrays import Array
+
 __all__ = ["r_squared"]
 
 
-def r_squared(residuals: np.ndarray, y: np.ndarray, y_squared: np.ndarray, weight: float) -> float:
+def r_squared(residuals: Array, y: Array, y_squared: Array, weight: float) -> float:
     """Return the mean of the targets' R squared from sums over the rows: squared residuals, y and squared y, each (K,).
 
     As scikit-learn's ``r2_score``: a target that is constant counts 1 if it is met, else 0.

@@ -4,7 +4,8 @@ from scaleml.optim.adagrad import AdaGrad
 from scaleml.optim.adam import Adam
 from scaleml.optim.averaged import Averaged
 from scaleml.optim.base import Optimizer, clip
-from scaleml.optim.rows import Columns, RowRate, RowSteps
+from scaleml.optim.columns import Columns
+from scaleml.optim.rows import RowRate, RowSteps
 from scaleml.optim.sgd import SGD
 
 __all__ = ["SGD", "AdaGrad", "Adam", "Averaged", "Columns", "Optimizer", "RowRate", "RowSteps", "clip"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self, final
+from typing import Self, final
 
 from scaleml.arrays import Array
+from scaleml.checks import check_integer
 from scaleml.optim.base import Optimizer
 
 __all__ = ["Averaged"]
@@ -55,8 +56,8 @@ class Averaged(Optimizer):
             raise ValueError(
                 f"optimizer={self.optimizer!r}: must be an optimizer that does not average, such as SGD(0.1)"
             )
-        if isinstance(self.start, bool) or not isinstance(self.start, int) or self.start < 1:
-            raise ValueError(f"start={self.start!r}: must be a positive integer, the first update that counts")
+        rule = "a positive integer, the first update that counts"
+        object.__setattr__(self, "start", check_integer("start", self.start, 1, rule=rule))
         for name in ("learning_rate", "schedule", "power_t", "alpha", "clip_norm", "tol", "n_iter_no_change"):
             object.__setattr__(self, name, getattr(self.optimizer, name))
 
@@ -80,6 +81,6 @@ class Averaged(Optimizer):
         """Return the same with another learning rate."""
         return replace(self, optimizer=self.optimizer.with_rate(learning_rate))
 
-    def result(self, w: Array, state: dict[str, Any], t: int) -> Array:
+    def result(self, w: Array, state: dict[str, Array], t: int) -> Array:
         """Return the average, from update `start` on."""
         return state["average"] if t >= self.start else w

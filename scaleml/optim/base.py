@@ -1,9 +1,8 @@
-"""What an optimizer is: frozen settings, learning-rate schedules, and an update of part of the parameters."""
+"""Optimizer base: frozen settings, learning-rate schedules, and an update of part of the parameters."""
 
 from __future__ import annotations
 
 import math
-import numbers
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, Self, final
@@ -11,6 +10,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from scaleml.arrays import PART, Array, namespace
+from scaleml.checks import check_integer, check_number, check_option
 
 __all__ = ["Optimizer", "clip"]
 
@@ -63,7 +63,7 @@ class Optimizer(ABC):
         """Update `w` and the arrays of `slots`, all of g's shape (m,), in place; `g` is scratch."""
 
     @final
-    def init(self, size: int, dtype: Any, like: Array | None = None) -> dict[str, Array]:
+    def init(self, size: int, dtype: str | np.dtype[Any], like: Array | None = None) -> dict[str, Array]:
         """Return the state before the first update.
 
         Parameters
@@ -221,28 +221,21 @@ def clip(g: Array, max_norm: float) -> float:
 
 
 def check_settings(optimizer: Optimizer) -> None:
-    """Check the settings that all optimizers share, and make them plain floats, so that the repr recreates them."""
-    if optimizer.schedule not in SCHEDULES:
-        listed = ", ".join(repr(name) for name in SCHEDULES)
-        raise ValueError(f"schedule={optimizer.schedule!r}: must be one of {listed}; change schedule.")
+    """Check the settings that all optimizers share, and make them plain numbers, so that the repr recreates them."""
+    check_option("schedule", optimizer.schedule, SCHEDULES)
     for name in ("learning_rate", "alpha"):
         set_number(optimizer, name, 0, open_low=True)
-    set_number(optimizer, "power_t", -math.inf)
+    set_number(optimizer, "power_t")
     set_number(optimizer, "tol", 0)
     if optimizer.clip_norm is not None:
         set_number(optimizer, "clip_norm", 0, open_low=True)
-    count: object = optimizer.n_iter_no_change
-    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or int(count) < 1:
-        raise ValueError(f"n_iter_no_change={count!r}: must be an integer of at least 1; change n_iter_no_change.")
+    count = check_integer("n_iter_no_change", optimizer.n_iter_no_change, 1)
+    object.__setattr__(optimizer, "n_iter_no_change", count)
 
 
-def set_number(optimizer: Optimizer, name: str, low: float, below: float = math.inf, *, open_low: bool = False) -> None:
+def set_number(
+    optimizer: Optimizer, name: str, low: float = -math.inf, below: float = math.inf, *, open_low: bool = False
+) -> None:
     """Make a setting a float, or raise ValueError unless it is finite and lies in ``[low, below)``."""
-    value = getattr(optimizer, name)
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not low <= value < below or (open_low and value == low):
-        lower = f"greater than {low:g}" if open_low else f"at least {low:g}"
-        upper = "" if math.isinf(below) else f" and below {below:g}"
-        rule = "a finite number" if math.isinf(low) else f"a finite number {lower}{upper}"
-        raise ValueError(f"{name}={value!r}: must be {rule}; change {name}.")
-    object.__setattr__(optimizer, name, float(value))
+    value = check_number(name, getattr(optimizer, name), low, below, open_low=open_low, open_high=True)
+    object.__setattr__(optimizer, name, value)

@@ -1,21 +1,21 @@
-"""scikit-learn's step on one row, for batches: a step size a coordinate that no scale of the data makes unstable."""
+"""Row steps: scikit-learn's step on one row, for batches; a step size a coordinate that no scale of the data makes unstable."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, final
+from functools import partial
+from typing import Final, Literal, final
 
 import numpy as np
 
-from scaleml.arrays import Array, is_sparse, namespace, rows
+from scaleml.arrays import Array, Matrix, Rows, is_sparse, namespace, rows
+from scaleml.optim.columns import Columns
 
-__all__ = ["Columns", "RowRate", "RowSteps", "sample"]
+__all__ = ["RowRate", "RowSteps", "sample"]
 
 _DECAY: Final = 0.1
 """By what part of itself the bound on a step tightens each epoch: the noise of large steps dies out."""
-_ENOUGH: Final = 16
-"""Rows from which on columns are seen from their means."""
 _COMPARABLE: Final = 100.0
 """Second moments that differ by no more than this are of columns in the same units."""
 _BATCHES: Final = 4
@@ -50,56 +50,6 @@ class RowRate:
         if self.schedule == "optimal":
             return 1.0 / (self.alpha * (self.alpha**-0.75 + t - 1))
         return self.eta0 / t**self.power_t if self.schedule == "invscaling" else self.eta0
-
-
-@final
-class Columns:
-    """First and second moments of the columns of rows that come in parts.
-
-    Parameters
-    ----------
-    features : int
-        F.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> columns = Columns(1).add(np.array([[1.0], [3.0]])).add(np.array([[5.0]]))
-    >>> columns.rows, columns.means.tolist(), columns.squares.round(3).tolist()
-    (3, [3.0], [11.667])
-    """
-
-    def __init__(self, features: int) -> None:
-        self.rows = 0
-        self.means = np.zeros(features)
-        self.squares = np.zeros(features)
-
-    def add(self, x: Array) -> Columns:
-        """Take in the rows of ``x`` (n, F), dense or CSR; return self."""
-        n = x.shape[0]
-        if is_sparse(x):
-            values = x.data.astype(np.float64)
-            means = np.bincount(x.indices, values, x.shape[1]) / n
-            squares = np.bincount(x.indices, values * values, x.shape[1]) / n
-        else:
-            means = np.mean(x, axis=0, dtype=np.float64)
-            squares = np.mean((x - means) ** 2, axis=0) + means * means
-        self.rows += n
-        share = n / self.rows
-        self.means += (means - self.means) * share
-        self.squares += (squares - self.squares) * share
-        return self
-
-    def seen_from(self, intercept: bool, dtype: Any) -> tuple[Any, Any]:
-        """Return the point to see the columns from, and their second moments about it.
-
-        That is their mean, once enough rows are known: of one row nothing would be left.
-        """
-        if not intercept or self.rows < _ENOUGH:
-            return np.zeros(len(self.means)), self.squares
-        # A column that is nearly constant must not magnify the rounding of the gradient.
-        least = 1e-5 if dtype.itemsize < 8 else 1e-10
-        return self.means, np.maximum(self.squares - self.means**2, least * self.squares)
 
 
 @final
@@ -151,8 +101,8 @@ class RowSteps:
         rate: RowRate,
         batch: int,
         epoch: int,
-        moments: Any,
-        centre: Any,
+        moments: Array,
+        centre: Array,
         *,
         factor: float = 1.0,
         curvature: float = 1.0,
@@ -169,13 +119,13 @@ class RowSteps:
         self._centre = np.asarray(centre, dtype) if intercept and np.any(centre) else None
         bound = np.append(moments, 1.0) if intercept else np.asarray(moments)
         self._bound = (factor * curvature * bound).astype(dtype)
-        self._scale: Any = None
+        self._scale: Array | None = None
         self._key = (math.nan, math.nan)
 
     @classmethod
     def measured(
         cls,
-        x: Array,
+        x: Matrix,
         columns: Columns,
         rate: RowRate,
         batch: int,
@@ -184,7 +134,11 @@ class RowSteps:
         seed: int,
         intercept: bool,
         curvature: float,
-        **rest: Any,
+        dtype: str = "float32",
+        outputs: int = 1,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        unit: float = 1.0,
     ) -> RowSteps:
         """Return the steps for data like ``x`` (n, F), a sample of the rows, dense or CSR, with these columns.
 
@@ -202,26 +156,29 @@ class RowSteps:
         True
         """
         random = np.random.default_rng(seed)
-        centre, moments = columns.seen_from(intercept, np.dtype(rest.get("dtype", "float32")))
+        centre, moments = columns.seen_from(intercept, np.dtype(dtype))
         if epoch < len(moments) and not is_sparse(x) and moments.max() <= _COMPARABLE * moments.min():
             # Fewer rows than columns: many solutions fit, and the steps decide which. As in scikit-learn, all columns step
             # alike then, so that those of larger values count for more.
             moments = np.full_like(moments, moments.mean())
-        rest |= {"curvature": curvature, "intercept": intercept}
+        make = partial(
+            cls, rate, batch, epoch,
+            curvature=curvature, intercept=intercept, dtype=dtype, outputs=outputs, l1=l1, l2=l2, unit=unit,
+        )  # fmt: skip
         # What no row fills takes no part: of hashed text that is nearly all.
         filled = np.flatnonzero(moments) if is_sparse(x) else slice(None)
         x, narrow = x[:, filled], (moments[filled], centre[filled])
         parts = [np.sort(random.choice(x.shape[0], min(batch, x.shape[0]), replace=False)) for _ in range(_BATCHES)]
         batches, factor = [x[part] for part in parts], 1.0
         for _ in range(4):
-            made = cls(rate, batch, epoch, *narrow, factor=factor, **rest)
+            made = make(*narrow, factor=factor)
             largest = max(_largest(part, made, intercept, curvature, random) for part in batches)
             if largest <= 1.05:
                 break
             factor *= largest
-        return cls(rate, batch, epoch, moments, centre, factor=made.factor, **rest)
+        return make(moments, centre, factor=made.factor)
 
-    def steps(self, seen: float) -> Any:
+    def steps(self, seen: float) -> Array:
         """Return the step sizes of the columns, and of the intercept last, after ``seen`` rows."""
         floor = 1.0 / (self.batch * self.rate.at(seen + 1))
         tightened = 1.0 + _DECAY * seen / self.epoch
@@ -267,14 +224,14 @@ class RowSteps:
         offset *= scale[-1]
         weights += lean[:, None] * (self._own * offset)
 
-    def slots(self) -> dict[str, Any]:
+    def slots(self) -> dict[str, Array]:
         """Return the state that `shrink` needs, at the start: the L1 penalty that is due, and what each coefficient has paid."""
         if not self.l1:
             return {}
         f, k, dtype = self._features, self._outputs, self._bound.dtype
         return {"l1_due": np.zeros(f, dtype), "l1_paid": np.zeros(f * k, dtype)}
 
-    def shrink(self, w: Array, seen: float, rate: float, state: dict[str, Any]) -> None:
+    def shrink(self, w: Array, seen: float, rate: float, state: dict[str, Array]) -> None:
         """Move the coefficients in ``w`` (P,) towards 0 by all of the L1 penalty that they still owe, and not past it.
 
         A coefficient that the noise of one batch moves off 0 is brought back by what it has not paid while it was 0.
@@ -298,7 +255,7 @@ class RowSteps:
             w[f * k :] += (self._common / (self._common + self._own)) * (xp.asarray(self._centre) @ change)
 
 
-def _largest(x: Array, made: RowSteps, intercept: bool, curvature: float, random: Any) -> float:
+def _largest(x: Matrix, made: RowSteps, intercept: bool, curvature: float, random: np.random.Generator) -> float:
     """Return the largest eigenvalue of a batch's Hessian in units of the steps: above 2 a step overshoots."""
     f = x.shape[1]
     v, largest = random.standard_normal(f + intercept), 0.0
@@ -314,7 +271,10 @@ def _largest(x: Array, made: RowSteps, intercept: bool, curvature: float, random
     return largest
 
 
-def sample(x: Array, count: int) -> Array:
+def sample(x: Rows, count: int) -> Rows:
     """Return about ``count`` rows of ``x``, evenly spread: the same ones every time."""
     n = x.shape[0]
-    return rows(x, 0, n) if n <= count else x[np.arange(count) * n // count]
+    if n <= count:
+        return rows(x, 0, n)
+    some: Rows = x[np.arange(count) * n // count]  # type: ignore[assignment]  # of the class that x is of
+    return some

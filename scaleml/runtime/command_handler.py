@@ -124,7 +124,7 @@ class CommandHandler:
             self._switch(strategy)
             changes.append(f"strategy={strategy!r}")
         if self._is_first:
-            rank.mark(", ".join(changes))
+            rank.mark(", ".join(changes), "strategy" if "strategy" in settings else "setting")
 
     def _switch(self, strategy: Strategy) -> None:
         """Have the same ranks go on under another strategy."""

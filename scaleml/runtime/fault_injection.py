@@ -13,6 +13,7 @@ from weakref import WeakMethod
 from scaleml.comm import TokenBucket
 from scaleml.comm.communicator import Communicator, RateLimiter
 from scaleml.faults import Bandwidth, CorruptFrame, Crash, DropLink, Fault, InjectedCrash, Kill, Latency, Pause, Slow
+from scaleml.runtime.serialization import describe, is_ours
 from scaleml.runtime.train_state import TrainState
 
 _LOOK: Final = 0.05
@@ -20,8 +21,8 @@ _LOOK: Final = 0.05
 _LAST_WORDS: Final = 0.05
 """Seconds for the news of a kill to leave the process."""
 
-Mark = WeakMethod[Callable[[str], None]]
-"""Told in words what begins."""
+Mark = WeakMethod[Callable[[Fault], None]]
+"""Told what begins."""
 
 
 class Working(Protocol):
@@ -96,7 +97,7 @@ class FaultInjector:
             self._unmarked.remove(fault)
             mark = self._mark()
             assert mark is not None
-            mark(repr(fault))
+            mark(fault)
 
     def _shape_links(self, now: Sequence[Fault]) -> None:
         bad = [fault for fault in now if isinstance(fault, Latency | Bandwidth)]
@@ -134,6 +135,11 @@ class FaultInjector:
         while (left := until - clock.now()) > 0:
             self._world.check()
             clock.sleep(min(left, _LOOK))
+
+
+def facts_of(fault: Fault) -> dict[str, object]:
+    """Return what the history says of a fault that begins: in words, and as what it is."""
+    return {"text": repr(fault), "what": "fault", "fault": describe(fault) if is_ours(fault) else None}
 
 
 def _postponed(fault: Fault, step: int) -> Fault:

@@ -100,6 +100,7 @@ class SparseGradients:
         begin = self._now()
         first = self._batch is None  # before the first step all have the same parameters
         x, y, weights, rows = self._base.batches.take(consumed, count)
+        assert arrays.is_sparse(x), "sparse gradients are of CSR data alone"
         keys, inverse = self._keys(x.indices)
         narrow = arrays.csr(x.data, inverse, x.indptr, (x.shape[0], len(keys)))
         if rows:

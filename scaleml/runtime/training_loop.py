@@ -78,7 +78,7 @@ class TrainingLoop:
         rank.world.barrier()
         rank.recorder.begin(rank.world.clock.now(), rank.state.clock)
         if rank.plan.resumed and rank.world.rank == 0:
-            rank.mark(f"strategy={rank.plan.strategy!r}")
+            rank.mark(f"strategy={rank.plan.strategy!r}", "strategy")
         rank.report("entered", topology=getattr(rank.strategy, "topology", None))
         rank.evaluation.at(rank.w, rank.step)
 

@@ -16,11 +16,12 @@ from scaleml.compression import CodecContext
 from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
+from scaleml.faults import Fault
 from scaleml.models.flat_model import matrices_of
 from scaleml.runtime.coordinator import AsynchronousCoordinator
 from scaleml.runtime.early_stopping import EarlyStopping
 from scaleml.runtime.evaluation import Evaluation
-from scaleml.runtime.fault_injection import FaultInjector
+from scaleml.runtime.fault_injection import FaultInjector, facts_of
 from scaleml.runtime.gossip import GossipCoordinator
 from scaleml.runtime.gradient import TAIL, Gradient
 from scaleml.runtime.optimizer_step import OptimizerStep
@@ -305,10 +306,11 @@ class TrainingRank:
         """Write what has gathered into the history."""
         self.recorder.flush(self._now(), self.state.step, self.state.consumed / self._rows)
 
-    def mark(self, text: str, kind: str = "setting") -> None:
-        """Have the history say what changed."""
-        self.report("mark", time=self.recorder.clock(self._now()), step=self.state.step, text=text)
+    def mark(self, text: str, what: str = "setting") -> None:
+        """Have the history say what changed: a ``"setting"`` or the ``"strategy"``."""
+        self.report("mark", time=self.recorder.clock(self._now()), step=self.state.step, text=text, what=what)
 
-    def mark_fault(self, text: str) -> None:
+    def mark_fault(self, fault: Fault) -> None:
         """Have the history say which fault begins."""
-        self.mark(text, kind="fault")
+        time = self.recorder.clock(self._now())
+        self.report("mark", time=time, step=self.state.step, **facts_of(fault))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scaleml.arrays import Array
+from scaleml.checks import check_flag, check_option
 from scaleml.comm.collectives import TOPOLOGIES, choose
 from scaleml.comm.communicator import Handle
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec, forget
-from scaleml.models.checks import check_option
 from scaleml.strategies.base import Strategy
 from scaleml.strategies.context import TAIL, Context
 
@@ -85,8 +85,7 @@ class AllReduce(Strategy):
             raise ValueError(f"compression={first!r}: that is a topology; write AllReduce(topology={first!r})")
         check_codec(self.compression)
         check_option("topology", self.topology, ("auto", *TOPOLOGIES))
-        if not isinstance(self.overlap, bool):
-            raise ValueError(f"overlap={self.overlap!r}: must be True or False")
+        check_flag("overlap", self.overlap)
         if self.compression is not None and (self.overlap or self.topology not in ("auto", "direct")):
             raise ValueError(
                 f"{self!r}: compressed gradients go directly from each rank to all, when all layers are there; "

@@ -8,7 +8,7 @@ from random import Random
 from typing import ClassVar
 
 from scaleml.arrays import Array
-from scaleml.models.checks import check_option
+from scaleml.checks import check_flag, check_integer, check_option
 from scaleml.strategies.base import Strategy
 from scaleml.strategies.context import Context
 
@@ -98,9 +98,8 @@ class Gossip(Strategy):
 
     def __post_init__(self) -> None:
         check_option("topology", self.topology, TOPOLOGIES)
-        for name, kind in (("asynchronous", bool), ("seed", int)):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be of type {kind.__name__}")
+        check_flag("asynchronous", self.asynchronous)
+        object.__setattr__(self, "seed", check_integer("seed", self.seed))
 
     @property
     def synchronous(self) -> bool:  # type: ignore[override]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.checks import check_integer
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec, forget
 from scaleml.optim import Optimizer, clip
@@ -100,11 +101,9 @@ class LocalSGD(Strategy):
                 f"compression={self.compression!r} with period=None: what a codec loses is sent with the next average, and one "
                 "average has no next; give a period, or leave compression out"
             )
-        if self.period is not None and (not _is_integer(self.period) or self.period < 1):
-            raise ValueError(
-                f"period={self.period!r}: must be a positive integer, the number of steps between two averages, or None "
-                "to average once, at the end"
-            )
+        if self.period is not None:
+            rule = "a positive integer, the number of steps between two averages, or None to average once, at the end"
+            object.__setattr__(self, "period", check_integer("period", self.period, 1, rule=rule))
         if self.outer is not None and not isinstance(self.outer, Optimizer):
             raise ValueError(
                 f"outer={self.outer!r}: must be an optimizer such as SGD(0.7, momentum=0.9, nesterov=True), or None"
@@ -114,10 +113,8 @@ class LocalSGD(Strategy):
             raise ValueError(
                 f"outer={self.outer!r} with period={self.period!r}: {what}; give a period, or another outer"
             )
-        if not _is_integer(self.start_after) or self.start_after < 0:
-            raise ValueError(
-                f"start_after={self.start_after!r}: must be a number of steps, 0 or more, to take together first"
-            )
+        rule = "a number of steps, 0 or more, to take together first"
+        object.__setattr__(self, "start_after", check_integer("start_after", self.start_after, rule=rule))
 
     def commits(self, step: int) -> bool:
         """Whether step ``step`` ends with the same parameters on all ranks."""
@@ -189,7 +186,3 @@ class LocalSGD(Strategy):
         self.outer.apply(anchor, gradient, slots, t)
         state[UPDATES][0] = t
         w[:] = anchor
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar, TypeGuard
+from typing import ClassVar
 
 from scaleml.arrays import Array
+from scaleml.checks import check_integer, check_option
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
-from scaleml.models.checks import check_option
 from scaleml.strategies.base import Layout, ServerStrategy
 from scaleml.strategies.context import Context, ServerContext
 
@@ -107,20 +107,16 @@ class ParameterServer(ServerStrategy):
     def __post_init__(self) -> None:
         check_codec(self.compression)
         check_option("consistency", self.consistency, CONSISTENCIES)
-        if self.consistency == "ssp" and (not _is_whole(self.staleness) or self.staleness < 0):
-            raise ValueError(
-                f"staleness={self.staleness!r}: 'ssp' needs an integer, 0 or more, the clocks that a worker may be ahead of the "
-                "slowest: staleness=4, say"
-            )
-        if self.consistency != "ssp" and self.staleness is not None:
+        if self.consistency == "ssp":
+            rule = "an integer, 0 or more, with 'ssp': the clocks that a worker may be ahead of the slowest; staleness=4, say"
+            object.__setattr__(self, "staleness", check_integer("staleness", self.staleness, rule=rule))
+        elif self.staleness is not None:
             raise ValueError(
                 f"staleness={self.staleness!r} with consistency={self.consistency!r}: only 'ssp' has a bound; leave it out, or use "
                 f"ParameterServer('ssp', staleness={self.staleness!r})"
             )
-        if not _is_whole(self.servers) or self.servers < 1:
-            raise ValueError(
-                f"servers={self.servers!r}: must be a positive integer, the number of slices of the parameters"
-            )
+        rule = "a positive integer, the number of slices of the parameters"
+        object.__setattr__(self, "servers", check_integer("servers", self.servers, 1, rule=rule))
         if self.overlap and self.consistency != "async":
             raise ValueError(
                 f"overlap=True with consistency={self.consistency!r}, which says who waits for whom: only 'async' may go on "
@@ -171,7 +167,3 @@ class ParameterServer(ServerStrategy):
             ctx.optimizer.apply(w, push.gradient, state, rate)
             ctx.clients.applied(push)
         ctx.clients.answer(w, self.ahead)
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scaleml.arrays import Array
+from scaleml.checks import check_integer
 from scaleml.strategies.base import Layout, Strategy
 from scaleml.strategies.context import Context
 
@@ -37,10 +38,9 @@ class Serial(Strategy):
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
-            raise ValueError(
-                f"threads={self.threads!r}: must be a positive integer, or None for the worker's own number"
-            )
+        if self.threads is not None:
+            rule = "a positive integer, or None for the worker's own number"
+            object.__setattr__(self, "threads", check_integer("threads", self.threads, 1, rule=rule))
 
     def layout(self, workers: int) -> Layout:
         """One rank, however many workers there are."""

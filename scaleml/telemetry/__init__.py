@@ -1,13 +1,14 @@
-"""What a run did and what it cost: histories, ledgers, comparisons.
+"""Telemetry: what a run did and what it cost. Histories, ledgers, comparisons, and how they are shown.
 
-Imports nothing of scaleml outside this package. Ranks import it too, so pandas, matplotlib and rich are imported only
-by the functions that need them.
+Imports nothing of scaleml outside this package but the clock and the checks. Ranks import it too, so pandas, matplotlib and
+rich are imported only by the functions that need them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import scaleml.telemetry.display  # noqa: F401  # registers how histories and ledgers are shown
 from scaleml.telemetry.history import COLUMNS, History
 from scaleml.telemetry.ledger import Ledger
 

@@ -1,15 +1,25 @@
-"""Figures as bytes, and what a notebook is given to show."""
+"""MIME bundles: what a notebook is given to show, with figures as bytes.
+
+Data draws nothing itself. `telemetry.display` registers with `mimebundle` how each kind of it is shown.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Callable
+from functools import singledispatch
 from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+@singledispatch
+def mimebundle(thing: object) -> dict[str, str]:
+    """Return what a notebook shows of a thing: its repr, unless its kind has been registered."""
+    return bundle(repr(thing), None, None)
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:

@@ -1,14 +1,16 @@
-"""Runs side by side: one table, one verdict, one picture."""
+"""Comparison: runs side by side, in one table, one verdict, one picture."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from scaleml.checks import check_number
 from scaleml.telemetry.formatting import count, factor, number, percent, seconds, size
+from scaleml.telemetry.run_like import RunLike
 from scaleml.telemetry.summary import Summary, summarise
 from scaleml.telemetry.verdict import Verdict, judge
 
@@ -51,15 +53,11 @@ class Comparison:
     'Nothing was compared.'
     """
 
-    def __init__(self, runs: Iterable[Any], target: float | None = None, ended: str | None = None) -> None:
-        if target is not None and not np.isfinite(target):
-            raise ValueError(
-                f"target is {target}, but it is the held-out loss to be reached: give a finite number, "
-                "or None to have one computed."
-            )
+    def __init__(self, runs: Iterable[RunLike], target: float | None = None, ended: str | None = None) -> None:
+        rule = "a finite number, the held-out loss to be reached, or None to have one computed"
+        self._target = None if target is None else check_number("target", target, rule=rule)
         self.runs = tuple(runs)
         self.ended = ended
-        self._target = None if target is None else float(target)
 
     @property
     def target(self) -> float | None:
@@ -81,7 +79,7 @@ class Comparison:
         return found if self.ended is None else Verdict(found.headline, (*found.reasons, self.ended), found.best)
 
     @property
-    def best(self) -> Any:
+    def best(self) -> RunLike | None:
         """The run that the verdict recommends, or None."""
         at = self.verdict.best
         return None if at is None else self.runs[at]
@@ -202,7 +200,7 @@ class Comparison:
 
         yield view(self, options.max_width)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         from scaleml.telemetry.bundle import bundle
         from scaleml.telemetry.report import fragment
 

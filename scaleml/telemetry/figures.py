@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from scaleml.telemetry.formatting import number
 from scaleml.telemetry.ledger import PARTS, Ledger
 from scaleml.telemetry.palette import DARK, HATCHES, LIGHT, Stroke, Theme, strokes
 from scaleml.telemetry.palette import PARTS as PART_COLORS
+from scaleml.telemetry.run_like import RunLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ MOST_BARS = 24
 MOST_LINES, MOST_NAMES = 60, 6
 
 
-def runs_figure(runs: Sequence[Any], target: float | None = None, dark: bool = False) -> Figure:
+def runs_figure(runs: Sequence[RunLike], target: float | None = None, dark: bool = False) -> Figure:
     """Everything about some runs in one figure.
 
     Parameters
@@ -273,7 +274,7 @@ def _parts_legend(figure: Figure, theme: Theme) -> None:
     )
 
 
-def _throughput(axes: Axes, runs: Sequence[Any], drawn: Sequence[Stroke], theme: Theme) -> None:
+def _throughput(axes: Axes, runs: Sequence[RunLike], drawn: Sequence[Stroke], theme: Theme) -> None:
     fastest = 0.0
     for run, stroke in zip(runs, drawn, strict=True):
         time, rate = throughput_curve(run.history)
@@ -303,7 +304,7 @@ def _changes(axes: Axes, marks: Sequence[tuple[float, str]], theme: Theme) -> Se
     return marks[:MOST_NAMES]
 
 
-def title(run: Any) -> str:
+def title(run: RunLike) -> str:
     """The label, and what the label does not say about where it ran."""
     where = (
         f"{run.threads} thread{'s' * (run.threads != 1)}"

@@ -1,11 +1,11 @@
-"""One fit as it runs: a compact live view in a notebook, a line in a terminal, a line an epoch anywhere else."""
+"""Display of one fit as it runs: a compact live view in a notebook, a line in a terminal, a line an epoch anywhere else."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import numpy as np
 
+from scaleml.clock import WALL, Clock
 from scaleml.telemetry.formatting import count, number, seconds
 from scaleml.telemetry.gauge import Gauge
 from scaleml.telemetry.palette import LINES
+from scaleml.telemetry.run_like import RunLike
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,7 +30,7 @@ _WIDTH, _HEIGHT = 160, 28
 
 @final
 @dataclass
-class Progress:
+class FitProgress:
     """How far a fit is.
 
     Parameters
@@ -37,29 +39,32 @@ class Progress:
         Of the estimator.
     epochs : int
         The most there may be.
+    done : int
+        Epochs that are over.
     losses, scores : list of float
-        One an epoch; scores are of the held-out rows.
+        One an epoch, or of the last one only; scores are of the held-out rows.
     where : str
         On what it trains, in words.
     state : str
         ``"training"`` at first.
     rate : float
         Rows a second; NaN while it is not known.
+    clock : Clock
+        What tells how long it takes.
     """
 
     name: str
     epochs: int
+    done: int = 0
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     where: str = "in this process"
     state: str = "training"
     rate: float = float("nan")
-    began: float = field(default_factory=time.monotonic)
+    clock: Clock = WALL
 
-    @property
-    def done(self) -> int:
-        """Epochs that are over."""
-        return len(self.losses)
+    def __post_init__(self) -> None:
+        self.began = self.clock.now()
 
     def facts(self) -> list[str]:
         """Return how it stands, in a few words each."""
@@ -70,7 +75,7 @@ class Progress:
             facts.append(f"validation {self.scores[-1]:.4f}")
         if np.isfinite(self.rate):
             facts.append(f"{count(self.rate)} rows/s")
-        return [*facts, seconds(time.monotonic() - self.began)]
+        return [*facts, seconds(self.clock.now() - self.began)]
 
     def text(self) -> str:
         """Return one line."""
@@ -95,10 +100,10 @@ class Progress:
 class View(Protocol):
     """Shows progress somewhere."""
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: FitProgress) -> None:
         """Show it as it is now."""
 
-    def close(self, progress: Progress) -> None:
+    def close(self, progress: FitProgress) -> None:
         """Show it for the last time."""
 
 
@@ -117,16 +122,19 @@ class Fitting:
         The most there may be.
     verbose : int
         Above 1: a plain line an epoch everywhere.
+    clock : Clock
+        What tells when to update.
     """
 
-    def __init__(self, name: str, epochs: int, verbose: int = 1) -> None:
-        self.progress = Progress(name, epochs)
+    def __init__(self, name: str, epochs: int, verbose: int = 1, clock: Clock = WALL) -> None:
+        self.progress = FitProgress(name, epochs, clock=clock)
         self._view = view(verbose)
         self._shown = 0.0
         self._gauge: Gauge | None = None
 
-    def on_epoch(self, loss: float, score: float) -> None:
-        """Note an epoch that is over; score is NaN without held-out rows."""
+    def on_epoch(self, loss: float, score: float = math.nan, number: int | None = None) -> None:
+        """Note an epoch that is over, the next one or this one; score is NaN without held-out rows."""
+        self.progress.done = self.progress.done + 1 if number is None else number
         self.progress.losses.append(loss)
         if np.isfinite(score):
             self.progress.scores.append(score)
@@ -135,7 +143,7 @@ class Fitting:
         else:
             self._refresh()
 
-    def on_look(self, run: Any) -> None:
+    def on_look(self, run: RunLike) -> None:
         """Look at a cluster's run."""
         if self._gauge is None:
             self._gauge = Gauge(run)
@@ -145,7 +153,7 @@ class Fitting:
             self._refresh()
 
     def _refresh(self) -> None:
-        now = time.monotonic()
+        now = self.progress.clock.now()
         if now - self._shown >= EVERY:
             self._shown = now
             self._view.show(self.progress)
@@ -165,12 +173,12 @@ class Fitting:
 class Lines:
     """A line an epoch on standard output, as scikit-learn's ``verbose`` prints."""
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: FitProgress) -> None:
         """Print the newest epoch."""
         score = f", validation score = {progress.scores[-1]:.6f}" if progress.scores else ""
         sys.stdout.write(f"{progress.name}, epoch {progress.done}, loss = {progress.losses[-1]:.8f}{score}\n")
 
-    def close(self, progress: Progress) -> None:
+    def close(self, progress: FitProgress) -> None:
         """Print nothing more."""
         sys.stdout.flush()
 
@@ -189,7 +197,7 @@ class Notebook:
         self._display = display
         self._handle: Any = None
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: FitProgress) -> None:
         """Show it, or update what is shown."""
         bundle = {"text/plain": progress.text(), "text/html": progress.html()}
         if self._handle is None:
@@ -197,7 +205,7 @@ class Notebook:
         else:
             self._handle.update(bundle, raw=True)
 
-    def close(self, progress: Progress) -> None:
+    def close(self, progress: FitProgress) -> None:
         """Leave it as it ended."""
         self.show(progress)
 
@@ -212,13 +220,13 @@ class Terminal:
 
         self._live = Live(console=Console(), auto_refresh=False)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: FitProgress) -> None:
         """Show it."""
         if not self._live.is_started:
             self._live.start()
         self._live.update(_line(progress), refresh=True)
 
-    def close(self, progress: Progress) -> None:
+    def close(self, progress: FitProgress) -> None:
         """Leave it as it ended."""
         self.show(progress)
         self._live.stop()
@@ -242,7 +250,7 @@ def view(verbose: int) -> View:
     return Lines()
 
 
-def _line(progress: Progress) -> RenderableType:
+def _line(progress: FitProgress) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text

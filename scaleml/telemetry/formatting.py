@@ -1,4 +1,4 @@
-"""Numbers as people read them: the same in tables, sentences, reports and terminals."""
+"""Formatting of numbers as people read them: the same in tables, sentences, reports and terminals."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
-"""How a run is doing right now, read off its history as that grows."""
+"""Gauge: how a run is doing right now, read off its history as that grows."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from scaleml.telemetry.history import COLUMNS
 from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.run_like import RunLike
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class Gauge:
         Where the time of the last `window` seconds went.
     """
 
-    def __init__(self, run: Any, window: float = 3.0) -> None:
+    def __init__(self, run: RunLike, window: float = 3.0) -> None:
         self.run = run
         self._window = window
         self._cursor = 0

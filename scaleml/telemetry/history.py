@@ -1,16 +1,19 @@
-"""The columnar record of one run: what every rank did in every interval, and the held-out evaluations."""
+"""History: the columnar record of one run. What every rank did in every interval, held-out evaluations, and what changed."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
+from scaleml.checks import check_integer
+from scaleml.telemetry.bundle import mimebundle
+
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 COLUMNS = (
     "rank",
@@ -41,11 +44,35 @@ _MEANS = [_AT[name] for name in ("loss", "staleness")]
 
 
 class Change(NamedTuple):
-    """Something that changed in mid-run: when on the training clock, what, and before which step (-1: unknown)."""
+    """Something that changed in mid-run.
+
+    Attributes
+    ----------
+    time : float
+        When, on the training clock.
+    text : str
+        What, in words.
+    step : int
+        Before which step of the rank that says so; -1: unknown.
+    kind : {"setting", "strategy", "fault"}
+    rank : int
+        Who says so; -1: unknown.
+    fault : dict or None
+        What goes wrong, as the command that injects it describes it: its class by ``name`` and its ``fields``.
+    """
 
     time: float
     text: str
     step: int = -1
+    kind: str = "setting"
+    rank: int = -1
+    fault: Mapping[str, Any] | None = None
+
+
+Measures = tuple[float, ...]
+"""Numbers of one evaluation, in the order of `EVALUATION`, or of one epoch, of `EPOCH`."""
+Mark = Callable[[float, str, int, str, int, Mapping[str, Any] | None], object]
+"""`History.mark`, as whoever tells of changes sees it."""
 
 
 @final
@@ -79,8 +106,9 @@ class History:
     """
 
     def __init__(self, max_rows: int = 400_000) -> None:
-        if max_rows < 16:
-            raise ValueError(f"max_rows is {max_rows}, but a history keeps at least 16 rows; leave it at its default.")
+        check_integer(
+            "max_rows", max_rows, 16, rule="at least 16, the rows that a history keeps; leave it at its default"
+        )
         self.changes: list[Change] = []
         self._max_rows = max_rows
         self._lock = threading.Lock()
@@ -113,7 +141,7 @@ class History:
             )
         self.append_rows(np.frombuffer(data, dtype=np.float64).reshape(-1, len(COLUMNS)))
 
-    def take(self, rows: bytes, evaluations: Iterable[Any], epochs: Iterable[Any]) -> None:
+    def take(self, rows: bytes, evaluations: Iterable[Measures], epochs: Iterable[Measures]) -> None:
         """Append all that a rank noted; called from Dask's event loop."""
         self.append_bytes(rows)
         for evaluation in evaluations:
@@ -121,7 +149,7 @@ class History:
         for epoch in epochs:
             self.add_epoch(*epoch)
 
-    def append_rows(self, rows: Any) -> None:
+    def append_rows(self, rows: ArrayLike) -> None:
         """Append rows of shape (n, 16) in the order of `COLUMNS`; they are copied."""
         rows = np.asarray(rows, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(COLUMNS):
@@ -152,9 +180,17 @@ class History:
         with self._lock:
             self._epochs.append((float(number), float(loss), float(score), float(is_last)))
 
-    def mark(self, time: float, text: str, step: int = -1) -> None:
-        """Note that something changed at `time` on the training clock, before `step` of the rank that says so."""
-        self.changes.append(Change(float(time), str(text), int(step)))
+    def mark(
+        self,
+        time: float,
+        text: str,
+        step: int = -1,
+        kind: str = "setting",
+        rank: int = -1,
+        fault: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Note that something changed; see `Change`."""
+        self.changes.append(Change(float(time), str(text), int(step), str(kind), int(rank), fault))
 
     @property
     def marks(self) -> list[tuple[float, str]]:
@@ -224,11 +260,8 @@ class History:
             f"<History: {self._used:,} rows of {len(np.unique(self['rank']))} ranks, {len(losses)} evaluations{last}>"
         )
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from scaleml.telemetry.bundle import bundle
-        from scaleml.telemetry.figures import loss_figure
-
-        return bundle(repr(self), None, lambda: loss_figure([("", self)]))
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return mimebundle(self)
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:

@@ -1,12 +1,12 @@
-"""Where the time of every rank went, and who waited for whom."""
+"""Ledger: where the time of every rank went, and who waited for whom."""
 
 from __future__ import annotations
 
-from html import escape
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from scaleml.telemetry.bundle import mimebundle
 from scaleml.telemetry.formatting import percent, seconds
 from scaleml.telemetry.history import COLUMNS, History
 
@@ -184,12 +184,5 @@ class Ledger:
         slow = self.slow_sentence()
         return [text[0].upper() + text[1:] + "." for text in ([slow] if slow else []) + self.blame()[:8]]
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        from scaleml.telemetry.bundle import bundle
-        from scaleml.telemetry.figures import ledger_figure
-        from scaleml.telemetry.tables import html
-
-        notes = "".join(f"<li>{escape(text)}</li>" for text in self.sentences())
-        return bundle(
-            str(self), html(*self.lines()) + (f"<ul>{notes}</ul>" if notes else ""), lambda: ledger_figure([("", self)])
-        )
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return mimebundle(self)

@@ -1,14 +1,26 @@
-"""A rank's notes: one row an interval, built in the hot loop, fetched from another thread."""
+"""Recorder: a rank's rows of the history, one an interval, built in the hot loop, fetched from another thread."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import Final, Protocol
 
 import numpy as np
 
 INTERVAL: Final = 0.005
 """Seconds: steps shorter than this share a row, so a rank writes about 200 rows a second at most."""
+
+
+class MeterLike(Protocol):
+    """What is read of a rank's meter: see `comm.meter.Meter`."""
+
+    wait: float
+    comm: float
+    bytes_sent: int
+    bytes_received: int
+    waited: list[float]
+
+    def reset(self) -> None: ...
 
 
 class Recorder:
@@ -37,7 +49,7 @@ class Recorder:
         When the next row is to be written: the caller flushes at the first step that ends after it.
     """
 
-    def __init__(self, rank: int, meter: Any) -> None:
+    def __init__(self, rank: int, meter: MeterLike) -> None:
         self.rank = rank
         self.meter = meter
         self.compute = self.apply = 0.0

@@ -1,4 +1,4 @@
-"""A comparison as HTML: a fragment for notebooks, and a page that needs nothing but itself."""
+"""HTML report of a comparison: a fragment for notebooks, and a page that needs nothing but itself."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import platform
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scaleml.telemetry.bundle import data_uri
+from scaleml.telemetry.comparison_like import ComparisonLike
 from scaleml.telemetry.figures import runs_figure, title
 from scaleml.telemetry.formatting import count, percent, seconds
 from scaleml.telemetry.gauge import Gauge
 from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.run_like import RunLike
 from scaleml.telemetry.tables import html as table
 from scaleml.telemetry.terminal import plain_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from scaleml.telemetry.comparison import Comparison
+    from matplotlib.figure import Figure
+
 
 _FOLDS = (
     ("workers", "threads", "loss", "score", "bytes/step"),
@@ -47,7 +50,7 @@ summary { cursor: pointer } details table { margin: .5rem 0 } .error { color: #D
 """
 
 
-def fragment(comparison: Comparison, foldable: bool = False) -> str:
+def fragment(comparison: ComparisonLike, foldable: bool = False) -> str:
     """The verdict and the table for a notebook's output: inline styles only, as style sheets are often stripped.
 
     With `foldable` the table is there twice, whole (class ``scaleml-wide``) and in three parts below each other (class
@@ -75,7 +78,7 @@ def _folded(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | N
     return "".join(parts)
 
 
-def page(comparisons: Mapping[str, Comparison]) -> str:
+def page(comparisons: Mapping[str, ComparisonLike]) -> str:
     """The whole report: of each comparison the verdict, table, figures, each run's ledger and who waited for whom.
 
     Parameters
@@ -92,7 +95,7 @@ def page(comparisons: Mapping[str, Comparison]) -> str:
     )
 
 
-def write(comparisons: Mapping[str, Comparison], path: str | Path) -> Path:
+def write(comparisons: Mapping[str, ComparisonLike], path: str | Path) -> Path:
     """Write a page whole or not at all, and return its path."""
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -104,7 +107,7 @@ def write(comparisons: Mapping[str, Comparison], path: str | Path) -> Path:
     return path
 
 
-def _section(name: str, comparison: Comparison, heading: str) -> str:
+def _section(name: str, comparison: ComparisonLike, heading: str) -> str:
     verdict = comparison.verdict
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
     parts = [f"<{heading}>{escape(name)}</{heading}>"] if heading else []
@@ -130,11 +133,11 @@ def _section(name: str, comparison: Comparison, heading: str) -> str:
     return "".join(parts)
 
 
-def _figure(comparison: Comparison, dark: bool) -> Any:
+def _figure(comparison: ComparisonLike, dark: bool) -> Figure:
     return runs_figure(comparison.runs, comparison.target, dark)
 
 
-def _picture(draw: Any, alt: str) -> str:
+def _picture(draw: Callable[[bool], Figure], alt: str) -> str:
     """A figure in two dresses, of which the browser shows the one that suits the page; nothing without matplotlib."""
     try:
         light, dark = (data_uri(draw(is_dark), dpi=130) for is_dark in (False, True))
@@ -144,7 +147,7 @@ def _picture(draw: Any, alt: str) -> str:
     return f'<picture>{source}<img alt="{escape(alt)}" src="{light}"></picture>'
 
 
-def run_fragment(run: Any) -> str:
+def run_fragment(run: RunLike) -> str:
     """One run for a notebook's output or a report: where it ran, its ledger, who waited for whom, what changed."""
     ledger = Ledger(run.history)
     facts = [
@@ -152,7 +155,7 @@ def run_fragment(run: Any) -> str:
         f"{run.workers} worker{'s' * (run.workers != 1)} with {run.threads} thread{'s' * (run.threads != 1)} each",
         f"{run.hosts} host{'s' * (run.hosts != 1)}",
         f"{count(run.n_params)} parameters",
-        *([run.settings] if getattr(run, "settings", None) else []),
+        *([run.settings] if run.settings else []),
         f"trained for {seconds(float(run.train_seconds or 0))}",
     ]
     if run.placing_seconds is not None:
@@ -175,7 +178,7 @@ def run_fragment(run: Any) -> str:
     return body
 
 
-def run_text(run: Any) -> str:
+def run_text(run: RunLike) -> str:
     """One run for a terminal: how it stands, and its ledger."""
     parts = [plain_line(run, Gauge(run).read()), str(Ledger(run.history))]
     if run.history.changes:
@@ -183,14 +186,14 @@ def run_text(run: Any) -> str:
     return "\n\n".join(parts)
 
 
-def _changes(run: Any) -> list[str]:
+def _changes(run: RunLike) -> list[str]:
     return [
         f"after {seconds(change.time)}{f', from step {change.step}' if change.step >= 0 else ''}: {change.text}"
         for change in run.history.changes
     ]
 
 
-def _details(run: Any, recommended: bool) -> str:
+def _details(run: RunLike, recommended: bool) -> str:
     shares = Ledger(run.history).shares()
     spent = ", ".join(f"{part} {percent(share)}" for part, share in shares.items() if share >= 0)
     about = title(run) + (f": {spent}" if spent else "")
@@ -198,7 +201,7 @@ def _details(run: Any, recommended: bool) -> str:
     return f"<details{is_open}><summary>{escape(about)}</summary>{run_fragment(run)}</details>"
 
 
-def _hardware(runs: Sequence[Any]) -> str:
+def _hardware(runs: Sequence[RunLike]) -> str:
     """What the numbers depend on: the runs' cores and hosts, and the versions on the client."""
     import numpy as np
 

@@ -1,24 +1,20 @@
-"""One run in one row: what a comparison tabulates and a verdict is computed from."""
+"""Summary: one run in one row, which a comparison tabulates and a verdict is computed from."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from scaleml.telemetry.curves import Curve, loss_curve, total_samples
 from scaleml.telemetry.history import History
 from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.run_like import RunLike
 
 NAN = float("nan")
 RUNNING = ("starting", "running", "paused")
-
-
-_FAULT = re.compile(r"[A-Z]\w*\(rank=")
-"""How the mark of a fault begins."""
 
 
 @final
@@ -60,7 +56,7 @@ class Summary:
     bytes_per_step: float = NAN
     staleness: float = 0.0
     slow: str | None = None
-    suffered: tuple[str, ...] = ()  # what was broken on purpose
+    faults: tuple[str, ...] = ()  # what was broken on purpose
 
     @property
     def name(self) -> str:
@@ -99,7 +95,7 @@ class Summary:
         return self.time + (self.placing if np.isfinite(self.placing) else 0.0)
 
 
-def summarise(runs: Iterable[Any], target: float | None = None) -> tuple[list[Summary], float | None]:
+def summarise(runs: Iterable[RunLike], target: float | None = None) -> tuple[list[Summary], float | None]:
     """Summarise runs, finished or not, and settle the target.
 
     Parameters
@@ -124,7 +120,7 @@ def summarise(runs: Iterable[Any], target: float | None = None) -> tuple[list[Su
     return with_speedups(rows), goal
 
 
-def _measure(run: Any, curve: Curve) -> Summary:
+def _measure(run: RunLike, curve: Curve) -> Summary:
     history: History = run.history
     ledger = Ledger(history)
     works, shares = ledger.workers, ledger.shares()
@@ -151,7 +147,7 @@ def _measure(run: Any, curve: Curve) -> Summary:
         bytes_per_step=float(ledger.bytes_sent.sum()) / steps if steps else NAN,
         staleness=float(np.average(ledger.staleness[works], weights=ledger.updates[works])) if steps else 0.0,
         slow=ledger.slow_sentence(),
-        suffered=tuple(text for _, text in history.marks if _FAULT.match(text)),
+        faults=tuple(change.text for change in history.changes if change.kind == "fault"),
         compute=shares["compute"],
         wait=shares["wait"],
         comm=shares["comm"],

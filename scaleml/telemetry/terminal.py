@@ -1,23 +1,25 @@
-"""Runs, tables and verdicts in a terminal: live where there is one, plain lines where there is not."""
+"""Terminal output of runs, tables and verdicts: live where there is one, plain lines where there is not."""
 
 from __future__ import annotations
 
 import math
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
+from scaleml.checks import check_number
+from scaleml.telemetry.comparison_like import ComparisonLike
 from scaleml.telemetry.figures import shorten
 from scaleml.telemetry.formatting import count, number, percent, seconds
 from scaleml.telemetry.gauge import Gauge, Reading
 from scaleml.telemetry.palette import PARTS as COLORS
+from scaleml.telemetry.run_like import RunLike
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
-    from scaleml.telemetry.comparison import Comparison
 
 SPLIT = ("compute", "wait", "comm")
 NAME = {False: 22, True: 32}  # characters for the strategy in a narrow and in a wide terminal
@@ -49,12 +51,15 @@ class LiveRuns:
     ...     run.wait()
     """
 
-    def __init__(self, runs: Iterable[Any] = (), *, console: Console | None = None, every: float | None = None) -> None:
+    def __init__(
+        self, runs: Iterable[RunLike] = (), *, console: Console | None = None, every: float | None = None
+    ) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        if every is not None and not every > 0:
-            raise ValueError(f"every is {every}, but it is the seconds between two looks: a positive number, or None.")
+        if every is not None:
+            rule = "a positive number, the seconds between two looks, or None"
+            check_number("every", every, 0, open_low=True, rule=rule)
         self.console = Console(stderr=True) if console is None else console
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not self.console.is_jupyter
         self._every = every if every is not None else 0.25 if self.live else 5.0
@@ -67,9 +72,9 @@ class LiveRuns:
         for run in runs:
             self.add(run)
 
-    def add(self, run: Any, total: float | None = None) -> None:
+    def add(self, run: RunLike, total: float | None = None) -> None:
         """Show one more run; `total` is the rows that it will have consumed at its end, if that is known."""
-        total = getattr(run, "total_samples", None) if total is None else total
+        total = run.total_samples if total is None else total
         with self._lock:
             self._lines.append((Gauge(run), None if total is None else float(total)))
 
@@ -130,7 +135,7 @@ class LiveRuns:
             self.refresh()
 
 
-def plain_line(run: Any, now: Reading, total: float | None = None) -> str:
+def plain_line(run: RunLike, now: Reading, total: float | None = None) -> str:
     """One look at a run as one line of plain text."""
     if now.state == "failed":
         return f"{_name(run)}: failed: {run.error or 'no error was recorded'}"
@@ -152,7 +157,7 @@ def plain_line(run: Any, now: Reading, total: float | None = None) -> str:
     return f"{_name(run)}: {', '.join(parts)}"
 
 
-def view(comparison: Comparison, width: int = 120) -> RenderableType:
+def view(comparison: ComparisonLike, width: int = 120) -> RenderableType:
     """The verdict and the table for a rich console, with as many columns as fit in `width`."""
     from rich import box
     from rich.console import Group
@@ -188,7 +193,7 @@ def _fitting(head: tuple[str, ...], cells: list[tuple[str, ...]], width: int) ->
     return shown
 
 
-def _name(run: Any) -> str:
+def _name(run: RunLike) -> str:
     if run.is_serial:
         return f"{run.label} with {run.threads} threads" if run.threads != 1 else str(run.label)
     return f"{run.label} on {run.workers} worker{'s' * (run.workers != 1)}"
@@ -198,7 +203,7 @@ def _samples(now: Reading, total: float | None) -> str:
     return f"{count(now.samples)} samples" if total is None else f"{count(now.samples)} of {count(total)} samples"
 
 
-def _cells(run: Any, now: Reading, total: float | None, wide: bool) -> list[RenderableType]:
+def _cells(run: RunLike, now: Reading, total: float | None, wide: bool) -> list[RenderableType]:
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
@@ -216,7 +221,7 @@ def _cells(run: Any, now: Reading, total: float | None, wide: bool) -> list[Rend
     return [*cells, _remark(run, now)]
 
 
-def _remark(run: Any, now: Reading) -> Text:
+def _remark(run: RunLike, now: Reading) -> Text:
     """What stands out, the most urgent first: a narrow terminal shows only that."""
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""From summarised runs to one sentence with its reasons. Pure functions: nothing is measured here."""
+"""Verdict: from summarised runs to one sentence with its reasons. Pure functions: nothing is measured here."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def _faults(rows: Sequence[Summary]) -> list[str]:
     """What was broken on purpose, and in which run."""
     by_faults: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        by_faults.setdefault(row.suffered, []).append(row.name)
+        by_faults.setdefault(row.faults, []).append(row.name)
     by_faults.pop((), None)
     notes = []
     for faults, names in by_faults.items():

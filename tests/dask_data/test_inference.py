@@ -31,8 +31,9 @@ def model(kind: str) -> TrainedModel:
     outputs = {"binary": 1, "regression": 1, "targets": 2}.get(kind, 3)
     task: Any = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
     settings = MLP((4,), loss="squared_error") if classes is None else LinearModel()
-    network = settings.build(Signature(8, outputs, task))
-    return TrainedModel(network, RNG.standard_normal(network.size).astype("f4"), classes)
+    signature = Signature(8, outputs, task)
+    network = settings.build(signature)
+    return TrainedModel(network, signature, RNG.standard_normal(network.size).astype("f4"), classes)
 
 
 STORAGE = {
@@ -117,7 +118,7 @@ def test_scores_are_computed_where_the_data_is(kind: str) -> None:
 def test_other_columns_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"X has shape \(500, 7\), but this model was trained on 8 features"):
         model("binary").predict(da.from_array(X[:, 1:], chunks=100))
+    hinge = LinearModel("hinge").build(Signature(8))
+    trained = TrainedModel(hinge, Signature(8), np.zeros(9, "f4"), LABELS["binary"])
     with pytest.raises(ValueError, match="probabilities"):
-        TrainedModel(LinearModel("hinge").build(Signature(8)), np.zeros(9, "f4"), LABELS["binary"]).predict_proba(
-            da.from_array(X, chunks=100)
-        )
+        trained.predict_proba(da.from_array(X, chunks=100))

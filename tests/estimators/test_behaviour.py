@@ -227,7 +227,7 @@ def test_an_optimizer_replaces_the_schedule(classes):
 
 def test_verbose_prints_a_line_an_epoch(classes, capsys):
     X, y = classes
-    clf = SGDClassifier(verbose=1, random_state=0, early_stopping=True).fit(X, y)
+    clf = SGDClassifier(verbose=1, batch_size=14, random_state=0, early_stopping=True).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == clf.n_iter_
     assert lines[0].startswith("SGDClassifier, epoch 1, loss = ")

@@ -1,16 +1,13 @@
 """Little data takes scikit-learn's own steps: its results to the bit, what asks for other steps, and going on with those."""
 
-import sys
-import threading
-
 import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix
 from sklearn import linear_model as sk
-from sklearn.datasets import load_digits, make_classification
+from sklearn.datasets import load_digits, make_classification, make_regression
 from sklearn.utils import get_tags
 
 from scaleml import SGD, AllReduce
@@ -115,40 +112,45 @@ def test_verbose_changes_nothing_but_what_is_shown(capsys):
     silent, loud = (SGDClassifier(verbose=verbose, early_stopping=True, random_state=0) for verbose in (0, 1))
     assert_array_equal(silent.fit(X, y).coef_, loud.fit(X, y).coef_)
     out, errors = capsys.readouterr()
-    lines = out.splitlines()
     assert errors == ""
-    assert len(lines) == loud.n_iter_
-    assert all(line.startswith(f"SGDClassifier, epoch {i + 1}, loss = ") for i, line in enumerate(lines))
-    assert "validation score" in lines[0]
+    (line,) = out.splitlines()
+    assert line.startswith(f"SGDClassifier, epoch {loud.n_iter_}, loss = ")
+    assert loud.get_params() == silent.get_params() | {"verbose": 1}
 
 
-def test_losses_shown_are_means_over_the_classes_that_are_learnt(capsys):
-    X, y = make_classification(300, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
-    settings = {"max_iter": 2, "tol": None, "shuffle": False}
-    singles = []
-    for label in range(3):
-        sk.SGDClassifier(verbose=1, **settings).fit(X, y == label)
-        said = capsys.readouterr().out.splitlines()
-        singles.append([float(line.split("Avg. loss: ")[1].split(",")[0]) for line in said if "Avg. loss" in line])
-    for jobs in (None, 3):
-        SGDClassifier(verbose=1, n_jobs=jobs, **settings).fit(X, y)
-        shown = [float(line.split("loss = ")[1]) for line in capsys.readouterr().out.splitlines()]
-        assert_allclose(shown, np.mean(singles, axis=0), atol=1e-6)
+@pytest.mark.parametrize("jobs", [None, 3])
+@pytest.mark.parametrize("weights", [None, {"b": 3.0}], ids=repr)
+def test_the_loss_shown_is_the_mean_over_the_rows_and_the_classes_that_are_learnt(capsys, jobs, weights):
+    X, codes = make_classification(300, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
+    clf = SGDClassifier(verbose=1, n_jobs=jobs, class_weight=weights, random_state=0).fit(
+        X, np.array(list("abc"))[codes]
+    )
+    signs = 2 * (codes[:, None] == np.arange(3)) - 1
+    losses = np.maximum(0, 1 - signs * clf.decision_function(X))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert float(line.split("loss = ")[1]) == pytest.approx(losses.mean(), abs=1e-6)
 
 
-def test_what_others_print_meanwhile_is_passed_on(capsys):
-    heard = rowwise.Heard(sys.stdout)
-    print("-- Epoch 1", file=heard)
-    print("a line of another kind", file=heard)
-    other = threading.Thread(target=lambda: print("from a thread", file=heard))
-    print("Norm: 1.00, NNZs: 2, Bias: 0.1, T: 5, Avg. loss: 0.25, Objective: 0.5", end="", file=heard)
-    other.start()
-    other.join()
-    print(file=heard)
-    assert capsys.readouterr().out == "a line of another kind\nfrom a thread\n"
-    ((loss, score),) = heard.epochs()
-    assert loss == 0.25
-    assert np.isnan(score)
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "epsilon_insensitive"])
+def test_the_loss_shown_is_the_mean_over_the_rows(capsys, loss):
+    X, y = make_regression(100, 3, random_state=0)
+    reg = SGDRegressor(loss, verbose=1, epsilon=0.5, max_iter=20, tol=None, random_state=0).fit(X, y)
+    far = np.abs(reg.predict(X) - y)
+    expected = {
+        "squared_error": far**2 / 2,
+        "huber": np.where(far <= 0.5, far**2 / 2, 0.5 * far - 0.125),
+        "epsilon_insensitive": np.maximum(0, far - 0.5),
+    }[loss].mean()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert float(line.split("loss = ")[1]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_verbose_stays_as_it_was_when_a_fit_fails(capsys):
+    clf = SGDClassifier(verbose=1)
+    with pytest.raises(ValueError, match="NaN"):
+        clf.fit([[np.nan], [1.0]], [0, 1])
+    assert clf.verbose == 1
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("average", [False, True])

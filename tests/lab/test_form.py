@@ -12,7 +12,7 @@ import scaleml
 from scaleml import strategies
 from scaleml.compression import Codec, Int8, TopK
 from scaleml.faults import Fault
-from scaleml.lab import kinds
+from scaleml.lab import choices
 from scaleml.lab.form import Form
 from scaleml.optim import SGD, Adam, Optimizer
 from scaleml.strategies import LocalSGD, Strategy
@@ -86,7 +86,7 @@ def test_choices_come_from_literals_and_docstrings(name, options):
 def test_a_nested_choice_offers_what_the_package_exports():
     menu, pages = field(Form(Everything), "compression").box.children
     menu = menu.children[1]
-    assert menu.options == ("none", *(kind.__name__ for kind in kinds.offered(Codec)))
+    assert menu.options == ("none", *(kind.__name__ for kind in choices.offered(Codec)))
     assert len(pages.children) == len(menu.options)
     menu.index = menu.options.index("Int8")
     form = Form(Everything)
@@ -108,15 +108,15 @@ def test_the_dataclass_has_the_last_word():
         form.value()
 
 
-@pytest.mark.parametrize("kind", kinds.offered(Strategy), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", choices.offered(Strategy), ids=lambda kind: kind.__name__)
 def test_every_exported_strategy_has_a_form(kind):
-    assert kinds.startable(kind), "the lab offers what can be made without arguments"
+    assert choices.startable(kind), "the lab offers what can be made without arguments"
     form = Form(kind)
     assert form.value() == kind()
-    assert {field.name for field in form._fields} == {field.name for field in kinds.settings(kind)}
+    assert {field.name for field in form._fields} == {field.name for field in choices.settings(kind)}
 
 
-@pytest.mark.parametrize("kind", kinds.offered(Fault), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", choices.offered(Fault), ids=lambda kind: kind.__name__)
 def test_every_fault_can_be_made(kind):
     with scaleml.Lab() as lab:
         made = lab._steering.faults.get(kind.__name__)

@@ -15,13 +15,13 @@ import scaleml
 from lab.measuring import agree
 from runtime import harness
 from scaleml.faults import Bandwidth, DropLink, Latency, Slow
-from scaleml.lab.links import Links
+from scaleml.lab.slow_links import SlowLinks
 from scaleml.lab.trace import Trace
 from scaleml.lab.words import blame, line
+from scaleml.runtime.commands import describe
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
-from scaleml.telemetry import Ledger
+from scaleml.telemetry import History, Ledger
 from scaleml.telemetry.formatting import seconds
-from scaleml.telemetry.history import Change
 from telemetry_fakes import made, row
 
 GRADIENT = 0.03
@@ -59,6 +59,11 @@ def seen(history, **attributes):
     trace = Trace(run, window=1e9)
     trace.look()
     return trace
+
+
+def told(history, time, fault):
+    """Mark a fault as a rank tells of it."""
+    history.mark(time, repr(fault), 0, "fault", fault.rank, describe(fault))
 
 
 def clock(history):
@@ -142,10 +147,10 @@ def test_the_cost_of_slow_links_is_what_they_took_beyond_the_usual_and_ends_with
     trace = Trace(run, window=1e9)
     for step in range(1, 31):
         if step == 11:
-            run.history.mark(10.0, repr(Bandwidth(1, 5.0)))
+            told(run.history, 10.0, Bandwidth(1, 5.0))
         if step == 21:
             assert "1 sends at most 5 B a second: that has cost each rank 5 s" in trace.links.sentence(trace.total)
-            run.history.mark(20.0, repr(Bandwidth(1, math.inf)))
+            told(run.history, 20.0, Bandwidth(1, math.inf))
         comm = 0.6 if 10 < step <= 20 else 0.1
         rows = [row(rank, step=step, time=step, samples=8 * step, compute=1.0 - comm, comm=comm) for rank in range(2)]
         run.history.append_rows(rows)
@@ -157,8 +162,12 @@ def test_the_cost_of_slow_links_is_what_they_took_beyond_the_usual_and_ends_with
 
 
 def test_other_changes_are_no_slow_links():
-    links = Links()
-    links.hear([Change(1.0, "learning_rate=0.1"), Change(2.0, repr(Slow(1, 4))), Change(3.0, repr(DropLink(1, 0, 5)))])
+    links = SlowLinks()
+    history = History()
+    history.mark(1.0, "learning_rate=0.1")
+    told(history, 2.0, Slow(1, 4))
+    told(history, 3.0, DropLink(1, 0, 5))
+    links.hear(history.changes)
     assert links.slow == {}
     assert links.sentence(seen(trained(AllReduce())).total) is None
 

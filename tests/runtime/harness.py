@@ -22,6 +22,7 @@ from scaleml.data.schedule import Schedule
 from scaleml.data.source import ArraySource, array_source
 from scaleml.data.split import hold_out
 from scaleml.models import Signature
+from scaleml.models.flat_model import Sparse
 from scaleml.optim import SGD
 from scaleml.runtime.commands import Command, CommandQueue
 from scaleml.runtime.coordinator import AsynchronousCoordinator
@@ -170,7 +171,8 @@ def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind:
     if kind == "applied":
         applied.setdefault(facts["number"], {})[rank] = facts["step"]
     elif kind == "mark":
-        history.mark(**facts)
+        what, fault = facts.get("what", "setting"), facts.get("fault")
+        history.mark(facts["time"], facts["text"], facts["step"], what, rank, fault)
 
 
 def _held_out(model: Any, validation: Any, classes: Any, workers: int) -> list[Any]:
@@ -204,7 +206,6 @@ def held_until_told(monkeypatch: Any, strategy: Any) -> Hook:
 def _hook(network: Any, told: Callable[[int], None]) -> None:
     """Have every gradient counted, also those of what a batch touches alone."""
     calls = count()
-    narrowed = getattr(network, "narrowed", None)
 
     def hooked(loss_grad: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -220,8 +221,8 @@ def _hook(network: Any, told: Callable[[int], None]) -> None:
         return part
 
     network.loss_grad = hooked(network.loss_grad)
-    if narrowed is not None:
-        network.narrowed = narrow
+    if isinstance(network, Sparse):
+        narrowed, network.narrowed = network.narrowed, narrow
 
 
 def on_workers(model: Any, X: Any, y: Any, **settings: Any) -> Result:

@@ -16,7 +16,7 @@ from scaleml import RunFailed, faults
 from scaleml.comm import CorruptFrame, PeerLost
 from scaleml.faults import Bandwidth, DropLink, Kill, Latency, Pause, Slow
 from scaleml.runtime.commands import Command
-from scaleml.runtime.serialization import describe, rebuild
+from scaleml.runtime.serialization import describe, fault_from, rebuild
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
 from scaleml.telemetry import Ledger
 
@@ -50,6 +50,8 @@ def test_a_bad_network_costs_time_on_the_way(train, strategy, fault):
     least = exchanges // 2 * 0.01  # a frame has at least 200 bytes; of two sums in a row one may come in time
     assert ledger.comm[:2].max() > 0.9 * least, "the fault did not happen"
     assert [text for _, text in bad.history.marks] == [repr(fault)]
+    (change,) = bad.history.changes
+    assert (change.kind, change.rank, fault_from(change.fault)) == ("fault", 1, fault)
 
 
 def test_what_ends_is_over():
@@ -114,7 +116,7 @@ def test_faults_come_and_go_in_mid_run(cluster):
 
     pairs = [
         (Latency(1, 0.1), Latency(1, 0.0)),
-        (Bandwidth(0, 3_000), Bandwidth(0, math.inf)),
+        (Bandwidth(0, 2_000), Bandwidth(0, math.inf)),
         (Slow(1, 3000), Slow(1, 1)),
     ]
     for fault in chain.from_iterable(pairs):

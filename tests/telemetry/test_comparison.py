@@ -80,7 +80,7 @@ def test_training_losses_where_nothing_was_held_out():
 
 
 def test_a_target_that_is_none():
-    with pytest.raises(ValueError, match="target is nan"):
+    with pytest.raises(ValueError, match="target=nan: must be a finite number"):
         Comparison([], target=float("nan"))
 
 

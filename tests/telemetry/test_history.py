@@ -59,7 +59,7 @@ def test_wrong_shapes_and_names_are_refused():
         History().append_rows(np.zeros((3, 5)))
     with pytest.raises(KeyError, match="there are: rank"):
         History()["los"]
-    with pytest.raises(ValueError, match="max_rows is 3"):
+    with pytest.raises(ValueError, match="max_rows=3: must be at least 16"):
         History(max_rows=3)
 
 

@@ -147,7 +147,7 @@ def test_an_error_is_not_taken_for_markup(run):
 
 
 def test_every_must_be_positive():
-    with pytest.raises(ValueError, match="every is 0"):
+    with pytest.raises(ValueError, match="every=0: must be a positive number"):
         LiveRuns(console=console(False), every=0)
 
 

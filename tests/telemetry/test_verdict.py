@@ -70,9 +70,9 @@ def test_nothing_that_scales():
 
 def test_what_was_broken_on_purpose():
     slow, more = "Slow(rank=1, factor=4.0)", ("Kill(rank=0)", "Pause(rank=1)", "Crash(rank=1)")
-    said = verdict(summary("Serial()", 8.0), summary(time_to_target=4.0, suffered=(slow,)))
+    said = verdict(summary("Serial()", 8.0), summary(time_to_target=4.0, faults=(slow,)))
     assert f"AllReduce() on 2 workers suffered on purpose: {slow}." in said.reasons
-    said = verdict(summary("Serial()", 8.0, suffered=more), summary(time_to_target=4.0, suffered=more))
+    said = verdict(summary("Serial()", 8.0, faults=more), summary(time_to_target=4.0, faults=more))
     assert "Every run suffered on purpose: Kill(rank=0), Pause(rank=1) and 1 more." in said.reasons
 
 

@@ -132,7 +132,7 @@ class TrainingData:
     ) -> None:
         began = WALL.now()
         self._model, self._seed, self._cluster = model, seed, (client, workers)
-        self._dtype: str = model.dtype  # type: ignore[attr-defined]  # all models have one
+        self._dtype = model.dtype
         self._nonce = os.urandom(16)
         self._parts: list[PlacedRows] = []
         _check_validation(validation)

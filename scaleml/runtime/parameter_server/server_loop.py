@@ -10,7 +10,8 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
-from scaleml.runtime.fault_injection import FaultInjector
+from scaleml.faults import Fault
+from scaleml.runtime.fault_injection import FaultInjector, facts_of
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.parameter_server.compressed_format import CompressedFormat
 from scaleml.runtime.parameter_server.message_format import DenseFormat, SparseFormat
@@ -139,9 +140,10 @@ class ServerLoop:
     def _flush(self, now: float) -> None:
         self.recorder.flush(now, self.clients.version, self.clients.rows * self._epochs_a_row)
 
-    def mark_fault(self, text: str) -> None:
+    def mark_fault(self, fault: Fault) -> None:
         """Have the history say which fault begins."""
-        self.report("mark", time=self.recorder.clock(self._now()), step=self.clients.version, text=text)
+        time = self.recorder.clock(self._now())
+        self.report("mark", time=time, step=self.clients.version, **facts_of(fault))
 
     @property
     def steps(self) -> int:

@@ -1,8 +1,7 @@
-"""How far a comparison has come, and a guess at how long it will take yet."""
+"""Progress bar: how far a comparison has come, and a guess at how long it will take yet."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from html import escape
 
@@ -11,9 +10,7 @@ import numpy as np
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.formatting import percent, seconds
-
-_DEFAULTS = re.compile(r", (step=\d+|until=None|to=None)")
-"""What goes without saying in a change of just now."""
+from scaleml.telemetry.history import Change
 
 
 def line(controller: Controller, traces: Sequence[Trace]) -> str:
@@ -21,7 +18,7 @@ def line(controller: Controller, traces: Sequence[Trace]) -> str:
     if not traces:
         return bar(0.0, "")
     trace = traces[-1]
-    goal = float(trace.run.total_samples)
+    goal = float(trace.run.total_samples or 0)
     done = min(1.0, trace.now.samples / goal) if goal else 0.0
     if controller.phase == "idle":
         return bar(done, f"{len(traces)} run{'s' * (len(traces) != 1)}")
@@ -37,8 +34,21 @@ def line(controller: Controller, traces: Sequence[Trace]) -> str:
             text += f"; about {roughly(overall(spent, trace.now.time, left, of - number))} in all, if the next runs are like these"
     change = trace.run.history.changes[-1:]
     if change:
-        text += f"; last change after {seconds(change[0].time)}: {_DEFAULTS.sub('', change[0].text)}"
+        text += f"; last change after {seconds(change[0].time)}: {brief(change[0])}"
     return bar(done, text)
+
+
+def brief(change: Change) -> str:
+    """Return the words of a change of just now: of a fault without what goes then without saying.
+
+    >>> fault = {"name": "Slow", "fields": {"rank": 1, "factor": 4.0, "step": 0, "until": None}}
+    >>> brief(Change(2.0, "Slow(rank=1, factor=4.0, step=0, until=None)", kind="fault", fault=fault))
+    'Slow(rank=1, factor=4.0)'
+    """
+    if change.fault is None:
+        return change.text
+    told = {name: value for name, value in change.fault["fields"].items() if name != "step" and value is not None}
+    return f"{change.fault['name']}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
 
 def roughly(value: float) -> str:
@@ -54,7 +64,7 @@ def roughly(value: float) -> str:
 
 def remaining(trace: Trace) -> float:
     """Guess the seconds that a run has left at its present rate; NaN before it has one."""
-    left = float(trace.run.total_samples) - trace.now.samples
+    left = float(trace.run.total_samples or 0) - trace.now.samples
     return left / trace.now.samples_per_s if trace.now.samples_per_s > 0 else float("nan")
 
 

@@ -1,15 +1,15 @@
-"""The strategies to compare: one row each, with its settings and a learning rate of its own."""
+"""Strategy rows: the strategies to compare, one row each, with its settings and a learning rate of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import ipywidgets as widgets
 
 from scaleml.api.compare import Trial
-from scaleml.lab import kinds
+from scaleml.lab import choices
 from scaleml.lab.fields import narrow
 from scaleml.lab.form import Form
 from scaleml.optim import Optimizer
@@ -52,11 +52,11 @@ class StrategyRow:
             raise ValueError(f"{self.kind.__name__}, own learning rate {text!r}: must be a positive number") from error
 
 
-def rows(given: Sequence[Any]) -> list[StrategyRow]:
+def rows(given: Sequence[Strategy | Trial]) -> list[StrategyRow]:
     """Return one row for each strategy that is given, ticked, then one for each other that the package exports."""
     trials = [part if isinstance(part, Trial) else Trial(part) for part in given]
     kinds_given = {type(trial.strategy) for trial in trials}
-    others = [kind for kind in kinds.offered(Strategy) if kind not in kinds_given]
+    others = [kind for kind in choices.offered(Strategy) if kind not in kinds_given]
     return [
         *(StrategyRow(type(trial.strategy), trial) for trial in trials),
         *(StrategyRow(kind, None) for kind in others),

@@ -1,4 +1,4 @@
-"""What can be chosen: the concrete dataclasses below a base class, found as they are, without a list kept here."""
+"""Choices for menus: the concrete dataclasses below a base class, found as they are, without a list kept here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether data fits a signature: checked once a shard, so that the training loop need not."""
+"""Checks of data against a signature: once a shard, so that the training loop need not."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.arrays import Array, is_sparse, namespace
+from scaleml.arrays import Array, Matrix, is_sparse, namespace
 from scaleml.models.base import Signature
 
 __all__ = ["check_data"]
 
 
-def check_data(signature: Signature, dtype: Any, x: Array, y: Array, sample_weight: Array | None) -> None:
+def check_data(signature: Signature, dtype: np.dtype[Any], x: Matrix, y: Array, sample_weight: Array | None) -> None:
     """Raise ValueError unless the data fits; the parameters are those of `Network.check`."""
     if getattr(x, "ndim", 0) != 2 or x.shape[1] != signature.n_features:
         raise ValueError(
@@ -36,7 +36,7 @@ def check_data(signature: Signature, dtype: Any, x: Array, y: Array, sample_weig
             raise ValueError(f"sample_weight holds {float(sample_weight.min())!r}: must be at least 0; drop such rows.")
 
 
-def _check_labels(signature: Signature, dtype: Any, y: Array) -> None:
+def _check_labels(signature: Signature, dtype: np.dtype[Any], y: Array) -> None:
     if signature.task == "multiclass":
         if y.dtype.kind not in "iu":
             raise ValueError(f"y has dtype {y.dtype}: class codes are integers; encode the labels as 0 to K - 1.")
@@ -61,7 +61,7 @@ def _check_shape(name: str, array: Array, wanted: tuple[int, ...]) -> None:
         raise ValueError(f"{name} has shape {shape}: must be {wanted}, one entry a row of X; reshape or cut it.")
 
 
-def _check_dtype(name: str, array: Array, dtype: Any) -> None:
+def _check_dtype(name: str, array: Matrix, dtype: np.dtype[Any]) -> None:
     if array.dtype != dtype:
         wanted = np.dtype(dtype).name
         raise ValueError(f"{name} has dtype {array.dtype}: the model computes in {wanted}; cast it with astype.")

@@ -1,4 +1,4 @@
-"""Where the coefficients of a linear model lie in the engine's vector."""
+"""Coefficient layout: where ``coef_`` and ``intercept_`` of a linear model lie in the flat vector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Layout:
+class CoefficientLayout:
     """Where coefficients lie in the engine's vector: used columns row by row, then the intercepts."""
 
     features: int

@@ -1,71 +1,46 @@
-"""Which links were slowed on purpose, and what that cost: communication beyond what it takes otherwise."""
+"""Slow links of a run: which were slowed on purpose, and what that cost beyond what communication takes otherwise."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scaleml.faults import Bandwidth, Latency
+from scaleml.faults.network import SlowLink
+from scaleml.runtime.serialization import fault_from
 from scaleml.telemetry import COLUMNS, Ledger
 from scaleml.telemetry.formatting import listing, seconds, size
 from scaleml.telemetry.history import Change
 
 ENOUGH = 5
 """Updates of a rank that tell what communication takes it otherwise."""
-_FAULT = re.compile(r"(Latency|Bandwidth)\(rank=(\d+), \w+=([^,]+), step=\d+, until=(\w+), to=(\w+)\)")
 _AT = {name: i for i, name in enumerate(COLUMNS)}
 _COST = [_AT["comm"], _AT["updates"]]
 
 
-@dataclass(frozen=True)
-class SlowLink:
-    """A ``Latency`` or a ``Bandwidth`` as a history tells of it."""
+def in_words(link: SlowLink) -> str:
+    """Say what it does.
 
-    kind: str
-    rank: int
-    amount: float
-    until: int | None
-    to: int | None
-
-    @classmethod
-    def told(cls, text: str) -> SlowLink | None:
-        """Read it off the words of a change; None for any other change.
-
-        >>> SlowLink.told("Latency(rank=1, seconds=0.02, step=0, until=None, to=None)")
-        SlowLink(kind='Latency', rank=1, amount=0.02, until=None, to=None)
-        >>> SlowLink.told("learning_rate=0.1")
-        """
-        found = _FAULT.fullmatch(text)
-        if found is None:
-            return None
-        until, to = (None if part == "None" else int(part) for part in found.groups()[3:])
-        return cls(found[1], int(found[2]), float(found[3]), until, to)
-
-    @property
-    def lifts(self) -> bool:
-        """Whether it ends an earlier one instead of slowing anything."""
-        return self.amount == (0.0 if self.kind == "Latency" else math.inf)
-
-    @property
-    def words(self) -> str:
-        """What it does."""
-        to = "" if self.to is None else f" to rank {self.to}"
-        if self.kind == "Latency":
-            return f"what rank {self.rank} sends{to} arrives {seconds(self.amount)} later"
-        return f"rank {self.rank} sends at most {size(self.amount)} a second{to}"
+    >>> in_words(Latency(rank=1, seconds=0.02))
+    'what rank 1 sends arrives 20 ms later'
+    """
+    to = "" if link.to is None else f" to rank {link.to}"
+    if isinstance(link, Latency):
+        return f"what rank {link.rank} sends{to} arrives {seconds(link.seconds)} later"
+    assert isinstance(link, Bandwidth)
+    return f"rank {link.rank} sends at most {size(link.bytes_per_second)} a second{to}"
 
 
 @final
-class Links:
+class SlowLinks:
     """The slow links of one run, and each rank's communication with them and without."""
 
     def __init__(self) -> None:
-        self.slow: dict[tuple[str, int, int | None], SlowLink] = {}
+        self.slow: dict[tuple[type[SlowLink], int, int | None], SlowLink] = {}
         self._heard = 0
         self._spans: list[list[float]] = []
         self._with: dict[int, NDArray[np.float64]] = {}
@@ -75,9 +50,9 @@ class Links:
         """Take in what changed in mid-run; to be told before the rows that follow."""
         for change in changes[self._heard :]:
             self._heard += 1
-            link = SlowLink.told(change.text)
-            if link is not None:
-                self._turn(link, change.time)
+            fault = None if change.fault is None else fault_from(dict(change.fault))
+            if isinstance(fault, SlowLink):
+                self._turn(fault, change.time)
 
     def add(self, rows: NDArray[np.float64]) -> None:
         """Take in new rows of the history."""
@@ -104,7 +79,7 @@ class Links:
         workers = total.ranks[total.workers].tolist()
         if not self._spans or not workers:
             return None
-        slow = listing([link.words for link in self.slow.values()]) if self.slow else "links were slow for a while"
+        slow = listing([in_words(link) for link in self.slow.values()]) if self.slow else "links were slow for a while"
         if len(total.ranks) == 1:
             return f"{slow}, but it talks to nobody"
         costs = {rank: self.cost(rank) for rank in workers}
@@ -121,11 +96,11 @@ class Links:
             return
         if not self.slow:
             self._spans.append([time, math.inf])
-        self.slow[link.kind, link.rank, link.to] = link
+        self.slow[type(link), link.rank, link.to] = link
 
     def _end(self, link: SlowLink, time: float) -> None:
         """End what slows this link, or, where none is named, all of its rank."""
-        gone = [key for key in self.slow if key[:2] == (link.kind, link.rank) and link.to in (None, key[2])]
+        gone = [key for key in self.slow if key[:2] == (type(link), link.rank) and link.to in (None, key[2])]
         for key in gone:
             del self.slow[key]
         if gone and not self.slow:

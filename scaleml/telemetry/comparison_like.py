@@ -1,0 +1,23 @@
+"""Comparisons as presentation sees them: a protocol, so that a comparison can draw itself with what draws comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from scaleml.telemetry.run_like import RunLike
+from scaleml.telemetry.verdict import Verdict
+
+
+class ComparisonLike(Protocol):
+    """Runs side by side, with what was found: see `Comparison`."""
+
+    @property
+    def runs(self) -> tuple[RunLike, ...]: ...
+    @property
+    def target(self) -> float | None: ...
+    @property
+    def verdict(self) -> Verdict: ...
+
+    def lines(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]: ...
+    def footnote(self, shown: Collection[str]) -> str: ...
