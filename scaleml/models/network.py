@@ -137,7 +137,7 @@ class Network:
     ) -> tuple[float, float]:
         """Write the gradient of the summed loss into `out`; return the summed loss and weights; see `FlatModel.loss_grad`.
 
-        `y` is as `Signature` says; unchecked here, see `check`. `ready` is called with each block's slice.
+        `y` is as `Signature` says; unchecked here. `ready` is called with each block's slice.
         """
         work = self._work.get(type(w)) or self._workspace(w)
         if len(self._parts) == 1:  # no slices: of a linear model's step every microsecond shows
@@ -276,18 +276,6 @@ class Network:
             return loss / weight, float(totals[2]) / weight
         residuals, y, y_squared = totals[2:].reshape(3, -1)
         return loss / weight, r_squared(residuals, y, y_squared, weight)
-
-    def check(self, x: Matrix, y: Array, sample_weight: Array | None = None) -> None:
-        """Check data once, before training, for `loss_grad` does not.
-
-        Raises
-        ------
-        ValueError
-            A shape or dtype does not fit the signature, a label lies outside the classes, or a value is not finite.
-        """
-        from scaleml.models.data_checks import check_data
-
-        check_data(self.signature, self.dtype, x, y, sample_weight)
 
     def _scratch(self, w: Array) -> Workspace:
         """Return where results may lie: in fresh memory, but for a network that reuses its own."""

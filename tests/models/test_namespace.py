@@ -48,7 +48,6 @@ def train(xp, model, signature, optimizer, sparse):
         x = xp.asarray(x)
     y, weight, g = xp.asarray(y), xp.asarray(weight), xp.zeros(net.size, "f4")
     state = optimizer.init(net.size, "f4", like=w)
-    net.check(x, y, weight)
     results = []
     for t, each in enumerate((None, weight, None), start=1):
         results += net.loss_grad(w, x, y, each, g)
