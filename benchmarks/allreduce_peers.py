@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from .pairs import dial, obey, seconds
+from .pairs import answer_requests, dial, seconds
 
 WARM_UP = 3
 # Both ranks are started by one driver that nobody else can reach: the token only has to be the same.
@@ -162,4 +162,4 @@ if __name__ == "__main__":
     peer = _peer(sys.argv[1])
     pipe = dial()
     pipe.send({"rank": peer.rank})
-    obey(pipe, peer.answer)
+    answer_requests(pipe, peer.answer)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .pairs import dial, obey
+from .pairs import answer_requests, dial
 from .problems import ALPHA, PROBLEMS, Problem
 
 Step = Callable[[np.ndarray, np.ndarray], float]
@@ -174,7 +174,7 @@ def _main() -> None:
 
     pipe = dial()
     pipe.send({"rank": rank})
-    obey(pipe, answer)
+    answer_requests(pipe, answer)
 
 
 if __name__ == "__main__":

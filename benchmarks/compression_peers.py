@@ -8,7 +8,7 @@ import numpy as np
 from scaleml.compression import FP16, Codec, CodecContext, Int8, OneBit, PowerSGD, RandomK, TopK
 
 from .allreduce_peers import WARM_UP, Scaleml
-from .pairs import dial, obey, seconds
+from .pairs import answer_requests, dial, seconds
 
 CODECS: dict[str, Codec] = {
     repr(codec): codec for codec in (FP16(), Int8(), OneBit(), TopK(0.01), RandomK(0.01), PowerSGD(2))
@@ -74,4 +74,4 @@ def _problem(items: int, rank: int) -> tuple[np.ndarray, CodecContext]:
 if __name__ == "__main__":
     pipe, peer = dial(), Rank()
     pipe.send({"rank": peer.base.rank})
-    obey(pipe, peer.answer)
+    answer_requests(pipe, peer.answer)

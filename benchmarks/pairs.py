@@ -74,7 +74,7 @@ def dial() -> Pipe:
     return Pipe(connection)
 
 
-def obey(pipe: Pipe, answer: Any) -> None:
+def answer_requests(pipe: Pipe, answer: Any) -> None:
     """Answer the driver's messages until it hangs up."""
     with contextlib.suppress(EOFError, ConnectionResetError):
         while True:

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from .dask_predict import ROWS, fitted, half
-from .pairs import dial, obey
+from .pairs import answer_requests, dial
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
         labels = model.predict(x)
         return {"seconds": time.perf_counter() - begun, "rows": ROWS // 2, "sum": int(labels.sum())}
 
-    obey(pipe, answer)
+    answer_requests(pipe, answer)
 
 
 if __name__ == "__main__":

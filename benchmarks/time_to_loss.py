@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from dask.delayed import delayed
 
-from .pairs import dial, obey, pair
+from .pairs import answer_requests, dial, pair
 from .report import Row, alone, compare, missing
 
 ROWS, HELD_OUT, FEATURES, NORM, NARROWEST = 400_000, 40_000, 200, 13.38, 0.3
@@ -295,7 +295,7 @@ def _main() -> None:
     process = _Torch(rank, f"{sys.argv[-1]}.store")
     pipe = dial()
     pipe.send({"rank": rank})
-    obey(pipe, lambda message: process.train(message["target"]))
+    answer_requests(pipe, lambda message: process.train(message["target"]))
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ class TrainingRank:
         return self._neighbours
 
     @property
-    def stamp(self) -> CodecContext:
+    def codec_context(self) -> CodecContext:
         """What codecs must know of this rank and step."""
         return replace(self._stamp, step=self.state.step)
 

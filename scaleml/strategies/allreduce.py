@@ -124,4 +124,4 @@ def sum_gradient(
         return
     tail = g[-TAIL:]
     ctx.group.allreduce(tail)
-    codec.allreduce(g[:-TAIL], float(tail[1]), ctx.group, state, ctx.stamp)
+    codec.allreduce(g[:-TAIL], float(tail[1]), ctx.group, state, ctx.codec_context)

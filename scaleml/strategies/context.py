@@ -162,7 +162,7 @@ class Context(Protocol):
         """What applies gradients."""
 
     @property
-    def stamp(self) -> CodecContext:
+    def codec_context(self) -> CodecContext:
         """What codecs must know of this rank and step."""
 
     def gradient(self, w: Array, ready: Callable[[Array], object] | None = None) -> Array:

@@ -171,7 +171,7 @@ class LocalSGD(Strategy):
             w /= ctx.group.size
             return
         moves = np.subtract(state[ANCHOR], w, out=w)
-        self.compression.allreduce(moves, 1.0, ctx.group, state, ctx.stamp)
+        self.compression.allreduce(moves, 1.0, ctx.group, state, ctx.codec_context)
         moves /= ctx.group.size
         np.subtract(state[ANCHOR], moves, out=w)
 

@@ -79,7 +79,7 @@ class Recorder:
         self.excluded += seconds
         self._since += seconds
 
-    def forgive(self, seconds: float) -> None:
+    def exclude_waiting(self, seconds: float) -> None:
         """Take up to ``seconds`` of the waiting since the last row off the clock: who was waited for was called away."""
         meter = self.meter
         seconds = min(seconds, meter.wait)

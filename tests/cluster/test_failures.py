@@ -146,7 +146,7 @@ def alive(process):
 @final
 @dataclass(frozen=True, repr=False)
 class Deadly(Optimizer):
-    """Kills the first worker that makes the twentieth update at a desk, under its lock."""
+    """Kills the first worker that makes the twentieth update in shared memory, under its lock."""
 
     folder: str
     learning_rate: float = 0.1

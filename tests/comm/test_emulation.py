@@ -176,10 +176,10 @@ def test_other_links_and_the_sender_do_not_wait():
 
 def test_what_was_lifted_goes_directly_but_not_before_what_is_under_way():
     groups = inprocess.groups(2)
-    wires = groups[0].emulation()
-    wires.shape(1, 0.2, None)
+    links = groups[0].emulation()
+    links.shape(1, 0.2, None)
     groups[0].send(b"first", 1)
-    wires.shape(1, 0.0, None)
+    links.shape(1, 0.0, None)
     groups[0].send(b"second", 1)
     assert [groups[1].recv().payload for _ in range(2)] == [b"first", b"second"]
     for _ in range(100):

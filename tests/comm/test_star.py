@@ -52,7 +52,7 @@ def test_frames_grow_with_the_ranks_and_not_with_their_square():
 
 
 def test_all_know_who_was_late(monkeypatch):
-    alone = threading.Event()  # the hub has heard all others
+    alone = threading.Event()  # the root has heard all others
     await_header = Channel.await_header
 
     def noting(channel, peer, key):

@@ -18,7 +18,7 @@ from scaleml.faults import Bandwidth, DropLink, Latency, Slow
 from scaleml.lab.slow_links import SlowLinks
 from scaleml.lab.trace import Trace
 from scaleml.lab.words import blame, line
-from scaleml.runtime.commands import describe
+from scaleml.runtime.serialization import describe
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
 from scaleml.telemetry import History, Ledger
 from scaleml.telemetry.formatting import seconds

@@ -5,7 +5,6 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-import scipy.sparse
 
 from scaleml.models import MLP, LinearModel, Model, Signature
 
@@ -71,58 +70,3 @@ def test_models_are_models():
 def test_errors(make, words):
     with pytest.raises(ValueError, match=words):
         make()
-
-
-X, Y = np.zeros((4, 3), "f4"), np.array([0, 1, 1, 0], "f4")
-NET = LinearModel().build(Signature(3))
-
-
-def with_value(array, value):
-    array = array.copy()
-    array.flat[1] = value
-    return array
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        ((X[:, :2], Y), r"X has shape \(4, 2\): the model was built for \(n, 3\)"),
-        ((X[0], Y), r"X has shape \(3,\)"),
-        ((X.astype("f8"), Y), "X has dtype float64: the model computes in float32"),
-        ((with_value(X, np.nan), Y), "X holds 1 values that are NaN or infinite"),
-        ((scipy.sparse.csc_matrix(X), Y), r"X is sparse in the format 'csc': .* use X.tocsr"),
-        ((scipy.sparse.csr_matrix(with_value(X, np.inf)), Y), "X holds 1 values"),
-        ((X, Y[:3]), r"y has shape \(3,\): must be \(4,\)"),
-        ((X, Y[:, None]), r"y has shape \(4, 1\): must be \(4,\)"),
-        ((X, with_value(Y, 2)), "y holds the label 2.0: the classes are 0 and 1"),
-        ((X, with_value(Y, np.nan)), "y holds 1 values that are NaN"),
-        ((X, Y.astype("f8")), "y has dtype float64"),
-        ((X, Y, Y[:2]), r"sample_weight has shape \(2,\): must be \(4,\)"),
-        ((X, Y, with_value(Y, -1)), "sample_weight holds -1.0: must be at least 0"),
-        ((X, Y, with_value(Y, np.inf)), "sample_weight holds 1 values"),
-    ],
-)
-def test_check_refuses(args, words):
-    with pytest.raises(ValueError, match=words):
-        NET.check(*args)
-
-
-def test_check_of_class_codes_and_targets():
-    codes = LinearModel().build(Signature(3, 3, "multiclass"))
-    codes.check(X, np.array([0, 1, 2, 0], "i4"))
-    for label, named in ((3, 3), (-1, -1)):
-        with pytest.raises(ValueError, match=f"y holds the label {named}: the classes are 0 to 2"):
-            codes.check(X, np.array([0, 1, label, 0], "i4"))
-    with pytest.raises(ValueError, match="y has dtype float32: class codes are integers"):
-        codes.check(X, Y)
-    targets = LinearModel("huber").build(Signature(3, 2, "regression"))
-    targets.check(X, np.zeros((4, 2), "f4"), Y)
-    with pytest.raises(ValueError, match=r"y has shape \(4,\): must be \(4, 2\)"):
-        targets.check(X, Y)
-
-
-def test_check_accepts():
-    NET.check(X, Y)
-    NET.check(X, Y, Y)
-    NET.check(X[:0], Y[:0], Y[:0])
-    NET.check(scipy.sparse.csr_matrix(X), Y)

@@ -200,7 +200,7 @@ def test_commands_on_workers_act_at_one_step(cluster):
     applied = [one_step(run._driver.applied_at(number)) for number in range(1, 7)]
     pause, update, resume, there, back, stop = applied
     assert pause == update == resume < there < back < stop, "nothing moves in a pause"
-    assert back % 4 == 0, "local ranks obey where they average"
+    assert back % 4 == 0, "local ranks apply commands where they average"
     cut = problem("binary")
     expected = switching(
         cut, lambda k: 4 if there <= k < back else None, epochs=epochs, steps=stop, rate_of=lambda k: RATES[k >= pause]

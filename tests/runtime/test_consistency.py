@@ -14,9 +14,10 @@ from runtime.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, RULES, SHARDS,
 from scaleml.faults import Slow
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
-from scaleml.runtime.parameter_server import ParameterServerClient, WorkerConnections
+from scaleml.runtime.parameter_server.client import ParameterServerClient
 from scaleml.runtime.parameter_server.shared_client import SharedMemoryClient
 from scaleml.runtime.parameter_server.worker_clocks import WorkerClocks
+from scaleml.runtime.parameter_server.worker_connections import WorkerConnections
 from scaleml.strategies import AllReduce, ParameterServer, Serial
 from scaleml.telemetry import Ledger
 

@@ -57,7 +57,7 @@ def test_every_mixing_matrix_is_doubly_stochastic_and_agreed_on(topology, ranks)
 def test_a_word_of_rank_0_goes_from_neighbour_to_neighbour(topology, ranks):
     strategy = Gossip(topology)
     for first in (0, 7):
-        step = strategy.carrier(first, 999, ranks)
+        step = strategy.command_step(first, 999, ranks)
         reach = np.eye(ranks)
         for k in range(first, step + 1):
             assert (reach[:, 0] == 0).any(), "a step too many"
@@ -151,7 +151,9 @@ def test_without_gradients_ranks_agree_at_the_speed_of_the_spectral_gap(ranks):
         from scaleml.telemetry.recorder import Recorder
 
         w = np.random.default_rng(group.rank).normal(size=50)
-        plan = SimpleNamespace(dtype="float64", goal=1, evaluate_every=0, strategy=Gossip(), layout=None)
+        plan = SimpleNamespace(
+            model=SimpleNamespace(dtype="float64"), goal=1, evaluate_every=0, strategy=Gossip(), layout=None
+        )
         context = Mute(group, GossipCoordinator(plan, group, w, Recorder(group.rank, group.meter)))
         path = [w.copy()]
         for context.step in range(steps):

@@ -88,10 +88,10 @@ def test_the_run_says_which_topology(cluster):
 
 
 def test_the_choice_goes_by_bytes_and_hosts():
-    assert AllReduce().fitted(4_000_000, (4,)).topology == "direct"
-    assert AllReduce().fitted(4_000_000, (2, 2)).topology == "hierarchical"
-    assert AllReduce(topology="ring").fitted(4_000_000, (2, 2)).topology == "ring"
-    assert AllReduce(compression=Int8()).fitted(4_000_000, (2, 2)).topology == "direct"
+    assert AllReduce().resolve(4_000_000, (4,)).topology == "direct"
+    assert AllReduce().resolve(4_000_000, (2, 2)).topology == "hierarchical"
+    assert AllReduce(topology="ring").resolve(4_000_000, (2, 2)).topology == "ring"
+    assert AllReduce(compression=Int8()).resolve(4_000_000, (2, 2)).topology == "direct"
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,8 @@ class CompressedFormat:
         pieces = [np.array(head).view(np.uint8)]
         if g is not None:
             assert isinstance(g, np.ndarray)
-            stamp = self._stamp(server, group.step, group.rank)
-            pieces.append(self._codec.encode_next(g[part[0] : part[1]], self._residuals, stamp))
+            context = self._context(server, group.step, group.rank)
+            pieces.append(self._codec.encode_next(g[part[0] : part[1]], self._residuals, context))
         payload = np.concatenate(pieces)
         group.meter.comm += self._now() - begin
         group.send(payload, server, tag=PUSH, sequence=version, codec=self._codec.code)
@@ -88,7 +88,7 @@ class CompressedFormat:
         message = self._group.recv(server, tag=ANSWER)
         begin, slice_ = self._now(), w[part[0] : part[1]]
         self._check(message)
-        slice_ += self._decoded(message, _NOTES, len(slice_), self._stamp(server, message.sequence, server))
+        slice_ += self._decoded(message, _NOTES, len(slice_), self._context(server, message.sequence, server))
         self._group.meter.comm += self._now() - begin
         return Notes(*message.array[:_NOTES].view(np.float64).tolist()), message.sequence
 
@@ -101,8 +101,8 @@ class CompressedFormat:
         head = Head(*message.array[:_HEAD].view(np.float64).tolist())
         if head.kind != GRADIENT:
             return Received(head, None, None)
-        begin, stamp = self._now(), self._stamp(self._group.rank, message.step, message.source)
-        gradient = self._decoded(message, _HEAD, self._known.shape[1], stamp)
+        begin, context = self._now(), self._context(self._group.rank, message.step, message.source)
+        gradient = self._decoded(message, _HEAD, self._known.shape[1], context)
         self._group.meter.comm += self._now() - begin
         return Received(head, gradient, None)
 
@@ -110,10 +110,10 @@ class CompressedFormat:
         """Tell a worker what has changed."""
         assert self._known is not None
         begin, group, known = self._now(), self._group, self._known[dest]
-        stamp = self._stamp(group.rank, version, group.rank)
-        coded = self._codec.encode(values - known, stamp, state=self._kept[dest])
+        context = self._context(group.rank, version, group.rank)
+        coded = self._codec.encode(values - known, context, state=self._kept[dest])
         change = np.empty_like(known)
-        self._codec.decode(coded, change, stamp)
+        self._codec.decode(coded, change, context)
         known += change
         payload = np.concatenate([np.array(notes).view(np.uint8), coded])
         group.meter.comm += self._now() - begin
@@ -121,12 +121,12 @@ class CompressedFormat:
 
     # Both sides.
 
-    def _stamp(self, server: int, step: int, rank: int) -> CodecContext:
+    def _context(self, server: int, step: int, rank: int) -> CodecContext:
         return self._stamps[server - self._first_server].at(step, rank)
 
-    def _decoded(self, message: Message, offset: int, length: int, stamp: CodecContext) -> Array:
+    def _decoded(self, message: Message, offset: int, length: int, context: CodecContext) -> Array:
         out = np.empty(length, self._dtype)
-        self._codec.decode(message.array[offset:], out, stamp)
+        self._codec.decode(message.array[offset:], out, context)
         return out
 
     def _check(self, message: Message) -> None:

@@ -146,7 +146,7 @@ class WorkerConnections:
     def exclude(self, seconds: float) -> None:
         """Have no wait count for which a worker was called away; ``seconds`` are those of that so far."""
         if seconds > self._excluded:
-            self._recorder.forgive(seconds - self._excluded)
+            self._recorder.exclude_waiting(seconds - self._excluded)
             self._excluded = seconds
 
     def resume(self, tally: Sequence[float]) -> None:

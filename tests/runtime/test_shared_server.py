@@ -1,4 +1,4 @@
-"""Workers that serve themselves at a desk in shared memory: what a server would have done, to the bit and to the last push."""
+"""Workers that serve themselves through memory that they share: what a server would have done, to the bit and to the last push."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def told(monkeypatch):
 
 @pytest.fixture
 def served(monkeypatch):
-    """For each push at a desk, whether that was open."""
+    """For each push to shared memory, whether that was open."""
     found, real = [], SharedMemoryClient.push
 
-    def push(seat, *rest):
-        found.append(real(seat, *rest))
+    def push(client, *rest):
+        found.append(real(client, *rest))
         return found[-1]
 
     monkeypatch.setattr(SharedMemoryClient, "push", push)
@@ -108,7 +108,7 @@ TROUBLES = {
 
 @pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize("trouble", list(TROUBLES))
-def test_a_desk_that_is_closed_in_mid_run_changes_nothing(told, served, trouble, overlap):
+def test_shared_memory_that_is_closed_in_mid_run_changes_nothing(told, served, trouble, overlap):
     optimizer = Adam(0.02, schedule="invscaling")
     strategy = ParameterServer(overlap=overlap)
     plain = run(strategy if overlap else Serial(), workers=1, optimizer=optimizer)
@@ -118,15 +118,15 @@ def test_a_desk_that_is_closed_in_mid_run_changes_nothing(told, served, trouble,
     pushes = totals(result, 1)[0]
     assert_array_equal(pushes, PUSHES + overlap)
     # What is told during a step acts from the next one on.
-    at_desk = 0 if "from the start" in trouble else 7
-    assert sum(served) == at_desk
-    assert told.count(GRADIENT) == PUSHES + overlap - at_desk
+    shared = 0 if "from the start" in trouble else 7
+    assert sum(served) == shared
+    assert told.count(GRADIENT) == PUSHES + overlap - shared
     assert len(result.history.marks) == 1, "the fault did not happen"
 
 
 @pytest.mark.parametrize("servers", [1, 2])
 @pytest.mark.parametrize("rank", [0, 2])
-def test_every_push_counts_once_when_desks_close(told, served, rank, servers):
+def test_every_push_counts_once_when_shared_memory_closes(told, served, rank, servers):
     closed = threading.Event()
 
     def hold(who, step, command_queue):  # the others, who else might have had all rows before
@@ -138,7 +138,7 @@ def test_every_push_counts_once_when_desks_close(told, served, rank, servers):
     accounted(result, 3, servers)
     assert any(served)
     assert told.count(GRADIENT) + sum(served) == servers * totals(result, 3)[0][:3].sum()
-    assert told.count(GRADIENT), "no desk was closed"
+    assert told.count(GRADIENT), "the shared server was not closed"
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,11 +168,11 @@ class Halving(ServerStrategy):
 
 
 def test_a_strategy_of_ones_own_says_whether_it_answers_at_once(served):
-    desk = run(Halving(), workers=1, optimizer=SGD(0.1, momentum=0.9))
+    shared = run(Halving(), workers=1, optimizer=SGD(0.1, momentum=0.9))
     assert len(served) == PUSHES
     by_message = run(Halving(at_once=False), workers=1, optimizer=SGD(0.1, momentum=0.9))
     assert len(served) == PUSHES
-    assert_array_equal(desk.params, by_message.params)
+    assert_array_equal(shared.params, by_message.params)
     both = run(Halving(), workers=2)
     pushes = totals(both, 2)[0]
     assert pushes[2] == pushes[0], "only those of rank 0 were to be applied"
@@ -194,14 +194,14 @@ def test_a_server_that_fails_ends_the_run():
         run(Failing(), workers=3)
 
 
-def test_no_time_is_lost_from_the_ledger_where_a_worker_stays_at_the_desk(monkeypatch):
+def test_no_time_is_lost_from_the_ledger_where_a_worker_stays_in_shared_memory(monkeypatch):
     here, real, spent = threading.Event(), SharedMemoryClient.answer, 0.3
 
-    def answer(seat, w, ahead):
-        if seat._rank == 1 and not here.is_set():
+    def answer(client, w, ahead):
+        if client._rank == 1 and not here.is_set():
             here.set()
             threading.Event().wait(spent)
-        real(seat, w, ahead)
+        real(client, w, ahead)
 
     def hold(rank, step, command_queue):  # or it might have had all rows before
         assert rank or step != 3 or here.wait(60)
