@@ -84,8 +84,8 @@ def _rule(name: str, low: float, high: float, open_low: bool, open_high: bool, f
     return f"{' '.join(words)}; change {name}."
 
 
-def check_integer(name: str, value: object, low: int = 0, *, rule: str = "") -> int:
-    """Return `value` as an int, or raise ValueError unless it is an integer of at least `low`.
+def check_integer(name: str, value: object, low: int = 0, high: float = math.inf, *, rule: str = "") -> int:
+    """Return `value` as an int, or raise ValueError unless it is an integer from `low` to `high`.
 
     Parameters
     ----------
@@ -93,10 +93,10 @@ def check_integer(name: str, value: object, low: int = 0, *, rule: str = "") -> 
         What the error calls it.
     value : object
         An integer of any type, but no bool.
-    low : int
-        The least.
+    low, high : int
+        The least and the most.
     rule : str
-        The rule and the remedy, for the error; by default made of `low`.
+        The rule and the remedy, for the error; by default made of the limits.
 
     Examples
     --------
@@ -104,8 +104,9 @@ def check_integer(name: str, value: object, low: int = 0, *, rule: str = "") -> 
     Traceback (most recent call last):
     ValueError: epochs=2.5: must be an integer of at least 1; change epochs.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < low:
-        raise ValueError(f"{name}={value!r}: must be {rule or f'an integer of at least {low}; change {name}.'}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
+        limits = f"of at least {low}" if math.isinf(high) else f"from {low} to {high}"
+        raise ValueError(f"{name}={value!r}: must be {rule or f'an integer {limits}; change {name}.'}")
     return int(value)
 
 

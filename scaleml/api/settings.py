@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, nan
-from numbers import Integral, Real
 from typing import Final, TypedDict
 
-from scaleml.checks import guess
+from scaleml.checks import check_integer, check_number, guess
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import Optimizer, RowSteps
@@ -71,9 +69,9 @@ class Settings:
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
             value = getattr(self, name)
             if value is not None:
-                _check_integer(name, value, 1, rule="a positive integer")
+                check_integer(name, value, 1, rule="a positive integer")
         rule = "an integer from 0 to 2**32 - 1; the same seed gives the same run"
-        _check_integer("seed", self.seed, 0, 2**32 - 1, rule=rule)
+        check_integer("seed", self.seed, 0, 2**32 - 1, rule=rule)
 
 
 class Change(TypedDict, total=False):
@@ -89,10 +87,12 @@ def live_settings(learning_rate: float | None, batch_size: int | None, strategy:
     """Return what a run on so many rows is told to change in mid-run, checked; ``strategy`` is one for its ranks as they stand."""
     change: Change = {}
     if learning_rate is not None:
-        change["learning_rate"] = _check_number("learning_rate", learning_rate, 0, rule="a positive number")
+        change["learning_rate"] = check_number(
+            "learning_rate", learning_rate, 0, open_low=True, rule="a positive number"
+        )
     if batch_size is not None:
         rule = "a positive integer, the rows of one step over all ranks"
-        change["batch_size"] = min(_check_integer("batch_size", batch_size, 1, rule=rule), rows)
+        change["batch_size"] = min(check_integer("batch_size", batch_size, 1, rule=rule), rows)
     if strategy is not None:
         change["strategy"] = describe(strategy)
     return change
@@ -108,7 +108,7 @@ def check_kind(name: str, value: object) -> None:
 def check_target(target: object) -> None:
     """Raise ValueError for a target that is no finite number."""
     if target is not None:
-        _check_number("target", target, -inf, rule="the held-out loss to be reached, a finite number, or None")
+        check_number("target", target, rule="the held-out loss to be reached, a finite number, or None")
 
 
 def check_names(function: str, known: Sequence[str], settings: Mapping[str, object]) -> None:
@@ -123,16 +123,3 @@ def check_names(function: str, known: Sequence[str], settings: Mapping[str, obje
 def _hint_of_class(value: object) -> str:
     """Return how to make an object of `value` if it is a class, else nothing."""
     return f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""
-
-
-def _check_integer(name: str, value: object, low: int, high: float = inf, *, rule: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
-        raise ValueError(f"{name}={value!r}: must be {rule}")
-    return int(value)
-
-
-def _check_number(name: str, value: object, above: float, *, rule: str) -> float:
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else nan
-    if not above < number < inf:
-        raise ValueError(f"{name}={value!r}: must be {rule}")
-    return number

@@ -8,6 +8,8 @@ from typing import Final
 import dask
 from dask.utils import parse_timedelta
 
+from scaleml.checks import check_number
+
 DEFAULTS: Final[dict[str, object]] = {
     "scaleml": {
         # Seconds for all ranks to enter a run.
@@ -77,7 +79,5 @@ def memory_share() -> float:
     ValueError
         When the setting is no number from 0 to 1.
     """
-    value = _get("memory-share")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"scaleml.memory-share={value!r}: must be a number from 0 (always read from disk) to 1")
-    return float(value)
+    rule = "a number from 0 (always read from disk) to 1"
+    return check_number("scaleml.memory-share", _get("memory-share"), 0, 1, rule=rule)

@@ -28,7 +28,7 @@ class CommandHandler:
         self._rank: Final[TrainingRank] = proxy(
             rank
         )  # no cycle: a rank's memory goes back with it, not when garbage is collected
-        self._world = rank.world
+        self._state, self._world = rank.state, rank.world
         self._queue = queue
         self._is_first = rank.world.rank == 0
         rank.world.control = rank.state.commands
@@ -36,12 +36,12 @@ class CommandHandler:
     def apply_due(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
         self.announce_new()
-        rank, world = self._rank, self._world
-        while rank.state.commands < world.control and not rank.leaving:
-            command = Command.decode(world.await_announcement(rank.state.commands + 1))
-            if command.after >= rank.step:
+        state, world = self._state, self._world
+        while state.commands < world.control and not self._rank.leaving:
+            command = Command.decode(world.await_announcement(state.commands + 1))
+            if command.after >= state.step:
                 break
-            rank.state.commands = command.number
+            state.commands = command.number
             self._apply(command)
 
     def announce_new(self) -> None:

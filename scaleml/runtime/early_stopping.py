@@ -55,7 +55,7 @@ class EarlyStopping:
     @property
     def is_due(self) -> bool:
         """Whether an epoch waits for its decision."""
-        return self.state.pending > 0
+        return self._train_state.stopping.pending > 0
 
     @property
     def converged(self) -> bool:
