@@ -1,4 +1,4 @@
-"""The conventions of every communicator: parts of a vector, numbers of hosts, what can travel, who has one color."""
+"""The conventions of every communicator: parts of a vector, numbers of hosts, who has one color."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from scaleml.arrays import Array
-from scaleml.comm.transport.frame import CODES, DTYPES
 
 _COLOR = struct.Struct("<?qq")
 _NUMBER = struct.Struct("<IQq")
@@ -38,17 +35,6 @@ def number_hosts(hosts: Sequence[int]) -> tuple[int, ...]:
     """
     numbers: dict[int, int] = {}
     return tuple(numbers.setdefault(host, len(numbers)) for host in hosts)
-
-
-def flat(x: Array, rank: int) -> Array:
-    """Return `x` with one dimension; ``ValueError`` if it cannot travel."""
-    if isinstance(x, np.ndarray) and x.dtype in CODES and x.flags.c_contiguous:
-        return x if x.ndim == 1 else x.reshape(-1)
-    kind = f"{x.dtype} array with strides {x.strides}" if isinstance(x, np.ndarray) else type(x).__name__
-    raise ValueError(
-        f"rank {rank} cannot send a {kind}: pass a contiguous NumPy array of "
-        f"{', '.join(str(dtype) for dtype in DTYPES.values())} (np.ascontiguousarray makes one)"
-    )
 
 
 def same_color(

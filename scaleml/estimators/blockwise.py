@@ -9,7 +9,7 @@ from sklearn.utils.validation import validate_data
 
 from scaleml import arrays
 from scaleml.models.blocks import Workspace
-from scaleml.models.decision import first_largest
+from scaleml.models.scoring import first_largest
 
 # Bytes of X and of scores at a time. Both lie in a workspace: freed memory goes back to the system at once on Dask's workers.
 _BYTES: Final = 1 << 19

@@ -11,7 +11,6 @@ import numpy as np
 from scaleml.arrays import Array, Matrix, is_sparse, namespace, rows
 from scaleml.models.base import Signature
 from scaleml.models.blocks import Block, Workspace
-from scaleml.models.decision import first_largest
 from scaleml.models.flat_model import (
     X_IS_DENSE,
     FlatModel,
@@ -23,10 +22,8 @@ from scaleml.models.flat_model import (
     Scoring,
     Sparse,
 )
-from scaleml.models.losses import BinaryLog, Loss
-from scaleml.models.penalty import Penalty
-from scaleml.models.probabilities import probabilities
-from scaleml.models.scores import r_squared
+from scaleml.models.losses import BinaryLog, Loss, Penalty
+from scaleml.models.scoring import first_largest, probabilities, r_squared
 
 __all__ = ["Network"]
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import ANY, Data, Message
-from scaleml.comm.conventions import flat
 from scaleml.comm.errors import CommError
 from scaleml.comm.simulation.network import Network
+from scaleml.comm.transport.frame import flat
 
 
 @final

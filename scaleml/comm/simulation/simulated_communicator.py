@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import ANY, Communicator, Data, Handle, Lock, Message
-from scaleml.comm.conventions import flat, number_hosts, number_of, part, same_color
+from scaleml.comm.conventions import number_hosts, number_of, part, same_color
 from scaleml.comm.pending import PendingMessage, receive_before
 from scaleml.comm.simulation import merging
 from scaleml.comm.simulation.handles import DONE, SimulatedHandle, Stream
@@ -18,7 +18,7 @@ from scaleml.comm.simulation.mailbox import Mailbox
 from scaleml.comm.simulation.network import Network, SimulatedEmulation
 from scaleml.comm.simulation.operation import Merge, Operation, Post
 from scaleml.comm.transport import key as ops
-from scaleml.comm.transport.frame import BYTES, CODES
+from scaleml.comm.transport.frame import BYTES, CODES, flat
 from scaleml.comm.transport.key import Key
 
 

@@ -9,9 +9,9 @@ from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.frame import HEADER, MESSAGE, Header, Payload, size_of
+from scaleml.comm.transport.frame import HEADER, MESSAGE, Frame, Header, Payload, payload_sum, size_of
 from scaleml.comm.transport.key import Key
-from scaleml.comm.transport.link import Frame, Link, LinkClosed
+from scaleml.comm.transport.link import Link, LinkClosed
 from scaleml.comm.transport.link_set import LinkSet
 from scaleml.comm.transport.pump import Pump, nothing_more
 from scaleml.comm.transport.spin import LOOKS
@@ -31,6 +31,10 @@ class Channel(LinkSet):
         self._ready: list[int] = []  # links with something to read, in the order in which it came
 
     # --- sending --------------------------------------------------------------------------------------------------
+
+    def checksum(self, payload: Payload) -> int:
+        """Return the sum to put into a header, 0 where the links do without."""
+        return payload_sum(payload, size_of(payload)) if self.summed else 0
 
     def send(self, peers: Iterable[int], header: bytes, payload: Payload, what: object) -> None:
         """Send one frame to each of `peers`; while it does not go, frames that come are stashed."""

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scaleml.arrays import Array
+
 MAGIC = b"SML\x01"  # the last byte is the version of this layout
 
 # magic, kind, op, codec, dtype | flags, block, tag | run | generation, group | sequence | step | length | control
@@ -156,6 +158,17 @@ def with_sum(raw: bytes, payload: bytes) -> bytes:
     return encode(*header._replace(flags=header.flags | SUMMED, checksum=payload_sum(payload, len(payload)))[1:-1])
 
 
+def flat(x: Array, rank: int) -> Array:
+    """Return `x` with one dimension; ``ValueError`` if it cannot travel."""
+    if isinstance(x, np.ndarray) and x.dtype in CODES and x.flags.c_contiguous:
+        return x if x.ndim == 1 else x.reshape(-1)
+    kind = f"{x.dtype} array with strides {x.strides}" if isinstance(x, np.ndarray) else type(x).__name__
+    raise ValueError(
+        f"rank {rank} cannot send a {kind}: pass a contiguous NumPy array of "
+        f"{', '.join(str(dtype) for dtype in DTYPES.values())} (np.ascontiguousarray makes one)"
+    )
+
+
 def size_of(payload: Payload) -> int:
     """Return how many bytes a payload has, given as bytes, a memoryview or an array."""
     return len(payload) if type(payload) is bytes else payload.nbytes
@@ -190,3 +203,20 @@ def word_sum(payload: Payload) -> int:
     if size & 7:
         total += int.from_bytes(memoryview(payload).cast("B")[words << 3 :], "little")
     return total & _MASK
+
+
+class Frame:
+    """A frame that was started, and goes when there is room for it.
+
+    Attributes
+    ----------
+    gone : bool
+        Whether all of it is with the kernel.
+    """
+
+    __slots__ = ("gone", "header", "payload")
+
+    def __init__(self, header: bytes, payload: Payload) -> None:
+        self.header = header
+        self.payload = payload
+        self.gone = False

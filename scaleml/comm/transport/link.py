@@ -1,4 +1,4 @@
-"""One connected socket to one peer: frames out, frames in, nothing else.
+"""A link to one peer: frames out of a connected socket, frames in, nothing else.
 
 A link belongs to one thread at a time; only `wake` may be called by others. Reading goes through a small buffer, so that
 one system call brings a small frame's header and payload at once; large payloads go straight to where they are wanted.
@@ -7,8 +7,10 @@ one system call brings a small frame's header and payload at once; large payload
 from __future__ import annotations
 
 import socket
+import struct
 from abc import ABC, abstractmethod
 from collections import deque
+from typing import final
 
 import numpy as np
 
@@ -20,55 +22,21 @@ from scaleml.comm.transport.frame import (
     INLINE,
     SHORT,
     SUMMED,
+    Frame,
     Header,
     Payload,
     decode,
     payload_sum,
     word_sum,
 )
+from scaleml.comm.transport.sockets import is_remote, wake
 
 _BUFFER = 2 * (INLINE + HEADER)
 _SUM_BLOCK = 256 * 1024  # summed while in cache
 
 
-def wake(sock: socket.socket) -> None:
-    """From any thread: make whatever blocks on this socket return."""
-    try:  # not SSLSocket.shutdown, which pulls the SSL object away from under the thread that uses it
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        pass
-
-
-def is_remote(sock: socket.socket) -> bool:
-    """Whether the other end may be on another host."""
-    return sock.family in (socket.AF_INET, socket.AF_INET6)
-
-
-def send_at_once(sock: socket.socket) -> None:
-    """Have the kernel keep no small frame back until the last one is acknowledged."""
-    if is_remote(sock):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 class LinkClosed(Exception):
     """The other end is gone (the caller knows whether that is a loss or our own abort)."""
-
-
-class Frame:
-    """A frame that was started, and goes when there is room for it.
-
-    Attributes
-    ----------
-    gone : bool
-        Whether all of it is with the kernel.
-    """
-
-    __slots__ = ("gone", "header", "payload")
-
-    def __init__(self, header: bytes, payload: Payload) -> None:
-        self.header = header
-        self.payload = payload
-        self.gone = False
 
 
 class Link(ABC):
@@ -286,3 +254,55 @@ class Link(ABC):
         """Close the socket."""
         self.wake()
         self.sock.close()
+
+
+@final
+class PlainLink(Link):
+    """A blocking TCP or Unix socket; waits end by the kernel's own receive timeout.
+
+    Within a host the kernel copies from memory to memory: like shared memory, a Unix socket's payloads carry no sum.
+    """
+
+    def __init__(self, sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> None:
+        super().__init__(sock, rank, peer, run, generation)
+        sock.settimeout(None)
+        self.sums = is_remote(sock)
+        self.set_timeout(timeout)
+        self._receive_into = sock.recv_into
+        self._sendmsg = sock.sendmsg
+
+    def set_timeout(self, timeout: float) -> None:
+        microseconds = max(int(timeout * 1e6), 1)
+        seconds = struct.pack("ll", *divmod(microseconds, 1_000_000))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+
+    def pending(self) -> bool:
+        return False
+
+    def receive(self, view: memoryview, block: bool) -> int:
+        try:
+            got = self._receive_into(view, 0, 0 if block else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise LinkClosed from error
+        if not got:
+            raise LinkClosed
+        self.meter.bytes_received += got
+        return got
+
+    def send(self, header: bytes | memoryview, payload: Payload) -> int:
+        try:
+            sent = self._sendmsg((header, payload), (), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise LinkClosed from error
+        self.meter.bytes_sent += sent
+        return sent
+
+    def write(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except OSError as error:
+            raise LinkClosed from error

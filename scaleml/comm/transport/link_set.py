@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from scaleml.comm.errors import CommError
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.frame import CONTROL, DELAYED, Header, Payload, delay_of, payload_sum, size_of
+from scaleml.comm.transport.frame import CONTROL, DELAYED, Header, delay_of
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.link import Link, LinkClosed
 from scaleml.comm.transport.poller import Poller
@@ -56,10 +56,6 @@ class LinkSet:
     def alive(self) -> set[int]:
         """Return the peers that are not known to be lost."""
         return {peer for peer, link in enumerate(self.links) if link and peer not in self.lost}
-
-    def checksum(self, payload: Payload) -> int:
-        """Return the sum to put into a header, 0 where the links do without."""
-        return payload_sum(payload, size_of(payload)) if self.summed else 0
 
     def lose(self, peer: int, what: object) -> CommError:
         """Note that the link to `peer` is closed; return the error to raise."""

@@ -12,7 +12,7 @@ from scaleml.clock import WALL
 from scaleml.comm.errors import Aborted, HandshakeError
 from scaleml.comm.transport import nearby
 from scaleml.comm.transport.handshake import Hello, Refused, accept, welcome
-from scaleml.comm.transport.link import send_at_once, wake
+from scaleml.comm.transport.sockets import send_at_once, wake
 
 HANDSHAKE_SECONDS = 10.0
 """How long a connection may take to introduce itself; others are not held up by it."""

@@ -7,7 +7,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY, Data, Message
-from scaleml.comm.conventions import bytes_of, flat
+from scaleml.comm.conventions import bytes_of
 from scaleml.comm.errors import CommError
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.frame import (
@@ -20,11 +20,12 @@ from scaleml.comm.transport.frame import (
     INLINE,
     MESSAGE,
     SUMMED,
+    Frame,
     Header,
     Payload,
     delay_of,
+    flat,
 )
-from scaleml.comm.transport.link import Frame
 from scaleml.comm.transport.membership import Membership
 
 ROOM = "room to send"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from scaleml.comm.transport import messages
-from scaleml.comm.transport.link import Frame
+from scaleml.comm.transport.frame import Frame
 from scaleml.comm.transport.membership import Membership
 
 

@@ -13,9 +13,9 @@ from scaleml.comm.errors import HandshakeError
 from scaleml.comm.transport import nearby
 from scaleml.comm.transport.handshake import Hello, Refused, dial
 from scaleml.comm.transport.hosts import build
-from scaleml.comm.transport.link import is_remote, send_at_once
 from scaleml.comm.transport.listener import HANDSHAKE_SECONDS, Listener
 from scaleml.comm.transport.socket_communicator import SocketCommunicator
+from scaleml.comm.transport.sockets import is_remote, send_at_once
 
 Address = tuple[str, int]
 _CHANNELS = 2

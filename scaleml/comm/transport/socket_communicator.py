@@ -15,13 +15,13 @@ from scaleml.comm.collectives.exchange import exchange
 from scaleml.comm.collectives.gather_bytes import allgather_bytes
 from scaleml.comm.collectives.table import ALGORITHMS
 from scaleml.comm.communicator import ANY, Communicator, Data, Handle, Lock, Message
-from scaleml.comm.conventions import flat, number_of, same_color
+from scaleml.comm.conventions import number_of, same_color
 from scaleml.comm.emulation import LinkEmulator
 from scaleml.comm.pending import PendingMessage, receive_before
 from scaleml.comm.transport import key as ops
 from scaleml.comm.transport import messages
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import BYTES, CODES
+from scaleml.comm.transport.frame import BYTES, CODES, flat
 from scaleml.comm.transport.key import Key
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.memory import zeros

@@ -175,7 +175,7 @@ class SharedMemoryClient:
 
 @final
 class SharedMemoryFormat:
-    """The form of what workers and servers tell each other where they share shared_memory_servers: nothing travels, until one is closed.
+    """The form of what workers and servers tell each other where they share memory: nothing travels, until one is closed.
 
     Parameters
     ----------

@@ -88,10 +88,10 @@ class SharedMemoryServer:
 
 
 def shared_memory_servers(plan: Plan, group: Communicator) -> list[SharedMemoryServer] | None:
-    """Make the shared_memory_servers of a run's servers, all zeros; collective. None where pushes go by message.
+    """Make the memory that stands in for a run's servers, all zeros; collective. None where pushes go by message.
 
     That is: between hosts, where a worker may have to wait for others, and for keys or a codec's words, which have their own form.
-    So do pushes that are copied to be read later, once for several servers: these must not close their shared_memory_servers one by one.
+    So do pushes that are copied to be read later, once for several servers: these must not close theirs one by one.
     """
     serving, servers = plan.serving, plan.layout.servers
     if not serving.answers_at_once or are_applied_together(plan):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaleml.models.blocks import Workspace
-from scaleml.models.decision import first_largest
+from scaleml.models.scoring import first_largest
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
