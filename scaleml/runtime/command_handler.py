@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 from weakref import proxy
 
@@ -11,6 +12,8 @@ from scaleml.runtime.commands import Command, CommandQueue, Settings
 from scaleml.runtime.serialization import fault_from, strategy_from
 from scaleml.runtime.training_rank import TrainingRank
 from scaleml.strategies import Strategy
+
+_log = logging.getLogger(__name__)
 
 
 class CommandHandler:
@@ -82,6 +85,10 @@ class CommandHandler:
         self._confirm(command)
 
     def _confirm(self, command: Command) -> None:
+        _log.debug(
+            "rank %d applies command %d, %s, after step %d",
+            *(self._world.rank, command.number, command.verb, self._rank.step),
+        )
         self._rank.report("applied", number=command.number, verb=command.verb, step=self._rank.step)
 
     def _pause(self, command: Command) -> None:

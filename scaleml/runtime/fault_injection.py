@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ _LAST_WORDS: Final = 0.05
 
 Mark = WeakMethod[Callable[[Fault], None]]
 """Told what begins."""
+
+_log = logging.getLogger(__name__)
 
 
 class Working(Protocol):
@@ -98,6 +101,7 @@ class FaultInjector:
             mark = self._mark()
             assert mark is not None
             mark(fault)
+            _log.info("rank %d: %r begins at step %d", self._world.rank, fault, step)
 
     def _shape_links(self, now: Sequence[Fault]) -> None:
         bad = [fault for fault in now if isinstance(fault, Latency | Bandwidth)]

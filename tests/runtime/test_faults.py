@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 import scaleml
 from runtime import harness
+from runtime.test_commands import told
 from runtime.test_strategies import BATCH, SHARDS, linear, made
 from scaleml import RunFailed, faults
 from scaleml.comm import CorruptFrame, PeerLost
@@ -194,3 +195,13 @@ def test_what_a_run_does_not_have_is_refused(cluster):
     ]:
         with pytest.raises(ValueError, match=words):
             scaleml.start(linear("binary"), x, y, strategy=AllReduce(), workers=2, faults=[fault])
+
+
+def test_ranks_log_the_faults_that_begin_and_the_commands_that_they_apply(caplog):
+    with caplog.at_level("DEBUG", "scaleml.runtime"):
+        told(("update", {"learning_rate": 0.1}), faults=[Slow(rank=1, factor=2, step=1)])
+    said = [record.getMessage() for record in caplog.records]
+    assert [text for text in said if "begins" in text] == [
+        f"rank 1: {Slow(rank=1, factor=2, step=1)!r} begins at step 1"
+    ]
+    assert len([text for text in said if "applies command 1, update" in text]) == 3
