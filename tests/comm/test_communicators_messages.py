@@ -135,6 +135,32 @@ def test_started_messages_and_collectives(run):
     run(2, rank)
 
 
+@pytest.mark.parametrize("ranks", [3, 8])
+@pytest.mark.parametrize("topology", ["none", "small", "direct", "ring", "halving"])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_started_goes_while_a_collective_waits(run, ranks, topology, first):
+    """The last rank reads a long message before it joins the collective, in which its sender is already, or after it."""
+
+    def rank(group):
+        last = group.size - 1
+        if group.rank == 1:
+            handle = group.send_start(np.ones(5_000_000), last)
+        if group.rank == last and first:
+            assert group.recv(1).array.sum() == 5_000_000
+        if topology == "none":
+            group.barrier()
+        else:
+            x = np.ones(3 if topology == "small" else 50_000)
+            group.allreduce(x, "direct" if topology == "small" else topology)
+            assert (x == group.size).all()
+        if group.rank == last and not first:
+            assert group.recv(1).array.sum() == 5_000_000
+        if group.rank == 1:
+            handle.wait()
+
+    run(ranks, rank)
+
+
 def test_receives_that_were_started_are_served_in_their_order(run):
     def rank(group):
         if group.rank == 0:

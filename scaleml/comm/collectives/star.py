@@ -36,6 +36,8 @@ def star_reduce(
     center = members.ranks[0]
     if members.rank:
         channel.send((center,), members.header(key, size_of(payload), channel.checksum(payload), flags), payload, key)
+        if channel.unsent:
+            channel.send_started((center,), key)
         header = channel.await_header(center, key)
         channel.blocker = header.block
         return channel.read_payload(center, key)

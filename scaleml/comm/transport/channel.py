@@ -94,11 +94,19 @@ class Channel(LinkSet):
 
     def collect(self, peers: Sequence[int], key: Key) -> list[memoryview]:
         """Return the small payloads of all `peers`: views that are valid until the links are read again."""
+        if self.unsent:
+            self.send_started(peers, key)
         if len(peers) == 1:
             self.await_header(peers[0], key)
             return [self.read_payload(peers[0], key)]
         self._await_headers(peers, key)
         return [self.read_payload(peer, key) for peer in peers]
+
+    def send_started(self, peers: Iterable[int], key: Key) -> None:
+        """Send what was started until the collective's frames from `peers` are here: who is to come may wait for that."""
+        start = _now()
+        self.finish(key, lambda: all(self.next_header(peer, key, key) is not None for peer in peers))
+        self.blocked += _now() - start
 
     def read_payload(self, peer: int, what: object, target: memoryview | None = None) -> memoryview:
         """Take the payload in front: into `target`, or if small as a view that is valid until the next read."""

@@ -59,6 +59,7 @@ class Pump:
         self._links = links
         self._what = what
         self._writers = writers
+        self._started = links.unsent - writers  # whoever is to send to us may wait for what was started
         self._supply = supply
         self._awaiting = awaiting
         self._sink = sink
@@ -84,16 +85,19 @@ class Pump:
         while self._writers or self._awaiting:
             for peer in self._writers - self._full:
                 self._write(peer)
+            for peer in self._started - self._full:
+                self._flush(peer)
             fed = [self._feed(peer) for peer in [*self._awaiting] if peer not in self._dry]
             drained = [self._drain(peer) for peer in self._bystanders - self._dry]
             if self._until is not None and self._until():
                 return
-            if not (any(fed) or any(drained)) and self._writers <= self._full and (self._writers or self._awaiting):
+            stuck = not (any(fed) or any(drained)) and self._writers <= self._full and self._started <= self._full
+            if stuck and (self._writers or self._awaiting):
                 self._wait()
 
     def _wait(self) -> None:
         links = self._links
-        seconds, ready = links.wait(self._bystanders or self._awaiting, self._writers, self._what)
+        seconds, ready = links.wait(self._bystanders or self._awaiting, self._writers | self._started, self._what)
         self._full.difference_update(ready)
         self._dry.difference_update(ready)
         self._idle += seconds
@@ -113,6 +117,15 @@ class Pump:
         except LinkClosed:
             raise self._links.lose(peer, self._what) from None
         self._full.add(peer)
+
+    def _flush(self, peer: int) -> None:
+        try:
+            if self._links.link(peer).flush():
+                self._started.discard(peer)
+            else:
+                self._full.add(peer)
+        except LinkClosed:  # whoever waits for that message will be told
+            self._started.discard(peer)
 
     def _feed(self, peer: int) -> bool:
         """Read on; True if a frame was completed."""

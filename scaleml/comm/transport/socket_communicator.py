@@ -179,8 +179,6 @@ class SocketCommunicator:
             context.inherited_delay, context.emulated_delay = context.emulated_delay, 0.0
         start = _now()
         try:
-            if channel.unsent:
-                channel.finish(messages.ROOM)
             return algorithm(self.members, channel, *args)
         finally:
             context.meter.account(_now() - start, channel.blocked, channel.blocker)
