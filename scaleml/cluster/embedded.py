@@ -22,7 +22,7 @@ from distributed import Client, get_client
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import Subprocess
 
-from scaleml.cluster import watchdog
+from scaleml.cluster import follow_parent
 from scaleml.cluster.errors import StartFailed
 
 _START_TIMEOUT: Final = 60.0
@@ -60,8 +60,8 @@ class _Process(Subprocess):
     async def _start(self) -> None:
         arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
         environment = dict(os.environ)
-        environment[watchdog.PARENT] = str(os.getpid())
-        environment[watchdog.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
+        environment[follow_parent.PARENT] = str(os.getpid())
+        environment[follow_parent.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
         for setting, value in _QUIET.items():
             environment.setdefault(f"DASK_DISTRIBUTED__{setting}", value)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -129,9 +129,9 @@ class _Embedded:
 
     def __init__(self, workers: int) -> None:
         self.pid = os.getpid()
-        self.folder = tempfile.TemporaryDirectory(prefix=watchdog.PREFIX, ignore_cleanup_errors=True)
+        self.folder = tempfile.TemporaryDirectory(prefix=follow_parent.PREFIX, ignore_cleanup_errors=True)
         name = self.folder.name
-        preload = [watchdog.__name__]
+        preload = [follow_parent.__name__]
         scheduler: _Spec = {
             "cls": "distributed.Scheduler",
             "opts": {

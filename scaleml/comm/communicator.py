@@ -1,7 +1,7 @@
 """The communicator: ranks that talk to each other, as strategies, codecs, topologies and the runtime know them.
 
-Four things are one: sockets and shared memory (`scaleml.comm.transport`), the same between threads of one process
-(`scaleml.comm.inprocess`), simulated time (`scaleml.comm.simulated`), and, where each rank has a GPU, NCCL.
+Three things are one: sockets and shared memory (`scaleml.comm.transport`), the same between threads of one process
+(`scaleml.comm.inprocess`), and simulated time (`scaleml.comm.simulated`).
 
 Invariants, for whoever implements or uses one:
 
@@ -179,8 +179,8 @@ class Communicator(Protocol):
     def barrier(self) -> None:
         """Return when all ranks have called it."""
 
-    def exchange(self, gifts: Sequence[Array], places: Sequence[Array], items: int, codec: int = 0) -> None:
-        """Send ``gifts[r]`` to every other rank r, and receive what it sends into ``places[r]``; contiguous uint8 arrays."""
+    def exchange(self, outgoing: Sequence[Array], places: Sequence[Array], items: int, codec: int = 0) -> None:
+        """Send ``outgoing[r]`` to every other rank r, and receive what it sends into ``places[r]``; contiguous uint8 arrays."""
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Communicator(Protocol):
     def poll(self, tag: int = 0, seconds: float = 0.0) -> bool:
         """Return whether a message with `tag` is here, from anybody; wait up to so long for something to come."""
 
-    # --- memory, communicators of communicators, commands ---------------------------------------------------------
+    # --- memory, sub-communicators, commands ---------------------------------------------------------
 
     def buffer(self, n: int, dtype: DTypeLike = ...) -> Array:
         """Return `n` zeros that the ranks of one host share; collective, but every rank may have its own `n`."""

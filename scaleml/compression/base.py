@@ -13,9 +13,7 @@ from numpy.typing import DTypeLike
 from scaleml.arrays import Array, namespace
 from scaleml.checks import check_number
 from scaleml.comm.communicator import Communicator
-
-PREFIX: Final = "compression."
-"""How the names of private arrays in a strategy's state begin: no other rank has the same, and none may be averaged."""
+from scaleml.compression.error_feedback import PREFIX, residual
 
 
 @dataclass(frozen=True)
@@ -188,29 +186,6 @@ class Codec(ABC):
         p = residual(state, f"residual {context.part}", x)
         p += x
         return self.encode(p, context, p, state)
-
-
-def residual(state: dict[str, Array], name: str, like: Array) -> Array:
-    """Return the residual of this name from `state`: zeros at first, or where the vector has another length."""
-    name = PREFIX + name
-    kept = state.get(name)
-    if kept is None or kept.shape != like.shape or kept.dtype != like.dtype:
-        kept = state[name] = namespace(like).zeros_like(like)
-    return kept
-
-
-def kept(state: dict[str, Array], before: object, after: object) -> dict[str, Array]:
-    """Return what of `state` goes on where one codec follows another: residuals; all of it if they are the same."""
-    if not (isinstance(before, Codec) and isinstance(after, Codec)):
-        return {}
-    common = (PREFIX + "residual", PREFIX + "weight")
-    return {name: state[name] for name in state if name.startswith(PREFIX if before == after else common)}
-
-
-def forget(state: dict[str, Array]) -> None:
-    """Remove from `state` all that codecs keep there."""
-    for name in [name for name in state if name.startswith(PREFIX)]:
-        del state[name]
 
 
 def check_codec(codec: object) -> None:

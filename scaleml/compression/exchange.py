@@ -9,7 +9,8 @@ import numpy as np
 
 from scaleml.arrays import Array, namespace, to_numpy
 from scaleml.comm.communicator import Communicator
-from scaleml.compression.base import Codec, CodecContext, residual
+from scaleml.compression.base import Codec, CodecContext
+from scaleml.compression.error_feedback import residual
 
 SMALL: Final = 64 * 1024
 """Bytes of a vector up to which it is one exchange that counts, as in the dense all-reduce."""
@@ -75,9 +76,9 @@ def _sum_through_owners(
     xp, ranks = namespace(p), range(group.size)
     parts = [slice(*group.part(rank, len(p))) for rank in ranks]
     mine = parts[group.rank]
-    gifts = [codec.encode(p[part], replace(context, part=rank), p[part]) for rank, part in enumerate(parts)]
+    outgoing = [codec.encode(p[part], replace(context, part=rank), p[part]) for rank, part in enumerate(parts)]
     items = _room(codec, p)
-    found = _exchange(codec, gifts, [_room(codec, p[mine])] * group.size, items, group)
+    found = _exchange(codec, outgoing, [_room(codec, p[mine])] * group.size, items, group)
 
     total = residual(state, "residual of sums", p[mine])
     total *= factor
@@ -96,9 +97,9 @@ def _room(codec: Codec, x: Array) -> int:
     return codec.nbytes(len(x), x.dtype)
 
 
-def _exchange(codec: Codec, gifts: list[Array], lengths: list[int], items: int, group: Communicator) -> list[Array]:
-    """Give each rank its gift; return what came from each, with this rank's gift to itself in its place."""
-    xp = namespace(*gifts)
+def _exchange(codec: Codec, outgoing: list[Array], lengths: list[int], items: int, group: Communicator) -> list[Array]:
+    """Send each rank its payload; return what came from each, with this rank's own in its place."""
+    xp = namespace(*outgoing)
     places = [np.empty(length, np.uint8) for length in lengths]
-    group.exchange([to_numpy(gift) for gift in gifts], places, items, codec.code)
-    return [gifts[rank] if rank == group.rank else xp.asarray(place) for rank, place in enumerate(places)]
+    group.exchange([to_numpy(payload) for payload in outgoing], places, items, codec.code)
+    return [outgoing[rank] if rank == group.rank else xp.asarray(place) for rank, place in enumerate(places)]

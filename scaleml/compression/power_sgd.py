@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike
 from scaleml.arrays import Array, namespace
 from scaleml.checks import check_integer
 from scaleml.comm.communicator import Communicator
-from scaleml.compression.base import NO_CONTEXT, PREFIX, Codec, CodecContext, check_finite
+from scaleml.compression.base import NO_CONTEXT, Codec, CodecContext, check_finite
+from scaleml.compression.error_feedback import PREFIX
 
 
 class Factors(NamedTuple):

@@ -28,7 +28,7 @@ EXTRAS: dict[str, Any] = {
 
 
 class Trained(CallbackSupport):
-    """Trained by scaleml's engine. ``client`` is a property: it can be neither cloned nor pickled."""
+    """Trained by scaleml's ranks. ``client`` is a property: it can be neither cloned nor pickled."""
 
     _client: Any = None
 
@@ -113,7 +113,7 @@ def refuse_no_weight(total: float) -> float:
 
 
 def inputs_of(x: Any, y: Any, weights: Any, classes: int | None) -> ArraySource:
-    """Return checked data as the engine's inputs."""
+    """Return checked data as sources."""
     return ArraySource(x, y, weights, None if classes is None else np.arange(classes))
 
 

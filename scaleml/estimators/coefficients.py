@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class CoefficientLayout:
-    """Where coefficients lie in the engine's vector: used columns row by row, then the intercepts."""
+    """Where coefficients lie in the vector of parameters: used columns row by row, then the intercepts."""
 
     features: int
     outputs: int

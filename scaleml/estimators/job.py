@@ -41,7 +41,7 @@ class Job:
     model : Model
         Its settings.
     inputs, held_out : ArraySource
-        Data as the engine knows it; ``held_out`` may be None. Or as inputs ``CollectionSource``, with their held-out rows.
+        Data as sources; ``held_out`` may be None. Or as inputs ``CollectionSource``, with their held-out rows.
     optimizer : Optimizer
     epochs, batch_size, seed : int
     stop : StopRule

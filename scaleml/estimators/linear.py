@@ -1,4 +1,4 @@
-"""Linear estimators between scikit-learn and the engine: parameters in, coefficients out."""
+"""Linear estimators between scikit-learn and the ranks: parameters in, coefficients out."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def curvature(loss: str, epsilon: float, y: Any) -> float:
 
 
 def coded(loss: str, codes: Any, n_classes: int, dtype: Any) -> tuple[Any, int | None]:
-    """Return the target the engine trains on, and its number of classes: losses for numbers see +-1."""
+    """Return the target that is trained on, and its number of classes: losses for numbers see +-1."""
     if loss in CLASSES:
         return codes, n_classes
     if n_classes == 2:

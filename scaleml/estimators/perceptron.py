@@ -1,4 +1,4 @@
-"""Perceptron estimators between scikit-learn and the engine: parameters in, layers out."""
+"""Perceptron estimators between scikit-learn and the ranks: parameters in, layers out."""
 
 from __future__ import annotations
 

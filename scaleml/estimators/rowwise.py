@@ -32,7 +32,7 @@ class Rowwise:
     """A linear estimator that leaves little data to scikit-learn's own code, its base class."""
 
     _end: Any = None
-    """Where the engine's own steps ended."""
+    """Where the ranks' own steps ended."""
     _columns: Any = None
 
     def _is_left_to_scikit_learn(self: Any, X: Any, y: Any, classes: Any = None) -> bool:

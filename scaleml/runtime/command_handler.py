@@ -7,7 +7,7 @@ from typing import Final
 from weakref import proxy
 
 from scaleml.comm import Aborted
-from scaleml.compression.base import kept
+from scaleml.compression.error_feedback import kept
 from scaleml.runtime.commands import Command, CommandQueue, Settings
 from scaleml.runtime.serialization import fault_from, strategy_from
 from scaleml.runtime.training_rank import TrainingRank

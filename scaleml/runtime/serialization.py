@@ -10,17 +10,17 @@ from scaleml.faults import Fault
 from scaleml.optim import Optimizer
 from scaleml.strategies import Strategy
 
-_ROOMS: Final = ("strategies", "optim", "compression", "faults")
+_PACKAGES: Final = ("strategies", "optim", "compression", "faults")
 """Where the classes are found that a description may name."""
 
 Description = dict[str, Any]
-"""What JSON can say of an object: ``room``, ``name`` and ``fields``."""
+"""What JSON can say of an object: ``package``, ``name`` and ``fields``."""
 
 
 def is_ours(thing: object) -> bool:
     """Whether an object's class is one of this package that a running rank may be told of by its name."""
     package, *rest = type(thing).__module__.split(".")
-    return package == "scaleml" and rest[:1] != [] and rest[0] in _ROOMS and is_dataclass(thing)
+    return package == "scaleml" and rest[:1] != [] and rest[0] in _PACKAGES and is_dataclass(thing)
 
 
 def describe(thing: object) -> Description:
@@ -35,14 +35,14 @@ def describe(thing: object) -> Description:
     --------
     >>> from scaleml import Serial
     >>> describe(Serial(threads=2))
-    {'room': 'strategies', 'name': 'Serial', 'fields': {'threads': 2}}
+    {'package': 'strategies', 'name': 'Serial', 'fields': {'threads': 2}}
     """
     if not is_ours(thing) or not is_dataclass(thing):
         raise ValueError(f"{thing!r} is of no class of scaleml's own, which a running rank could find by its name")
     kind = type(thing)
     settings = {setting.name: getattr(thing, setting.name) for setting in fields(thing) if setting.init}
     return {
-        "room": kind.__module__.split(".")[1],
+        "package": kind.__module__.split(".")[1],
         "name": kind.__name__,
         "fields": {name: describe(value) if is_dataclass(value) else value for name, value in settings.items()},
     }
@@ -50,8 +50,8 @@ def describe(thing: object) -> Description:
 
 def rebuild(description: Description) -> object:
     """Make the object that `describe` described; nothing but dataclasses of this package."""
-    assert description["room"] in _ROOMS
-    home = import_module(f"scaleml.{description['room']}")
+    assert description["package"] in _PACKAGES
+    home = import_module(f"scaleml.{description['package']}")
     assert description["name"] in home.__all__
     kind = getattr(home, description["name"])
     made: object = kind(**{name: _value(value) for name, value in description["fields"].items()})

@@ -10,7 +10,8 @@ from scaleml.checks import check_flag, check_option
 from scaleml.comm.collectives import TOPOLOGIES, choose
 from scaleml.comm.communicator import Handle
 from scaleml.compression import Codec
-from scaleml.compression.base import check_codec, forget
+from scaleml.compression.base import check_codec
+from scaleml.compression.error_feedback import forget
 from scaleml.strategies.base import Strategy
 from scaleml.strategies.context import TAIL, Context
 

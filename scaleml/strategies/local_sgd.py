@@ -10,7 +10,8 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.checks import check_integer
 from scaleml.compression import Codec
-from scaleml.compression.base import check_codec, forget
+from scaleml.compression.base import check_codec
+from scaleml.compression.error_feedback import forget
 from scaleml.optim import Optimizer, clip
 from scaleml.strategies.base import Strategy
 from scaleml.strategies.context import Context

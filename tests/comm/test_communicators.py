@@ -70,9 +70,9 @@ def test_sums_have_the_bits_of_the_order_of_ranks(run):
 def test_everybody_gives_everybody_something(n, run):
     def rank(group):
         ranks = range(group.size)
-        gifts = [np.full(n + other, 10 * group.rank + other, np.uint8) for other in ranks]
+        outgoing = [np.full(n + other, 10 * group.rank + other, np.uint8) for other in ranks]
         places = [np.zeros(n + group.rank, np.uint8) for _ in ranks]
-        group.exchange(gifts, places, n)
+        group.exchange(outgoing, places, n)
         for other in set(ranks) - {group.rank}:
             assert (places[other] == 10 * other + group.rank).all()
 

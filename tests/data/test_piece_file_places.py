@@ -207,12 +207,12 @@ def test_placing_holds_no_second_copy(matrix: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux's way of waiting for another's process")
-def test_the_watchdog_removes_the_files_of_its_parent() -> None:
+def test_who_follows_a_parent_removes_the_files_of_its_parent() -> None:
     # What the embedded cluster's processes do when the process that owns them is gone, without the cluster.
     code = f"""
     import os, subprocess, sys, time
     environment = dict(os.environ, SCALEML_EMBEDDED_PARENT=str(os.getpid()), SCALEML_EMBEDDED_FOLDER="")
-    watch = "from scaleml.cluster import watchdog; import time; watchdog.dask_setup(None); print('up', flush=True); time.sleep(100)"
+    watch = "from scaleml.cluster.follow_parent import dask_setup; import time; dask_setup(None); print('up', flush=True); time.sleep(100)"
     follower = subprocess.Popen([sys.executable, "-c", watch], env=environment, stdout=subprocess.PIPE)
     assert follower.stdout.readline() == b"up\\n"
     print(follower.pid, flush=True)

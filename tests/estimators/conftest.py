@@ -1,4 +1,4 @@
-"""What tests of estimators share: data, and the cluster of the engine's tests."""
+"""What tests of estimators share: data, and the cluster of the runtime's tests."""
 
 from __future__ import annotations
 

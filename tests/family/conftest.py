@@ -1,4 +1,4 @@
-"""The engine's fixtures: real worker processes, ranks on threads, dense and sparse data."""
+"""The runtime's fixtures: real worker processes, ranks on threads, dense and sparse data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of the engine's tests: real worker processes, one BLAS thread each."""
+"""Fixtures of the runtime's tests: real worker processes, one BLAS thread each."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import scaleml
+from family.strategies import STRATEGIES
 from runtime import harness, reference
 from runtime.aftermath import Watch
 from runtime.test_commands import switching
@@ -97,6 +98,28 @@ def test_segments_by_hand_are_one_run():
     back = local.outcomes[0].state.step
     last = train(strategy=AllReduce(), before=local.outcomes)
     close(last.params, switching(problem("binary"), lambda k: 4 if 6 <= k < back else None))
+
+
+@pytest.mark.parametrize("strategy", [one for one in STRATEGIES if not isinstance(one, Serial)], ids=repr)
+def test_a_run_goes_on_under_every_strategy_and_back(strategy):
+    x, y, _ = made("binary")
+    train = partial(
+        harness.on_threads, linear("binary"), x, y, optimizer=SGD(0.1, momentum=0.5), workers=RANKS, shards=SHARDS, epochs=40,
+        batch_size=BATCH,
+    )  # fmt: skip
+    first = train(strategy=AllReduce(), commands=[(5, Command(1, "switch"))])
+    there = train(strategy=strategy, before=first.outcomes, commands=[(3, Command(2, "switch"))])
+    assert (first.state, there.state) == ("switched", "switched")
+    ends = [outcome.state for outcome in there.outcomes]
+    assert max(end.updates for end in ends) > first.outcomes[0].state.updates, "the optimizer counts on"
+    back = train(strategy=AllReduce(), before=there.outcomes)
+    assert back.state == "finished"
+    assert back.outcomes[0].step > max(end.step for end in ends[:RANKS])
+    assert np.isfinite(back.params).all()
+    # It has learnt what an undisturbed run learns: as near to it as the way of the ranks in between allows.
+    whole = train(strategy=AllReduce())
+    away = np.linalg.norm(back.params - whole.params) / np.linalg.norm(whole.params)
+    assert away < 0.2
 
 
 def test_servers_get_and_give_back_the_optimizers_state():
@@ -292,6 +315,6 @@ def test_nothing_but_our_own_classes_is_rebuilt():
 
     with pytest.raises(ValueError, match="scaleml's own"):
         describe(Mine())
-    for room, name in [("engine", "Plan"), ("strategies", "base"), ("strategies", "__builtins__")]:
+    for package, name in [("runtime", "Plan"), ("strategies", "base"), ("strategies", "__builtins__")]:
         with pytest.raises(AssertionError):
-            rebuild({"room": room, "name": name, "fields": {}})
+            rebuild({"package": package, "name": name, "fields": {}})

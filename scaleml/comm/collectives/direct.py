@@ -248,16 +248,16 @@ def _through_sockets(members: Membership, channel: Channel, x: Array, key: Key, 
     depth = 1 if others == 1 else len(mine)  # with one peer, each block is summed before the next can come
     room = members.memory.scratch("blocks", x.dtype, others * depth * step).reshape(others, depth, step)
     missing = [others] * len(mine)
-    gifts = {peer: deque(range(len(blocks[peer]))) for peer in members.peers}
+    outgoing = {peer: deque(range(len(blocks[peer]))) for peer in members.peers}
     sums: dict[int, deque[int]] = {peer: deque() for peer in members.peers}
-    writers = {peer for peer in members.peers if gifts[peer]}
+    writers = {peer for peer in members.peers if outgoing[peer]}
 
     def supply(peer: int) -> tuple[bytes, Payload] | None:
         if sums[peer]:
             index, flags = sums[peer].popleft(), RESULT
             low, high = mine[index]
-        elif gifts[peer]:
-            index, flags = gifts[peer].popleft(), 0
+        elif outgoing[peer]:
+            index, flags = outgoing[peer].popleft(), 0
             low, high = blocks[peer][index]
         else:
             return None

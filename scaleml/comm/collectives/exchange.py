@@ -16,12 +16,14 @@ from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.pump import Pump, Sink
 
 
-def exchange(members: Membership, channel: Channel, gifts: Sequence[Array], places: Sequence[Array], key: Key) -> None:
-    """Send each rank its gift in one frame, receive its own into its place: small ones that are the same for all at once."""
+def exchange(
+    members: Membership, channel: Channel, outgoing: Sequence[Array], places: Sequence[Array], key: Key
+) -> None:
+    """Send each rank its payload in one frame, receive its own into its place: small ones that are the same for all at once."""
     if members.size == 1:
         return
-    mine = gifts[0]
-    if all(gift is mine for gift in gifts) and max(place.nbytes for place in places) <= INLINE:
+    mine = outgoing[0]
+    if all(payload is mine for payload in outgoing) and max(place.nbytes for place in places) <= INLINE:
         header = members.header(key, mine.nbytes, channel.checksum(mine))
         for peer, view in zip(members.peers, channel.send_receive(members.peers, header, mine, key), strict=True):
             places[members.of_root[peer]][:] = np.frombuffer(view, np.uint8)
@@ -32,8 +34,8 @@ def exchange(members: Membership, channel: Channel, gifts: Sequence[Array], plac
         if peer not in unsent:
             return None
         unsent.discard(peer)
-        gift = gifts[members.of_root[peer]]
-        return members.header(key, gift.nbytes, channel.checksum(gift)), gift
+        payload = outgoing[members.of_root[peer]]
+        return members.header(key, payload.nbytes, channel.checksum(payload)), payload
 
     def place(peer: int, header: Header) -> memoryview:
         return fit(members, peer, header, bytes_of(places[members.of_root[peer]]))

@@ -60,9 +60,9 @@ def _halve_and_double(members: Membership, channel: Channel, x: Array, room: Arr
         _exchange(members, channel, x[kept], x[given], key, partner)
 
 
-def _exchange(members: Membership, channel: Channel, gift: Array, place: Array, key: Key, partner: int) -> None:
+def _exchange(members: Membership, channel: Channel, payload: Array, place: Array, key: Key, partner: int) -> None:
     peer = members.ranks[partner]
-    send_receive_large(members, channel, gift, key, (peer,), (peer,), lambda peer, header: bytes_of(place))
+    send_receive_large(members, channel, payload, key, (peer,), (peer,), lambda peer, header: bytes_of(place))
 
 
 def _send(members: Membership, channel: Channel, x: Array, key: Key, partner: int) -> None:

@@ -69,19 +69,19 @@ def first(vectors: Sequence[Array]) -> Sequence[Array]:
 
 
 def exchange(ranks: Sequence[int]) -> Merge:
-    """Return what puts everybody's gifts into the others' places."""
+    """Return what puts everybody's outgoing into the others' places."""
 
     def merge(given: Sequence[tuple[Sequence[Array], Sequence[Array], int]]) -> Sequence[None]:
-        for giver, (gifts, _, _) in enumerate(given):
+        for giver, (outgoing, _, _) in enumerate(given):
             for taker, (_, places, _) in enumerate(given):
-                if giver != taker and len(places[giver]) != len(gifts[taker]):
+                if giver != taker and len(places[giver]) != len(outgoing[taker]):
                     raise Mismatch(
                         f"rank {ranks[taker]} expected {len(places[giver])} bytes from rank {ranks[giver]}, which sent "
-                        f"{len(gifts[taker])}: all ranks must use the same version and settings",
+                        f"{len(outgoing[taker])}: all ranks must use the same version and settings",
                         rank=ranks[taker], peer=ranks[giver],
                     )  # fmt: skip
                 if giver != taker:
-                    places[giver][:] = gifts[taker]
+                    places[giver][:] = outgoing[taker]
         return [None] * len(given)
 
     return merge

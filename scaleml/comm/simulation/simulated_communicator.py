@@ -117,11 +117,11 @@ class SimulatedCommunicator:
         self._drain()
         self._start("barrier", self._key(ops.BARRIER, BYTES, 0), b"", merging.copies, merging.nothing, 0).wait()
 
-    def exchange(self, gifts: Sequence[Array], places: Sequence[Array], items: int, codec: int = 0) -> None:
+    def exchange(self, outgoing: Sequence[Array], places: Sequence[Array], items: int, codec: int = 0) -> None:
         self._drain()
-        sent = sum(gift.nbytes for rank, gift in enumerate(gifts) if rank != self.rank)
-        key = self._key(ops.EXCHANGE, CODES[gifts[0].dtype], items, codec)
-        given = gifts, places, sent
+        sent = sum(payload.nbytes for rank, payload in enumerate(outgoing) if rank != self.rank)
+        key = self._key(ops.EXCHANGE, CODES[outgoing[0].dtype], items, codec)
+        given = outgoing, places, sent
         self._start("exchange", key, given, merging.exchange(self.ranks), merging.most_sent, sent).wait()
 
     def _vector(self, op: int, name: str, x: Array, merge: Merge, share: float) -> SimulatedHandle:
@@ -197,7 +197,7 @@ class SimulatedCommunicator:
     def raise_control(self, control: int) -> None:
         self._context.raise_control(control)
 
-    # --- memory, communicators of communicators -------------------------------------------------------------------
+    # --- memory, sub-communicators -------------------------------------------------------------------
 
     def buffer(self, n: int, dtype: DTypeLike = np.float32) -> Array:
         """Return `n` zeros; collective. They are nobody else's: what is sent is copied."""

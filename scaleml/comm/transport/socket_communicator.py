@@ -156,9 +156,9 @@ class SocketCommunicator:
     def barrier(self) -> None:
         self._call(direct.barrier, self._key(ops.BARRIER, BYTES, 0))
 
-    def exchange(self, gifts: Sequence[Array], places: Sequence[Array], items: int, codec: int = 0) -> None:
+    def exchange(self, outgoing: Sequence[Array], places: Sequence[Array], items: int, codec: int = 0) -> None:
         """Send and receive; the lengths follow from `items` and `codec`, and ranks that differ in these get `Mismatch`."""
-        self._call(exchange, gifts, places, self._key(ops.EXCHANGE, CODES[gifts[0].dtype], items, codec))
+        self._call(exchange, outgoing, places, self._key(ops.EXCHANGE, CODES[outgoing[0].dtype], items, codec))
 
     def _run(self, op: int, x: Array, algorithm: Algorithm[Result]) -> Result:
         vector = flat(x, self.rank)
@@ -242,7 +242,7 @@ class SocketCommunicator:
     def raise_control(self, control: int) -> None:
         self._context.raise_control(control)
 
-    # --- memory, communicators of communicators -------------------------------------------------------------------
+    # --- memory, sub-communicators -------------------------------------------------------------------
 
     def buffer(self, n: int, dtype: DTypeLike = np.float32) -> Array:
         """Return `n` zeros; neither they nor contiguous slices of them need be copied to travel on this host.

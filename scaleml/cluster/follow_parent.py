@@ -1,4 +1,4 @@
-"""Watchdog, preloaded into the embedded cluster's own processes: when the notebook's process dies, they follow."""
+"""Follow the parent: preloaded into the embedded cluster's own processes: when the notebook's process dies, they follow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PERIOD: Final = 0.5
 def dask_setup(server: object) -> None:
     """Watch the parent from a thread; called by Dask in the scheduler and in each nanny."""
     parent = int(os.environ[PARENT])
-    threading.Thread(target=_follow, args=(parent,), name="scaleml-watchdog", daemon=True).start()
+    threading.Thread(target=_follow, args=(parent,), name="scaleml-follow-parent", daemon=True).start()
 
 
 def _follow(parent: int) -> None:
