@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import math
 import threading
 import time
@@ -16,6 +15,8 @@ from typing import Any
 
 import scaleml
 from scaleml.comm import inprocess
+from scaleml.comm.simulated import Costs
+from scaleml.comm.simulated import run as run_simulated
 from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.schedule import Schedule
@@ -72,7 +73,7 @@ def on_threads(
     hook: Hook | None = None,
     commands: Sequence[tuple[int, Command]] = (),
     before: Sequence[Outcome] = (),
-    simulated: bool = False,
+    simulated: bool | Costs = False,
     prepare: Callable[[TrainingLoop | ServerLoop], None] | None = None,
     stop: StopRule | None = None,
 ) -> Result:
@@ -84,8 +85,9 @@ def on_threads(
         Arrives at rank 0 during the last of so many steps.
     before : sequence of Outcome
         Of the ranks that have handed over to these.
-    simulated : bool
-        Whether one rank runs at a time, in simulated time: then asynchronous runs are the same every time, too.
+    simulated : bool or Costs
+        Whether one rank runs at a time, in simulated time (where talking takes what the costs say): then asynchronous runs
+        are the same every time, too.
     prepare : callable, optional
         Called with each rank's loop before it runs.
     """
@@ -161,7 +163,8 @@ def on_threads(
                     history.add_evaluation(*evaluation)
 
     if simulated:
-        outcomes = importlib.import_module("scaleml.comm.simulated").run(layout.size, rank_main)
+        costs = simulated if isinstance(simulated, Costs) else None
+        outcomes = run_simulated(layout.size, rank_main, costs=costs)
     else:
         outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
     return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
