@@ -60,7 +60,7 @@ class EarlyStopping:
     @property
     def converged(self) -> bool:
         """Whether the rule has ended the run."""
-        return self.state.converged
+        return self._train_state.stopping.converged
 
     def epoch_over(self) -> None:
         """Note that an epoch has come to its end; the decision waits for the next common boundary."""
