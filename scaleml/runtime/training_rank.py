@@ -95,7 +95,11 @@ class TrainingRank:
         self.gradients = Gradient(plan, world, batches, buffer[: len(self.state.params) + TAIL], recorder)
         self.optimizer = OptimizerStep(plan, world, self.state, recorder)
         self._sparse = SparseGradients(plan, self.gradients, not plan.layout.servers) if plan.sparse else None
-        self._stamp = CodecContext(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
+        # What strategies call each step, bound once: `Context.gradient` and `Context.touched_gradient`.
+        self.gradient = self.gradients.compute
+        sparse = self._sparse
+        self.touched_gradient: Callable[[Array], Array | SparseGradient] = sparse.compute if sparse else self.gradient
+        self._codec_context = CodecContext(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
         self._client: ParameterServerClient | None = None
         if plan.layout.servers:
             self._client = ParameterServerClient(plan, grid, self.optimizer, recorder, buffer, self._sparse)
@@ -169,25 +173,18 @@ class TrainingRank:
     @property
     def codec_context(self) -> CodecContext:
         """What codecs must know of this rank and step."""
-        return replace(self._stamp, step=self.state.step)
+        return replace(self._codec_context, step=self.state.step)
 
     @property
     def ends_epoch(self) -> bool:
         """Whether the epoch ends with this step."""
-        return self.gradients.consumed + self.batch_size >= self._rows
+        gradients = self.gradients
+        return gradients.consumed + gradients.batch_size >= self._rows
 
     @property
     def is_last_step(self) -> bool:
         """Whether the run ends with this step."""
         return self.epoch == self.plan.epochs - 1 and self.ends_epoch
-
-    def gradient(self, w: Array, ready: Callable[[Array], object] | None = None) -> Array:
-        """Return the gradient sum over this rank's part of the batch, with its tail."""
-        return self.gradients.compute(w, ready)
-
-    def touched_gradient(self, w: Array) -> Array | SparseGradient:
-        """Return the same, sparse where the run has chosen sparse updates."""
-        return self.gradients.compute(w) if self._sparse is None else self._sparse.compute(w)
 
     # --- its place in the run -------------------------------------------------------------------------------------
 

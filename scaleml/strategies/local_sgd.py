@@ -148,15 +148,15 @@ class LocalSGD(Strategy):
 
     def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step, in place."""
-        g = ctx.gradient(w)
-        if ctx.step < self.start_after:
+        g, step = ctx.gradient(w), ctx.step
+        if step < self.start_after:
             ctx.group.allreduce(g)
             g /= ctx.group.size  # with its tail: each rank counts its share of the rows, as in local steps
         ctx.optimizer.apply(w, g, state)
-        if ctx.step < self.start_after:
-            if ANCHOR in state and ctx.step == self.start_after - 1:
+        if step < self.start_after:
+            if ANCHOR in state and step == self.start_after - 1:
                 state[ANCHOR][:] = w
-        elif self.commits(ctx.step) or ctx.is_last_step:
+        elif self.commits(step) or ctx.is_last_step:
             self._average(w, state, ctx)
             if self.outer is not None:
                 self._step_outer(w, state)

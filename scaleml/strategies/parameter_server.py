@@ -153,9 +153,9 @@ class ParameterServer(ServerStrategy):
 
     def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Worker: push the mean gradient, pull the parameters, in place; with ``overlap`` those after the push before."""
-        g = ctx.touched_gradient(w)
-        ctx.servers.push(g, w)
-        ctx.servers.pull(w, owing=int(self.overlap))
+        g, servers = ctx.touched_gradient(w), ctx.servers
+        servers.push(g, w)
+        servers.pull(w, owing=int(self.overlap))
 
     def serve(self, w: Array, state: dict[str, Array], ctx: ServerContext) -> None:
         """Server: take in one message of any worker, update this server's slice in place, answer who may go on."""

@@ -52,7 +52,8 @@ class DenseServerOptimizer:
         assert isinstance(g, np.ndarray)
         self._norm.limit(g)
         begin = self._clock.now()
-        own, optimizer = self.state, optimizer_of(self.state)
+        own, optimizer = self.state, self.state.optimizer
+        assert optimizer is not None
         own.updates = t = own.updates + 1
         optimizer.apply(w, g, state, t, rate=optimizer.rate(t, state, scale))
         self._recorder.apply += _applied(self._clock, begin, self.slowness)

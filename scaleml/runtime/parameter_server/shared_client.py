@@ -11,7 +11,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
 from scaleml.runtime.parameter_server.message_format import NOTHING, DenseFormat, Head, Notes
-from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, optimizer_of
+from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer
 from scaleml.runtime.parameter_server.shared_server import (
     APPLIED,
     CLOCKS,
@@ -124,11 +124,11 @@ class SharedMemoryClient:
         if mine - min(clocks) > tally[WIDEST]:
             tally[WIDEST] = mine - min(clocks)
         clocks[rank] = mine + 1
-        held = self.optimizer
-        held.state.updates = int(tally[STEPS])
-        optimizer = optimizer_of(held.state)
+        state = self.optimizer.state
+        state.updates, optimizer = int(tally[STEPS]), state.optimizer
+        assert optimizer is not None
         if optimizer.learning_rate != tally[RATE]:
-            held.state.optimizer = optimizer.with_rate(tally[RATE])
+            state.optimizer = optimizer.with_rate(tally[RATE])
 
     def _end(self) -> None:
         tally, recorder = self._tally, self._recorder
