@@ -131,7 +131,7 @@ class Notebook:
         """Run all cells, as the menu does, until they have run and their outputs show a text.
 
         Once more where JupyterLab lost what a kernel was to run; or the widgets of a kernel that was just started, for it forgets
-        those of the one before, and whatever has come meanwhile with them.
+        those of the one before, and whatever has come meanwhile with them. What the console said of those is forgotten, too.
         """
         from playwright.sync_api import TimeoutError as TooLate
 
@@ -142,6 +142,7 @@ class Notebook:
                 with contextlib.suppress(TooLate):
                     self._shown(shows).wait_for(timeout=SLOW / 4)
                     return
+            self._heard.clear()
         raise AssertionError(f"the cells were not run, or did not show {shows!r}")
 
     def _shown(self, text: str) -> Any:
