@@ -24,6 +24,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.compression.error_feedback import PREFIX
 from scaleml.faults import Fault
 from scaleml.optim import Optimizer
 from scaleml.runtime.serialization import Description, describe, fault_from, optimizer_from
@@ -126,7 +127,7 @@ class TrainState:
     @property
     def private(self) -> frozenset[str]:
         """Names of what no other rank has: arrays by their names, ``params`` between two commits."""
-        alike = () if not self.replicated else (name for name in self.arrays if not name.startswith(PRIVATE))
+        alike = () if not self.replicated else (name for name in self.arrays if not name.startswith(PREFIX))
         outer = (name for name in self.arrays if name.startswith("outer."))
         names = {*self.arrays} - {*alike, *outer}
         return frozenset(names if self.committed else names | {"params"})
@@ -266,8 +267,6 @@ class TrainState:
         )
 
 
-PRIVATE: Final = "compression."
-"""How the names of arrays begin that are private under every strategy."""
 _ARRAYS: Final = ("params", "arrays", "random", "stopping")
 _PLAIN: Final = tuple(one.name for one in fields(TrainState) if one.name not in _ARRAYS)
 

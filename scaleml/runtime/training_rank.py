@@ -13,6 +13,7 @@ from scaleml.arrays import Array
 from scaleml.comm.collectives import placement
 from scaleml.comm.communicator import Communicator
 from scaleml.compression import CodecContext
+from scaleml.compression.error_feedback import PREFIX
 from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
@@ -32,7 +33,7 @@ from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
 from scaleml.runtime.sparse_gradient import SparseGradients
-from scaleml.runtime.train_state import PRIVATE, TrainState
+from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import Strategy
 from scaleml.strategies.context import SparseGradient
 from scaleml.telemetry.recorder import Recorder
@@ -249,7 +250,7 @@ class TrainingRank:
         self.strategy.end(arrays)
         private = self.state.private
         for name in [name for name in arrays if name in private]:  # in the order in which all ranks have them
-            if name.startswith(PRIVATE):
+            if name.startswith(PREFIX):
                 del arrays[name]
             elif name != "schedule":
                 self.mean(arrays[name])
