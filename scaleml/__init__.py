@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scaleml import compression, faults
-    from scaleml.api.compare import Trial, compare
+    from scaleml.api.compare import compare
     from scaleml.api.run import Run
     from scaleml.api.train import start, train
+    from scaleml.api.trial import Trial
     from scaleml.cluster.embedded import close
     from scaleml.cluster.errors import RunFailed
     from scaleml.lab import Lab

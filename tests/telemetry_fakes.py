@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from scaleml.telemetry import History, Ledger
+from scaleml.telemetry.place import Place
 
 
 @dataclass
@@ -26,6 +27,11 @@ class FakeRun:
     train_seconds: float = 0.0
     n_params: int = 201
     settings: str = ""
+    optimizer: str = "SGD(0.1)"
+    learning_rate: float = 0.1
+    rows_an_update: int = 256
+    planned_faults: tuple = ()
+    place: Place | None = None
     total_samples: int | None = None
     error: str | None = None
 
@@ -96,3 +102,15 @@ def made(
             value = loss(rate * seconds * part)
             run.history.add_evaluation(seconds * part, rate * seconds * part, steps * part, value, 1 - value)
     return run
+
+
+def in_rounds(contenders, rounds=6, spread=0.02):
+    """The runs of `made` for every (arguments, settings) of a contender, in so many rounds: each a little slower or faster."""
+    found = []
+    for number in range(rounds):
+        for entry, (label, workers, settings) in enumerate(contenders):
+            luck = 1 + spread * np.sin(1 + 5 * number + 3 * entry)
+            run = made(label, workers, **{**settings, "rate": settings.get("rate", 1000.0) * luck})
+            run.place = Place("one", entry, "round", number, rounds)
+            found.append(run)
+    return found

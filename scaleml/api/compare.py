@@ -1,22 +1,23 @@
-"""Comparison of strategies: one after another, on the same data, seed and cluster."""
+"""``compare``: strategies in turns on the same data and cluster, tuned alike, round after round."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Final, NamedTuple, final
+from dataclasses import replace
+from uuid import uuid4
 
 from distributed import Client
 
+from scaleml.api.contenders import Contender, contender_of, with_all_cores, with_equal_chances
+from scaleml.api.rounds import Allowance, Runner, run_rounds, warm_up
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings, check_target
-from scaleml.api.train import launch, prepare
+from scaleml.api.train import prepare
+from scaleml.api.trial import Trial, trials_of
+from scaleml.api.tuning import tune as tuned
 from scaleml.api.validation import check_workers
-from scaleml.cluster import calls
+from scaleml.checks import check_integer, check_number
 from scaleml.cluster.embedded import check_client, find_client
-from scaleml.cluster.errors import RunFailed, StartFailed
-from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded
 from scaleml.cluster.staging.training_data import TrainingData
@@ -26,66 +27,6 @@ from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import Serial, Strategy
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.formatting import listing
-
-_REPLACEMENT: Final = 30.0
-"""Seconds to wait for a lost worker's replacement."""
-
-
-@final
-@dataclass(frozen=True)
-class Trial:
-    """A strategy with settings of its own: one learning rate for all would be unfair to some.
-
-    Parameters
-    ----------
-    strategy : Strategy
-        What to try.
-    optimizer : Optimizer, optional
-        Instead of the comparison's.
-    batch_size, epochs, workers : optional
-        Instead of the comparison's.
-
-    Examples
-    --------
-    >>> from scaleml import LocalSGD, SGD, Trial
-    >>> Trial(LocalSGD(8), optimizer=SGD(0.2)).label
-    'LocalSGD(period=8), SGD(0.2)'
-    """
-
-    strategy: Strategy
-    optimizer: Optimizer | None = None
-    batch_size: int | None = None
-    epochs: int | None = None
-    workers: Workers = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.strategy, Strategy):
-            raise TypeError(
-                f"{self.strategy!r} is no strategy: pass objects such as Serial(), AllReduce() or LocalSGD(8), or Trial(strategy, ...)"
-            )
-
-    @property
-    def label(self) -> str:
-        """How the comparison calls it."""
-        own = [
-            _short(getattr(self, field.name), field.name)
-            for field in fields(self)[1:]
-            if getattr(self, field.name) is not None
-        ]
-        return ", ".join([repr(self.strategy), *own])
-
-
-def _short(value: object, name: str) -> str:
-    if isinstance(value, SGD) and value == SGD(value.learning_rate):
-        return f"SGD({value.learning_rate:g})"
-    return repr(value) if isinstance(value, Optimizer) else f"{name}={value!r}"
-
-
-class _Planned(NamedTuple):
-    """A run to come."""
-
-    settings: Settings
-    workers: Workers
 
 
 @seceded()
@@ -105,35 +46,64 @@ def compare(
     sample_weight: object = None,
     seed: int = 0,
     faults: Sequence[Fault] | None = None,
+    repeats: int | None = None,
+    tune: int | None = None,
+    budget: float | None = None,
+    all_cores: bool = True,
     on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
 ) -> Comparison:
-    """Run strategies one after another on the same data, seed and cluster, and say which one to use.
-
-    Where ``Serial()`` is among them it runs twice: on one worker, and as one process with all the cores of one host. The
-    better of the two is what scaling has to beat.
+    """Run strategies in turns on the same data and cluster, round after round, and say which one to use and how sure that is.
 
     Parameters
     ----------
-    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, seed, faults
-        As for ``train``; faults of other ranks than 0 leave ``Serial()`` alone.
+    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight
+        As for ``train``.
     strategies : sequence of Strategy or Trial
         What to compare; a ``Trial`` gives a strategy its own settings.
     target : float, optional
-        The held-out loss that counts. Default: the loss that all strategies reached.
+        The held-out loss that counts. Default: the loss that all strategies reached and held.
     validation : (X, y) or float
         The held-out data, evaluated outside the training clock; default a fifth of the rows.
+    seed : int
+        Of the first round; every other round has one of its own, the same for all strategies.
+    faults : sequence of Fault, optional
+        As for ``train``, in every run; faults of other ranks than 0 leave ``Serial()`` alone.
+    repeats : int, optional
+        Rounds, in each of which every strategy runs once, in an order that changes. Default: as many as fit into ``budget``.
+        From one round nothing is claimed, and five are few.
+    tune : int, optional
+        First give every strategy so many trials on the same space of rates and rows an update, by successive halving; the winners
+        then run in the rounds, on other seeds.
+    budget : float, optional
+        Seconds for all of it. Default: 60, stretched to five rounds where a round takes less than that.
+    all_cores : bool
+        Whether ``Serial()`` is also run as one process with all the cores of a host; that is left out of the rounds where the
+        warm-up shows that it cannot win.
     on_plan : callable, optional
-        Called once, before the first run, with the labels of all runs to come.
+        Called once, before the first run that counts, with the labels of what each round has.
     on_run : callable, optional
-        Called with each run as it starts and the rows it will train on, for a live display.
+        Called with each run as it starts and the rows it will train on, for a live display; ``run.place`` says what it is for.
 
     Returns
     -------
     Comparison
         ``runs``, ``table()``, ``verdict``, ``plot()``, ``to_html(path)``. A run that failed stands in it with its error. After
-        Ctrl-C it holds the runs so far; a run that is stopped ends the comparison, too, unless it had reached the target.
-        ``ended`` says why runs are missing.
+        Ctrl-C it holds the runs so far; a run that is stopped ends the comparison, too, unless it had reached the target or was
+        skipped. ``ended`` says why runs are missing.
+
+    Notes
+    -----
+    **Equal chances.** Settings are those of one update on ``batch_size`` rows. Where a strategy updates on fewer rows, as
+    asynchronous and local ones do, its rate is scaled to them: linearly for SGD, by the square root for the others; a ``Trial``'s own
+    optimizer is left alone. Where ``Serial()`` is among the strategies, it also runs with the rows an update and the rate of each of
+    the others: the best of all of these is what scaling has to beat.
+
+    **Rounds.** A short run of everything, which does not count, comes before the first. Times are compared within rounds: by the mean
+    of their log ratios and Student's t; exactly, by signs, where a run missed the target. All claims of a verdict together are wrong
+    in at most one of twenty (Holm's correction), and a claim needs a ratio above 1.05.
+
+    **Reached** is a target at the first evaluation from which the loss is, on average over three, at or below it.
 
     Examples
     --------
@@ -142,125 +112,104 @@ def compare(
     >>> X, y = load_digits(return_X_y=True)
     >>> scaleml.compare(scaleml.LinearModel(), X / 16, y, [scaleml.Serial(), scaleml.AllReduce()]).verdict  # doctest: +SKIP
     """
-    trials = _trials(strategies)
+    trials = trials_of(strategies)
     check_target(target)
-    usual = SGD(0.1) if optimizer is None else optimizer
-    # All settings are checked before the first run: nobody should wait for an error in the last.
-    planned = [
-        _Planned(
-            _evaluated_often(
-                Settings(
-                    model=model,
-                    strategy=trial.strategy,
-                    optimizer=usual if trial.optimizer is None else trial.optimizer,
-                    epochs=epochs if trial.epochs is None else trial.epochs,
-                    batch_size=batch_size if trial.batch_size is None else trial.batch_size,
-                    seed=seed,
-                    label=trial.label,
-                    faults=_concerning(trial.strategy, faults),
-                )
-            ),
-            workers if trial.workers is None else trial.workers,
+    allowance = _allowance(repeats, tune, budget)
+    usual = _evaluated_often(
+        Settings(
+            model=model,
+            strategy=Serial(),
+            optimizer=SGD(0.1) if optimizer is None else optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            faults=() if faults is None else faults,
         )
-        for trial in trials
-    ]
+    )
+    # All settings are checked before the first run: nobody should wait for an error in the last.
+    contenders = [contender_of(trial, usual, workers, usual.faults) for trial in trials]
     check_client(client)
-    for _, count in planned:
-        check_workers(count)
-    most = max((count for _, count in planned if isinstance(count, int)), default=None)
+    for one in contenders:
+        check_workers(one.workers)
+    most = max((one.workers for one in contenders if isinstance(one.workers, int)), default=None)
     wanted = workers if most is None else most
     data = TrainingData(model, X, y, sample_weight, validation, seed, client, wanted)
-    runs: list[Run] = []
-    ended: str | None = None
+    runner: Runner | None = None
+    notes: list[str] = []
     try:
         found, own = find_client(client, wanted)
-        planned = [run for each in planned for run in _with_baseline(each, found)]
-        for settings, count in planned:
-            prepare(settings, data, found, own, count)
-        if on_plan is not None:
-            on_plan([settings.label for settings, _ in planned])
-        ended = _run_all(planned, data, found, own, on_run, runs, target)
+        runner = Runner(data, found, own, uuid4().hex[:8], target, on_run)
+        for one in contenders:
+            prepare(one.settings, data, found, own, one.workers)
+        if tune:
+            contenders, said = tuned(runner, contenders, tune, allowance, seed)
+            notes.append(said)
+        if not runner.ended:
+            contenders = _completed(contenders, runner, all_cores)
+            if on_plan is not None:
+                on_plan([one.label for one in contenders])
+            notes += _measured(runner, contenders, allowance, seed)
     except KeyboardInterrupt:
-        if not runs:
+        if runner is None or not runner.runs:
             raise
+        runner.ended = "The comparison was interrupted."
     finally:
         # Whatever ended the comparison also ends the run that was under way.
-        if runs and not runs[-1].over:
-            runs[-1].stop()
+        if runner is not None and runner.runs and not runner.runs[-1].over:
+            runner.runs[-1].stop()
         data.close()
-    return Comparison(runs, target, ended)
+    return Comparison(runner.runs, target, runner.ended, notes)
 
 
-def _run_all(
-    planned: Sequence[_Planned],
-    data: TrainingData,
-    client: Client,
-    own_cluster: bool,
-    on_run: Callable[[Run, int], None] | None,
-    runs: list[Run],
-    target: float | None,
-) -> str | None:
-    """Run one after another, each noted in ``runs`` as it starts; end early when one was stopped short of the target.
+def _completed(contenders: list[Contender], runner: Runner, all_cores: bool) -> list[Contender]:
+    """Return the contenders with rates for the rows of their updates, and with all the baselines that they have to beat."""
 
-    Where a run cannot start, what has finished is not thrown away because the cluster is no longer what it was. Why not all have
-    run is returned.
-    """
-    enough = len(calls.identity(client))
-    for position, (settings, workers) in enumerate(planned):
-        try:
-            run = launch(settings, data, client, own_cluster, workers)
-        except (StartFailed, ValueError, OSError) as error:
-            if not runs:
-                raise
-            return f"The comparison ended before {settings.label}: {error}"
-        runs.append(run)
-        if on_run is not None:
-            on_run(run, settings.epochs * data.rows)
-        try:
-            if run.wait().state == "stopped" and not _has_reached(run, target):
-                left = [later.label for later, _ in planned[position + 1 :]]
-                return f"The comparison was stopped before {listing(left)}." if left else None
-        except RunFailed:
-            # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
-            with contextlib.suppress(TimeoutError):
-                client.wait_for_workers(enough, timeout=_REPLACEMENT)
-    return None
+    def workers_of(one: Contender) -> int:
+        _, placement = prepare(one.settings, runner.data, runner.client, runner.own_cluster, one.workers)
+        return placement.layout.workers
+
+    fair = with_equal_chances(contenders, workers_of, runner.data.rows)
+    return with_all_cores(fair, runner.client) if all_cores else fair
 
 
-def _has_reached(run: Run, target: float | None) -> bool:
-    return target is not None and bool((run.history.evaluations["loss"] <= target).any())
+def _measured(runner: Runner, contenders: list[Contender], allowance: Allowance, seed: int) -> list[str]:
+    """Run the warm-up and the rounds; return what is to be said of them. One round alone has no warm-up."""
+    chosen = list(range(len(contenders)))
+    if allowance.repeats != 1:
+        chosen = warm_up(runner, contenders)
+        if runner.ended == "stopped":
+            runner.ended = "The comparison was stopped in its warm-up: no round was run."
+        if runner.ended:
+            return []
+    said = run_rounds(runner, contenders, chosen, allowance, seed)
+    cut = [one.label for entry, one in enumerate(contenders) if entry not in chosen]
+    notes = [f"{listing(cut)} was left out after the warm-up: it cannot win."] if cut else []
+    return notes if said is None else [*notes, said]
 
 
-def _concerning(strategy: Strategy, faults: Sequence[Fault] | None) -> Sequence[Fault]:
-    """Leave out faults of ranks and links that the strategy never has: the baseline has no rank 1 to slow."""
-    if not isinstance(strategy, Serial) or not isinstance(faults, Sequence):
-        return () if faults is None else faults
-    return tuple(fault for fault in faults if getattr(fault, "rank", 0) == 0 and getattr(fault, "to", None) is None)
+def _allowance(repeats: int | None, tune: int | None, budget: float | None) -> Allowance:
+    if repeats is not None:
+        check_integer(
+            "repeats",
+            repeats,
+            1,
+            rule="a positive integer, the rounds to run, or None for as many as the budget allows",
+        )
+    if tune is not None:
+        check_integer(
+            "tune",
+            tune,
+            1,
+            35,
+            rule="an integer from 1 to 35, the settings that every strategy tries, or None for no tuning",
+        )
+    if budget is not None:
+        check_number(
+            "budget", budget, 0, open_low=True, rule="a positive number, the seconds that all of it may take, or None"
+        )
+    return Allowance(repeats, budget)
 
 
 def _evaluated_often(settings: Settings) -> Settings:
     """Evaluate about twenty times a run: a time to the target needs that."""
     return replace(settings, evaluations_an_epoch=-(-20 // settings.epochs))
-
-
-def _trials(strategies: Sequence[Strategy | Trial]) -> list[Trial]:
-    if isinstance(strategies, Strategy | Trial | str) or not isinstance(strategies, Sequence):
-        raise TypeError(f"strategies={strategies!r}: must be a list such as [Serial(), AllReduce()]")
-    if not strategies:
-        raise ValueError("strategies=[]: at least one is needed, such as [Serial(), AllReduce()]")
-    return [strategy if isinstance(strategy, Trial) else Trial(strategy) for strategy in strategies]
-
-
-def _with_baseline(planned: _Planned, client: Client) -> list[_Planned]:
-    """Follow ``Serial()`` by the same in one process with all the cores of its host, if that has more than one."""
-    settings, workers = planned
-    if settings.strategy != Serial():
-        return [planned]
-    info = calls.identity(client)
-    cores = max((facts["cores"] for facts in hosts_of(client, list(info)).values()), default=1)
-    threads = min((int(facts["nthreads"]) for facts in info.values()), default=1)
-    if cores <= threads:
-        return [planned]
-    whole = Serial(threads=cores)
-    label = settings.label.replace(repr(Serial()), repr(whole))
-    return [planned, _Planned(replace(settings, strategy=whole, label=label), workers)]

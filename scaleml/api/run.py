@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from scaleml import strategies
 from scaleml.api.command_sender import CommandSender
+from scaleml.api.run_facts import RunFacts
 from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_faults
 from scaleml.arrays import Array
@@ -29,32 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What is known of a run beside its plan and its placement.
-
-    Parameters
-    ----------
-    label : str
-        The strategy (and what a ``Trial`` changed), as its repr.
-    trained : callable
-        Makes of parameters (P,) what predicts with them.
-    hosts, cores : int
-        Of the workers.
-    placing_seconds : float
-        What stands beside a cold start: bringing the data to the workers, placing the ranks.
-    own_cluster : bool
-        Whether scaleml started the cluster.
-    """
-
-    label: str
-    trained: Callable[[Array], TrainedModel]
-    hosts: int
-    cores: int
-    placing_seconds: float
-    own_cluster: bool
-
-
 @final
 class Run:
     """One training run, live or over. Made by ``scaleml.start`` and ``scaleml.train``.
@@ -73,6 +47,18 @@ class Run:
         Rows that all ranks together will have consumed at the end.
     n_params : int
         Parameters of the model.
+    optimizer : str
+        That it was started with, as its repr.
+    learning_rate : float
+        Of that optimizer.
+    rows_an_update : int
+        Rows that one update of the parameters was computed from at the start.
+    planned_faults : tuple of dict
+        What it was started to be broken with, as the history's changes tell of it.
+    place : Place or None
+        Where it stands in a comparison: which round, whose.
+    skipped, interrupted : bool
+        Whether `skip` was called; whether Ctrl-C came while somebody waited for it.
     """
 
     def __init__(self, driver: Driver, facts: RunFacts) -> None:
@@ -84,6 +70,13 @@ class Run:
         self.total_samples = driver.plan.goal
         self.n_params = driver.plan.model.size
         self.placing_seconds = facts.placing_seconds
+        self.place = facts.place
+        self.skipped = self.interrupted = False
+        plan = driver.plan
+        self.optimizer = repr(plan.optimizer)
+        self.learning_rate = plan.optimizer.learning_rate
+        self.rows_an_update = max(1, plan.batch_size // plan.strategy.updates_a_batch(self.workers))
+        self.planned_faults = tuple(describe(fault) for fault in plan.faults)
         self._driver = driver
         self._facts = facts
         self._sender = CommandSender(driver)
@@ -194,6 +187,7 @@ class Run:
             if not self._sender.wait_until(lambda: self.over, timeout):
                 raise TimeoutError(f"the run is still {self.state} after {timeout} s; stop() ends it")
         except KeyboardInterrupt:
+            self.interrupted = True
             self.stop()
         self._driver.join()
         if self.state == "failed":
@@ -212,6 +206,11 @@ class Run:
         """End the run at a step boundary, the same on all ranks; returns when it is over, with its parameters."""
         if not self.over:
             self._sender.stop()
+
+    def skip(self) -> None:
+        """End the run like `stop`; a comparison goes on with its next run."""
+        self.skipped = True
+        self.stop()
 
     def update(
         self,

@@ -14,6 +14,7 @@ from scaleml.runtime.serialization import describe
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import Strategy
+from scaleml.telemetry.place import Place
 
 _KINDS: Final[dict[str, tuple[type, str]]] = {
     "model": (Model, "a model object such as LinearModel() or MLP()"),
@@ -42,6 +43,8 @@ class Settings:
         Given the rows of an update, what turns mean gradients into steps; see ``Plan.steps``.
     keep_end, snapshots, by_rows : bool
         See ``Plan``.
+    place : Place, optional
+        Where the run stands in a comparison.
     """
 
     model: Model
@@ -60,6 +63,7 @@ class Settings:
     keep_end: bool = False
     snapshots: bool = False
     by_rows: bool = False
+    place: Place | None = None
 
     def __post_init__(self) -> None:
         for name in _KINDS:

@@ -10,7 +10,8 @@ from typing import Final, TypedDict, Unpack
 
 from distributed import Client
 
-from scaleml.api.run import Run, RunFacts
+from scaleml.api.run import Run
+from scaleml.api.run_facts import RunFacts
 from scaleml.api.settings import Settings, check_names
 from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_run, check_shards, check_workers
@@ -46,6 +47,7 @@ def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: 
         cores=sum(cores.values()),
         placing_seconds=data.placing_seconds + WALL.now() - began,
         own_cluster=own_cluster,
+        place=settings.place,
     )
     driver = Driver(client, plan, placement, data.placed)
     run = Run(driver, facts)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from scaleml.api.compare import Trial, compare
+from scaleml.api.compare import compare
 from scaleml.api.run import Run
+from scaleml.api.trial import Trial
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.telemetry import Comparison

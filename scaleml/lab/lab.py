@@ -10,8 +10,8 @@ from typing import Any, Final, Self, final
 
 import ipywidgets as widgets
 
-from scaleml.api.compare import Trial
 from scaleml.api.run import Run
+from scaleml.api.trial import Trial
 from scaleml.cluster.embedded import embedded_size
 from scaleml.lab import style
 from scaleml.lab.board import Board

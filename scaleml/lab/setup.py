@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from scaleml import datasets
-from scaleml.api.compare import Trial
+from scaleml.api.trial import Trial
 from scaleml.api.validation import check_workers
 from scaleml.datasets.dataset import task_of
 from scaleml.lab import choices

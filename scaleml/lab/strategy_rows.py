@@ -8,7 +8,7 @@ from typing import final
 
 import ipywidgets as widgets
 
-from scaleml.api.compare import Trial
+from scaleml.api.trial import Trial
 from scaleml.lab import choices
 from scaleml.lab.fields import narrow
 from scaleml.lab.form import Form

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-import numpy as np
-
 from scaleml.checks import check_number
-from scaleml.telemetry.formatting import count, factor, number, percent, seconds, size
+from scaleml.telemetry.comparison_table import cells_of, footnote_of, frame_of, with_speedups
 from scaleml.telemetry.run_like import RunLike
-from scaleml.telemetry.summary import Summary, summarise
+from scaleml.telemetry.summary import Summary
 from scaleml.telemetry.verdict import Verdict, judge
+from scaleml.telemetry.verdict.case import Case
+from scaleml.telemetry.verdict.series import Series, gather
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,32 +20,38 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 HEAD = (
-    "strategy", "workers", "threads", "loss", "score", "time", "to target", "samples/s", "speed-up", "efficiency",
-    "compute", "wait", "comm", "bytes/step", "staleness", "cold",
+    "strategy", "workers", "threads", "rows/update", "rate", "rounds", "loss", "score", "time", "to target", "samples/s", "speed-up",
+    "95%", "efficiency", "compute", "wait", "comm", "bytes/step", "staleness", "cold",
 )  # fmt: skip
 
 
 @final
 class Comparison:
-    """Runs of one model on one data set under several strategies.
+    """Runs of one model on one data set under several strategies, each in several rounds.
 
-    Speed-up is the serial baseline's time to the target over a run's own; efficiency is that divided by its workers.
-    The baseline is the better of the serial runs: one thread, or one process with all the cores of one host. Where the
-    target was not reached, the ratio of samples a second stands instead, marked with a star.
+    Numbers are medians over the rounds. Speed-up is the serial baseline's time to the target over a contender's own, round by round,
+    with the interval that all of them together hold with 95%; efficiency is that divided by the workers. The baseline is the best of
+    the serial contenders. Where the target was not reached, the ratio of samples a second stands instead, marked with a star.
 
     Parameters
     ----------
     runs : iterable of Run
-        Finished, failed or still running.
+        Finished, failed or still running; warm-ups and trials of a tuning stage among them.
     target : float, optional
-        The held-out loss to be reached. By default the loss that every finished run reached.
+        The held-out loss to be reached. By default the loss that every finished run reached and held.
     ended : str, optional
         Why runs are missing that were asked for; the verdict says so.
+    notes : sequence of str
+        What the verdict is to say besides.
 
     Attributes
     ----------
     runs : tuple of Run
+        Those that count: by contender, and in each by round.
+    warm_ups, trials : tuple of Run
+        Those that do not: before the first round, and of a tuning stage.
     ended : str or None
+    notes : tuple of str
 
     Examples
     --------
@@ -53,130 +59,89 @@ class Comparison:
     'Nothing was compared.'
     """
 
-    def __init__(self, runs: Iterable[RunLike], target: float | None = None, ended: str | None = None) -> None:
+    def __init__(
+        self,
+        runs: Iterable[RunLike],
+        target: float | None = None,
+        ended: str | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         rule = "a finite number, the held-out loss to be reached, or None to have one computed"
         self._target = None if target is None else check_number("target", target, rule=rule)
-        self.runs = tuple(runs)
+        every = tuple(runs)
+        self.runs = tuple(_by_contender([run for run in every if _stage(run) == "round"]))
+        self.warm_ups = tuple(run for run in every if _stage(run) == "warm-up")
+        self.trials = tuple(run for run in every if _stage(run) == "tuning")
         self.ended = ended
+        self.notes = tuple(notes)
 
     @property
     def target(self) -> float | None:
         """The loss to be reached: the one given, else the one that every finished run reached, or None."""
-        return summarise(self.runs, self._target)[1]
+        return self._case.target
+
+    @property
+    def series(self) -> list[Series]:
+        """The runs of each contender, in the order of the table."""
+        return list(self._case.series)
 
     @property
     def rows(self) -> list[Summary]:
-        """One summary a run, with speed-ups."""
-        return summarise(self.runs, self._target)[0]
+        """One row of medians a contender, with speed-ups."""
+        return with_speedups(self._case)
 
     @property
     def verdict(self) -> Verdict:
-        """Which strategy to use and why, or that none is worth it.
+        """Which strategy to use, why, and how sure that is; or that none is worth it.
 
-        A string; its `headline`, its `reasons` and `best`, the index of the recommended run, also stand alone.
+        A string; its `headline`, its `reasons` and `best`, the row of the recommended contender, also stand alone.
         """
-        found = judge(*summarise(self.runs, self._target), computed=self._target is None)
-        return found if self.ended is None else Verdict(found.headline, (*found.reasons, self.ended), found.best)
+        case = self._case
+        found = judge(case.series, case.target, computed=case.computed)
+        more = (*self.notes, *(() if self.ended is None else (self.ended,)))
+        return Verdict(found.headline, (*found.reasons, *more), found.best) if more else found
 
     @property
     def best(self) -> RunLike | None:
-        """The run that the verdict recommends, or None."""
-        at = self.verdict.best
-        return None if at is None else self.runs[at]
+        """The run to use on this evidence, of median time among its rounds; or None."""
+        series, at = self.series, self.verdict.best
+        return None if at is None else self.runs[series[at].middle]
+
+    @property
+    def _case(self) -> Case:
+        return Case(*gather(self.runs, self._target, self.warm_ups), self._target is None)
 
     def table(self) -> pd.DataFrame:
-        """The numbers as a pandas frame, one row a run.
+        """The numbers as a pandas frame, one row a contender.
 
         Returns
         -------
         pandas.DataFrame
-            strategy, workers, threads; loss and score (held-out, at the end; of the training data if nothing was held
-            out); time_s, time_to_target_s, cold_s (time_s and placing the data and starting); samples_per_s,
-            samples_to_target; speedup, efficiency and speedup_by; compute, wait and comm (shares of the ranks' time,
-            the rest is applying updates and other); bytes_per_step; staleness; state. `attrs["target"]` is the target.
+            strategy, workers, threads; rounds that count; rows_an_update and learning_rate used; loss and score (held-out, at the end; of
+            the training data if nothing was held out); time_s, time_to_target_s, cold_s (time_s and placing the data and starting) and
+            cold_to_target_s; samples_per_s, samples_to_target; speedup with its 95% interval from speedup_low to speedup_high,
+            efficiency and speedup_by; compute, wait and comm (shares of the ranks' time, the rest is applying updates and other);
+            bytes_per_step; staleness; state. `attrs["target"]` is the target.
         """
-        import pandas as pd
-
-        rows, target = summarise(self.runs, self._target)
-        frame = pd.DataFrame(
-            {
-                "strategy": [row.strategy for row in rows],
-                "workers": [row.workers for row in rows],
-                "threads": [row.threads for row in rows],
-                "loss": [row.loss for row in rows],
-                "score": [row.score for row in rows],
-                "time_s": [row.time for row in rows],
-                "time_to_target_s": [row.time_to_target for row in rows],
-                "samples_per_s": [row.samples_per_s for row in rows],
-                "speedup": [row.speedup for row in rows],
-                "efficiency": [row.efficiency for row in rows],
-                "compute": [row.compute for row in rows],
-                "wait": [row.wait for row in rows],
-                "comm": [row.comm for row in rows],
-                "bytes_per_step": [row.bytes_per_step for row in rows],
-                "staleness": [row.staleness for row in rows],
-                "cold_s": [row.cold for row in rows],
-                "samples_to_target": [row.samples_to_target for row in rows],
-                "speedup_by": [row.speedup_by for row in rows],
-                "state": [row.state for row in rows],
-            }
-        )
-        frame.attrs["target"] = target
-        return frame
+        return frame_of(self.rows, self.target)
 
     def lines(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
-        """The table as people read it: headings, cells for each run, and a footnote."""
-        rows, target = summarise(self.runs, self._target)
-        cells: list[tuple[str, ...]] = [
-            (
-                row.strategy,
-                str(row.workers),
-                str(row.threads),
-                number(row.loss),
-                number(row.score),
-                row.state if row.failed else seconds(row.time),
-                seconds(row.time_to_target),
-                count(row.samples_per_s),
-                _speedup(row),
-                percent(row.efficiency),
-                percent(row.compute),
-                percent(row.wait),
-                percent(row.comm),
-                size(row.bytes_per_step),
-                f"{row.staleness:.1f}",
-                seconds(row.cold),
-            )
-            for row in rows
-        ]
-        return HEAD, cells, self._footnote(rows, target, HEAD)
+        """The table as people read it: headings, cells for each contender, and a footnote."""
+        rows, target = self.rows, self.target
+        return HEAD, [cells_of(row) for row in rows], self._footnote(rows, target, HEAD)
 
     def footnote(self, shown: Collection[str]) -> str:
         """Return the footnote of a table with only the columns `shown`."""
-        return self._footnote(*summarise(self.runs, self._target), shown)
+        return self._footnote(self.rows, self.target, shown)
 
     def _footnote(self, rows: list[Summary], target: float | None, shown: Collection[str]) -> str:
-        kinds = {row.kind for row in rows if np.isfinite(row.loss)}
-        parts = []
-        if "loss" in shown:
-            parts.append(f"{kinds.pop().capitalize()} loss at the end." if len(kinds) == 1 else "Loss at the end.")
-        if target is not None:
-            parts.append(
-                f"Target: a loss of {number(target)}"
-                + ("." if self._target is not None else ", which every finished run that learnt reached.")
-            )
-        if any(row.speedup_by == "samples/s" for row in rows):
-            parts.append("* samples a second against the baseline's: no time to the target to compare.")
-        if any(row.crowded and row.speedup_by for row in rows):
-            parts.append("In brackets: more workers than cores, so these mean nothing.")
-        if "cold" in shown:
-            parts.append("Cold: with placing the data and starting.")
-        return " ".join(parts)
+        return footnote_of(rows, target, self._target is not None, shown)
 
     def plot(self) -> Figure:
         """Held-out loss against time and samples, the ledger of every rank, and throughput: a matplotlib Figure."""
-        from scaleml.telemetry.figures import runs_figure
+        from scaleml.telemetry.figures import comparison_figure
 
-        return runs_figure(self.runs, self.target)
+        return comparison_figure(self)
 
     def to_html(self, path: str | Path) -> Path:
         """Write all of it to one HTML file that needs nothing else, and return its path."""
@@ -207,6 +172,18 @@ class Comparison:
         return bundle(str(self), fragment(self), self.plot if self.runs else None)
 
 
-def _speedup(row: Summary) -> str:
-    text = factor(row.speedup) + "*" * (row.speedup_by == "samples/s")
-    return f"({text})" if row.crowded and row.speedup_by else text
+def _stage(run: RunLike) -> str:
+    return "round" if run.place is None else run.place.stage
+
+
+def _by_contender(runs: Sequence[RunLike]) -> list[RunLike]:
+    """By comparison as they came, in it by contender as they were given, not as a round took them, and by round."""
+    first: dict[str, int] = {}
+    keys = []
+    for position, run in enumerate(runs):
+        place = run.place
+        if place is None:
+            keys.append((position, 0, 0))
+        else:
+            keys.append((first.setdefault(place.comparison, position), place.entry, place.round))
+    return [runs[i] for i in sorted(range(len(runs)), key=lambda i: keys[i])]

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import Protocol
 
 from scaleml.telemetry.run_like import RunLike
-from scaleml.telemetry.verdict import Verdict
+from scaleml.telemetry.verdict.series import Series
+from scaleml.telemetry.verdict.verdict import Verdict
 
 
 class ComparisonLike(Protocol):
@@ -14,6 +15,8 @@ class ComparisonLike(Protocol):
 
     @property
     def runs(self) -> tuple[RunLike, ...]: ...
+    @property
+    def series(self) -> list[Series]: ...
     @property
     def target(self) -> float | None: ...
     @property

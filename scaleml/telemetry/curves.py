@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from scaleml.telemetry.history import COLUMNS, History
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+HOLD: Final = 3
+"""Evaluations over which a target must hold on average."""
 
 
 @final
@@ -33,21 +38,44 @@ class Curve:
         finite = self.loss[np.isfinite(self.loss)]
         return float(finite.min()) if len(finite) else float("nan")
 
+    def end(self) -> float:
+        """The mean of the last few losses: what the run ended at, without the luck of one evaluation. NaN without any."""
+        return float(self.loss[-HOLD:].mean()) if len(self.loss) else float("nan")
+
+    def held(self) -> NDArray[np.float64]:
+        """The mean of each loss and those that follow it, `HOLD` in all; (m - HOLD + 1,), of a shorter curve one."""
+        width = min(HOLD, len(self.loss))
+        if not width:
+            return np.empty(0)
+        with np.errstate(invalid="ignore"):
+            return np.lib.stride_tricks.sliding_window_view(self.loss, width).mean(axis=1)
+
+    def lowest_held(self) -> float:
+        """The lowest target that this curve reaches and holds, or NaN."""
+        held = np.maximum(self.held(), self.loss[: len(self.held())])
+        finite = held[np.isfinite(held)]
+        return float(finite.min()) if len(finite) else float("nan")
+
     def crossing(self, target: float) -> tuple[float, float, float] | None:
-        """Where the loss first came down to `target`: (time, samples, step), linear between measurements, or None.
+        """Where the loss came down to `target` and stayed: (time, samples, step), linear between measurements, or None.
+
+        That is the first evaluation at or below the target whose mean with the next few is, too: a lucky dip is not there yet.
 
         Examples
         --------
-        >>> time, loss = np.array([0.0, 2.0]), np.array([1.0, 0.5])
-        >>> Curve(time, 100 * time, 10 * time, loss, 1 - loss, "held-out").crossing(0.625)
-        (1.5, 150.0, 15.0)
+        >>> time, loss = np.arange(5.0), np.array([1.0, 0.4, 1.0, 0.5, 0.5])
+        >>> Curve(time, 100 * time, 10 * time, loss, 1 - loss, "held-out").crossing(0.75) is None
+        False
+        >>> Curve(time, 100 * time, 10 * time, loss, 1 - loss, "held-out").crossing(0.4) is None
+        True
         """
-        reached = np.flatnonzero(self.loss <= target)
+        held = self.held()
+        reached = np.flatnonzero((self.loss[: len(held)] <= target) & (held <= target))
         if not len(reached):
             return None
         i = int(reached[0])
         here = (float(self.time[i]), float(self.samples[i]), float(self.step[i]))
-        if i == 0 or not np.isfinite(self.loss[i - 1]) or not np.isfinite(self.loss[i]):
+        if i == 0 or not np.isfinite(self.loss[i - 1]) or self.loss[i - 1] <= target:
             return here
         part = float((self.loss[i - 1] - target) / (self.loss[i - 1] - self.loss[i]))
         before = (float(self.time[i - 1]), float(self.samples[i - 1]), float(self.step[i - 1]))
@@ -61,6 +89,23 @@ def loss_curve(history: History) -> Curve:
         return training_curve(history)
     order = np.argsort(found["time"], kind="stable")
     return Curve(**{name: values[order] for name, values in found.items()}, kind="held-out")
+
+
+def median_curve(curves: Sequence[Curve], points: int = 60) -> Curve:
+    """The median of several rounds: at equal shares of the rows that all of them consumed.
+
+    Where there is but one, that one; a curve of other kind than the first, or without points, is left out.
+    """
+    known = [curve for curve in curves if len(curve.loss) > 1 and curve.kind == curves[0].kind]
+    if len(known) < 2:
+        return known[0] if known else curves[0]
+    until = min(float(curve.samples[-1]) for curve in known)
+    at = np.linspace(max(float(curve.samples[0]) for curve in known), until, min(points, *(len(c.loss) for c in known)))
+    middles = {
+        name: np.median([np.interp(at, curve.samples, getattr(curve, name)) for curve in known], axis=0)
+        for name in ("time", "step", "loss", "score")
+    }
+    return Curve(samples=at, kind=known[0].kind, **middles)
 
 
 def training_curve(history: History, points: int = 200) -> Curve:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scaleml.telemetry.bundle import data_uri
-from scaleml.telemetry.curves import Curve, loss_curve, throughput_curve
+from scaleml.telemetry.comparison_like import ComparisonLike
+from scaleml.telemetry.curves import Curve, loss_curve, median_curve, throughput_curve
 from scaleml.telemetry.formatting import number
-from scaleml.telemetry.ledger import PARTS, Ledger
-from scaleml.telemetry.palette import DARK, HATCHES, LIGHT, Stroke, Theme, strokes
-from scaleml.telemetry.palette import PARTS as PART_COLORS
+from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.ledger_bars import bars_of, draw_ledger, parts_legend, shorten, style
+from scaleml.telemetry.palette import DARK, LIGHT, Stroke, Theme, strokes
 from scaleml.telemetry.run_like import RunLike
 
 if TYPE_CHECKING:
@@ -23,11 +24,24 @@ if TYPE_CHECKING:
 
     from scaleml.telemetry.history import History
 
-MOST_BARS = 24
+
 MOST_LINES, MOST_NAMES = 60, 6
+FRONT = 3.0
 
 
-def runs_figure(runs: Sequence[RunLike], target: float | None = None, dark: bool = False) -> Figure:
+def comparison_figure(comparison: ComparisonLike, dark: bool = False) -> Figure:
+    """A comparison in one figure: of each contender the median curve before those of its rounds, and its run of median time."""
+    series = comparison.series
+    runs = [comparison.runs[one.middle] for one in series]
+    return runs_figure(runs, comparison.target, dark, [[comparison.runs[i] for i in one.positions] for one in series])
+
+
+def runs_figure(
+    runs: Sequence[RunLike],
+    target: float | None = None,
+    dark: bool = False,
+    rounds: Sequence[Sequence[RunLike]] | None = None,
+) -> Figure:
     """Everything about some runs in one figure.
 
     Parameters
@@ -38,6 +52,8 @@ def runs_figure(runs: Sequence[RunLike], target: float | None = None, dark: bool
         Drawn as a line across the losses.
     dark : bool, default False
         For a dark page.
+    rounds : sequence of sequences of Run, optional
+        For each of the runs all that it stands for: their losses are drawn thin behind their median.
 
     Raises
     ------
@@ -46,7 +62,7 @@ def runs_figure(runs: Sequence[RunLike], target: float | None = None, dark: bool
     """
     theme = DARK if dark else LIGHT
     ledgers = [(title(run) if len(runs) > 1 else "", Ledger(run.history)) for run in runs]
-    bars = _bars(ledgers)
+    bars = bars_of(ledgers)
     below = max(2.6, 0.8 + 0.2 * len(bars) + 0.25 * len(runs))
     legend = 0.24 * ((len(runs) + 1) // 2) + 0.15 if len(runs) > 1 else 0.0
     figure = _figure(10.0, 3.4 + below + legend, theme)
@@ -54,15 +70,17 @@ def runs_figure(runs: Sequence[RunLike], target: float | None = None, dark: bool
     by_time = figure.add_subplot(grid[0, 0])
     by_samples = figure.add_subplot(grid[0, 1], sharey=by_time)
     drawn = strokes([bool(run.is_serial) for run in runs])
-    curves = [loss_curve(run.history) for run in runs]
-    _losses(by_time, by_samples, curves, drawn, target, theme)
+    behind = [[loss_curve(run.history) for run in every] for every in rounds or [[run] for run in runs]]
+    for axes, x in ((by_time, "time"), (by_samples, "samples")):
+        _rounds(axes, x, behind, drawn)
+    _losses(by_time, by_samples, [median_curve(every) for every in behind], drawn, target, theme)
     if len(runs) == 1:  # the throughput below says what they are
         _changes(by_time, runs[0].history.marks, theme)
-    _ledger(figure.add_subplot(grid[1, 0]), bars, theme)
+    draw_ledger(figure.add_subplot(grid[1, 0]), bars, theme)
     _throughput(figure.add_subplot(grid[1, 1]), runs, drawn, theme)
-    _parts_legend(figure, theme)
+    parts_legend(figure, theme)
     if len(runs) > 1:
-        handles = by_time.get_lines()[: len(runs)]
+        handles = [line for line in by_time.get_lines() if line.get_zorder() == FRONT][: len(runs)]
         labels = [shorten(title(run), 58) for run in runs]
         figure.legend(
             handles,
@@ -90,23 +108,11 @@ def loss_figure(histories: Sequence[tuple[str, History]], dark: bool = False) ->
 def ledger_figure(ledgers: Sequence[tuple[str, Ledger]], dark: bool = False) -> Figure:
     """Where the time of every rank went, as stacked bars."""
     theme = DARK if dark else LIGHT
-    bars = _bars(ledgers)
+    bars = bars_of(ledgers)
     figure = _figure(7.0, 1.2 + 0.24 * max(2, len(bars)), theme)
-    _ledger(figure.subplots(), bars, theme)
-    _parts_legend(figure, theme)
+    draw_ledger(figure.subplots(), bars, theme)
+    parts_legend(figure, theme)
     return figure
-
-
-def shorten(text: str, most: int) -> str:
-    """Cut a long label in its middle, where parameters repeat least at the ends.
-
-    >>> shorten("ParameterServer(consistency='ssp', staleness=4)", 30)
-    'ParameterServer(co...leness=4)'
-    """
-    if len(text) <= most:
-        return text
-    tail = (most - 3) // 3
-    return text[: most - 3 - tail] + "..." + text[-tail:]
 
 
 def _figure(width: float, height: float, theme: Theme) -> Figure:
@@ -135,17 +141,10 @@ def _ticks() -> EngFormatter:
     return EngFormatter(sep=" ")
 
 
-def _style(axes: Axes, title: str, x: str, y: str, theme: Theme) -> None:
-    axes.set_facecolor(theme.paper)
-    axes.set_title(title, loc="left", fontsize=10.5, color=theme.ink, fontweight="bold")
-    axes.set_xlabel(x, color=theme.ink, fontsize=9)
-    axes.set_ylabel(y, color=theme.ink, fontsize=9)
-    axes.tick_params(colors=theme.ink, labelsize=8.5, length=3)
-    axes.grid(True, color=theme.faint, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(theme.faint)
+def _rounds(axes: Axes, x: str, behind: Sequence[Sequence[Curve]], drawn: Sequence[Stroke]) -> None:
+    for curves, stroke in zip(behind, drawn, strict=True):
+        for curve in curves if len(curves) > 1 else []:
+            axes.plot(getattr(curve, x), curve.loss, color=stroke.color, lw=0.7, alpha=0.35)
 
 
 def _losses(
@@ -162,6 +161,7 @@ def _losses(
                 lw=1.8,
                 marker=mark,
                 ms=3,
+                zorder=FRONT,
             )
         axes.set_xlim(left=0)
         if target is not None:
@@ -178,8 +178,8 @@ def _losses(
             )
     kinds = {curve.kind for curve in curves if len(curve.loss)}
     name = "Held-out loss" if kinds == {"held-out"} else "Training loss" if kinds == {"training"} else "Loss"
-    _style(left, f"{name} against time", "training time (s)", name.lower(), theme)
-    _style(right, f"{name} against samples", "rows consumed by all workers", "", theme)
+    style(left, f"{name} against time", "training time (s)", name.lower(), theme)
+    style(right, f"{name} against samples", "rows consumed by all workers", "", theme)
     right.tick_params(labelleft=False)
     right.xaxis.set_major_formatter(_ticks())
     _frame_losses(left, curves)
@@ -203,77 +203,6 @@ def _frame_losses(axes: Axes, curves: Sequence[Curve]) -> None:
         axes.set_ylim(low - 0.06 * (top - low), top + 0.06 * (top - low))
 
 
-Bar = tuple[str, str, dict[str, float], bool]  # group, tick, seconds by part, whether it is the first of its group
-
-
-def _bars(ledgers: Sequence[tuple[str, Ledger]]) -> list[Bar]:
-    """One bar a rank; one a run where that would be too many."""
-    many = sum(len(ledger.ranks) for _, ledger in ledgers) > MOST_BARS
-    bars: list[Bar] = []
-    for label, ledger in ledgers:
-        if many:
-            mean = {part: float(getattr(ledger, part).mean()) for part in PARTS} if len(ledger.ranks) else {}
-            bars.append(
-                (label, ledger.name(0) if len(ledger.ranks) == 1 else f"mean of {len(ledger.ranks)}", mean, True)
-            )
-            continue
-        spent = [{part: float(getattr(ledger, part)[i]) for part in PARTS} for i in range(len(ledger.ranks))]
-        bars += [(label, ledger.name(i), parts, i == 0) for i, parts in enumerate(spent)]
-    return bars
-
-
-def _ledger(axes: Axes, bars: Sequence[Bar], theme: Theme) -> None:
-    heads = any(group for group, *_ in bars)
-    place = 0.0
-    ticks: list[float] = []
-    widest = max([sum(parts.values()) for *_, parts, _ in bars], default=1.0) or 1.0
-    for group, _, parts, first in bars:
-        if first and heads:
-            place += 0.45 if ticks else 0.0
-            axes.text(0, place, shorten(group, 48), va="center", ha="left", fontsize=8.5, color=theme.ink)
-            place += 0.95
-        start = 0.0
-        for part in PARTS:
-            width = parts.get(part, 0.0)
-            axes.barh(
-                place,
-                width,
-                left=start,
-                height=0.72,
-                color=PART_COLORS[part],
-                hatch=HATCHES[part],
-                edgecolor=theme.paper,
-                linewidth=0.4,
-            )
-            start += width
-        ticks.append(place)
-        place += 1.0
-    _style(axes, "Where each rank's time went", "seconds", "", theme)
-    axes.set_yticks(ticks, [tick for _, tick, _, _ in bars])
-    axes.set_ylim(max(place, 1.0) - 0.4, -0.6)
-    axes.set_xlim(0, widest * 1.02)
-    axes.grid(False, axis="y")
-    axes.tick_params(axis="y", length=0)
-
-
-def _parts_legend(figure: Figure, theme: Theme) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [
-        Patch(facecolor=PART_COLORS[part], hatch=HATCHES[part], edgecolor=theme.paper, label=part) for part in PARTS
-    ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower left",
-        ncols=len(PARTS),
-        frameon=False,
-        labelcolor=theme.ink,
-        fontsize=8.5,
-        columnspacing=1.4,
-        handlelength=1.4,
-    )
-
-
 def _throughput(axes: Axes, runs: Sequence[RunLike], drawn: Sequence[Stroke], theme: Theme) -> None:
     fastest = 0.0
     for run, stroke in zip(runs, drawn, strict=True):
@@ -282,7 +211,7 @@ def _throughput(axes: Axes, runs: Sequence[RunLike], drawn: Sequence[Stroke], th
         fastest = max(fastest, float(rate.max(initial=0.0)))
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.12 * fastest or 1.0)
-    _style(axes, "Throughput", "training time (s)", "rows a second", theme)
+    style(axes, "Throughput", "training time (s)", "rows a second", theme)
     axes.yaxis.set_major_formatter(_ticks())
     for when, text in _changes(axes, runs[0].history.marks, theme) if len(runs) == 1 else []:
         axes.annotate(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from scaleml.telemetry.bundle import data_uri
 from scaleml.telemetry.comparison_like import ComparisonLike
-from scaleml.telemetry.figures import runs_figure, title
+from scaleml.telemetry.figures import comparison_figure, title
 from scaleml.telemetry.formatting import count, percent, seconds
 from scaleml.telemetry.gauge import Gauge
 from scaleml.telemetry.ledger import Ledger
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 _FOLDS = (
-    ("workers", "threads", "loss", "score", "bytes/step"),
-    ("time", "cold", "to target", "samples/s", "speed-up"),
-    ("efficiency", "compute", "wait", "comm", "staleness"),
+    ("workers", "threads", "rows/update", "rate", "loss", "score"),
+    ("rounds", "time", "cold", "to target", "speed-up", "95%"),
+    ("samples/s", "bytes/step", "efficiency", "compute", "wait", "comm", "staleness"),
 )
 _CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e; --line: #d8dce0; --card: #f6f8fa;
@@ -126,7 +126,7 @@ def _section(name: str, comparison: ComparisonLike, heading: str) -> str:
             "<h3>Curves</h3>",
             _picture(draw, "Loss against time and samples, ledger of every rank, throughput"),
             "<h3>Runs</h3>",
-            *(_details(run, i == verdict.best) for i, run in enumerate(comparison.runs)),
+            *(_details(comparison.runs[one.middle], i == verdict.best) for i, one in enumerate(comparison.series)),
             "<h3>Where this was measured</h3>",
             _hardware(comparison.runs),
         ]
@@ -134,7 +134,7 @@ def _section(name: str, comparison: ComparisonLike, heading: str) -> str:
 
 
 def _figure(comparison: ComparisonLike, dark: bool) -> Figure:
-    return runs_figure(comparison.runs, comparison.target, dark)
+    return comparison_figure(comparison, dark)
 
 
 def _picture(draw: Callable[[bool], Figure], alt: str) -> str:

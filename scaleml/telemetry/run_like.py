@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from scaleml.telemetry.history import History
+from scaleml.telemetry.place import Place
 
 
 class RunLike(Protocol):
@@ -22,6 +24,16 @@ class RunLike(Protocol):
     n_params : int
     settings : str
         Optimizer, batch, epochs, in words.
+    optimizer : str
+        That it began with, as its repr.
+    learning_rate : float
+        Of that optimizer.
+    rows_an_update : int
+        Rows that one update of the parameters is computed from.
+    planned_faults : tuple of dict
+        What was to be broken from the start, as a history's changes describe it.
+    place : Place or None
+        Where it stands in a comparison of several rounds.
     total_samples : int or None
         Rows that all ranks together will have consumed at the end.
     state : str
@@ -49,6 +61,16 @@ class RunLike(Protocol):
     def n_params(self) -> int: ...
     @property
     def settings(self) -> str: ...
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def rows_an_update(self) -> int: ...
+    @property
+    def planned_faults(self) -> tuple[Mapping[str, object], ...]: ...
+    @property
+    def place(self) -> Place | None: ...
     @property
     def total_samples(self) -> int | None: ...
     @property

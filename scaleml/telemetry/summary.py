@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -57,6 +57,15 @@ class Summary:
     staleness: float = 0.0
     slow: str | None = None
     faults: tuple[str, ...] = ()  # what was broken on purpose
+    changed: tuple[str, ...] = ()  # what a person changed or broke in mid-run
+    optimizer: str = ""
+    learning_rate: float = NAN
+    rows_an_update: int = 0
+    end: float = NAN  # the mean of the last few losses
+    held: float = NAN  # the lowest loss that was reached and held
+    rounds: int = 1
+    low: float = NAN  # of the speed-up, with the confidence that all claims together have
+    high: float = NAN
 
     @property
     def name(self) -> str:
@@ -77,6 +86,11 @@ class Summary:
     def reached(self) -> bool:
         return not self.failed and bool(np.isfinite(self.time_to_target))
 
+    def ends_far_above(self, target: float) -> bool:
+        """Whether its loss ended far above a target that it had reached."""
+        room = 0.25 * max(0.0, self.first - self.best) if np.isfinite(self.first) else np.inf
+        return not self.end <= target + min(room, 0.5 * abs(target))
+
     @property
     def diverged(self) -> bool:
         """Its loss is no longer finite, or well above where it started."""
@@ -95,29 +109,10 @@ class Summary:
         return self.time + (self.placing if np.isfinite(self.placing) else 0.0)
 
 
-def summarise(runs: Iterable[RunLike], target: float | None = None) -> tuple[list[Summary], float | None]:
-    """Summarise runs, finished or not, and settle the target.
-
-    Parameters
-    ----------
-    runs : iterable of Run
-        Or anything with their `label`, `history`, `state`, `workers` and so on.
-    target : float, optional
-        The loss to be reached. By default `common_target`.
-
-    Returns
-    -------
-    rows : list of Summary
-        With speed-ups against their baseline.
-    target : float or None
-        None if none was given and no run has a loss.
-    """
-    pairs = [(run, loss_curve(run.history)) for run in runs]
-    rows = [_measure(run, curve) for run, curve in pairs]
-    goal = common_target(rows) if target is None else target
-    if goal is not None:
-        rows = [_time(row, curve, goal) for row, (_, curve) in zip(rows, pairs, strict=True)]
-    return with_speedups(rows), goal
+def measure(run: RunLike) -> tuple[Summary, Curve]:
+    """Summarise one run, finished or not, but for what depends on a target; with its curve of losses."""
+    curve = loss_curve(run.history)
+    return _measure(run, curve), curve
 
 
 def _measure(run: RunLike, curve: Curve) -> Summary:
@@ -139,6 +134,12 @@ def _measure(run: RunLike, curve: Curve) -> Summary:
         first=float(curve.loss[0]) if len(curve.loss) else NAN,
         loss=float(curve.loss[-1]) if len(curve.loss) else NAN,
         best=curve.best(),
+        end=curve.end(),
+        held=curve.lowest_held(),
+        optimizer=str(run.optimizer),
+        learning_rate=float(run.learning_rate),
+        rows_an_update=int(run.rows_an_update),
+        changed=_changed(run),
         score=float(curve.score[-1]) if len(curve.score) else NAN,
         time=clock or NAN,
         placing=NAN if run.placing_seconds is None else float(run.placing_seconds),
@@ -154,7 +155,14 @@ def _measure(run: RunLike, curve: Curve) -> Summary:
     )
 
 
-def _time(row: Summary, curve: Curve, target: float) -> Summary:
+def _changed(run: RunLike) -> tuple[str, ...]:
+    """What a person changed or broke while it ran: not the faults that it was started with."""
+    planned = list(run.planned_faults)
+    return tuple(change.text for change in run.history.changes if change.kind != "fault" or change.fault not in planned)
+
+
+def timed(row: Summary, curve: Curve, target: float) -> Summary:
+    """Return the same with when it reached the target, if it did."""
     crossing = curve.crossing(target)
     if crossing is None:
         return row
@@ -164,33 +172,10 @@ def _time(row: Summary, curve: Curve, target: float) -> Summary:
 
 
 def common_target(rows: Sequence[Summary]) -> float | None:
-    """The loss that every finished run reached: the worst of their best ones. None if no run finished with a loss.
+    """The loss that every finished run reached and held: the worst of their best ones. None if no run finished with a loss.
 
     Runs that never got below the loss they started from are left out, or the target would be reached at time 0.
     """
-    done = [row for row in rows if row.state == "finished" and np.isfinite(row.best)]
-    learnt = [row.best for row in done if not np.isfinite(row.first) or row.best < row.first]
+    done = [row for row in rows if row.state == "finished" and np.isfinite(row.held)]
+    learnt = [row.held for row in done if not np.isfinite(row.first) or row.held < row.first]
     return max(learnt) if learnt else None
-
-
-def baseline(rows: Sequence[Summary]) -> Summary | None:
-    """The better of the serial runs: the first at the target, else the one with most samples a second."""
-    serial = [row for row in rows if row.is_serial and not row.failed and (row.reached or row.samples_per_s > 0)]
-    reached = [row for row in serial if row.reached]
-    if reached:
-        return min(reached, key=lambda row: row.time_to_target)
-    return max(serial, key=lambda row: row.samples_per_s, default=None)
-
-
-def with_speedups(rows: Sequence[Summary]) -> list[Summary]:
-    """The same rows with speed-up and efficiency against their baseline."""
-    base = baseline(rows)
-    return [row if base is None or row.failed else _against(row, base) for row in rows]
-
-
-def _against(row: Summary, base: Summary) -> Summary:
-    if row.reached and base.reached and row.time_to_target > 0:
-        ratio, by = base.time_to_target / row.time_to_target, "time to target"
-    else:
-        ratio, by = row.samples_per_s / base.samples_per_s, "samples/s"
-    return replace(row, speedup=ratio, speedup_by=by, efficiency=ratio / row.workers)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, final
 
 from scaleml.checks import check_number
 from scaleml.telemetry.comparison_like import ComparisonLike
-from scaleml.telemetry.figures import shorten
 from scaleml.telemetry.formatting import count, number, percent, seconds
 from scaleml.telemetry.gauge import Gauge, Reading
+from scaleml.telemetry.ledger_bars import shorten
 from scaleml.telemetry.palette import PARTS as COLORS
 from scaleml.telemetry.run_like import RunLike
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 SPLIT = ("compute", "wait", "comm")
 NAME = {False: 22, True: 32}  # characters for the strategy in a narrow and in a wide terminal
 # What a narrow terminal does without, first to last.
-SPARE = ("cold", "score", "staleness", "bytes/step", "threads", "comm", "compute", "wait", "efficiency", "loss", "time")
+SPARE = (
+    "rate", "rows/update", "cold", "score", "staleness", "bytes/step", "threads", "comm", "compute", "wait", "efficiency", "loss",
+    "time", "samples/s", "rounds", "workers",
+)  # fmt: skip
 
 
 @final

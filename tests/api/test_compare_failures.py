@@ -176,7 +176,7 @@ def tell(run, rows):
 
 model = scaleml.LinearModel()
 strategies = [Trial(AllReduce(), epochs=2), LocalSGD(2), AllReduce()]
-found = scaleml.compare(model, X, y, strategies, epochs=10**9, workers=2, on_run=tell)
+found = scaleml.compare(model, X, y, strategies, epochs=10**9, workers=2, repeats=1, on_run=tell)
 print(*[run.state for run in found.runs], *[run.params is not None for run in found.runs])
 print(len(found.table()), found.runs[1].model.score(X, y) > 0.8)
 print(scaleml.train(model, X, y, workers=2).state)

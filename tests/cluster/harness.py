@@ -55,8 +55,8 @@ def scaleml_tasks(client: Client) -> list[str]:
 
 
 def compare(problem: Problem, strategies: Any, **changed: Any) -> Any:
-    """Compare with the problem's settings, a quarter of its rows held out."""
-    settings = {**problem.settings(), "validation": 0.25, **changed}
+    """Compare in one round, with the problem's settings, a quarter of its rows held out."""
+    settings = {**problem.settings(), "validation": 0.25, "repeats": 1, **changed}
     del settings["strategy"]
     return scaleml.compare(strategies=strategies, **settings)
 

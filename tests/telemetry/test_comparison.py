@@ -11,8 +11,10 @@ import pytest
 
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.bundle import png
+from scaleml.telemetry.curves import loss_curve
+from scaleml.telemetry.place import Place
 from scaleml.telemetry.report import run_fragment, run_text
-from telemetry_fakes import FakeRun, made
+from telemetry_fakes import FakeRun, in_rounds, made
 
 COLUMNS = (
     *("strategy", "workers", "loss", "score", "time_s", "time_to_target_s", "samples_per_s", "speedup", "efficiency"),
@@ -20,20 +22,29 @@ COLUMNS = (
 )
 
 
+CONTENDERS = [
+    ("Serial()", 1, {"rate": 1000, "evaluations": 101}),
+    ("AllReduce()", 4, {"rate": 3000, "comm": 0.1, "straggler": 2, "evaluations": 101}),
+    ("LocalSGD(period=8)", 4, {"rate": 3600, "slowness": 2.0, "staleness": 1.5, "evaluations": 101}),
+]
+
+
+@pytest.fixture
+def rounds():
+    """The same contenders in six rounds, each a little slower or faster."""
+    return in_rounds(CONTENDERS)
+
+
 @pytest.fixture
 def runs():
     """Loss falls to 0.2 + 0.5 / e after 1000 rows in all of them, but for LocalSGD, which needs twice the rows."""
-    return [
-        made("Serial()", rate=1000, evaluations=101),
-        made("AllReduce()", 4, rate=3000, comm=0.1, straggler=2, evaluations=101),
-        made("LocalSGD(period=8)", 4, rate=3600, slowness=2.0, staleness=1.5, evaluations=101),
-    ]
+    return [made(label, workers, **settings) for label, workers, settings in CONTENDERS]
 
 
 def test_the_table(runs):
     target = 0.25
     frame = Comparison(runs, target=target).table()
-    assert list(frame.columns)[:16] == [*COLUMNS[:2], "threads", *COLUMNS[2:], "cold_s"]
+    assert set(COLUMNS) | {"threads", "cold_s", "rounds", "rows_an_update", "learning_rate"} <= set(frame.columns)
     rows = np.log(0.5 / 0.05) * 1000 * np.array([1, 1, 2])  # to the target
     np.testing.assert_allclose(frame["time_to_target_s"], rows / [1000, 3000, 3600], rtol=0.02)
     np.testing.assert_allclose(frame["samples_to_target"], rows, rtol=0.02)
@@ -49,9 +60,44 @@ def test_the_table(runs):
     assert frame.attrs["target"] == target
 
 
+def test_the_table_of_rounds_has_medians_and_intervals(rounds):
+    frame = Comparison(rounds, target=0.25).table()
+    assert frame["strategy"].tolist() == [label for label, *_ in CONTENDERS]
+    assert frame["rounds"].tolist() == [6, 6, 6]
+    for entry, median in enumerate(frame["time_to_target_s"]):
+        mine = [run.history for run in rounds if run.place.entry == entry]
+        each = [loss_curve(history).crossing(0.25)[0] for history in mine]
+        assert median == pytest.approx(np.median(each))
+    assert (frame["speedup_low"][1:] < frame["speedup"][1:]).all()
+    assert (frame["speedup_high"][1:] > frame["speedup"][1:]).all()
+    assert frame["speedup"][1] == pytest.approx(3.0, rel=0.05)
+    assert "Medians over the rounds." in str(Comparison(rounds, target=0.25))
+
+
+def test_warm_ups_and_trials_do_not_count(rounds):
+    early = made("AllReduce()", 4, seconds=1, rate=90000)
+    early.place, early.placing_seconds = Place("one", 1, "warm-up"), 7.0
+    tried = made("AllReduce()", 4, seconds=1, rate=90000)
+    tried.place = Place("one", 1, "tuning")
+    comparison = Comparison([early, tried, *rounds], target=0.25)
+    assert (comparison.warm_ups, comparison.trials, len(comparison.runs)) == ((early,), (tried,), 18)
+    frame = comparison.table()
+    assert frame["time_to_target_s"].tolist() == Comparison(rounds, target=0.25).table()["time_to_target_s"].tolist()
+    assert frame["cold_s"][1] == pytest.approx(frame["time_s"][1] + 7.0)  # the first start, data and all
+
+
+def test_a_lucky_dip_is_not_there_yet(runs):
+    dip = made("Gossip()", 4, final=0.6)
+    dip.history.add_evaluation(10.1, 10100, 101, 0.1, 0)
+    dip.history.add_evaluation(10.2, 10200, 102, 0.6, 0)
+    dip.history.add_evaluation(10.3, 10300, 103, 0.6, 0)
+    assert np.isnan(Comparison([*runs, dip], target=0.25).table()["time_to_target_s"][3])
+
+
 def test_the_common_target_is_the_worst_best(runs):
     comparison = Comparison(runs)
-    assert comparison.target == pytest.approx(max(run.history.evaluations["loss"].min() for run in runs))
+    held = [run.history.evaluations["loss"][-3:] for run in runs]  # they fall to the end: the last three are the lowest
+    assert comparison.target == pytest.approx(max(losses.max() for losses in held))
     assert comparison.table()["time_to_target_s"].notna().all()
     assert "No target was given" in comparison.verdict
 
@@ -62,9 +108,12 @@ def test_failed_and_hopeless_runs_do_not_set_the_target(runs):
     assert Comparison([*runs, lost, flat]).target == Comparison(runs).target
 
 
-def test_best_is_the_recommended_run(runs):
-    comparison = Comparison(runs, target=0.25)
-    assert comparison.best is runs[1]
+def test_best_is_the_recommended_run_of_median_time(rounds, runs):
+    comparison = Comparison(rounds, target=0.25)
+    mine = sorted(
+        (run for run in rounds if run.place.entry == 1), key=lambda run: loss_curve(run.history).crossing(0.25)
+    )
+    assert comparison.best is mine[2]
     assert comparison.verdict.startswith("Scale with AllReduce() on 4 workers")
     assert "Rank 2 held up the others" in comparison.verdict
     assert Comparison(runs, target=0.01).best is None
@@ -131,10 +180,12 @@ def parsed(page):
     return parser
 
 
-def test_the_page_needs_nothing_but_itself(runs, tmp_path):
+def test_the_page_needs_nothing_but_itself(rounds, tmp_path):
     evil = made("Trial('<script>alert(1)</script>')", 2, state="failed", error="<img src=http://x.example/a.png> broke")
-    runs[1].history.mark(1.0, "rank 2 <slowed>")
-    path = Comparison([*runs, evil], target=0.25).to_html(tmp_path / "report.html")
+    for run in rounds:
+        run.planned_faults = ({"name": "Slow"},)
+        run.history.mark(1.0, "rank 2 <slowed>", kind="fault", fault={"name": "Slow"})
+    path = Comparison([*rounds, evil], target=0.25).to_html(tmp_path / "report.html")
     page = path.read_text(encoding="utf-8")
     found = parsed(page)
     assert found.found
@@ -147,8 +198,8 @@ def test_the_page_needs_nothing_but_itself(runs, tmp_path):
         assert wanted in text, wanted
 
 
-def test_the_bundle_for_notebooks(runs):
-    bundle = Comparison(runs, target=0.25)._repr_mimebundle_(include=None, exclude=None)
+def test_the_bundle_for_notebooks(rounds):
+    bundle = Comparison(rounds, target=0.25)._repr_mimebundle_(include=None, exclude=None)
     assert set(bundle) == {"text/plain", "text/html", "image/png"}
     picture = base64.b64decode(bundle["image/png"], validate=True)
     assert picture.startswith(b"\x89PNG\r\n")
@@ -189,6 +240,18 @@ def test_the_figure(runs):
     assert png(figure).startswith(b"\x89PNG")
     looks = {(line.get_color(), line._dash_pattern[1] and tuple(line._dash_pattern[1])) for line in lines}
     assert len(looks) == 3
+
+
+def test_the_figure_of_rounds_has_each_behind_their_median(rounds):
+    lines = Comparison(rounds, target=0.25).plot().axes[0].get_lines()
+    thin, thick = [line for line in lines if line.get_lw() < 1], [line for line in lines if line.get_lw() > 1.5]
+    assert (len(thin), len(thick)) == (18, 3)
+    for entry, line in enumerate(thick):
+        mine = [loss_curve(run.history) for run in rounds if run.place.entry == entry]
+        at = np.median([np.interp(2000, curve.samples, curve.time) for curve in mine])
+        assert np.interp(at, line.get_xdata(), line.get_ydata()) == pytest.approx(
+            np.median([np.interp(2000, curve.samples, curve.loss) for curve in mine]), rel=0.02
+        )
 
 
 def test_a_diverged_run_does_not_flatten_the_others(runs):

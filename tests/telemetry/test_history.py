@@ -205,9 +205,9 @@ def test_held_out_loss_goes_before_training_loss():
     assert len(loss_curve(History()).loss) == 0
 
 
-def crossing(loss, target, time=(0.0, 1.0, 3.0)):
+def crossing(loss, target, time=None):
     history = History()
-    for t, value in zip(time, loss, strict=True):
+    for t, value in zip(time or range(len(loss)), loss, strict=True):
         history.add_evaluation(t, 100 * t, 10 * t, value, 0)
     return loss_curve(history).crossing(target)
 
@@ -215,15 +215,18 @@ def crossing(loss, target, time=(0.0, 1.0, 3.0)):
 @pytest.mark.parametrize(
     ("loss", "target", "expected"),
     [
-        ((1.0, 0.5, 0.25), 0.75, (0.5, 50, 5)),
-        ((1.0, 0.5, 0.25), 0.5, (1, 100, 10)),
-        ((1.0, 0.5, 0.25), 0.375, (2, 200, 20)),
-        ((1.0, 0.5, 0.25), 0.2, None),
+        ((1.0, 0.5, 0.25, 0.25), 0.75, (0.5, 50, 5)),
+        ((1.0, 0.5, 0.25, 0.25), 0.5, (1, 100, 10)),
+        ((1.0, 0.5, 0.25, 0.25, 0.25), 0.375, (1.5, 150, 15)),
+        ((1.0, 0.5, 0.25, 0.25), 0.2, None),
         ((1.0, 0.5, 0.25), 1.5, (0, 0, 0)),
-        ((1.0, 0.25, 0.5), 0.375, (5 / 6, 500 / 6, 50 / 6)),  # the first time counts
-        ((1.0, np.nan, 0.25), 0.375, (3, 300, 30)),  # nothing is known in between
+        ((1.0, 0.25, 0.5, 0.25, 0.5), 0.375, (5 / 6, 500 / 6, 50 / 6)),  # it stays below on average
+        ((1.0, 0.25, 1.0, 0.5, 0.25, 0.25, 0.25), 0.375, (3.5, 350, 35)),  # a lucky dip is not there yet
+        ((1.0, 0.5, 0.25, 0.5), 0.375, None),  # nobody knows whether it would have stayed
+        ((1.0, 0.25), 0.625, None),  # fewer evaluations than have to hold: all of them do
+        ((1.0, np.nan, 0.25, 0.25, 0.25), 0.375, (2, 200, 20)),  # nothing is known in between
         ((np.nan, np.nan, np.nan), 0.3, None),
-        ((np.inf, 0.5, 0.25), 0.5, (1, 100, 10)),
+        ((np.inf, 0.5, 0.25, 0.25), 0.5, (1, 100, 10)),
     ],
 )
 def test_time_to_target_is_interpolated(loss, target, expected):
@@ -232,4 +235,4 @@ def test_time_to_target_is_interpolated(loss, target, expected):
 
 
 def test_evaluations_out_of_order_are_sorted():
-    assert crossing((0.25, 1.0, 0.5), 0.75, time=(3.0, 0.0, 1.0)) == pytest.approx((0.5, 50, 5))
+    assert crossing((0.25, 1.0, 0.5, 0.25), 0.75, time=(3.0, 0.0, 1.0, 4.0)) == pytest.approx((0.5, 50, 5))

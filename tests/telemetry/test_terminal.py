@@ -10,7 +10,7 @@ from rich.console import Console
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.gauge import Gauge
 from scaleml.telemetry.terminal import LiveRuns, view
-from telemetry_fakes import FakeRun, made, row
+from telemetry_fakes import FakeRun, in_rounds, made, row
 
 
 class Screen(io.StringIO):
@@ -151,19 +151,30 @@ def test_every_must_be_positive():
         LiveRuns(console=console(False), every=0)
 
 
-@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def table_head(text):
+    return next(line for line in text.splitlines() if "strategy" in line and "to target" in line)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 240])
 def test_verdict_and_table_fit(width):
     comparison = Comparison(
-        [made("Serial()"), made("AllReduce()", 4, rate=3000, straggler=2), made("LocalSGD(period=8)", 4)], target=0.25
+        in_rounds(
+            [
+                ("Serial()", 1, {}),
+                ("AllReduce()", 4, {"rate": 3000, "straggler": 2}),
+                ("LocalSGD(period=8)", 4, {}),
+            ]
+        ),
+        target=0.25,
     )
     shown = console(True, width)
     shown.print(view(comparison, width))
     text = text_of(shown)
     assert "Scale with AllReduce() on 4 workers" in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    for wanted in ("strategy", "workers", "to target", "speed-up", "LocalSGD"):
+    for wanted in ("strategy", "to target", "speed-up", "LocalSGD"):
         assert wanted in text
-    assert ("staleness" in text) == (width == 200)
+    assert ("cold" in table_head(text)) == (width == 240)
     table = text[text.index("strategy") :]
     assert ("loss at the end" in text) == ("loss" in table.splitlines()[0]), "what is not shown is not explained"
     assert ("Cold:" in text) == ("cold" in table.splitlines()[0])

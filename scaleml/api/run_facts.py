@@ -1,0 +1,39 @@
+"""Facts of a run: what is known of it beside its plan and its placement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scaleml.api.trained_model import TrainedModel
+from scaleml.arrays import Array
+from scaleml.telemetry.place import Place
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run beside its plan and its placement.
+
+    Parameters
+    ----------
+    label : str
+        The strategy (and what a ``Trial`` changed), as its repr.
+    trained : callable
+        Makes of parameters (P,) what predicts with them.
+    hosts, cores : int
+        Of the workers.
+    placing_seconds : float
+        What stands beside a cold start: bringing the data to the workers, placing the ranks.
+    own_cluster : bool
+        Whether scaleml started the cluster.
+    place : Place or None
+        Where the run stands in a comparison.
+    """
+
+    label: str
+    trained: Callable[[Array], TrainedModel]
+    hosts: int
+    cores: int
+    placing_seconds: float
+    own_cluster: bool
+    place: Place | None = None
