@@ -26,6 +26,7 @@ from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import Serial, Strategy
 from scaleml.telemetry import Comparison
+from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.formatting import listing
 
 
@@ -135,9 +136,12 @@ def compare(
     wanted = workers if most is None else most
     data = TrainingData(model, X, y, sample_weight, validation, seed, client, wanted)
     runner: Runner | None = None
+    environment: Environment | None = None
     notes: list[str] = []
     try:
         found, own = find_client(client, wanted)
+        columns = data.signature.n_features
+        environment = Environment.now(f"{model!r} on {data.rows:,} rows of {columns:,} columns")
         runner = Runner(data, found, own, uuid4().hex[:8], target, on_run)
         for one in contenders:
             prepare(one.settings, data, found, own, one.workers)
@@ -158,7 +162,7 @@ def compare(
         if runner is not None and runner.runs and not runner.runs[-1].over:
             runner.runs[-1].stop()
         data.close()
-    return Comparison(runner.runs, target, runner.ended, notes)
+    return Comparison(runner.runs, target, runner.ended, notes, environment)
 
 
 def _completed(contenders: list[Contender], runner: Runner, all_cores: bool) -> list[Contender]:

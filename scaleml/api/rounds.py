@@ -209,12 +209,14 @@ def run_rounds(
 
 
 def order(chosen: Sequence[int], number: int) -> list[int]:
-    """Return the order of one round: as given in the first, then each in another place, every other round backwards.
+    """Return the order of one round: pairs of rounds that are each other's mirror, each pair begun by another contender.
+
+    Whoever comes before whom in one round comes after it in the next, so that no place is anyone's.
 
     >>> [order([0, 1, 2], number) for number in range(4)]
-    [[0, 1, 2], [0, 2, 1], [1, 2, 0], [1, 0, 2]]
+    [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1]]
     """
-    turn = (number + 1) // 2 % max(1, len(chosen))
+    turn = number // 2 % max(1, len(chosen))
     turned = [*chosen[turn:], *chosen[:turn]]
     return turned[::-1] if number % 2 else turned
 

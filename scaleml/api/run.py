@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING, final
 
 from scaleml import strategies
@@ -23,6 +24,7 @@ from scaleml.runtime.plan import Plan
 from scaleml.runtime.serialization import describe
 from scaleml.telemetry import Ledger
 from scaleml.telemetry.bundle import bundle
+from scaleml.telemetry.recorded_run import RecordedRun
 from scaleml.telemetry.report import run_fragment, run_text
 
 if TYPE_CHECKING:
@@ -84,6 +86,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.label}: {self.state}, {self.workers} workers, {self.train_seconds:.2f} s>"
+
+    def __reduce__(self) -> tuple[Callable[..., RecordedRun], tuple[object, ...]]:
+        """Pickle the record: its workers stay where they are."""
+        record = RecordedRun.of(self)
+        return RecordedRun, tuple(getattr(record, field.name) for field in fields(record))
 
     @property
     def state(self) -> RunState:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, final
 
 from scaleml.checks import check_number
 from scaleml.telemetry.comparison_table import cells_of, footnote_of, frame_of, with_speedups
+from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.run_like import RunLike
+from scaleml.telemetry.saved_file import load, save
 from scaleml.telemetry.summary import Summary
 from scaleml.telemetry.verdict import Verdict, judge
 from scaleml.telemetry.verdict.case import Case
@@ -43,6 +45,8 @@ class Comparison:
         Why runs are missing that were asked for; the verdict says so.
     notes : sequence of str
         What the verdict is to say besides.
+    environment : Environment, optional
+        When and where it was measured, on what.
 
     Attributes
     ----------
@@ -52,6 +56,7 @@ class Comparison:
         Those that do not: before the first round, and of a tuning stage.
     ended : str or None
     notes : tuple of str
+    environment : Environment or None
 
     Examples
     --------
@@ -65,6 +70,7 @@ class Comparison:
         target: float | None = None,
         ended: str | None = None,
         notes: Sequence[str] = (),
+        environment: Environment | None = None,
     ) -> None:
         rule = "a finite number, the held-out loss to be reached, or None to have one computed"
         self._target = None if target is None else check_number("target", target, rule=rule)
@@ -74,6 +80,7 @@ class Comparison:
         self.trials = tuple(run for run in every if _stage(run) == "tuning")
         self.ended = ended
         self.notes = tuple(notes)
+        self.environment = environment
 
     @property
     def target(self) -> float | None:
@@ -148,6 +155,36 @@ class Comparison:
         from scaleml.telemetry.report import write
 
         return write({"": self}, path)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the runs with their histories and models to a file, whole or not at all, and return its path.
+
+        Nothing of Dask is in it. It is a pickle: load only files that you trust.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Comparison.load(Comparison([]).save(f"{folder}/empty.scaleml")).verdict
+        'Nothing was compared.'
+        """
+        return save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """Return what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            For a file that is no comparison, or that is torn.
+        """
+        found = load(path)
+        if not isinstance(found, cls):
+            raise ValueError(
+                f"{str(path)!r} holds {type(found).__name__}, no comparison: write one with Comparison.save(path)"
+            )
+        return found
 
     def __str__(self) -> str:
         from scaleml.telemetry.tables import plain

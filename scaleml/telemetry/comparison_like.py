@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
+from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.run_like import RunLike
 from scaleml.telemetry.verdict.series import Series
 from scaleml.telemetry.verdict.verdict import Verdict
@@ -19,6 +20,8 @@ class ComparisonLike(Protocol):
     def series(self) -> list[Series]: ...
     @property
     def target(self) -> float | None: ...
+    @property
+    def environment(self) -> Environment | None: ...
     @property
     def verdict(self) -> Verdict: ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from scaleml.telemetry.bundle import data_uri
 from scaleml.telemetry.comparison_like import ComparisonLike
+from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.figures import comparison_figure, title
 from scaleml.telemetry.formatting import count, percent, seconds
 from scaleml.telemetry.gauge import Gauge
@@ -128,7 +128,7 @@ def _section(name: str, comparison: ComparisonLike, heading: str) -> str:
             "<h3>Runs</h3>",
             *(_details(comparison.runs[one.middle], i == verdict.best) for i, one in enumerate(comparison.series)),
             "<h3>Where this was measured</h3>",
-            _hardware(comparison.runs),
+            _hardware(comparison),
         ]
     return "".join(parts)
 
@@ -201,13 +201,11 @@ def _details(run: RunLike, recommended: bool) -> str:
     return f"<details{is_open}><summary>{escape(about)}</summary>{run_fragment(run)}</details>"
 
 
-def _hardware(runs: Sequence[RunLike]) -> str:
-    """What the numbers depend on: the runs' cores and hosts, and the versions on the client."""
-    import numpy as np
-
+def _hardware(comparison: ComparisonLike) -> str:
+    """What the numbers depend on: the runs' cores and hosts, and where the client was."""
+    runs = comparison.runs
     used = sorted(
         {f"{run.cores} core{'s' * (run.cores != 1)} on {run.hosts} host{'s' * (run.hosts != 1)}" for run in runs}
     )
-    system = f"{platform.system()} on {platform.machine()}"
-    client = f"client: Python {platform.python_version()}, NumPy {np.__version__}, {system}"
-    return f'<p class="facts">{escape("; ".join(used))} · {escape(client)}</p>'
+    where = comparison.environment or Environment.now()
+    return f'<p class="facts">{escape("; ".join(used))} · {escape(str(where))}</p>'

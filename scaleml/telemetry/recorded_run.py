@@ -1,0 +1,84 @@
+"""Recorded run: what is left of a run in a file. Everything to be shown or used of it, and nothing of the cluster it ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, final
+
+from scaleml.arrays import Array
+from scaleml.telemetry.bundle import bundle
+from scaleml.telemetry.history import History
+from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.place import Place
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class RecordedRun:
+    """A run as it was when it was pickled or saved: the same numbers and the same model, without its workers.
+
+    Attributes have the names and the meaning of those of ``Run``; ``state`` is what it was then.
+    """
+
+    label: str
+    is_serial: bool
+    workers: int
+    threads: int
+    hosts: int
+    cores: int
+    n_params: int
+    settings: str
+    optimizer: str
+    learning_rate: float
+    rows_an_update: int
+    planned_faults: tuple[Mapping[str, object], ...]
+    place: Place | None
+    total_samples: int | None
+    state: str
+    error: str | None
+    history: History
+    train_seconds: float | None
+    placing_seconds: float | None
+    params: Array | None
+    model: Any
+    """What predicts with ``params``; None where the run left none."""
+
+    @classmethod
+    def of(cls, run: Any) -> RecordedRun:
+        """Return the record of any run that has these attributes."""
+        values = {field.name: getattr(run, field.name) for field in fields(cls) if field.name != "model"}
+        return cls(**values, model=None if run.params is None else run.model)
+
+    @property
+    def over(self) -> bool:
+        """Nothing more happens to a record."""
+        return True
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the time of every rank went."""
+        return Ledger(self.history)
+
+    def summary(self) -> str:
+        """Return a few lines: how it ended, samples a second, losses, and the ledger of every rank."""
+        from scaleml.telemetry.report import run_text
+
+        return run_text(self)
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure: losses against time and samples, and the ledger."""
+        from scaleml.telemetry.figures import runs_figure
+
+        return runs_figure([self])
+
+    def __repr__(self) -> str:
+        return f"<RecordedRun {self.label}: {self.state}, {self.workers} workers, {self.train_seconds or 0:.2f} s>"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        from scaleml.telemetry.report import run_fragment
+
+        return bundle(self.summary(), run_fragment(self), self.plot)
