@@ -40,7 +40,7 @@ def measure(rounds: int) -> list[Row]:
 
 
 def _settings(client: Any) -> dict[str, Any]:
-    return {"client": client, "workers": 2, "epochs": EPOCHS, "batch_size": BATCH}
+    return {"client": client, "workers": 2, "epochs": EPOCHS, "batch_size": BATCH, "repeats": 1}
 
 
 def _unwatched(client: Any, x: np.ndarray, y: np.ndarray) -> float:

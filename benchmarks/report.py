@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scaleml.telemetry.environment import processor_name
+from scaleml.telemetry.verdict.statistics import PairedRatio
+
 RESULTS = Path(__file__).with_name("results.json")
 # Both sides of every comparison run with these.
 ONE_THREAD = {
@@ -52,7 +55,7 @@ class Row:
     sense: Literal["at least", "at most"] = "at least"
     note: str = ""
     spread: tuple[float, float] | None = None
-    """The quartiles of the single rounds' ratios: how far to trust the ratio."""
+    """Where the ratio lies with 95%: from the rounds' paired log ratios; None of fewer than two rounds."""
 
     @property
     def met(self) -> bool | None:
@@ -79,14 +82,13 @@ def compare(
     Parameters
     ----------
     mine, theirs : sequences of float
-        One figure a round each. The row has their medians and the ratio of these.
+        One figure a round each, in pairs. The row has their medians, and the geometric mean of the rounds' ratios with its interval.
     inverse : bool
         False for ours over theirs, True for theirs over ours.
     """
     above, below = (theirs, mine) if inverse else (mine, theirs)
-    ratio = statistics.median(above) / statistics.median(below)
-    single = np.divide(above, below)
-    spread = (float(np.quantile(single, 0.25)), float(np.quantile(single, 0.75)))
+    ratio, low, high = PairedRatio.of(above, below).interval()
+    spread = (low, high) if len(above) > 1 else None
     return Row(what, peer, statistics.median(mine), statistics.median(theirs), unit, ratio, target, sense, note, spread)
 
 
@@ -101,7 +103,7 @@ def table(rows: Sequence[Row], title: str = "") -> Any:
     from rich.table import Table
 
     drawn = Table(title=title or None, title_justify="left", show_lines=False)
-    for head in ("measured", "against", "scaleml", "the other", "ratio", "of the rounds", "target", ""):
+    for head in ("measured", "against", "scaleml", "the other", "ratio", "95%", "target", ""):
         words = head in {"measured", "against", ""}
         drawn.add_column(head, justify="left" if words else "right", no_wrap=not words)
     for row in rows:
@@ -125,6 +127,7 @@ def machine() -> dict[str, Any]:
     from importlib.metadata import version
 
     return {
+        "processor": processor_name(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -166,7 +169,12 @@ def show(rows: Sequence[Row], path: Path | None) -> None:
     """Print the table, and write the JSON where it is wanted."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table(rows))
+    console.print(
+        f"{processor_name()}, {os.cpu_count()} cores; medians over the rounds, ratios with their 95% intervals",
+        highlight=False,
+    )
     if path is not None:
         save(rows, path)
 

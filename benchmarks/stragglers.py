@@ -55,7 +55,9 @@ def compared(x: Any, y: Any, plan: Any, target: float) -> Any:
     import scaleml
 
     strategies = [scaleml.ParameterServer(kind, **settings) for kind, settings in KINDS.items()]
-    return scaleml.compare(scaleml.MLP((HIDDEN,)), x, y, strategies, target=target, workers=2, faults=plan, **SETTINGS)
+    return scaleml.compare(
+        scaleml.MLP((HIDDEN,)), x, y, strategies, target=target, workers=2, faults=plan, repeats=1, **SETTINGS
+    )
 
 
 def serial_loss(x: Any, y: Any) -> float:
