@@ -104,6 +104,14 @@ def main() -> None:
 @click.option("--epochs", type=click.IntRange(1), default=None, help="passes over the data")
 @click.option("--workers", type=click.IntRange(1), default=None, help="ranks; default one a core, at least two")
 @click.option("--loss", type=float, default=None, help="the held-out loss that counts; default what all reached")
+@click.option("--repeats", type=click.IntRange(1), default=None, help="rounds; default as many as fit the budget")
+@click.option("--tune", type=click.IntRange(1, 35), default=None, help="settings that every strategy tries first")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    default=None,
+    help="seconds for one data set; default 60, stretched to five rounds where those are short",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=pathlib.Path), default="comparison.html", show_default=True
@@ -118,6 +126,9 @@ def demo(
     epochs: int | None,
     workers: int | None,
     loss: float | None,
+    repeats: int | None,
+    tune: int | None,
+    budget: float | None,
     seed: int,
     output: pathlib.Path,
 ) -> None:
@@ -132,7 +143,8 @@ def demo(
         given["hidden"] = read_widths(hidden)
     parts = [replace(part, **{name: value for name, value in given.items() if value is not None}) for part in parts]
     try:
-        results = _compare_all(parts, column, chosen, workers, loss, seed)
+        settings = {"target": loss, "repeats": repeats, "tune": tune, "budget": budget, "seed": seed}
+        results = _compare_all(parts, column, chosen, workers, settings)
     except (ValueError, TypeError, OSError, scaleml.RunFailed) as error:
         raise click.ClickException(str(error)) from error
     _write(results, output)
@@ -143,7 +155,7 @@ def demo(
 
 
 def _compare_all(
-    parts: Sequence[Part], column: str | None, chosen: list[Any], workers: int | None, target: float | None, seed: int
+    parts: Sequence[Part], column: str | None, chosen: list[Any], workers: int | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
     from rich.console import Console
 
@@ -152,7 +164,7 @@ def _compare_all(
     console = Console()
     results = {}
     for part in parts:
-        results[part.data] = result = _compare(part, column, chosen, workers, target, seed, console)
+        results[part.data] = result = _compare(part, column, chosen, workers, settings, console)
         console.print(view(result, console.width))
         if any(run.state == "stopped" for run in result.runs):
             break
@@ -164,15 +176,14 @@ def _compare(
     column: str | None,
     chosen: list[Any],
     workers: int | None,
-    target: float | None,
-    seed: int,
+    settings: dict[str, Any],
     console: Any,
 ) -> Any:
     from scaleml import datasets
     from scaleml.cluster.embedded import embedded_size
     from scaleml.telemetry.terminal import LiveRuns
 
-    dataset = datasets.load(part.data, target=column, seed=seed)
+    dataset = datasets.load(part.data, target=column, seed=settings["seed"])
     classes = dataset.task == "classification"
     loss: Any = "log_loss" if classes else "squared_error"
     model = scaleml.MLP(part.hidden, loss=loss) if part.hidden else scaleml.LinearModel(loss=loss)
@@ -185,8 +196,8 @@ def _compare(
     with LiveRuns(console=console) as live:
         return scaleml.compare(
             model, dataset.X, dataset.y, chosen,
-            target=target, optimizer=scaleml.SGD(rate), epochs=part.epochs, batch_size=part.batch_size,
-            workers=workers or max(2, embedded_size()), seed=seed, on_run=live.add,
+            optimizer=scaleml.SGD(rate), epochs=part.epochs, batch_size=part.batch_size,
+            workers=workers or max(2, embedded_size()), on_run=live.add, **settings,
         )  # fmt: skip
 
 
