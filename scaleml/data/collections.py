@@ -20,6 +20,8 @@ class Partitions:
 
     Parameters
     ----------
+    collection : object
+        X, which may be persisted.
     x, y : list
         Delayed partitions; those of y may be arrays that this process holds.
     weights : list or None
@@ -30,11 +32,17 @@ class Partitions:
         Bytes of a row of dense X as Dask holds it, if known.
     """
 
+    collection: object
     x: Sequence[object]
     y: Sequence[object]
     weights: Sequence[object] | None
     rows: tuple[int, ...] | None
     row_nbytes: int | None
+
+    @property
+    def largest_nbytes(self) -> int | None:
+        """Bytes of the largest partition of X, if they are known."""
+        return None if self.rows is None or self.row_nbytes is None else max(self.rows) * self.row_nbytes
 
     @property
     def firsts(self) -> list[int | None]:
@@ -77,7 +85,7 @@ def partitions_of(X: object, y: object, sample_weight: object, name: str = "X") 
     if sample_weight is not None:
         paired.append(_paired(sample_weight, "sample_weight", rows, count, x, name))
     delayed = _delayed(paired, count)
-    return Partitions(delayed[0], delayed[1], delayed[2] if len(delayed) > 2 else None, rows, row_nbytes)
+    return Partitions(X, delayed[0], delayed[1], delayed[2] if len(delayed) > 2 else None, rows, row_nbytes)
 
 
 def is_dask_collection(value: object) -> bool:

@@ -10,24 +10,24 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from dask.base import annotate
+from dask.base import annotate, is_dask_collection
 from dask.delayed import delayed
 from distributed import Client, Future, KilledWorker, as_completed, futures_of, get_worker
 
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.staging.piece_folder import folder_of, is_closed, lease, lease_key
-from scaleml.data.collections import Partitions, is_collection
+from scaleml.data.collections import Partitions
 from scaleml.data.partition import PassOptions, PieceSummary, write_partition
 
 
 def homes_of(
-    X: object, partitions: Partitions, info: Mapping[str, Mapping[str, object]], workers: Sequence[str]
+    partitions: Partitions, info: Mapping[str, Mapping[str, object]], workers: Sequence[str]
 ) -> list[str] | None:
     """Return where to stage each partition so that each worker has one run of equal weight; None to leave it to Dask.
 
     Workers of one host read each other's files, and what is persisted is best staged where it is: both need no plan.
     """
-    if len({info[address]["host"] for address in workers}) < 2 or futures_of(X):
+    if len({info[address]["host"] for address in workers}) < 2 or futures_of(partitions.collection):
         return None
     sizes = np.array(partitions.rows or [1] * len(partitions.x))
     middles = np.cumsum(sizes) - sizes / 2
@@ -163,7 +163,7 @@ class StagePass:
 
     def _on_workers(self, client: Client, values: Sequence[object]) -> Sequence[object]:
         """Send what this process holds straight to the workers: not as part of the tasks, for these go by the scheduler."""
-        if not values or is_collection(values[0]):
+        if not values or is_dask_collection(values[0]):
             return values
         try:
             return list(client.scatter(values, workers=self._workers, hash=False, direct=True))
