@@ -236,6 +236,6 @@ def collection_source(
     """
     partitions = partitions_of(X, y, sample_weight, name)
     options = PassOptions(secrets.token_hex(8), form.dtype, form.classifier, form.seed, fraction, name, indicators)
-    pieces = stager.stage(partitions, options)
+    pieces = stager.stage(X, partitions, options)
     check_summaries(pieces.summaries, name)
     return CollectionSource(pieces, options, is_weighted=sample_weight is not None)

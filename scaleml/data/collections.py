@@ -20,8 +20,6 @@ class Partitions:
 
     Parameters
     ----------
-    collection : object
-        X, which may be persisted.
     x, y : list
         Delayed partitions; those of y may be arrays that this process holds.
     weights : list or None
@@ -32,7 +30,6 @@ class Partitions:
         Bytes of a row of dense X as Dask holds it, if known.
     """
 
-    collection: object
     x: Sequence[object]
     y: Sequence[object]
     weights: Sequence[object] | None
@@ -53,8 +50,13 @@ class Partitions:
 
 
 def is_collection(*values: object) -> bool:
-    """Return whether any of these is a Dask collection."""
-    return any(is_dask_collection(value) for value in values)
+    """Return whether any of these is a Dask collection; without importing Dask where none can be."""
+    candidates = [value for value in values if hasattr(value, "__dask_graph__")]
+    if not candidates:
+        return False
+    from dask.base import is_dask_collection
+
+    return any(is_dask_collection(value) for value in candidates)
 
 
 def partitions_of(X: object, y: object, sample_weight: object, name: str = "X") -> Partitions:
@@ -85,16 +87,7 @@ def partitions_of(X: object, y: object, sample_weight: object, name: str = "X") 
     if sample_weight is not None:
         paired.append(_paired(sample_weight, "sample_weight", rows, count, x, name))
     delayed = _delayed(paired, count)
-    return Partitions(X, delayed[0], delayed[1], delayed[2] if len(delayed) > 2 else None, rows, row_nbytes)
-
-
-def is_dask_collection(value: object) -> bool:
-    """Return whether Dask would compute this; without importing Dask where it would not."""
-    if not hasattr(value, "__dask_graph__"):
-        return False
-    from dask.base import is_dask_collection as known
-
-    return bool(known(value))
+    return Partitions(delayed[0], delayed[1], delayed[2] if len(delayed) > 2 else None, rows, row_nbytes)
 
 
 def is_frame(value: object) -> bool:
@@ -109,7 +102,7 @@ def is_array(value: object) -> bool:
 
 def _comes_from(value: object, module: str) -> bool:
     # By name: neither needs to be imported to say no, and a Delayed has every attribute.
-    return is_dask_collection(value) and any(kind.__module__.startswith(module) for kind in type(value).__mro__)
+    return is_collection(value) and any(kind.__module__.startswith(module) for kind in type(value).__mro__)
 
 
 def _checked_frame(X: Any, name: str) -> Any:
@@ -143,7 +136,7 @@ def _paired(values: Any, what: str, rows: tuple[int, ...] | None, count: int, X:
         return values
     if is_array(values):
         return _paired_array(values, what, rows, count, name)
-    if is_dask_collection(values):
+    if is_collection(values):
         raise _no_table(values, what)
     if rows is None:
         remedy = f"{name}.to_dask_array(lengths=True)" if is_frame(X) else f"{name}.compute_chunk_sizes()"

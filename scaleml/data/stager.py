@@ -40,8 +40,8 @@ class Stager(Protocol):
     def compute(self, columns: Sequence[object]) -> Sequence[object]:
         """Return Dask collections of one value a row as arrays of this process, computed together."""
 
-    def stage(self, partitions: Partitions, options: PassOptions) -> Pieces:
-        """Have one pass turn every partition into a piece, on the worker that holds it.
+    def stage(self, X: object, partitions: Partitions, options: PassOptions) -> Pieces:
+        """Have one pass turn every partition of X into a piece, on the worker that holds it.
 
         Raises
         ------

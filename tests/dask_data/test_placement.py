@@ -116,14 +116,14 @@ def test_on_several_hosts_each_worker_stages_one_run_of_partitions(client: Clien
     info = client.scheduler_info()["workers"]
     first, second = sorted(info)
     partitions = partitions_of(dense(), LETTERS, None)
-    assert homes_of(partitions, info, [first, second]) is None
+    assert homes_of(dense(), partitions, info, [first, second]) is None
     apart = {first: {"host": "alpha"}, second: {"host": "beta"}}
-    homes = homes_of(partitions, apart, [first, second])
+    homes = homes_of(dense(), partitions, apart, [first, second])
     assert homes == [first, second, second, second]  # 200 rows, and 300
     X = unknown(dense())
-    even = homes_of(partitions_of(X, unknown(column(LETTERS)), None), apart, [first, second])
+    even = homes_of(X, partitions_of(X, unknown(column(LETTERS)), None), apart, [first, second])
     assert even == [first, first, second, second]
-    assert homes_of(partitions_of(client.persist(dense()), LETTERS, None), apart, [first, second]) is None
+    assert homes_of(client.persist(dense()), partitions, apart, [first, second]) is None
     options = PassOptions("0" * 16, "float32", True, 0, 0.0, "X")
     files = WorkerFiles(client, StagePass(partitions, options, None, homes))
     try:

@@ -60,7 +60,7 @@ class HereStager:
         self.asked.append(f"compute {len(columns)}")
         return dask.compute(*columns)
 
-    def stage(self, partitions: Partitions, options: PassOptions) -> Staged:
+    def stage(self, X: object, partitions: Partitions, options: PassOptions) -> Staged:
         self.asked.append(f"stage {options.name}")
         weights = partitions.weights or [None] * len(partitions.x)
         found = dask.compute(*zip(partitions.x, partitions.y, weights, strict=True), scheduler="sync")

@@ -21,13 +21,13 @@ from scaleml.data.partition import PassOptions, PieceSummary, write_partition
 
 
 def homes_of(
-    partitions: Partitions, info: Mapping[str, Mapping[str, object]], workers: Sequence[str]
+    X: object, partitions: Partitions, info: Mapping[str, Mapping[str, object]], workers: Sequence[str]
 ) -> list[str] | None:
     """Return where to stage each partition so that each worker has one run of equal weight; None to leave it to Dask.
 
     Workers of one host read each other's files, and what is persisted is best staged where it is: both need no plan.
     """
-    if len({info[address]["host"] for address in workers}) < 2 or futures_of(partitions.collection):
+    if len({info[address]["host"] for address in workers}) < 2 or futures_of(X):
         return None
     sizes = np.array(partitions.rows or [1] * len(partitions.x))
     middles = np.cumsum(sizes) - sizes / 2

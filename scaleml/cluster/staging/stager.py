@@ -51,8 +51,8 @@ class ClusterStager:
         found, _ = find_client(*self._cluster)
         return list(found.compute(list(columns), sync=True))
 
-    def stage(self, partitions: Partitions, options: PassOptions) -> WorkerFiles:
-        """Have one pass turn every partition into a piece of a worker; see `scaleml.data.stager.Stager`.
+    def stage(self, X: object, partitions: Partitions, options: PassOptions) -> WorkerFiles:
+        """Have one pass turn every partition of X into a piece of a worker; see `scaleml.data.stager.Stager`.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class ClusterStager:
         chosen = candidates(info, self._cluster[1], own)
         check_partition(info, chosen, partitions.largest_nbytes, options.name)
         somewhere = None if len(chosen) == len(info) else chosen
-        homes = homes_of(partitions, info, list(info) if somewhere is None else chosen)
+        homes = homes_of(X, partitions, info, list(info) if somewhere is None else chosen)
         files = WorkerFiles(found, StagePass(partitions, options, somewhere, homes))
         self._made.append(files)
         return files
