@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
+from scaleml.data.collections import partitions_of
 from scaleml.data.labels import merge_classes, places_of
-from scaleml.data.partition import PassOptions, PieceSummary
+from scaleml.data.partition import PassOptions, PieceSummary, RowFormat, check_summaries
 from scaleml.data.piece import Run
 from scaleml.data.source import Task, outputs_of, task_of
+from scaleml.data.stager import Pieces, Stager
 
 _SAMPLE: Final = 64 << 20
 """Bytes of X that a sample takes at most."""
-
-
-class Pieces(Protocol):
-    """Files of pieces, wherever they lie."""
-
-    def fetch(self, runs: Sequence[Run]) -> list[tuple[Matrix, Array]]:
-        """Return X and y of each of these runs."""
-
-    def close(self) -> None:
-        """Remove the files."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +30,6 @@ class CollectionSource:
     ----------
     pieces : Pieces
         The files.
-    summaries : tuple of PieceSummary
-        What the pass has found in each partition.
     options : PassOptions
         How it was made.
     is_weighted : bool
@@ -59,7 +49,6 @@ class CollectionSource:
     """
 
     pieces: Pieces
-    summaries: tuple[PieceSummary, ...]
     options: PassOptions
     is_weighted: bool
     classes: Array | None = None
@@ -88,12 +77,12 @@ class CollectionSource:
     @property
     def all_rows(self) -> int:
         """Rows, held-out ones too."""
-        return sum(summary.rows for summary in self.summaries)
+        return sum(summary.rows for summary in self.pieces.summaries)
 
     @property
     def held(self) -> int:
         """Rows that are held out."""
-        return sum(summary.held for summary in self.summaries)
+        return sum(summary.held for summary in self.pieces.summaries)
 
     @property
     def rows(self) -> int:
@@ -168,7 +157,7 @@ class CollectionSource:
 
     @property
     def _full(self) -> list[PieceSummary]:
-        return [summary for summary in self.summaries if summary.rows]
+        return [summary for summary in self.pieces.summaries if summary.rows]
 
     # Rows.
 
@@ -209,3 +198,44 @@ class CollectionSource:
 
     def _cast(self, factors: Array | float | None) -> Array | None:
         return None if factors is None else np.asarray(factors, self.dtype)
+
+
+def collection_source(
+    X: object,
+    y: object,
+    sample_weight: object,
+    form: RowFormat,
+    stager: Stager,
+    *,
+    fraction: float = 0.0,
+    name: str = "X",
+    indicators: bool = False,
+) -> CollectionSource:
+    """Check what is known of a Dask collection, and have it brought into files in one pass over its partitions.
+
+    Parameters
+    ----------
+    X : Dask array or dataframe of shape (rows, features)
+    y, sample_weight : array-like or Dask collection
+        One value a row; the weights may be None.
+    form : RowFormat
+        How the rows are to lie in files.
+    stager : Stager
+        What brings them there.
+    fraction : float
+        Of the rows, to hold out.
+    name : str
+        How errors call X.
+    indicators : bool
+        Whether y has a column of 0 and 1 for each label.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data that cannot be trained on, with the remedy.
+    """
+    partitions = partitions_of(X, y, sample_weight, name)
+    options = PassOptions(secrets.token_hex(8), form.dtype, form.classifier, form.seed, fraction, name, indicators)
+    pieces = stager.stage(X, partitions, options)
+    check_summaries(pieces.summaries, name)
+    return CollectionSource(pieces, options, is_weighted=sample_weight is not None)

@@ -37,6 +37,11 @@ class Partitions:
     row_nbytes: int | None
 
     @property
+    def largest_nbytes(self) -> int | None:
+        """Bytes of the largest partition of X, if they are known."""
+        return None if self.rows is None or self.row_nbytes is None else max(self.rows) * self.row_nbytes
+
+    @property
     def firsts(self) -> list[int | None]:
         """Number of the first row of each partition."""
         if self.rows is None:
@@ -45,8 +50,13 @@ class Partitions:
 
 
 def is_collection(*values: object) -> bool:
-    """Return whether any of these is a Dask collection."""
-    return any(is_dask_collection(value) for value in values)
+    """Return whether any of these is a Dask collection; without importing Dask where none can be."""
+    candidates = [value for value in values if hasattr(value, "__dask_graph__")]
+    if not candidates:
+        return False
+    from dask.base import is_dask_collection
+
+    return any(is_dask_collection(value) for value in candidates)
 
 
 def partitions_of(X: object, y: object, sample_weight: object, name: str = "X") -> Partitions:
@@ -80,15 +90,6 @@ def partitions_of(X: object, y: object, sample_weight: object, name: str = "X") 
     return Partitions(delayed[0], delayed[1], delayed[2] if len(delayed) > 2 else None, rows, row_nbytes)
 
 
-def is_dask_collection(value: object) -> bool:
-    """Return whether Dask would compute this; without importing Dask where it would not."""
-    if not hasattr(value, "__dask_graph__"):
-        return False
-    from dask.base import is_dask_collection as known
-
-    return bool(known(value))
-
-
 def is_frame(value: object) -> bool:
     """Return whether this is a Dask dataframe or series."""
     return _comes_from(value, "dask.dataframe")
@@ -101,7 +102,7 @@ def is_array(value: object) -> bool:
 
 def _comes_from(value: object, module: str) -> bool:
     # By name: neither needs to be imported to say no, and a Delayed has every attribute.
-    return is_dask_collection(value) and any(kind.__module__.startswith(module) for kind in type(value).__mro__)
+    return is_collection(value) and any(kind.__module__.startswith(module) for kind in type(value).__mro__)
 
 
 def _checked_frame(X: Any, name: str) -> Any:
@@ -135,7 +136,7 @@ def _paired(values: Any, what: str, rows: tuple[int, ...] | None, count: int, X:
         return values
     if is_array(values):
         return _paired_array(values, what, rows, count, name)
-    if is_dask_collection(values):
+    if is_collection(values):
         raise _no_table(values, what)
     if rows is None:
         remedy = f"{name}.to_dask_array(lengths=True)" if is_frame(X) else f"{name}.compute_chunk_sizes()"

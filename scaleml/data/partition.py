@@ -20,6 +20,25 @@ _SALT: Final = 0x91ECE
 
 
 @dataclass(frozen=True)
+class RowFormat:
+    """How a model wants rows to lie in files.
+
+    Parameters
+    ----------
+    dtype : str
+        Of X, weights and real targets.
+    classifier : bool
+        Whether y holds labels.
+    seed : int
+        Decides the order of the rows.
+    """
+
+    dtype: str
+    classifier: bool
+    seed: int
+
+
+@dataclass(frozen=True)
 class PassOptions:
     """How every partition of a collection becomes a piece.
 

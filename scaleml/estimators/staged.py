@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
-from scaleml.data.collection_source import CollectionSource
+from scaleml.data.collection_source import CollectionSource, collection_source
 from scaleml.data.collections import is_frame
+from scaleml.data.partition import RowFormat
 
 
 @contextmanager
@@ -35,25 +36,17 @@ def staged(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    from scaleml.cluster.staging.training_data import stage_collection
+    from scaleml.cluster.staging.stager import ClusterStager
 
     frame = is_frame(X)
     _check_feature_names(estimator, X._meta if frame and X.ndim == 2 else np.empty((0, 0)), reset=reset)
     kinds = list(X.dtypes) if frame and X.ndim == 2 else [X.dtype]
     single = all(str(kind).lower() == "float32" for kind in kinds)
-    source = stage_collection(
-        X,
-        y,
-        sample_weight,
-        estimator.client,
-        estimator.workers,
-        "float32" if single else "float64",
-        classifier=classifier,
-        seed=estimator._seed(),
-        fraction=float(estimator.validation_fraction) if estimator.early_stopping else 0.0,
-        indicators=indicators,
-    )
+    form = RowFormat("float32" if single else "float64", classifier, estimator._seed())
+    fraction = float(estimator.validation_fraction) if estimator.early_stopping else 0.0
+    stager = ClusterStager(estimator.client, estimator.workers)
     try:
+        source = collection_source(X, y, sample_weight, form, stager, fraction=fraction, indicators=indicators)
         _check_n_features(estimator, np.broadcast_to(0.0, (1, source.features)), reset=reset)
         if estimator.early_stopping and not 0 < source.held < source.all_rows:
             raise ValueError(
@@ -62,4 +55,4 @@ def staged(
             )
         yield source
     finally:
-        source.pieces.close()
+        stager.close()

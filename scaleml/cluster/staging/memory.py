@@ -7,26 +7,33 @@ from typing import Final
 
 from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.errors import StartFailed
-from scaleml.data.collections import Partitions
 from scaleml.data.stream import BLOCK
 
 USABLE: Final = 0.9
 """Share of a worker's memory limit that may be used: Dask ends a worker at 0.95."""
 
 
-def check_partitions(
-    info: Mapping[str, WorkerFacts], workers: Sequence[str], partitions: Partitions, name: str
-) -> None:
-    """Refuse partitions of which not even one fits into a worker.
+def check_partition(info: Mapping[str, WorkerFacts], workers: Sequence[str], largest: int | None, name: str) -> None:
+    """Refuse a partition, the largest, that does not fit into every worker.
+
+    Parameters
+    ----------
+    info : mapping
+        Facts of the workers, by address.
+    workers : sequence of str
+        Those that it may come to.
+    largest : int or None
+        Its bytes, if they are known.
+    name : str
+        How the error calls X.
 
     Raises
     ------
     StartFailed
         With the figures.
     """
-    if partitions.rows is None or partitions.row_nbytes is None:
+    if largest is None:
         return
-    largest = max(partitions.rows) * partitions.row_nbytes
     for address in workers:
         limit, used = memory_of(info[address])
         if limit and used + largest + 2 * BLOCK > USABLE * limit:

@@ -10,13 +10,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from dask.base import annotate
+from dask.base import annotate, is_dask_collection
 from dask.delayed import delayed
 from distributed import Client, Future, KilledWorker, as_completed, futures_of, get_worker
 
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.staging.piece_folder import folder_of, is_closed, lease, lease_key
-from scaleml.data.collections import Partitions, is_collection
+from scaleml.data.collections import Partitions
 from scaleml.data.partition import PassOptions, PieceSummary, write_partition
 
 
@@ -163,7 +163,7 @@ class StagePass:
 
     def _on_workers(self, client: Client, values: Sequence[object]) -> Sequence[object]:
         """Send what this process holds straight to the workers: not as part of the tasks, for these go by the scheduler."""
-        if not values or is_collection(values[0]):
+        if not values or is_dask_collection(values[0]):
             return values
         try:
             return list(client.scatter(values, workers=self._workers, hash=False, direct=True))

@@ -1,0 +1,86 @@
+"""The cluster's stager: rows into files of the workers that hold them, or of the client, whose host's workers map it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import final
+
+from distributed import Client
+
+from scaleml.arrays import Array
+from scaleml.cluster import calls
+from scaleml.cluster.embedded import find_client
+from scaleml.cluster.placement import Workers, candidates
+from scaleml.cluster.staging.client_file import ClientFile
+from scaleml.cluster.staging.files import Files
+from scaleml.cluster.staging.memory import check_partition
+from scaleml.cluster.staging.placed_data import PlacedRows
+from scaleml.cluster.staging.stage_pass import StagePass, homes_of
+from scaleml.cluster.staging.worker_files import WorkerFiles
+from scaleml.data.collections import Partitions
+from scaleml.data.partition import PassOptions
+from scaleml.data.piece import Run
+from scaleml.data.source import ArraySource
+from scaleml.data.stager import Pieces
+
+
+@final
+class ClusterStager:
+    """A stager, as ``scaleml.data`` asks for one, on a cluster that is looked for only when it is needed.
+
+    Parameters
+    ----------
+    client, workers
+        As ``train`` takes them: the cluster, and where on it rows may lie.
+
+    Attributes
+    ----------
+    placed : list of PlacedRows
+        The rows to train on, and those held out, if any.
+    """
+
+    def __init__(self, client: Client | None, workers: Workers) -> None:
+        self._cluster = client, workers
+        self._nonce = os.urandom(16)
+        self._made: list[Files] = []
+        self.placed: list[PlacedRows] = []
+
+    def compute(self, columns: Sequence[object]) -> Sequence[object]:
+        """Return Dask collections as arrays of this process, computed together."""
+        found, _ = find_client(*self._cluster)
+        return list(found.compute(list(columns), sync=True))
+
+    def stage(self, X: object, partitions: Partitions, options: PassOptions) -> WorkerFiles:
+        """Have one pass turn every partition of X into a piece of a worker; see `scaleml.data.stager.Stager`.
+
+        Raises
+        ------
+        StartFailed
+            Where a worker's memory is too small for a partition.
+        """
+        found, own = find_client(*self._cluster)
+        info = calls.identity(found, 10.0)
+        chosen = candidates(info, self._cluster[1], own)
+        check_partition(info, chosen, partitions.largest_nbytes, options.name)
+        somewhere = None if len(chosen) == len(info) else chosen
+        homes = homes_of(X, partitions, info, list(info) if somewhere is None else chosen)
+        files = WorkerFiles(found, StagePass(partitions, options, somewhere, homes))
+        self._made.append(files)
+        return files
+
+    def write(self, source: ArraySource, rows: Array, dtype: str, name: str) -> None:
+        """Place rows of arrays in a file of the client."""
+        file = ClientFile(source, rows, dtype, name, self._nonce)
+        self._made.append(file)
+        self.placed.append(PlacedRows(file, file.runs))
+
+    def keep(self, pieces: Pieces, runs: Sequence[Run], seed: int | None = None) -> None:
+        """Place runs of pieces that a stager of this cluster has staged."""
+        assert isinstance(pieces, Files)
+        self.placed.append(PlacedRows(pieces, runs, seed))
+
+    def close(self) -> None:
+        """Remove all files that it has made."""
+        for files in self._made:
+            files.close()

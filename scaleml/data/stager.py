@@ -1,0 +1,62 @@
+"""The stager: brings rows into files that ranks can read. What sources ask of it; `scaleml.cluster.staging.stager` is a cluster's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from scaleml.arrays import Array, Matrix
+from scaleml.data.collections import Partitions
+from scaleml.data.partition import PassOptions, PieceSummary
+from scaleml.data.piece import Run
+from scaleml.data.source import ArraySource
+
+
+class Pieces(Protocol):
+    """Files of pieces, wherever they lie.
+
+    Attributes
+    ----------
+    summaries : tuple of PieceSummary
+        What the pass has found in each partition.
+    """
+
+    @property
+    def summaries(self) -> tuple[PieceSummary, ...]: ...
+
+    def fetch(self, runs: Sequence[Run]) -> list[tuple[Matrix, Array]]:
+        """Return X and y of each of these runs."""
+
+    def close(self) -> None:
+        """Remove the files."""
+
+
+class Stager(Protocol):
+    """Brings rows into files, and says which of them are trained on.
+
+    What it has made is its own to remove: whoever calls it need not tidy up after an error.
+    """
+
+    def compute(self, columns: Sequence[object]) -> Sequence[object]:
+        """Return Dask collections of one value a row as arrays of this process, computed together."""
+
+    def stage(self, X: object, partitions: Partitions, options: PassOptions) -> Pieces:
+        """Have one pass turn every partition of X into a piece, on the worker that holds it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For values that cannot be trained on, by row and column.
+        """
+
+    def write(self, source: ArraySource, rows: Array, dtype: str, name: str) -> None:
+        """Place these rows of arrays, in this order: the first that are placed are trained on, the second held out.
+
+        Raises
+        ------
+        ValueError
+            For a value that is not finite, by row and column.
+        """
+
+    def keep(self, pieces: Pieces, runs: Sequence[Run], seed: int | None = None) -> None:
+        """Place runs of pieces that were staged before; as ``write``. The seed decides their order, None leaves it."""

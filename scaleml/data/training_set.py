@@ -1,0 +1,167 @@
+"""Training and validation set: what a user passed, of any kind, becomes a source each; a stager places their rows in files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from scaleml.arrays import Array
+from scaleml.data.collection_source import CollectionSource, collection_source
+from scaleml.data.collections import is_collection
+from scaleml.data.partition import RowFormat
+from scaleml.data.source import ArraySource, Source, array_source
+from scaleml.data.split import hold_out
+from scaleml.data.stager import Stager
+
+
+def place_training_set(
+    X: object,
+    y: object,
+    sample_weight: object,
+    validation: object,
+    form: RowFormat,
+    stager: Stager,
+    accept: Callable[[Source], None],
+) -> None:
+    """Have a stager place X, y and weights, and the validation data.
+
+    Parameters
+    ----------
+    X, y, sample_weight, validation
+        As ``train`` takes them; or X, and the validation data, as an ``ArraySource`` that was checked already; or X as
+        a ``CollectionSource``, with the rows that are to be held out, if any.
+    form : RowFormat
+        How the rows are to lie in files.
+    stager : Stager
+        What brings them there: first those to train on, then those held out, if any.
+    accept : callable
+        Called with what is known of X and y before arrays are copied; raises where the model does not fit them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data that cannot be trained on, with the remedy.
+    """
+    aside = _checked_validation(validation)
+    fraction = aside if isinstance(aside, float) else 0.0
+    train = _source(X, y, sample_weight, form, stager, fraction=fraction)
+    accept(train)
+    held_out = None if aside is None or isinstance(aside, float) else _validation_source(aside, train, form, stager)
+    if isinstance(train, CollectionSource):
+        _keep(train, fraction, stager)
+    else:
+        _write(train, fraction, form, stager)
+    if isinstance(held_out, CollectionSource):
+        stager.keep(held_out.pieces, held_out.runs(held_out=False))
+    elif held_out is not None:
+        stager.write(held_out, np.arange(held_out.rows), form.dtype, "the validation X")
+
+
+# Sources.
+
+
+def _source(
+    X: object,
+    y: object,
+    sample_weight: object,
+    form: RowFormat,
+    stager: Stager,
+    *,
+    fraction: float = 0.0,
+    classes: Array | None = None,
+    name: str = "X",
+    label: str = "y",
+) -> ArraySource | CollectionSource:
+    """Return X, y and weights as a source; ``classes`` are those of training, for validation data."""
+    if isinstance(X, ArraySource | CollectionSource):
+        return X
+    if is_collection(X):
+        staged = collection_source(X, y, sample_weight, form, stager, fraction=fraction, name=name)
+        labels = staged.found_labels if classes is None else classes
+        return replace(staged.coded(labels, labels), name=label)
+    y, sample_weight = _here(y, sample_weight, stager)
+    return array_source(X, y, sample_weight, classifier=form.classifier, classes=classes, name=name, label=label)
+
+
+def _here(y: object, sample_weight: object, stager: Stager) -> tuple[object, object]:
+    """Return y and weights in this process, as X is: what are Dask collections is computed, both together."""
+    columns = {name: values for name, values in (("y", y), ("w", sample_weight)) if is_collection(values)}
+    if columns:
+        columns = dict(zip(columns, stager.compute(list(columns.values())), strict=True))
+    return columns.get("y", y), columns.get("w", sample_weight)
+
+
+def _validation_source(
+    validation: ArraySource | Sequence[object], train: Source, form: RowFormat, stager: Stager
+) -> ArraySource | CollectionSource:
+    """Return validation data as a source; raise unless it has the columns, labels and targets of the training set."""
+    if isinstance(validation, ArraySource):
+        return validation
+    X, y, *weights = validation
+    held = _source(
+        *(X, y, weights[0] if weights else None, form, stager),
+        classes=train.classes,
+        name="the validation X",
+        label="the validation y",
+    )
+    if held.features != train.features:
+        raise ValueError(
+            f"the validation X has {held.features} columns, X has {train.features}: they must be the same features"
+        )
+    if held.n_outputs != train.n_outputs:
+        raise ValueError(
+            f"the validation y has {held.n_outputs} columns, y has {train.n_outputs}: they must be the same targets"
+        )
+    return held
+
+
+# Placing.
+
+
+def _keep(train: CollectionSource, fraction: float, stager: Stager) -> None:
+    if fraction:
+        _refuse_empty_side(fraction, train.rows, train.held)
+    stager.keep(train.pieces, train.runs(held_out=False), train.options.seed)
+    if train.options.fraction:
+        stager.keep(train.pieces, train.runs(held_out=True))
+
+
+def _write(train: ArraySource, fraction: float, form: RowFormat, stager: Stager) -> None:
+    rows, held_out = hold_out(train.rows, fraction, form.seed)
+    if fraction:
+        _refuse_empty_side(fraction, len(rows), len(held_out))
+    stager.write(train, rows, form.dtype, "X")
+    if fraction:
+        stager.write(train, held_out, form.dtype, "the validation X")
+
+
+# Checks.
+
+
+def _refuse_empty_side(fraction: float, rows: int, held: int) -> None:
+    if not rows or not held:
+        raise ValueError(
+            f"validation={fraction} of {rows + held} rows leaves none on one side: pass more data, or (X, y)"
+        )
+
+
+def _checked_validation(validation: object) -> ArraySource | Sequence[object] | float | None:
+    if validation is None or isinstance(validation, ArraySource):
+        return validation
+    if isinstance(validation, float):
+        if not 0 < validation < 1:
+            raise ValueError(
+                f"validation={validation}: as a number it is the fraction of the rows to hold out, between 0 and 1"
+            )
+        return validation
+    if isinstance(validation, tuple | list):
+        if len(validation) in (2, 3):
+            return validation
+        what = f"a {type(validation).__name__} of {len(validation)}"
+    else:
+        what = repr(validation) if np.isscalar(validation) else type(validation).__name__
+    raise TypeError(
+        f"validation={what}: must be (X, y), (X, y, sample_weight), or the fraction of the rows to hold out, such as 0.2"
+    )
