@@ -63,3 +63,13 @@ def test_from_scikit_learn(tmp_path: Path) -> None:
 def test_from_dask_ml(tmp_path: Path) -> None:
     probe = "print('ends', *(est.score(sample_X, sample_y) > 0.85 for est in (clf, glm, best)))"
     assert "ends True True True" in documents.run(documents.ROOT / "docs" / "from-dask-ml.md", tmp_path, probe)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_verdict(tmp_path: Path) -> None:
+    probe = "print('ends', comparison.table()['rounds'].tolist(), comparison.table()['learning_rate'].tolist())"
+    out = documents.run(documents.ROOT / "docs" / "verdict.md", tmp_path, probe)
+    assert "ends [5, 5, 5, 5" in out
+    assert "0.25]" in out  # the local strategy's rate, for half of the rows
+    assert "Measured in 5 rounds" in out
