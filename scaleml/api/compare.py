@@ -101,8 +101,8 @@ def compare(
     the others: the best of all of these is what scaling has to beat.
 
     **Rounds.** A short run of everything, which does not count, comes before the first. Times are compared within rounds: by the mean
-    of their log ratios and Student's t; exactly, by signs, where a run missed the target. All claims of a verdict together are wrong
-    in at most one of twenty (Holm's correction), and a claim needs a ratio above 1.05.
+    of their log ratios and Student's t; exactly, by signs, where a run missed the target. A headline is wrong in at most one
+    of fifty (Holm's correction), and a claim needs a ratio above 1.05.
 
     **Reached** is a target at the first evaluation from which the loss is, on average over three, at or below it.
 

@@ -78,7 +78,7 @@ class Case:
     @cached_property
     def claims(self) -> Claims:
         """Who is faster than whom."""
-        return Claims([*self.bases, *self.wide])
+        return Claims(self.bases, self.wide)
 
     @cached_property
     def rounds(self) -> int:

@@ -1,4 +1,4 @@
-"""Claims: which contender is faster than which, all together wrong in at most one verdict of twenty."""
+"""Claims: which contender is faster than which, wrong in at most one headline of fifty."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import final
 
 from scaleml.telemetry.verdict.series import Series, paired
-from scaleml.telemetry.verdict.statistics import MEANINGFUL, Interval, PairedRatio, holm
+from scaleml.telemetry.verdict.statistics import ALPHA, CLAIM, MEANINGFUL, Interval, PairedRatio, holm
 
 
 @final
@@ -21,16 +21,19 @@ class Claim:
     pair : PairedRatio
         The rounds' ratios.
     level : float
-        What this claim may be wrong by, so that all of a verdict are right with 95%.
+        What this claim may be wrong by, so that all of its family are right with 98%.
+    alpha : float
+        What its interval may be wrong by, so that all of its family are right with 95%.
     """
 
     pair: PairedRatio
     level: float
+    alpha: float
 
     @property
     def interval(self) -> Interval:
         """The ratio with its interval."""
-        return self.pair.interval(self.level)
+        return self.pair.interval(self.alpha)
 
     @property
     def rounds(self) -> int:
@@ -52,20 +55,31 @@ class Claim:
 class Claims:
     """All pairs of some contenders, each judged at the level that Holm's correction leaves it.
 
-    The best of several was chosen by the data that judges it, so every pair counts, not only those that are spoken of.
+    The best of several was chosen by the data that judges it, so every pair counts, not only those that are spoken of. There are three
+    families, each corrected for itself: scaled against serial, which a headline is about; scaled ones among each other; serial ones.
+
+    Parameters
+    ----------
+    serial, scaled : sequences of Series
     """
 
-    def __init__(self, series: Sequence[Series]) -> None:
-        found = [(a, b, paired(series[a], series[b])) for a, b in combinations(range(len(series)), 2)]
-        levels = holm([pair.p_value for _, _, pair in found])
-        self._series = list(series)
+    def __init__(self, serial: Sequence[Series], scaled: Sequence[Series]) -> None:
+        self._series = [*serial, *scaled]
         self._claims: dict[tuple[int, int], Claim] = {}
-        for (a, b, pair), level in zip(found, levels, strict=True):
-            self._claims[a, b] = Claim(pair, level)
-            self._claims[b, a] = Claim(PairedRatio(-pair.logs, pair.ties), level)
+        first = len(serial)
+        families: dict[int, list[tuple[int, int]]] = {0: [], 1: [], 2: []}
+        for a, b in combinations(range(len(self._series)), 2):
+            families[(a >= first) + (b >= first)].append((a, b))
+        for pairs in families.values():
+            self._judge(pairs)
 
-    def __len__(self) -> int:
-        return len(self._claims) // 2
+    def _judge(self, family: Sequence[tuple[int, int]]) -> None:
+        found = [paired(self._series[a], self._series[b]) for a, b in family]
+        p_values = [pair.p_value for pair in found]
+        levels = zip(holm(p_values, CLAIM), holm(p_values, ALPHA), strict=True)
+        for (a, b), pair, (level, alpha) in zip(family, found, levels, strict=True):
+            self._claims[a, b] = Claim(pair, level, alpha)
+            self._claims[b, a] = Claim(PairedRatio(-pair.logs, pair.ties), level, alpha)
 
     def slower(self, slow: Series, fast: Series) -> Claim:
         """Return how many times as long ``slow`` takes as ``fast``."""

@@ -9,7 +9,9 @@ import numpy as np
 from scaleml.telemetry.formatting import count, factor, listing, number, percent, seconds, size
 from scaleml.telemetry.summary import NAN, Summary
 from scaleml.telemetry.verdict.case import Case
+from scaleml.telemetry.verdict.claims import Claim
 from scaleml.telemetry.verdict.series import Series
+from scaleml.telemetry.verdict.statistics import MEANINGFUL
 
 ALIKE = 0.05
 """Numbers that differ by less are said to be the same."""
@@ -51,6 +53,12 @@ def _sureness(case: Case) -> list[str]:
     claim = case.claims.slower(first, second)
     if claim.holds or case.claims.slower(second, first).holds:
         return []
+    near = claim.interval.excludes_one and max(claim.pair.ratio, 1 / claim.pair.ratio) > MEANINGFUL
+    found = ["The interval excludes 1, but a claim is held to 98%."] if near else []
+    return found + _what_settles(case, claim)
+
+
+def _what_settles(case: Case, claim: Claim) -> list[str]:
     more_rounds = claim.more_rounds
     if more_rounds is None:
         return ["More rounds would hardly show a difference that matters."] if claim.rounds >= 5 else []

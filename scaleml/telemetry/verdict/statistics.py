@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 ALPHA: Final = 0.05
-"""What all claims of a verdict together may be wrong by."""
+"""What intervals may be wrong by, all of a verdict's together."""
+CLAIM: Final = 0.02
+"""What claims may be wrong by, all of a verdict's together: at 5% every other hundred of comparisons of equals would have more than
+five that claim a difference."""
 MEANINGFUL: Final = 1.05
 """A ratio below this is no difference worth a word, however sure it is."""
 _SHORTEST: Final = 1e-9
@@ -165,7 +168,7 @@ def sign_test(more: int, fewer: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
+def holm(p_values: Sequence[float], alpha: float) -> list[float]:
     """Return for each of several tests the level it is judged at, so that all together err with at most ``alpha``.
 
     A test is claimed exactly where its p is at most its level: the smallest p is held to alpha / m, the next to alpha / (m - 1) and
@@ -177,7 +180,7 @@ def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
 
     Examples
     --------
-    >>> [round(level, 4) for level in holm([0.01, 0.04, 0.6])]
+    >>> [round(level, 4) for level in holm([0.01, 0.04, 0.6], 0.05)]
     [0.0167, 0.025, 0.025]
     """
     levels = [0.0] * len(p_values)
