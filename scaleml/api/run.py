@@ -131,12 +131,14 @@ class Run:
     @property
     def params(self) -> Array | None:
         """The parameters, (P,), once the run is over; of a failed run those of its last good step, if a rank still had them."""
-        return self._driver.params
+        result = self._driver.result
+        return None if result is None else result.params
 
     @property
     def outcome(self) -> Outcome | None:
         """How the rank ended whose parameters these are: its epochs and their losses; None while the run lives."""
-        return self._driver.outcome
+        result = self._driver.result
+        return None if result is None else result.outcome
 
     @property
     def topology(self) -> str | None:
@@ -157,6 +159,26 @@ class Run:
                 f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}"
             )
         return self._facts.trained(self.params)
+
+    @property
+    def best_evaluation(self) -> int | None:
+        """Which of ``history.evaluations`` had the lowest held-out loss, 0 being the one before the first step; None without one."""
+        result = self._driver.result
+        return None if result is None or result.best is None else result.evaluation
+
+    @property
+    def best_model(self) -> TrainedModel:
+        """The model at the best held-out loss, that of `best_evaluation`; where nothing was held out, it is `model`.
+
+        Raises
+        ------
+        RuntimeError
+            As `model`.
+        """
+        result = self._driver.result
+        if result is None or result.best is None:
+            return self.model
+        return self._facts.trained(result.best)
 
     @property
     def ledger(self) -> Ledger:
