@@ -11,6 +11,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
+from scaleml.runtime.held_out_score import HeldOutScore
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.runtime.train_state import TrainState
@@ -57,7 +58,10 @@ class Evaluation:
         self._now = grid.world.clock.now
         self._held_out = held_out
         self._state = state
-        self._keeps_best = plan.stop is None  # a stop rule keeps what it judges by, or nothing
+        self._keeps_best = plan.stop is None or not plan.stop.keep_best  # such a rule keeps what it judges by
+        self._score = None
+        if plan.score is not None and held_out is not None:
+            self._score = HeldOutScore(plan.score, plan.model, self._group, held_out)
         self._recorder = recorder
         self._every = plan.evaluate_every
         self.due_at: float = self._every or inf
@@ -90,9 +94,13 @@ class Evaluation:
             recorder = self._recorder
             mine = np.array([recorder.clock(begin), recorder.samples], np.float64)
             clocks = self._group.allgather(mine)
-            totals = self._statistics(self._grid.partition.gather(w, self._group))
+            whole = self._grid.partition.gather(w, self._group)
+            totals = self._statistics(whole)
             self._group.allreduce(totals)
-            loss, score = self.last = self._model.summarise(totals)
+            loss, score = self._model.summarise(totals)
+            if self._score is not None:
+                score = self._score.of(whole)
+            self.last = loss, score
             if self._group.rank == 0:
                 # Where ranks keep their own pace, the slowest clock tells the time: never too early.
                 recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
