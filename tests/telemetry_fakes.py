@@ -34,6 +34,13 @@ class FakeRun:
     place: Place | None = None
     total_samples: int | None = None
     error: str | None = None
+    score_name: str = "accuracy"
+    baseline_score: float | None = None
+    params: object = None
+    model: object = None
+    best_model: object = None
+    best_evaluation: int | None = None
+    fitted: object = None
 
     @property
     def ledger(self) -> Ledger:

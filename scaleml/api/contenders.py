@@ -62,6 +62,7 @@ def contender_of(trial: Trial, usual: Settings, workers: Workers, faults: Sequen
         usual,
         strategy=trial.strategy,
         optimizer=usual.optimizer if trial.optimizer is None else trial.optimizer,
+        steps=usual.steps if trial.optimizer is None else None,
         epochs=usual.epochs if trial.epochs is None else trial.epochs,
         batch_size=usual.batch_size if trial.batch_size is None else trial.batch_size,
         label=trial.label,
@@ -114,7 +115,8 @@ def with_equal_chances(
     found: list[Contender] = []
     for one in contenders:
         updates = one.settings.strategy.updates_a_batch(workers_of(one))
-        own = one.has_own_optimizer or updates == 1
+        # An estimator's own steps know the rows of an update themselves.
+        own = one.has_own_optimizer or updates == 1 or one.settings.steps is not None
         optimizer = one.settings.optimizer if own else scaled(one.settings.optimizer, 1 / updates)
         found.append(replace(one, settings=replace(one.settings, optimizer=optimizer)))
     if not any(one.is_serial for one in found):

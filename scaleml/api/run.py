@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 from scaleml import strategies
 from scaleml.api.command_sender import CommandSender
 from scaleml.api.run_facts import RunFacts
-from scaleml.api.trained_model import TrainedModel
+from scaleml.api.run_results import RunResults
 from scaleml.api.validation import ClusterFacts, check_faults
 from scaleml.arrays import Array
 from scaleml.cluster import calls
@@ -19,7 +19,6 @@ from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.events import OVER, RunState
 from scaleml.cluster.secede import seceded
 from scaleml.faults import Fault
-from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.serialization import describe
 from scaleml.telemetry import Ledger
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Run:
+class Run(RunResults):
     """One training run, live or over. Made by ``scaleml.start`` and ``scaleml.train``.
 
     Attributes
@@ -61,6 +60,10 @@ class Run:
         Where it stands in a comparison: which round, whose.
     skipped, interrupted : bool
         Whether `skip` was called; whether Ctrl-C came while somebody waited for it.
+    score_name : str
+        What the held-out score is: ``"accuracy"``, ``"R2"``, or the scorer's name.
+    baseline_score : float or None
+        The held-out score of always saying the class that most rows to train on have; of R2 that of the mean, 0; None if unknown.
     """
 
     def __init__(self, driver: Driver, facts: RunFacts) -> None:
@@ -79,6 +82,8 @@ class Run:
         self.learning_rate = plan.optimizer.learning_rate
         self.rows_an_update = max(1, plan.batch_size // plan.strategy.updates_a_batch(self.workers))
         self.planned_faults = tuple(describe(fault) for fault in plan.faults)
+        self.score_name = facts.score_name
+        self.baseline_score = facts.baseline_score
         self._driver = driver
         self._facts = facts
         self._sender = CommandSender(driver)
@@ -129,34 +134,9 @@ class Run:
         return self._driver.error
 
     @property
-    def params(self) -> Array | None:
-        """The parameters, (P,), once the run is over; of a failed run those of its last good step, if a rank still had them."""
-        return self._driver.params
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the rank ended whose parameters these are: its epochs and their losses; None while the run lives."""
-        return self._driver.outcome
-
-    @property
     def topology(self) -> str | None:
         """Who sends what to whom, as fixed at the start: ``"ring"``, say; None until then, and where there is no choice."""
         return self._driver.topology
-
-    @property
-    def model(self) -> TrainedModel:
-        """The trained model, once the run is over.
-
-        Raises
-        ------
-        RuntimeError
-            While the run lives, or when it left no parameters.
-        """
-        if self.params is None:
-            raise RuntimeError(
-                f"the run is {self.state} and has no parameters{': ' + self.error if self.error else '; wait() for its end'}"
-            )
-        return self._facts.trained(self.params)
 
     @property
     def ledger(self) -> Ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from scaleml.api.settings import Fitted
 from scaleml.api.trained_model import TrainedModel
 from scaleml.arrays import Array
 from scaleml.telemetry.place import Place
@@ -28,6 +29,12 @@ class RunFacts:
         Whether scaleml started the cluster.
     place : Place or None
         Where the run stands in a comparison.
+    score_name : str
+        What the held-out score is called.
+    baseline_score : float, optional
+        What always saying the largest class scores, or the mean of numbers.
+    fitted : callable, optional
+        Makes of parameters and the outcome the fitted estimator, where it was one that was passed.
     """
 
     label: str
@@ -37,3 +44,6 @@ class RunFacts:
     placing_seconds: float
     own_cluster: bool
     place: Place | None = None
+    score_name: str = "score"
+    baseline_score: float | None = None
+    fitted: Fitted | None = None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Any, Final, Protocol, TypedDict
 
+from scaleml.api.scoring import check_scoring
+from scaleml.arrays import Array
 from scaleml.checks import check_integer, check_number, guess
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import Optimizer, RowSteps
+from scaleml.runtime.held_out_score import Scorer
+from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.serialization import describe
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
@@ -17,10 +21,30 @@ from scaleml.strategies import Strategy
 from scaleml.telemetry.place import Place
 
 _KINDS: Final[dict[str, tuple[type, str]]] = {
-    "model": (Model, "a model object such as LinearModel() or MLP()"),
+    "model": (
+        Model,
+        "a model object such as LinearModel() or MLP(), or an estimator of scaleml.linear_model or scaleml.neural_network",
+    ),
     "strategy": (Strategy, "a strategy object such as AllReduce() or LocalSGD(8)"),
     "optimizer": (Optimizer, "an optimizer object such as SGD(0.1) or Adam()"),
 }
+
+
+class Fitted(Protocol):
+    """Makes of a run's end what scikit-learn calls fitted."""
+
+    def __call__(self, params: Array, outcome: Outcome) -> Any:
+        """Return a fitted estimator, or pipeline, with these parameters (P,)."""
+
+
+class MoreSettings(TypedDict, total=False):
+    """Settings of a run that have nothing to do with what is trained."""
+
+    shards: int | None
+    faults: Sequence[Fault]
+    label: str
+    evaluations_an_epoch: int
+    scoring: str | Scorer | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,10 @@ class Settings:
         See ``Plan``.
     place : Place, optional
         Where the run stands in a comparison.
+    fitted : callable, optional
+        What makes a fitted estimator of the run's end, where it was one that was passed.
+    scoring : str or callable, optional
+        As for ``train``.
     """
 
     model: Model
@@ -64,12 +92,15 @@ class Settings:
     snapshots: bool = False
     by_rows: bool = False
     place: Place | None = None
+    fitted: Fitted | None = None
+    scoring: str | Scorer | None = None
 
     def __post_init__(self) -> None:
         for name in _KINDS:
             check_kind(name, getattr(self, name))
         if not isinstance(self.faults, list | tuple):
             raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
+        check_scoring(self.scoring)
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
             value = getattr(self, name)
             if value is not None:

@@ -12,7 +12,9 @@ from distributed import Client
 
 from scaleml.api.run import Run
 from scaleml.api.run_facts import RunFacts
+from scaleml.api.scoring import baseline_score, score_name, score_rule
 from scaleml.api.settings import Settings, check_names
+from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, trainable
 from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_run, check_shards, check_workers
 from scaleml.clock import WALL
@@ -25,9 +27,10 @@ from scaleml.cluster.secede import seceded
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.faults import Fault
 from scaleml.models import Model
-from scaleml.optim import SGD, Optimizer
+from scaleml.optim import Optimizer
+from scaleml.runtime.held_out_score import Scorer
 from scaleml.runtime.plan import Plan
-from scaleml.strategies import AllReduce, Strategy
+from scaleml.strategies import Strategy
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +51,9 @@ def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: 
         placing_seconds=data.placing_seconds + WALL.now() - began,
         own_cluster=own_cluster,
         place=settings.place,
+        score_name=score_name(plan.score, data.network),
+        baseline_score=baseline_score(plan.score, data.network, data.classes, data.tally),
+        fitted=settings.fitted,
     )
     driver = Driver(client, plan, placement, data.placed)
     run = Run(driver, facts)
@@ -74,6 +80,8 @@ def prepare(
     shards = check_shards(settings.shards, data.rows, training)
     batch_size = min(int(settings.batch_size), data.rows)
     rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
+    if settings.scoring is not None and data.placed.held_out is None:
+        raise ValueError(f"scoring={settings.scoring!r}, but no rows are held out to score: pass validation=0.2, say")
     watched = data.placed.held_out is not None or settings.stop is not None
     plan = Plan(
         model=data.network,
@@ -93,27 +101,29 @@ def prepare(
         keep_end=settings.keep_end,
         snapshots=settings.snapshots,
         by_rows=settings.by_rows,
+        score=score_rule(settings.scoring, data.network, data.classes, data.signature.n_features),
     )
     check_run(plan, placement, data.placed, ClusterFacts.of(client, info, placement, is_own=own_cluster))
     return plan, placement
 
 
 def start(
-    model: Model,
+    model: Model | EstimatorLike | PipelineLike,
     X: object,
     y: object,
     *,
     strategy: Strategy | None = None,
     optimizer: Optimizer | None = None,
-    epochs: int = 5,
-    batch_size: int = 256,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     workers: Workers = None,
     client: Client | None = None,
     validation: object = None,
     sample_weight: object = None,
     shards: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     faults: Sequence[Fault] | None = None,
+    scoring: str | Scorer | None = None,
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -126,20 +136,36 @@ def start(
     >>> run.wait().state  # doctest: +SKIP
     'finished'
     """
-    settings = Settings(
-        model=model,
-        strategy=AllReduce() if strategy is None else strategy,
-        optimizer=SGD(0.1) if optimizer is None else optimizer,
+    faults = () if faults is None else faults
+    given = Given(
+        *(X, y, sample_weight, validation),
+        strategies=[strategy],
+        optimizers=[optimizer],
         epochs=epochs,
         batch_size=batch_size,
-        shards=shards,
         seed=seed,
-        faults=() if faults is None else faults,
+        client=client,
+        workers=workers,
     )
     check_client(client)
     check_workers(workers)
+    task = trainable(model, given)
+    client, workers = task.given.client, task.given.workers
+    try:
+        settings = task.settings(
+            strategy=strategy,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            shards=shards,
+            faults=faults,
+            scoring=scoring,
+        )
+    except BaseException:
+        task.close()
+        raise
     # The data before the cluster, unless it lies there: an error in it should not have to wait for processes to start.
-    data = TrainingData(model, X, y, sample_weight, validation, settings.seed, client, workers)
+    data = task.data()
     try:
         found, own = find_client(client, workers)
         run = launch(settings, data, found, own, workers)
@@ -158,25 +184,28 @@ class TrainSettings(TypedDict, total=False):
 
     strategy: Strategy | None
     optimizer: Optimizer | None
-    epochs: int
-    batch_size: int
+    epochs: int | None
+    batch_size: int | None
     workers: Workers
     client: Client | None
     validation: object
     sample_weight: object
     shards: int | None
-    seed: int
+    seed: int | None
     faults: Sequence[Fault] | None
+    scoring: str | Scorer | None
 
 
 @seceded()
-def train(model: Model, X: object, y: object, **settings: Unpack[TrainSettings]) -> Run:
+def train(model: Model | EstimatorLike | PipelineLike, X: object, y: object, **settings: Unpack[TrainSettings]) -> Run:
     """Train a model on data that is partitioned among ranks, and wait for the end.
 
     Parameters
     ----------
-    model : Model
-        ``LinearModel(...)`` or ``MLP(...)``.
+    model : Model, estimator or Pipeline
+        ``LinearModel(...)`` or ``MLP(...)``. Or an estimator of ``scaleml.linear_model`` or ``scaleml.neural_network``, or a scikit-learn
+        ``Pipeline`` that ends in one: it is left as it is, `run.estimator` is a fitted copy, and its own settings hold where
+        nothing else is said here (see Notes).
     X : array-like, CSR matrix, pandas or Dask dataframe, or Dask array of shape (rows, features)
         Real numbers, finite. The blocks of a Dask array may be dense or CSR; its chunks of rows need not be known.
     y : array-like, pandas or Dask collection of shape (rows,) or (rows, targets)
@@ -186,9 +215,9 @@ def train(model: Model, X: object, y: object, **settings: Unpack[TrainSettings])
     optimizer : Optimizer
         Default ``SGD(0.1)``.
     epochs : int
-        Passes over the data.
+        Passes over the data, 5 by default.
     batch_size : int
-        The *global* batch, in rows: the same mathematics whatever the number of workers. Asynchronous and local
+        The *global* batch, in rows, 256 by default: the same mathematics whatever the number of workers. Asynchronous and local
         strategies step on ``batch_size / N`` rows a rank.
     workers : int, list of addresses or names, or None
         One rank a worker; None for all.
@@ -203,9 +232,14 @@ def train(model: Model, X: object, y: object, **settings: Unpack[TrainSettings])
         Into how many parts the data is cut; default the number of ranks. The result depends on the shards, not on which rank
         owns them.
     seed : int
-        Decides the order of the rows and the first parameters.
+        Decides the order of the rows and the first parameters; 0 by default.
     faults : sequence of Fault, optional
         What to break on purpose; see ``scaleml.faults``. Its steps are those of the rank it concerns.
+    scoring : str or callable, optional
+        What the held-out rows are scored by at each evaluation: one of scikit-learn's scorers, such as ``"balanced_accuracy"``,
+        ``"roc_auc"`` or ``"neg_log_loss"``, the result of its ``make_scorer``, or ``scorer(estimator, X, y)``; larger is better. Default
+        accuracy, or R squared. It is computed on the first rank, outside the training clock, from what all ranks predict;
+        a function of one's own is given all held-out rows, which have to fit there.
 
     Returns
     -------
@@ -228,6 +262,11 @@ def train(model: Model, X: object, y: object, **settings: Unpack[TrainSettings])
     on the way. Shards are equal runs of all rows, so the number and the sizes of the partitions do not matter, and neither
     does where they were: the same collection, seed, shards and ranks give the same bits. The files go when the run is over, or
     when its client has vanished.
+
+    **Estimators** are trained as their ``fit`` with that strategy would: in the same steps (unless an `optimizer` is given here), in the
+    estimator's batches, for at most ``max_iter`` epochs with its rule when to stop, or for exactly as many as `epochs` says.
+    ``random_state`` is the seed. With ``early_stopping`` and no `validation`, ``validation_fraction`` is held out. A pipeline's
+    transformers are fitted once, on the rows to train on only, and held-out rows are transformed by what was learnt there.
 
     **Memory.** While it stages, a worker holds one partition for each of its threads, and 16 MB. While it trains, it holds its part of
     the data if that is at most a quarter of the worker's memory limit (``scaleml.memory-share`` in Dask's configuration), else three

@@ -44,7 +44,9 @@ class Candidate:
         """Return a contender with these settings."""
         settings = one.settings
         batch = max(1, round(settings.batch_size * self.batch))
-        optimizer = scaled(settings.optimizer, batch / settings.batch_size)
+        optimizer = settings.optimizer
+        if settings.steps is None:  # an estimator's own steps know the rows of an update themselves
+            optimizer = scaled(optimizer, batch / settings.batch_size)
         if optimizer.schedule != "optimal":
             optimizer = optimizer.with_rate(optimizer.learning_rate * self.rate)
         return replace(one, settings=replace(settings, optimizer=optimizer, batch_size=batch))

@@ -40,7 +40,7 @@ from scaleml.cluster.events import (
 from scaleml.cluster.heartbeat import silent_rank, why_client_lost
 from scaleml.cluster.launcher import Generation, Launcher
 from scaleml.cluster.placement import Placement
-from scaleml.cluster.results import gather_params
+from scaleml.cluster.results import Result, gather_result
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.commands import Command
@@ -85,8 +85,7 @@ class Driver:
         self.history = History()
         self.state: RunState = "starting"
         self.error: str | None = None
-        self.params: Array | None = None
-        self.outcome: Outcome | None = None
+        self.result: Result | None = None
         self.topology: str | None = None
         self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -270,7 +269,7 @@ class Driver:
         self._supervisor.state = conclusion.state
         if conclusion.state == "failed":
             self._await_ends()
-        self._fetch_params()
+        self._fetch_result()
 
     def _await_ends(self) -> None:
         """Give ranks that were told to end a moment, so that nothing of them is left when the run is over."""
@@ -286,13 +285,12 @@ class Driver:
                 if isinstance(event, Left | WorkerLost):
                     self._supervisor.note_end(event)
 
-    def _fetch_params(self) -> None:
+    def _fetch_result(self) -> None:
         ended = self._supervisor.ended
         told = {rank: future for rank, future in enumerate(self._futures) if ended.get(rank, "lost") != "lost"}
         former = dict(enumerate(self._former))  # those who handed over, if the others did not get that far
-        found = gather_params(self.client, [(told, self.plan.partition), (former, self._former_plan.partition)])
-        if found is not None:
-            self.params, self.outcome = found
+        generations = [(told, self.plan.partition), (former, self._former_plan.partition)]
+        self.result = gather_result(self.client, generations)
 
     def _clean_up(self) -> None:
         futures, self._futures, self._former = [*self._futures, *self._former], [], []

@@ -110,7 +110,8 @@ def _train(
             reporter.send_records()
             # Told before the links close: then the cause is known before its consequences.
             reporter.send(_failure(spec.rank, step, error))
-            return Outcome("failed", step, loop.last_good(), _words(error), traceback.format_exc())
+            words, trace = _words(error), traceback.format_exc()
+            return Outcome("failed", step, loop.last_good(), words, trace, best=loop.best())
 
 
 def _note_epoch(endpoint: Endpoint | None, rank: TrainingRank) -> None:

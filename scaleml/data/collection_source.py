@@ -41,7 +41,7 @@ class CollectionSource:
     table : (k,) or (k, targets) array or None
         What each of the labels stands for: by default its number.
     factors : (k,) array, float or None
-        What the weights are multiplied by, for each of the labels, or all alike.
+        What the weights of rows to train on are multiplied by, for each of the labels, or all alike.
     name : str
         How errors call y.
     columns : int array or None
@@ -140,19 +140,20 @@ class CollectionSource:
         used = np.unique(np.concatenate(found))
         return used if 2 * len(used) < self._full[0].features else None
 
-    def tally(self, classes: Array | None, name: str = "y") -> tuple[Array, Array]:
-        """Return rows and sums of weights, of each class, or in all (``classes`` None)."""
+    def tally(self, classes: Array | None, name: str = "y", *, held_out: bool = False) -> tuple[Array, Array]:
+        """Return rows and sums of weights, of each class, or in all (``classes`` None); of all rows, or of those held out."""
         size = 1 if classes is None else len(classes)
         counts, mass = np.zeros(size), np.zeros(size)
         for summary in self._full:
+            rows, weights = (summary.held_counts, summary.held_mass) if held_out else (summary.counts, summary.mass)
             if classes is None:
-                counts += summary.counts
-                mass += summary.mass
+                counts += rows
+                mass += weights
                 continue
             assert summary.classes is not None
             places = places_of(summary.classes, classes, name)
-            counts[places] += summary.counts
-            mass[places] += summary.mass
+            counts[places] += rows
+            mass[places] += weights
         return counts, mass
 
     @property
@@ -164,10 +165,10 @@ class CollectionSource:
     def runs(self, *, held_out: bool) -> list[Run]:
         """Return the rows to train on, or those that are held out: a run of each piece."""
         return [
-            Run(summary.piece, 0, summary.held, *coding, self.columns)
+            Run(summary.piece, 0, summary.held, table, None, self.columns)
             if held_out
-            else Run(summary.piece, summary.held, summary.rows, *coding, self.columns)
-            for summary, coding in zip(self._full, self._codings, strict=True)
+            else Run(summary.piece, summary.held, summary.rows, table, factors, self.columns)
+            for summary, (table, factors) in zip(self._full, self._codings, strict=True)
             if summary.piece is not None
         ]
 

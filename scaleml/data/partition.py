@@ -89,6 +89,8 @@ class PieceSummary:
         Its labels, sorted; y in the file are codes into these.
     counts, mass : (k,) arrays
         Rows and sum of the weights of each of its labels; of a regression's piece, of all rows.
+    held_counts, held_mass : (k,) arrays
+        The same of its held-out rows alone.
     filled : array or None
         The columns of X that hold anything, sorted; None where that is most of them.
     worker : str
@@ -104,6 +106,8 @@ class PieceSummary:
     classes: Array | None
     counts: Array
     mass: Array
+    held_counts: Array
+    held_mass: Array
     filled: Array | None = None
     worker: str = ""
 
@@ -141,7 +145,8 @@ def write_partition(
         first = 0
     if given_x.shape[0] == 0 and len(given_y) == 0:
         sparse, features = hasattr(given_x, "tocsr"), int(given_x.shape[1])
-        return PieceSummary(None, 0, 0, features, sparse, 0, None, np.zeros(0), np.zeros(0))
+        none = np.zeros(0)
+        return PieceSummary(None, 0, 0, features, sparse, 0, None, none, none, none, none)
     _refuse_other_length(options.name, index, given_x, "y", given_y)
     if partition_weights is not None:
         _refuse_other_length(options.name, index, given_x, "sample_weight", partition_weights)
@@ -170,7 +175,8 @@ def write_partition(
         raise
     file.detach()
     labels = np.zeros(n, np.int32) if classes is None else y
-    counts = np.bincount(labels)
+    counts, mass = _tally(labels, w, slice(None), 0)
+    held_counts, held_mass = _tally(labels, w, order[:held], len(counts))
     sparse = arrays.is_sparse(x)
     return PieceSummary(
         piece,
@@ -181,9 +187,18 @@ def write_partition(
         targets=0 if y.ndim == 1 else int(y.shape[1]),
         classes=classes,
         counts=counts,
-        mass=counts.astype(np.float64) if w is None else np.bincount(labels, w.astype(np.float64)),
+        mass=mass,
+        held_counts=held_counts,
+        held_mass=held_mass,
         filled=arrays.filled_columns(x) if arrays.is_sparse(x) else None,
     )
+
+
+def _tally(labels: Array, w: Array | None, rows: Any, least: int) -> tuple[Array, Array]:
+    """Return how many of these rows each label has, and the sums of their weights."""
+    counts = np.bincount(labels[rows], minlength=least)
+    weights = None if w is None else w[rows].astype(np.float64)
+    return counts, np.bincount(labels[rows], weights, least).astype(np.float64)
 
 
 def check_summaries(summaries: Sequence[PieceSummary], name: str) -> None:

@@ -140,6 +140,11 @@ class ArraySource:
         assert arrays.is_sparse(self.x), "columns of dense data are all there"
         return replace(self, x=arrays.only_columns(self.x, columns))
 
+    def weighed(self, factors: Array) -> ArraySource:
+        """Return the same rows, whose weights are multiplied by the factors (k,) of their classes."""
+        own = factors[self.y.astype(np.int64)]
+        return replace(self, weights=own if self.weights is None else own * self.weights)
+
     def encode(self, dtype: str) -> Array:
         """Return y as the ranks want it: floats of ``dtype``, or int32 codes for three classes and more."""
         return self.y.astype(np.int32) if self.task == "multiclass" else cast_finite(self.y, dtype, "y")

@@ -8,12 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.data.class_weights import ClassTally, count
 from scaleml.data.collection_source import CollectionSource, collection_source
 from scaleml.data.collections import is_collection
 from scaleml.data.partition import RowFormat
 from scaleml.data.source import ArraySource, Source, array_source
 from scaleml.data.split import hold_out
 from scaleml.data.stager import Stager
+
+Accept = Callable[[Source, Array | None], Array | None]
+"""Takes in what is known of the data and the rows of each class; returns what the rows of each class weigh, None for alike."""
 
 
 def place_training_set(
@@ -23,40 +27,77 @@ def place_training_set(
     validation: object,
     form: RowFormat,
     stager: Stager,
-    accept: Callable[[Source], None],
-) -> None:
-    """Have a stager place X, y and weights, and the validation data.
+    accept: Accept,
+) -> ClassTally | None:
+    """Have a stager place X, y and weights, and the validation data; return how often each class occurs, None for numbers.
 
     Parameters
     ----------
     X, y, sample_weight, validation
         As ``train`` takes them; or X, and the validation data, as an ``ArraySource`` that was checked already; or X as
-        a ``CollectionSource``, with the rows that are to be held out, if any.
+        a ``CollectionSource``, with the rows that are to be held out, if any; then validation data are others.
     form : RowFormat
         How the rows are to lie in files.
     stager : Stager
         What brings them there: first those to train on, then those held out, if any.
     accept : callable
-        Called with what is known of X and y before arrays are copied; raises where the model does not fit them.
+        Called before arrays are copied with what is known of X and y, and with the rows to train on of each class (None for
+        numbers). Returns what the rows of each class weigh in training, None for alike; raises where the model does not fit.
 
     Raises
     ------
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    aside = _checked_validation(validation)
+    aside = checked_validation(validation)
     fraction = aside if isinstance(aside, float) else 0.0
     train = _source(X, y, sample_weight, form, stager, fraction=fraction)
-    accept(train)
+    rows = held_rows = np.zeros(0, np.int64)
+    if isinstance(train, ArraySource):
+        rows, held_rows = hold_out(train.rows, fraction, form.seed)
+    if fraction:
+        sides = (train.rows, train.held) if isinstance(train, CollectionSource) else (len(rows), len(held_rows))
+        refuse_empty_side(fraction, *sides)
+    counts = _counts(train, rows)
+    factors = accept(train, counts)
     held_out = None if aside is None or isinstance(aside, float) else _validation_source(aside, train, form, stager)
     if isinstance(train, CollectionSource):
-        _keep(train, fraction, stager)
+        _keep(train if factors is None else replace(train, factors=factors), stager)
     else:
-        _write(train, fraction, form, stager)
+        stager.write(train if factors is None else train.weighed(factors), rows, form.dtype, "X")
+        if fraction:
+            stager.write(train, held_rows, form.dtype, "the validation X")
     if isinstance(held_out, CollectionSource):
         stager.keep(held_out.pieces, held_out.runs(held_out=False))
     elif held_out is not None:
         stager.write(held_out, np.arange(held_out.rows), form.dtype, "the validation X")
+    return None if counts is None else ClassTally(counts, _held_mass(train, held_rows, held_out))
+
+
+# Classes.
+
+
+def _counts(train: ArraySource | CollectionSource, rows: Array) -> Array | None:
+    """Return how many rows to train on each class has."""
+    if train.classes is None:
+        return None
+    if isinstance(train, ArraySource):
+        return count(train.y[rows], train.classes)
+    return train.tally(train.labels)[0] - train.tally(train.labels, held_out=True)[0]
+
+
+def _held_mass(
+    train: ArraySource | CollectionSource, rows: Array, other: ArraySource | CollectionSource | None
+) -> Array | None:
+    """Return the weight of each class among the rows held out: of a part of the training set, or of other data."""
+    source = train if other is None else other
+    if isinstance(source, CollectionSource):
+        mass = source.tally(source.labels, held_out=other is None)[1]
+        return mass if mass.any() else None
+    if source.classes is None or (other is None and not len(rows)):
+        return None
+    own = rows if other is None else np.arange(source.rows)
+    return count(source.y[own], source.classes, None if source.weights is None else source.weights[own])
 
 
 # Sources.
@@ -120,34 +161,25 @@ def _validation_source(
 # Placing.
 
 
-def _keep(train: CollectionSource, fraction: float, stager: Stager) -> None:
-    if fraction:
-        _refuse_empty_side(fraction, train.rows, train.held)
+def _keep(train: CollectionSource, stager: Stager) -> None:
     stager.keep(train.pieces, train.runs(held_out=False), train.options.seed)
     if train.options.fraction:
         stager.keep(train.pieces, train.runs(held_out=True))
 
 
-def _write(train: ArraySource, fraction: float, form: RowFormat, stager: Stager) -> None:
-    rows, held_out = hold_out(train.rows, fraction, form.seed)
-    if fraction:
-        _refuse_empty_side(fraction, len(rows), len(held_out))
-    stager.write(train, rows, form.dtype, "X")
-    if fraction:
-        stager.write(train, held_out, form.dtype, "the validation X")
-
-
 # Checks.
 
 
-def _refuse_empty_side(fraction: float, rows: int, held: int) -> None:
+def refuse_empty_side(fraction: float, rows: int, held: int) -> None:
+    """Raise ValueError where a fraction leaves no rows to train on, or none to hold out."""
     if not rows or not held:
         raise ValueError(
             f"validation={fraction} of {rows + held} rows leaves none on one side: pass more data, or (X, y)"
         )
 
 
-def _checked_validation(validation: object) -> ArraySource | Sequence[object] | float | None:
+def checked_validation(validation: object) -> ArraySource | Sequence[object] | float | None:
+    """Return held-out data, or the fraction of the rows to hold out, as ``train`` takes them; raise for anything else."""
     if validation is None or isinstance(validation, ArraySource):
         return validation
     if isinstance(validation, float):

@@ -77,6 +77,12 @@ class Trained(CallbackSupport):
             return lazy.score(self, X, y, sample_weight)
         return float(super().score(X, *lazy.local(self, y, sample_weight)))
 
+    def __scaleml_trainable__(self, whole: Any, given: Any) -> Any:
+        """Return what ``scaleml.train`` trains where it is given this estimator, or a pipeline ``whole`` that it ends."""
+        from scaleml.estimators.as_model import as_trainable
+
+        return as_trainable(self, whole, given)
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         state.pop("_client", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -129,11 +130,21 @@ class Linear(Rowwise, Trained):
     ) -> Outcome:
         """Train and set ``coef_``, ``intercept_``, ``n_iter_``, ``t_``; ``given`` is X, y and weights for callbacks."""
         layout, inputs, held_out = self._laid_out(inputs, held_out, begin)
-        dtype, batch, seed = inputs.dtype, self._batch(inputs.rows), self._seed()
         servers = self.strategy != "auto" and self.strategy.layout(1).servers > 0
         plain = self.optimizer is not None or servers
+        job = self._job(inputs, held_out, epochs=epochs, begin=begin, plain=plain)
+        with told(self, given, epochs, layout.coefficients) as watch:
+            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
+        self._take(outcome, layout, inputs.rows)
+        return outcome
+
+    def _job(
+        self: Any, inputs: Any, held_out: ArraySource | None, *, epochs: int, begin: TrainState | None, plain: bool
+    ) -> Job:
+        """Return what is to be trained; ``plain``: the L1 part is left to the model."""
+        dtype, batch, seed = inputs.dtype, self._batch(inputs.rows), self._seed()
         rule = self._rule(batch)
-        job = Job(
+        return Job(
             model=self._model(dtype, plain),
             inputs=inputs,
             held_out=held_out,
@@ -151,8 +162,19 @@ class Linear(Rowwise, Trained):
             shuffle=self.shuffle,
             by_rows=True,
         )
-        with told(self, given, epochs, layout.coefficients) as watch:
-            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
+
+    def _job_for_ranks(self: Any, inputs: Any, epochs: int, plain: bool) -> Job:
+        """Return what ranks train from the start."""
+        return self._job(inputs, None, epochs=epochs, begin=None, plain=plain)
+
+    def _taker(self: Any, job: Job) -> Any:
+        """Return what sets an estimator's attributes from the outcome of a job."""
+        inputs = job.inputs
+        layout = CoefficientLayout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
+        return partial(type(self)._take, layout=layout, rows=inputs.rows)
+
+    def _take(self: Any, outcome: Outcome, layout: CoefficientLayout, rows: int) -> None:
+        """Set ``coef_``, ``intercept_``, ``n_iter_``, ``t_`` and where training could go on from."""
         for name, value in layout.coefficients(outcome.params).items():
             setattr(self, name, value)
         self._end = outcome.state.warm_start() if outcome.state is not None and layout.used is None else None
@@ -160,8 +182,7 @@ class Linear(Rowwise, Trained):
             self._standard_coef, self._standard_intercept = layout.coefficients(outcome.state.params).values()
             self._average_coef, self._average_intercept = self.coef_, self.intercept_.copy()
         self.n_iter_ = outcome.epochs
-        self.t_ += outcome.epochs * inputs.rows
-        return outcome
+        self.t_ += outcome.epochs * rows
 
     def _laid_out(
         self: Any, inputs: Any, held_out: ArraySource | None, begin: TrainState | None

@@ -6,21 +6,20 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 from sklearn import neural_network as sk
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.multiclass import unique_labels
 
 from scaleml.data.collections import is_collection
 from scaleml.data.labels import as_text
 from scaleml.estimators import lazy
-from scaleml.estimators.base import EXTRAS, KINDS, column_of, inputs_of
+from scaleml.estimators.base import EXTRAS
 from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.label_targets import LabelTargets
 from scaleml.estimators.perceptron import Perceptron
-from scaleml.estimators.staged import staged
 
 
 @final
-class MLPClassifier(Perceptron, sk.MLPClassifier):
+class MLPClassifier(LabelTargets, Perceptron, sk.MLPClassifier):
     """Multi-layer perceptron for classes, trained in parallel.
 
     scikit-learn's ``MLPClassifier``: change the import, keep the code. Parameters, attributes and predictions are its own
@@ -51,6 +50,8 @@ momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_
         Which workers of the cluster; None for all.
     optimizer : Optimizer, optional
         Instead of `solver` and its settings.
+    class_weight : {"balanced"}, dict or None
+        What the rows of each class weigh, as in scikit-learn's linear classifiers; its own perceptrons have no such parameter.
 
     Attributes
     ----------
@@ -75,7 +76,11 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {**sk.MLPClassifier._parameter_constraints, **EXTRAS}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **sk.MLPClassifier._parameter_constraints,
+        **EXTRAS,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
 
     def __init__(
         self,
@@ -106,6 +111,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         strategy: Any = "auto",
         workers: Any = None,
         optimizer: Any = None,
+        class_weight: Any = None,
     ) -> None:
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -135,6 +141,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self.strategy = strategy
         self.workers = workers
         self.optimizer = optimizer
+        self.class_weight = class_weight
 
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
@@ -152,6 +159,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self
         """
         if self._is_left_to_scikit_learn(X):
+            self._refuse_class_weight()
             return super().fit(X, *lazy.local(self, y, sample_weight))
         self._validate_params()
         self._check_settings(partial=False)
@@ -190,6 +198,11 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self._validate_params()
         self._check_settings(partial=True)
         first = not hasattr(self, "coefs_")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight 'balanced' is not supported for partial_fit: pass compute_class_weight('balanced', "
+                "classes=classes, y=y) of a large enough sample as a dict"
+            )
         if is_collection(X):
             with self._staged(X, y, sample_weight, reset=first) as rows:
                 self._name_classes(first, classes)
@@ -215,6 +228,13 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         """Return the logarithms of the probabilities; of a Dask collection lazily."""
         return lazy.by_blocks(self, "predict_log_proba", X) if is_collection(X) else super().predict_log_proba(X)
 
+    def _refuse_class_weight(self) -> None:
+        if self.class_weight is not None:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} with solver={self.solver!r}, which is scikit-learn's own and has none: use 'adam' or "
+                "'sgd', or weigh rows with sample_weight"
+            )
+
     def _open(self, going_on: bool, classes: Any) -> None:
         """Begin a fit to these classes."""
         if going_on and set(classes) != set(self.classes_):
@@ -239,42 +259,6 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
             )
-
-    def _checked(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Any, Any, Any]:
-        y, sample_weight = lazy.local(self, y, sample_weight)
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, multi_output=True, reset=reset)
-        y = column_of(y.toarray() if hasattr(y, "toarray") else y)
-        check_classification_targets(y)
-        if y.ndim > 1 and type_of_target(y) != "multilabel-indicator":
-            raise ValueError(
-                f"y has shape {y.shape} and other values than 0 and 1: several classes a row are not trained here; fit one "
-                "classifier a column, or make a column of 0 and 1 of each label"
-            )
-        return X, y, None if sample_weight is None else _check_sample_weight(sample_weight, X)
-
-    def _coded(self, X: Any, y: Any, weights: Any) -> Any:
-        if y.ndim > 1:  # several labels a row: a column of 0 and 1 for each
-            self._label_binarizer = LabelBinarizer().fit(y)
-            return inputs_of(X, y.astype(X.dtype), weights, None)
-        self._label_binarizer = LabelBinarizer().fit(self.classes_)
-        return inputs_of(X, np.searchsorted(self.classes_, y), weights, len(self.classes_))
-
-    def _staged(self, X: Any, y: Any, weights: Any, reset: bool) -> Any:
-        shape = getattr(y, "shape", None) or np.shape(y)
-        several = len(shape) == 2 and shape[1] != 1
-        return staged(self, X, y, weights, classifier=not several, reset=reset, indicators=several)
-
-    def _coded_there(self, rows: Any) -> Any:
-        """Return a staged collection as inputs; see `_coded`."""
-        if rows.found_labels is None:
-            if rows.targets != len(self.classes_):
-                raise ValueError(
-                    f"y has {rows.targets} columns, but there are {len(self.classes_)} labels: one column for each"
-                )
-            self._label_binarizer = LabelBinarizer().fit(np.eye(rows.targets, dtype=int))
-            return rows.coded(None, None)
-        self._label_binarizer = LabelBinarizer().fit(self.classes_)
-        return rows.coded(self.classes_, self.classes_)
 
     def _learn(self, whole: Any, given: tuple[Any, Any, Any], epochs: int, going_on: bool, *, keep_state: bool) -> None:
         begin = self._go_on(whole.dtype, keep_state) if going_on else None

@@ -172,11 +172,30 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
                 begin = self._go_on(rows.dtype, keep_state) if going_on else None
                 self._train(rows.coded(None, None), epochs=epochs, begin=begin, given=(X, y, sample_weight))
             return
+        whole = self._checked(X, y, sample_weight, reset=not going_on)
+        begin = self._go_on(whole.x.dtype, keep_state) if going_on else None
+        self._train(whole, epochs=epochs, begin=begin, given=(whole.x, whole.y, whole.weights))
+
+    def _checked(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> Any:
+        """Return rows as inputs."""
         y, sample_weight = lazy.local(self, y, sample_weight)
         X, y = validate_data(
-            self, X, y, accept_sparse="csr", dtype=KINDS, multi_output=True, y_numeric=True, reset=not going_on
+            self, X, y, accept_sparse="csr", dtype=KINDS, multi_output=True, y_numeric=True, reset=reset
         )
         y = column_of(y).astype(X.dtype, copy=False)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        begin = self._go_on(X.dtype, keep_state) if going_on else None
-        self._train(inputs_of(X, y, weights, None), epochs=epochs, begin=begin, given=(X, y, weights))
+        return inputs_of(X, y, weights, None)
+
+    def _inputs(self, X: Any, y: Any, sample_weight: Any) -> Any:
+        """Check the rows of a first fit, forget what an earlier one has left, and return them as they are trained on."""
+        self._first()
+        return self._checked(X, y, sample_weight, reset=True)
+
+    def _held_out(self, X: Any, y: Any, sample_weight: Any) -> Any:
+        """Check rows to evaluate on, and return them so."""
+        return self._checked(X, y, sample_weight, reset=False)
+
+    def _staged_inputs(self, rows: Any) -> Any:
+        """Return a staged collection as it is trained on by a first fit."""
+        self._first()
+        return rows.coded(None, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -80,7 +82,17 @@ class Perceptron(Trained):
         if begin is None:
             begin = TrainState(self._network(train, 0.0).init(random))
         if self.early_stopping and isinstance(whole, ArraySource):
-            train, held = self._split(whole, random)
+            train, held = self._split(whole, given[2], random)
+        job = self._job(train, held, epochs=epochs, begin=begin, random=random)
+        network = self._network(train, job.model.alpha)
+        with told(self, given, epochs, lambda params: layers(network, params)) as watch:
+            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
+        self._take(outcome, network, train.rows)
+
+    def _job(
+        self: Any, train: Any, held: ArraySource | None, *, epochs: int, begin: TrainState | None, random: Any
+    ) -> Job:
+        """Return what is to be trained."""
         rows = train.rows
         if self.batch_size == "auto":
             batch = min(200, rows)
@@ -95,7 +107,7 @@ class Perceptron(Trained):
         mean_weight = train.mean_weight or 1.0
         rule = self._rule()
         sgd = self.optimizer is None and self.solver == "sgd"
-        job = Job(
+        return Job(
             # scikit-learn divides the penalty by the weight of a batch.
             model=self._model(train, self.alpha / (min(batch, rows) * mean_weight)),
             inputs=train,
@@ -103,7 +115,7 @@ class Perceptron(Trained):
             optimizer=rule,
             epochs=epochs,
             batch_size=min(batch, rows),
-            seed=int(random.randint(2**31 - 1)) if self.strategy != "auto" or not isinstance(whole, ArraySource) else 0,
+            seed=int(random.randint(2**31 - 1)) if self.strategy != "auto" or not isinstance(train, ArraySource) else 0,
             random=random,
             stop=StopRule(
                 None if epochs == 1 else float(self.tol),
@@ -116,10 +128,15 @@ class Perceptron(Trained):
             begin=begin,
             shuffle=self.shuffle,
         )
-        network = self._network(train, job.model.alpha)  # type: ignore[attr-defined]
-        with told(self, given, epochs, lambda params: layers(network, params)) as watch:
-            outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
-        self._take(outcome, network, bool(self.early_stopping), rows)
+
+    def _job_for_ranks(self: Any, inputs: Any, epochs: int, plain: bool) -> Job:
+        """Return what ranks train from the start, at the first weights of the run's seed."""
+        return self._job(inputs, None, epochs=epochs, begin=None, random=check_random_state(0))
+
+    def _taker(self: Any, job: Job) -> Any:
+        """Return what sets an estimator's attributes from the outcome of a job."""
+        network = self._network(job.inputs, job.model.alpha)  # type: ignore[attr-defined]
+        return partial(type(self)._take, network=network, rows=job.inputs.rows)
 
     def _model(self: Any, inputs: Any, alpha: float) -> MLP:
         """Return the model for these data."""
@@ -141,7 +158,7 @@ class Perceptron(Trained):
         model = self._model(inputs, alpha)
         return model.build(signature_of(inputs, model.dtype))
 
-    def _split(self: Any, whole: ArraySource, random: Any) -> tuple[ArraySource, ArraySource]:
+    def _split(self: Any, whole: ArraySource, weights: Any, random: Any) -> tuple[ArraySource, ArraySource]:
         """Hold out a part of the rows, as scikit-learn does: in each of two classes alike, else at random."""
         rows, held_rows = train_test_split(
             np.arange(whole.rows),
@@ -153,9 +170,10 @@ class Perceptron(Trained):
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        return rows_of(whole, rows), rows_of(whole, held_rows)
+        # What is held out weighs what the user says, whatever its class.
+        return rows_of(whole, rows), rows_of(replace(whole, weights=weights), held_rows)
 
-    def _take(self: Any, outcome: Any, network: Any, stopped_early: bool, rows: int) -> None:
+    def _take(self: Any, outcome: Any, network: Any, rows: int) -> None:
         """Set the attributes that training gives."""
         for name, value in layers(network, outcome.params).items():
             setattr(self, name, value)
@@ -164,7 +182,7 @@ class Perceptron(Trained):
         self.t_ += outcome.epochs * rows
         self.loss_curve_ = [*self.loss_curve_, *outcome.losses]
         self.loss_ = self.loss_curve_[-1]
-        if stopped_early:
+        if self.early_stopping:
             self.validation_scores_ = [*(self.validation_scores_ or []), *outcome.scores]
             self.best_validation_score_, self.best_loss_ = max(self.validation_scores_), None
         else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, final
 
 import numpy as np
 from sklearn import linear_model as sk
 from sklearn.model_selection import StratifiedShuffleSplit
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
@@ -15,15 +15,16 @@ from sklearn.utils.validation import validate_data
 from scaleml.data.collections import is_collection
 from scaleml.data.labels import as_text
 from scaleml.estimators import lazy
-from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight, rows_of, weights_for
+from scaleml.estimators.base import EXTRAS, KINDS, rows_of, weights_for
 from scaleml.estimators.callbacks import with_callbacks
-from scaleml.estimators.linear import Linear, coded
+from scaleml.estimators.class_targets import ClassTargets
+from scaleml.estimators.linear import Linear
 from scaleml.estimators.staged import staged
 from scaleml.optim import Columns
 
 
 @final
-class SGDClassifier(Linear, sk.SGDClassifier):
+class SGDClassifier(ClassTargets, Linear, sk.SGDClassifier):
     """Linear classifiers (SVM, logistic regression and others) by stochastic gradient descent, in parallel.
 
     scikit-learn's ``SGDClassifier``: change the import, keep the code. This class inherits its parameters, attributes and
@@ -187,12 +188,7 @@ class SGDClassifier(Linear, sk.SGDClassifier):
                 self.classes_ = as_text(rows.found_labels)  # type: ignore[arg-type]  # a classifier's
                 self._learn_staged(rows, self.max_iter, init, (X, y, sample_weight))
         else:
-            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
-            check_classification_targets(y)
-            y = as_text(y)
-            classes = np.unique(y)
-            if len(classes) < 2:
-                raise ValueError(f"The number of classes has to be greater than one; got {len(classes)} class")
+            X, y, classes = self._checked(X, y)
             init = self._initial(coef_init, intercept_init)
             self.classes_ = classes
             self._learn(X, y, sample_weight, self.max_iter, init)
@@ -261,43 +257,22 @@ class SGDClassifier(Linear, sk.SGDClassifier):
         if self._columns is None:
             self._columns = Columns(self.n_features_in_)
 
-    def _weighed(self, y: Any, counts: Any) -> Any:
-        """Take in `class_weight` for labels that come so often; return what the rows of two classes are multiplied by."""
-        self._own_weights = None
-        if self.class_weight is None:
-            return None
-        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=counts)
-        if len(weights) == 2:
-            return weights
-        self._own_weights = tuple(weights.tolist())
-        return None
-
     def _learn_staged(self, rows: Any, epochs: int, init: Any, given: tuple[Any, Any, Any]) -> None:
         """Train on a staged collection; see `_learn`."""
-        labels, factors = self.classes_, None
-        counts, mass = rows.tally(labels)
-        there = labels[counts > 0], counts[counts > 0]
-        of_classes = self._weighed(*there)
-        if rows.is_weighted or of_classes is not None:
-            factors = np.ones(len(labels)) if of_classes is None else of_classes
-            factors = factors * (counts.sum() / refuse_no_weight(float(factors @ mass)))
-        table, n_classes = coded(self.loss, np.arange(len(labels)), len(labels), np.dtype(rows.dtype))
-        whole = rows.coded(None if n_classes is None else np.arange(n_classes), labels, table, factors)
+        whole = self._coded_there(rows)
         self._train(whole, None, epochs=epochs, begin=self._begin(whole, init), given=given)
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:
         """Train on checked data; ``init`` is where to start, or None to go on."""
-        codes = np.searchsorted(self.classes_, y)
-        of_classes = self._weighed(y, None)
-        weights = weights_for(sample_weight, X, None if of_classes is None else of_classes[codes])
-        target, n_classes = coded(self.loss, codes, len(self.classes_), X.dtype)
-        whole = inputs_of(X, target, weights, n_classes)
+        whole = self._coded(X, y, sample_weight)
         begin = self._begin(whole, init)
         train, held = whole, None
         if self.early_stopping:
             splitter = StratifiedShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
-            rows, held_rows = next(splitter.split(np.zeros((len(y), 1)), codes))
-            train, held = rows_of(whole, rows), rows_of(whole, held_rows)
+            rows, held_rows = next(splitter.split(np.zeros((len(y), 1)), y))
+            # Judged as scikit-learn does: by the weights of the rows, without those of their classes.
+            plain = replace(whole, weights=weights_for(sample_weight, X))
+            train, held = rows_of(whole, rows), rows_of(plain, held_rows)
         self._train(train, held, epochs=epochs, begin=begin, given=(X, y, sample_weight))
 
 

@@ -182,6 +182,10 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         if self._columns is None:
             self._columns = Columns(self.n_features_in_)
 
+    def _take(self, outcome: Any, layout: Any, rows: int) -> None:
+        super()._take(outcome, layout, rows)
+        self._flatten()
+
     def _flatten(self) -> None:
         """Make coefficients (n_features,), as scikit-learn's regressors have them."""
         for name in ("coef_", "_standard_coef", "_average_coef"):
@@ -190,13 +194,16 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
 
     def _learn_staged(self, rows: Any, epochs: int, init: Any, given: tuple[Any, Any, Any]) -> None:
         """Train on a staged collection; see `_learn`."""
+        whole = self._coded_there(rows)
+        self._train(whole, None, epochs=epochs, begin=self._begin(whole, init), given=given)
+
+    def _coded_there(self, rows: Any) -> Any:
+        """Return a staged collection as inputs."""
         if rows.targets > 1:
             raise ValueError(f"y has {rows.targets} columns, but this estimator learns one target: pass one of them")
         counts, mass = rows.tally(None)
         factors = counts[0] / refuse_no_weight(float(mass[0])) if rows.is_weighted else None
-        whole = rows.coded(None, None, None, factors)
-        self._train(whole, None, epochs=epochs, begin=self._begin(whole, init), given=given)
-        self._flatten()
+        return rows.coded(None, None, None, factors)
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:
         """Train on checked data; ``init`` is where to start, or None to go on."""
@@ -210,4 +217,19 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
             rows, held_rows = next(splitter.split(np.zeros((len(y), 1))))
             train, held = rows_of(whole, rows), rows_of(whole, held_rows)
         self._train(train, held, epochs=epochs, begin=begin, given=(X, y, sample_weight))
-        self._flatten()
+
+    def _inputs(self, X: Any, y: Any, sample_weight: Any) -> Any:
+        """Check the rows of a first fit, forget what an earlier one has left, and return them as they are trained on."""
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True)
+        self._initial(None, None)
+        return inputs_of(X, y.astype(X.dtype, copy=False), weights_for(sample_weight, X), None)
+
+    def _held_out(self, X: Any, y: Any, sample_weight: Any) -> Any:
+        """Check rows to evaluate on, and return them so."""
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True, reset=False)
+        return inputs_of(X, y.astype(X.dtype, copy=False), weights_for(sample_weight, X), None)
+
+    def _staged_inputs(self, rows: Any) -> Any:
+        """Return a staged collection as it is trained on by a first fit."""
+        self._initial(None, None)
+        return self._coded_there(rows)

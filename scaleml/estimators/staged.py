@@ -18,7 +18,41 @@ from scaleml.data.partition import RowFormat
 def staged(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, classifier: bool, reset: bool, indicators: bool = False
 ) -> Iterator[CollectionSource]:
-    """Have X, y and the weights on the workers for as long as the block lasts.
+    """Have X, y and the weights on the workers for as long as the block lasts; see `stage`.
+
+    Parameters
+    ----------
+    reset : bool
+        Whether to set the estimator's columns and names, or to compare with them.
+    """
+    fraction = float(estimator.validation_fraction) if estimator.early_stopping else 0.0
+    whose = (estimator.client, estimator.workers, estimator._seed())
+    source = stage(estimator, X, y, sample_weight, classifier, reset, indicators, fraction, *whose)
+    try:
+        if estimator.early_stopping and not 0 < source.held < source.all_rows:
+            raise ValueError(
+                f"validation_fraction={estimator.validation_fraction} of {source.all_rows} rows leaves none on one side: pass "
+                "more data, or early_stopping=False"
+            )
+        yield source
+    finally:
+        source.pieces.close()
+
+
+def stage(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    classifier: bool,
+    reset: bool,
+    indicators: bool,
+    fraction: float,
+    client: Any,
+    workers: Any,
+    seed: int,
+) -> CollectionSource:
+    """Bring X, y and the weights to files of the workers, which the caller is to remove.
 
     Parameters
     ----------
@@ -30,6 +64,10 @@ def staged(
         Whether to set the estimator's columns and names, or to compare with them.
     indicators : bool
         Whether y has a column of 0 and 1 for each label.
+    fraction : float
+        Of the rows, to hold out.
+    client, workers, seed
+        Where to, and what decides the order of the rows.
 
     Raises
     ------
@@ -42,17 +80,12 @@ def staged(
     _check_feature_names(estimator, X._meta if frame and X.ndim == 2 else np.empty((0, 0)), reset=reset)
     kinds = list(X.dtypes) if frame and X.ndim == 2 else [X.dtype]
     single = all(str(kind).lower() == "float32" for kind in kinds)
-    form = RowFormat("float32" if single else "float64", classifier, estimator._seed())
-    fraction = float(estimator.validation_fraction) if estimator.early_stopping else 0.0
-    stager = ClusterStager(estimator.client, estimator.workers)
+    form = RowFormat("float32" if single else "float64", classifier, seed)
+    stager = ClusterStager(client, workers)
     try:
         source = collection_source(X, y, sample_weight, form, stager, fraction=fraction, indicators=indicators)
         _check_n_features(estimator, np.broadcast_to(0.0, (1, source.features)), reset=reset)
-        if estimator.early_stopping and not 0 < source.held < source.all_rows:
-            raise ValueError(
-                f"validation_fraction={estimator.validation_fraction} of {source.all_rows} rows leaves none on one side: pass "
-                "more data, or early_stopping=False"
-            )
-        yield source
-    finally:
+    except BaseException:
         stager.close()
+        raise
+    return source

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from scaleml.checks import check_integer, check_option
+from scaleml.checks import check_integer, check_number, check_option
 from scaleml.models.flat_model import FlatModel
 
 __all__ = ["Model", "Signature"]
+
+ClassWeight = str | Mapping[Any, float] | tuple[float, ...] | None
+"""``"balanced"``, a weight for some labels, one for each class in their order, or None."""
 
 TASKS = ("binary", "multiclass", "regression")
 DTYPES = ("float32", "float64")
@@ -82,6 +86,19 @@ class Model(ABC):
     dtype: str
 
     @property
+    def class_weight(self) -> ClassWeight:
+        """What each class weighs: ``"balanced"``, a mapping from labels, or None; worked out by whoever knows the labels."""
+        return None
+
+    def weighs_classes_apart(self, signature: Signature) -> bool:
+        """Whether each class weighs in a problem of its own, so that it is no matter of the rows' weights."""
+        return False
+
+    def with_class_weight(self, weights: tuple[float, ...]) -> Model:
+        """Return this model for classes of these weights, one for each, where they weigh apart."""
+        raise NotImplementedError
+
+    @property
     @abstractmethod
     def is_classifier(self) -> bool:
         """Whether y holds classes."""
@@ -104,6 +121,18 @@ class Model(ABC):
         ValueError
             The model's loss does not fit the task.
         """
+
+
+def check_class_weight(class_weight: object) -> None:
+    """Raise unless it is ``"balanced"``, a mapping from labels to weights, or None."""
+    if class_weight is None or class_weight == "balanced":
+        return
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(
+            f"class_weight={class_weight!r}: must be 'balanced', a dict such as {{'rare': 5.0}} that weighs labels, or None"
+        )
+    for label, weight in class_weight.items():
+        check_number(f"class_weight[{label!r}]", weight, 0)
 
 
 def check_task(loss: str, is_classifier: bool, signature: Signature) -> None:

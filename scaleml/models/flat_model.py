@@ -115,6 +115,15 @@ class Probabilistic(Protocol):
 
 
 @runtime_checkable
+class NamesScore(Protocol):
+    """A model that says what its score is; of one that does not, it is called just that."""
+
+    @property
+    def score_name(self) -> str:
+        """Such as ``"accuracy"`` or ``"R2"``."""
+
+
+@runtime_checkable
 class Reusing(Protocol):
     """A model that can predict part after part without taking new memory for each."""
 
@@ -153,6 +162,11 @@ def parts_of(model: FlatModel) -> tuple[slice, ...]:
 def matrices_of(model: FlatModel) -> tuple[tuple[int, int, int], ...]:
     """Return where weight matrices lie in the vector; nothing where the model does not say."""
     return model.matrices if isinstance(model, Layered) else ()
+
+
+def score_name_of(model: FlatModel) -> str:
+    """Return what the model's score is called."""
+    return model.score_name if isinstance(model, NamesScore) else "score"
 
 
 def penalty_of(model: FlatModel, w: Array) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 from scaleml.checks import check_number, check_option
-from scaleml.models.base import DTYPES, Model, Signature, check_task
+from scaleml.models.base import DTYPES, ClassWeight, Model, Signature, check_class_weight, check_task
 from scaleml.models.blocks import Block, Dense, Score
 from scaleml.models.loss_names import make_loss
 from scaleml.models.losses import CLASSES, LOSSES, OwnClass, Softmax
@@ -42,8 +42,11 @@ class LinearModel(Model):
     multiclass : {"softmax", "ovr"}
         Of ``"log_loss"`` with three classes and more: one distribution over all, or one logistic loss a class, against
         the rest, as scikit-learn's ``SGDClassifier`` has it.
-    class_weight : tuple of float, optional
-        One against the rest: what each class weighs in its own problem, as there.
+    class_weight : {"balanced"}, dict or None
+        What the rows of each class weigh in training, as in scikit-learn: ``"balanced"`` weighs a class by
+        ``rows / (classes * its rows)``; a dict names labels, others weigh 1. One against the rest a class weighs in its own
+        problem, as in ``SGDClassifier``; a tuple is such weights, one for each class. Held-out rows weigh what they did; one against
+        the rest, their loss is the weighted one.
     dtype : {"float32", "float64"}
         Of the parameters and of all arithmetic.
 
@@ -85,7 +88,7 @@ class LinearModel(Model):
     epsilon: float = 0.1
     dtype: str = "float32"
     multiclass: Literal["softmax", "ovr"] = "softmax"
-    class_weight: tuple[float, ...] | None = None
+    class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
         check_option("loss", self.loss, LOSSES)
@@ -96,7 +99,10 @@ class LinearModel(Model):
         object.__setattr__(self, "epsilon", check_number("epsilon", self.epsilon, 0, open_low=self.loss == "huber"))
         check_option("dtype", self.dtype, DTYPES)
         check_option("multiclass", self.multiclass, ("softmax", "ovr"))
-        if self.class_weight is not None:
+        if not isinstance(self.class_weight, tuple):
+            check_class_weight(self.class_weight)
+            self._refuse_weights_of_numbers()
+        else:
             weights = tuple(check_number("class_weight", weight, 0) for weight in self.class_weight)
             object.__setattr__(self, "class_weight", weights)
 
@@ -104,6 +110,20 @@ class LinearModel(Model):
     def is_classifier(self) -> bool:
         """Whether y holds classes."""
         return self.loss in CLASSES
+
+    def _refuse_weights_of_numbers(self) -> None:
+        if self.class_weight is not None and not self.is_classifier:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} with loss={self.loss!r}, which is for numbers: weigh rows with sample_weight"
+            )
+
+    def weighs_classes_apart(self, signature: Signature) -> bool:
+        """Whether it learns one of several classes against the rest."""
+        return signature.task == "multiclass" and (self.loss != "log_loss" or self.multiclass == "ovr")
+
+    def with_class_weight(self, weights: tuple[float, ...]) -> LinearModel:
+        """Return this model for classes of these weights, each in its own problem."""
+        return replace(self, class_weight=weights)
 
     def build(self, signature: Signature) -> Network:
         """Return the network for data of this signature; see `Model.build`."""
@@ -116,7 +136,13 @@ class LinearModel(Model):
         ratio = {"l2": 0.0, "l1": 1.0, "elasticnet": self.l1_ratio, None: 0.0}[self.penalty]
         alpha = 0.0 if self.penalty is None else self.alpha
         loss = make_loss(self.loss, signature.task, self.epsilon, self.multiclass)
-        if self.class_weight is not None:
+        if self.class_weight is not None and not isinstance(self.class_weight, tuple):
+            if self.weighs_classes_apart(signature):
+                raise ValueError(
+                    f"class_weight={self.class_weight!r} of one class against the rest is a matter of the labels, which are not here: "
+                    "use a tuple, one weight for each class; train() works them out"
+                )
+        elif self.class_weight is not None:
             if len(self.class_weight) != signature.n_outputs or isinstance(loss, Softmax):
                 raise ValueError(
                     f"class_weight={self.class_weight} with {signature.n_outputs} outputs: must be one for each of three classes or "

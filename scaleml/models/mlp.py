@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from scaleml.checks import check_integer, check_number, check_option
-from scaleml.models.base import DTYPES, Model, Signature, check_task
+from scaleml.models.base import DTYPES, Model, Signature, check_class_weight, check_task
 from scaleml.models.blocks import ACTIVATIONS, Block, Dense, Score
 from scaleml.models.loss_names import make_loss
 from scaleml.models.network import Network
@@ -36,6 +36,9 @@ class MLP(Model):
         Strength of the L2 penalty, at least 0. scikit-learn's MLP divides its ``alpha`` by the number of rows.
     dtype : {"float32", "float64"}
         Of the parameters and of all arithmetic.
+    class_weight : {"balanced"}, dict or None
+        What the rows of each class weigh in training, as in scikit-learn's linear models: ``"balanced"`` weighs a class by
+        ``rows / (classes * its rows)``; a dict names labels, others weigh 1. Held-out rows weigh what they did.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class MLP(Model):
     loss: Literal["log_loss", "squared_error", "binary_log_loss"] = "log_loss"
     alpha: float = 1e-4
     dtype: str = "float32"
+    class_weight: Literal["balanced"] | Mapping[Any, float] | None = None
 
     def __post_init__(self) -> None:
         sizes: object = self.hidden_layer_sizes
@@ -77,6 +81,11 @@ class MLP(Model):
         check_option("loss", self.loss, ("log_loss", "squared_error", "binary_log_loss"))
         object.__setattr__(self, "alpha", check_number("alpha", self.alpha, 0))
         check_option("dtype", self.dtype, DTYPES)
+        check_class_weight(self.class_weight)
+        if self.class_weight is not None and not self.is_classifier:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} with loss={self.loss!r}, which is not for classes: weigh rows with sample_weight"
+            )
 
     @property
     def is_classifier(self) -> bool:

@@ -15,6 +15,7 @@ from scaleml.models.flat_model import (
     X_IS_DENSE,
     FlatModel,
     Layered,
+    NamesScore,
     Penalised,
     Probabilistic,
     Ready,
@@ -264,6 +265,11 @@ class Network:
         """Length of what `statistics` returns."""
         return 2 + 3 * self.signature.n_outputs if self._is_real else 3
 
+    @property
+    def score_name(self) -> str:
+        """What `summarise` gives as the score."""
+        return "R2" if self._is_real else "accuracy"
+
     def summarise(self, totals: Array) -> tuple[float, float]:
         """Return the mean loss, without penalty, and the score: accuracy, or the mean of the targets' R squared."""
         loss, weight = float(totals[0]), float(totals[1])
@@ -310,5 +316,5 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: Network,
-    ) -> tuple[FlatModel, Penalised, Layered, Scoring, Probabilistic, Reusing, Sparse]:
-        return network, network, network, network, network, network, network
+    ) -> tuple[FlatModel, Penalised, Layered, Scoring, Probabilistic, NamesScore, Reusing, Sparse]:
+        return network, network, network, network, network, network, network, network

@@ -96,9 +96,9 @@ class EarlyStopping:
             state.scores.append(score)
             if rule.monitor == "score":
                 value = -score
-        better = value < state.best_value
-        if rule.keep_best and (better or state.best is None):
-            state.best = np.array(w)
+        best = self._train_state.best
+        if rule.keep_best and best.is_beaten_by(value):
+            best.keep(value, np.array(w), max(0, self._train_state.evaluations - 1))
         state.stale = 0 if rule.tol is None or not value > state.best_value - rule.tol else state.stale + epochs
         state.best_value = min(state.best_value, value)
         if rule.power_t is not None:

@@ -11,8 +11,10 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
+from scaleml.runtime.held_out_score import HeldOutScore
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
+from scaleml.runtime.train_state import TrainState
 from scaleml.telemetry.recorder import Recorder
 
 Result = TypeVar("Result")
@@ -22,7 +24,7 @@ class Evaluation:
     """Evaluates parameters on data that is not trained on, each rank its part of it.
 
     The training clock stands still meanwhile, and nothing of it shows in the ledger. It also keeps what it saw last of this rank's
-    parameters, to fall back on when training runs into infinity.
+    parameters, to fall back on when training runs into infinity, and, in the state, the best that it saw.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ class Evaluation:
         The ranks that take part, and who holds which parameters.
     held_out : Arrays, Stream or None
         This rank's part: X, y, weights.
+    state : TrainState
+        Where evaluations are counted and the best parameters are kept.
     recorder : Recorder
         Where they are noted.
 
@@ -45,12 +49,19 @@ class Evaluation:
         This rank's slice of the parameters that were evaluated last.
     """
 
-    def __init__(self, plan: Plan, grid: ProcessGrid, held_out: Arrays | Stream | None, recorder: Recorder) -> None:
+    def __init__(
+        self, plan: Plan, grid: ProcessGrid, held_out: Arrays | Stream | None, state: TrainState, recorder: Recorder
+    ) -> None:
         self._model = plan.model
         self._grid = grid
         self._group = grid.workers
         self._now = grid.world.clock.now
         self._held_out = held_out
+        self._state = state
+        self._keeps_best = plan.stop is None or not plan.stop.keep_best  # such a rule keeps what it judges by
+        self._score = None
+        if plan.score is not None and held_out is not None:
+            self._score = HeldOutScore(plan.score, plan.model, self._group, held_out)
         self._recorder = recorder
         self._every = plan.evaluate_every
         self.due_at: float = self._every or inf
@@ -83,13 +94,21 @@ class Evaluation:
             recorder = self._recorder
             mine = np.array([recorder.clock(begin), recorder.samples], np.float64)
             clocks = self._group.allgather(mine)
-            totals = self._statistics(self._grid.partition.gather(w, self._group))
+            whole = self._grid.partition.gather(w, self._group)
+            totals = self._statistics(whole)
             self._group.allreduce(totals)
-            loss, score = self.last = self._model.summarise(totals)
+            loss, score = self._model.summarise(totals)
+            if self._score is not None:
+                score = self._score.of(whole)
+            self.last = loss, score
             if self._group.rank == 0:
                 # Where ranks keep their own pace, the slowest clock tells the time: never too early.
                 recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
             meter.set(reading)
+            state = self._state
+            if self._keeps_best and state.best.is_beaten_by(loss):
+                state.best.keep(loss, self.kept, state.evaluations)  # no copy: nobody writes to what was kept
+            state.evaluations += 1
         self._recorder.exclude(self._now() - begin)
 
     def _statistics(self, w: Array) -> Array:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scaleml.arrays import Array
+from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.train_state import TrainState
 
@@ -33,6 +34,8 @@ class Outcome:
         The mean training objective and the held-out score of each epoch, where a stop rule looks at them.
     widest : int or None
         With servers: the most clocks that any push was ahead of the slowest worker.
+    best : BestParameters
+        Of the evaluations so far, on a rank that trains.
     state : TrainState or None
         Where training could go on from. Of a server: its slice.
     """
@@ -46,6 +49,7 @@ class Outcome:
     losses: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
     widest: int | None = None
+    best: BestParameters = field(default_factory=BestParameters)
     state: TrainState | None = None
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from scaleml.faults import Fault
 from scaleml.models.flat_model import FlatModel, Sparse
 from scaleml.optim import Optimizer, RowSteps
+from scaleml.runtime.held_out_score import ScoreRule
 from scaleml.runtime.process_grid import ParameterPartition
 from scaleml.runtime.sparsity import in_words, why_dense
 from scaleml.runtime.stop_rule import StopRule
@@ -41,6 +42,8 @@ class Plan:
     """What turns mean gradients into steps of scikit-learn's size, before the optimizer; None for nothing."""
     by_rows: bool = False
     """Whether gradients are divided by a batch's rows, not by its weight: no bias where weights differ, mean weight 1."""
+    score: ScoreRule | None = None
+    """How held-out rows are scored; None for the model's own score."""
     keep_end: bool = False
     """Whether the outcome says where training could go on from."""
     snapshots: bool = False

@@ -27,6 +27,7 @@ from scaleml.arrays import Array
 from scaleml.compression.error_feedback import PREFIX
 from scaleml.faults import Fault
 from scaleml.optim import Optimizer
+from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.serialization import Description, describe, fault_from, optimizer_from
 
 Arrays = dict[str, Array]
@@ -48,8 +49,6 @@ class StoppingState:
         Whether the rule has ended the run.
     losses, scores : list of float
         One an epoch.
-    best : (P,) array or None
-        The parameters of the best value, if the rule keeps them.
     """
 
     best_value: float = np.inf
@@ -58,7 +57,6 @@ class StoppingState:
     converged: bool = False
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    best: Array | None = None
 
 
 @dataclass
@@ -83,6 +81,8 @@ class TrainState:
         Rows of data that all ranks together, and this rank, have consumed.
     next_evaluation : float
         Rows that all ranks have consumed when the next held-out evaluation is due.
+    evaluations : int
+        Held-out evaluations so far, of this run, the one before the first step included.
     epoch_loss, epoch_weight : float
         Sums over the epoch under way.
     clock : float
@@ -92,6 +92,8 @@ class TrainState:
     optimizer, batch_size, faults, commands
         The settings in force, and how many commands brought them about; None and () for those of the plan.
     stopping : StoppingState
+    best : BestParameters
+        What was best so far.
     random : dict of arrays
         Random streams that are no function of seed and step.
     replicated : bool
@@ -107,6 +109,7 @@ class TrainState:
     consumed: int = 0
     samples: int = 0
     next_evaluation: float = np.inf
+    evaluations: int = 0
     epoch_loss: float = 0.0
     epoch_weight: float = 0.0
     clock: float = 0.0
@@ -116,6 +119,7 @@ class TrainState:
     faults: tuple[Fault, ...] = ()
     commands: int = 0
     stopping: StoppingState = field(default_factory=StoppingState)
+    best: BestParameters = field(default_factory=BestParameters)
     random: Arrays = field(default_factory=dict)
     replicated: bool = True
 
@@ -139,14 +143,13 @@ class TrainState:
     def snapshot(self) -> Self:
         """Return a copy that nothing changes any more."""
         stopping = replace(self.stopping, losses=[*self.stopping.losses], scores=[*self.stopping.scores])
-        if stopping.best is not None:
-            stopping.best = np.array(stopping.best)
         return replace(
             self,
             params=np.array(self.params),
             arrays=_copies(self.arrays),
             random=_copies(self.random),
             stopping=stopping,
+            best=replace(self.best),  # its parameters are written to by nobody
         )
 
     def restore(self, state: TrainState) -> None:
@@ -160,7 +163,7 @@ class TrainState:
             self._put(name, array)
         for name in _PLAIN:
             setattr(self, name, getattr(copy, name))
-        self.stopping, self.random = copy.stopping, copy.random
+        self.stopping, self.best, self.random = copy.stopping, copy.best, copy.random
 
     def resume(self, state: TrainState) -> None:
         """Go on from another rank's state, or from a warm start, in place: this rank's slice of it, and the arrays known here.
@@ -179,7 +182,7 @@ class TrainState:
             if name not in ("start", "replicated", "committed"):
                 setattr(self, name, getattr(state, name))
         copy = state.snapshot()
-        self.stopping, self.random = copy.stopping, copy.random
+        self.stopping, self.best, self.random = copy.stopping, copy.best.part(own), copy.random
 
     def _put(self, name: str, array: Array) -> None:
         mine = self.arrays.get(name)
@@ -212,6 +215,7 @@ class TrainState:
             first.snapshot(),
             params=np.concatenate([part.params for part in parts]),
             arrays=arrays,
+            best=_merged([part.best for part in parts]),
             updates=max(part.updates for part in parts),
             rows=max(part.rows for part in parts),
             step=max(part.step for part in parts),
@@ -230,14 +234,13 @@ class TrainState:
         tensors = {"params": self.params}
         tensors |= {f"arrays/{name}": array for name, array in self.arrays.items()}
         tensors |= {f"random/{name}": array for name, array in self.random.items()}
-        if self.stopping.best is not None:
-            tensors["best"] = self.stopping.best
+        if self.best.params is not None:
+            tensors["best"] = self.best.params
         plain = {name: getattr(self, name) for name in _PLAIN if name not in ("optimizer", "faults")}
         plain["optimizer"] = None if self.optimizer is None else describe(self.optimizer)
         plain["faults"] = [describe(fault) for fault in self.faults]
-        plain["stopping"] = {one.name: getattr(self.stopping, one.name) for one in fields(StoppingState)} | {
-            "best": None
-        }
+        plain["stopping"] = {one.name: getattr(self.stopping, one.name) for one in fields(StoppingState)}
+        plain["best"] = [self.best.value, self.best.evaluation]
         tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
         return bytes(save(tensors, {"state": json.dumps(plain)}))
 
@@ -251,7 +254,8 @@ class TrainState:
         tensors = {name: np.array(array) for name, array in load(data).items()}
         optimizer: Description | None = plain.pop("optimizer")
         stopping = StoppingState(**plain.pop("stopping"))
-        stopping.best = tensors.get("best")
+        value, number = plain.pop("best")
+        best = BestParameters(value, number, tensors.get("best"))
         return cls(
             params=tensors["params"],
             arrays={
@@ -261,14 +265,23 @@ class TrainState:
                 name.removeprefix("random/"): array for name, array in tensors.items() if name.startswith("random/")
             },
             stopping=stopping,
+            best=best,
             optimizer=None if optimizer is None else optimizer_from(optimizer),
             faults=tuple(fault_from(fault) for fault in plain.pop("faults")),
             **plain,
         )
 
 
-_ARRAYS: Final = ("params", "arrays", "random", "stopping")
+_ARRAYS: Final = ("params", "arrays", "random", "stopping", "best")
 _PLAIN: Final = tuple(one.name for one in fields(TrainState) if one.name not in _ARRAYS)
+
+
+def _merged(parts: Sequence[BestParameters]) -> BestParameters:
+    """Return the best of a whole vector from that of slices, which were evaluated together; unknown where one lacks it."""
+    slices = [part.params for part in parts if part.params is not None]
+    if len(slices) < len(parts) or len({part.evaluation for part in parts}) > 1:
+        return BestParameters()
+    return replace(parts[0], params=np.concatenate(slices))
 
 
 def _copies(arrays: Arrays) -> Arrays:

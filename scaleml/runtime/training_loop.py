@@ -13,6 +13,7 @@ from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
 from scaleml.runtime.asynchronous_loop import train_asynchronously
+from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.commands import CommandQueue
 from scaleml.runtime.handover import hand_over
@@ -59,6 +60,10 @@ class TrainingLoop:
     def last_good(self) -> Array | None:
         """Return what this rank holds of the parameters of the last good step."""
         return self.rank.last_good()
+
+    def best(self) -> BestParameters:
+        """Return what was best so far, of what this rank holds."""
+        return self.rank.state.best
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
@@ -109,9 +114,11 @@ class TrainingLoop:
 
     def _outcome(self) -> Outcome:
         """Return how the rank ended; collective where others go on, or ranks keep averages of their own."""
-        rank, seen = self.rank, self.rank.state.stopping
+        rank, seen, best = self.rank, self.rank.state.stopping, self.rank.state.best
         # Servers hand over what their optimizer gives out.
         params = np.array(rank.w) if rank.has_servers else self._result()
+        if rank.plan.stop is not None and rank.plan.stop.keep_best and best.params is not None:
+            params = best.params
         epochs = rank.epoch
         if rank.coordinator is not None:
             epochs = len(seen.losses) if seen.converged else rank.plan.epochs
@@ -120,7 +127,8 @@ class TrainingLoop:
         return Outcome(
             "stopped" if rank.stopping else "finished" if handed is None else "switched",
             rank.step,
-            params=params if seen.best is None else seen.best,
+            params=params,
+            best=best.beside(params),
             epochs=epochs,
             losses=tuple(seen.losses),
             scores=tuple(seen.scores),

@@ -109,7 +109,7 @@ class TrainingRank:
         self.coordinator: AsynchronousCoordinator | None = self._client or self._memory
         if self.coordinator is None and not plan.strategy.synchronous:
             self.coordinator = self._neighbours
-        self.evaluation = Evaluation(plan, grid, held_out, recorder)
+        self.evaluation = Evaluation(plan, grid, held_out, self.state, recorder)
         self.early_stopping = EarlyStopping(plan, self.group, self.state, self.optimizer, self.evaluation)
         self._follow_state()
         self.faults = FaultInjector(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, final
 
@@ -43,20 +43,38 @@ class RecordedRun:
     history: History
     train_seconds: float | None
     placing_seconds: float | None
+    score_name: str
+    baseline_score: float | None
     params: Array | None
+    best_evaluation: int | None
+    fitted: Callable[[Array], Any] | None
+    """What makes a fitted estimator of parameters; None where the run was given a model."""
     model: Any
     """What predicts with ``params``; None where the run left none."""
+    best_model: Any
+    """What predicts with the parameters of ``best_evaluation``."""
 
     @classmethod
     def of(cls, run: Any) -> RecordedRun:
         """Return the record of any run that has these attributes."""
-        values = {field.name: getattr(run, field.name) for field in fields(cls) if field.name != "model"}
-        return cls(**values, model=None if run.params is None else run.model)
+        values = {field.name: getattr(run, field.name) for field in fields(cls) if not field.name.endswith("model")}
+        models = (None, None) if run.params is None else (run.model, run.best_model)
+        return cls(**values, model=models[0], best_model=models[1])
 
     @property
     def over(self) -> bool:
         """Nothing more happens to a record."""
         return True
+
+    @property
+    def estimator(self) -> Any:
+        """The fitted estimator with the parameters of ``model``; None where there is none."""
+        return None if self.fitted is None or self.model is None else self.fitted(self.model.params)
+
+    @property
+    def best_estimator(self) -> Any:
+        """The fitted estimator with the parameters of ``best_model``; None where there is none."""
+        return None if self.fitted is None or self.best_model is None else self.fitted(self.best_model.params)
 
     @property
     def ledger(self) -> Ledger:

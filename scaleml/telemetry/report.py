@@ -14,6 +14,7 @@ from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.figures import comparison_figure, title
 from scaleml.telemetry.formatting import count, percent, seconds
 from scaleml.telemetry.gauge import Gauge
+from scaleml.telemetry.held_out import held_out_sentences
 from scaleml.telemetry.ledger import Ledger
 from scaleml.telemetry.run_like import RunLike
 from scaleml.telemetry.tables import html as table
@@ -163,6 +164,8 @@ def run_fragment(run: RunLike) -> str:
     body = f'<p class="facts">{escape(" · ".join(facts))}</p>'
     if run.error is not None:
         body += f'<p class="error">{escape(str(run.error))}</p>'
+    if said := held_out_sentences(run):
+        body += f'<p class="facts">{escape(" ".join(said))}</p>'
     if len(ledger.ranks):
         body += table(*ledger.lines())
         body += (
@@ -180,7 +183,9 @@ def run_fragment(run: RunLike) -> str:
 
 def run_text(run: RunLike) -> str:
     """One run for a terminal: how it stands, and its ledger."""
-    parts = [plain_line(run, Gauge(run).read()), str(Ledger(run.history))]
+    parts = [plain_line(run, Gauge(run).read())]
+    parts += ["\n".join(said)] if (said := held_out_sentences(run)) else []
+    parts.append(str(Ledger(run.history)))
     if run.history.changes:
         parts.append("\n".join(["What changed in mid-run:", *(f"  {text}" for text in _changes(run))]))
     return "\n\n".join(parts)

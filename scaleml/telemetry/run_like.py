@@ -43,6 +43,10 @@ class RunLike(Protocol):
     history : History
     train_seconds, placing_seconds : float or None
         The training clock; and what stands beside a cold start.
+    score_name : str
+        What the held-out score is: ``"accuracy"``, ``"R2"``, or a scorer's name.
+    baseline_score : float or None
+        What always saying the largest class scores, or the mean of the targets; None if unknown.
     """
 
     @property
@@ -83,3 +87,7 @@ class RunLike(Protocol):
     def train_seconds(self) -> float | None: ...
     @property
     def placing_seconds(self) -> float | None: ...
+    @property
+    def score_name(self) -> str: ...
+    @property
+    def baseline_score(self) -> float | None: ...

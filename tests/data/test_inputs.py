@@ -117,7 +117,7 @@ MISTAKES = {
     "empty batches": Mistake({"batch_size": 0}, ValueError, "batch_size=0", "positive integer"),
     "no shards": Mistake({"shards": 0}, ValueError, "shards=0", "positive integer"),
     "negative seed": Mistake({"seed": -1}, ValueError, "seed=-1", r"0 to 2\*\*32 - 1"),
-    "no seed": Mistake({"seed": None}, ValueError, "seed=None", r"0 to 2\*\*32 - 1"),
+    "half a seed": Mistake({"seed": 0.5}, ValueError, "seed=0.5", r"0 to 2\*\*32 - 1"),
     # workers
     "no workers": Mistake({"workers": 0}, ValueError, "workers=0", "at least one"),
     "negative workers": Mistake({"workers": -2}, ValueError, "workers=-2", "at least one"),

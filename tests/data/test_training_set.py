@@ -53,8 +53,10 @@ class HereStager:
         self.placed: list[tuple[Array, Array]] = []
         self._folder = folder
 
-    def accept(self, source: Source) -> None:
+    def accept(self, source: Source, counts: Array | None) -> Array | None:
         self.asked.append(f"accept {source.rows} x {source.features}")
+        assert counts is None or counts.sum() <= source.rows
+        return None
 
     def compute(self, columns: Sequence[object]) -> Sequence[object]:
         self.asked.append(f"compute {len(columns)}")
@@ -147,8 +149,40 @@ def test_a_source_is_taken_as_it_is(stager: HereStager) -> None:
 
 
 @pytest.mark.parametrize("kind", [np.asarray, lazy])
+@pytest.mark.parametrize("validation", [None, 0.25, "other"])
+def test_classes_are_counted_where_they_lie(stager: HereStager, kind: Any, validation: Any) -> None:
+    given = (kind(OTHER), kind(OTHER_Y)) if validation == "other" else validation
+    tally = place_training_set(kind(X), kind(Y), None, given, CLASSES, stager, stager.accept)
+    train, *held_out = stager.placed
+    assert tally is not None
+    assert tally.counts.tolist() == np.bincount(train[1].astype(int), minlength=2).tolist()
+    if not held_out:
+        assert tally.held is None
+    else:
+        assert tally.held is not None
+        assert tally.held.tolist() == np.bincount(held_out[0][1].astype(int), minlength=2).tolist()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, lazy])
+def test_what_the_rows_of_a_class_weigh_is_written_with_those_to_train_on(stager: HereStager, kind: Any) -> None:
+    seen: list[Any] = []
+    stager.write = lambda source, rows, dtype, name: seen.append(
+        source.weights if source.weights is None else source.weights[rows]
+    )  # type: ignore[method-assign]
+    stager.keep = lambda pieces, runs, seed=None: seen.append([run.factors for run in runs])  # type: ignore[method-assign]
+    place_training_set(kind(X), kind(Y), None, 0.25, CLASSES, stager, lambda source, counts: np.array([1.0, 3.0]))
+    heavy, held_out = seen
+    if kind is lazy:
+        assert all(set(np.asarray(factors).tolist()) <= {1.0, 3.0} for factors in heavy)
+        assert held_out == [None] * len(heavy)
+    else:
+        assert sorted(set(heavy.tolist())) == [1.0, 3.0]
+        assert held_out is None
+
+
+@pytest.mark.parametrize("kind", [np.asarray, lazy])
 def test_what_no_model_takes_is_not_placed(stager: HereStager, kind: Any) -> None:
-    def refuse(source: Source) -> None:
+    def refuse(source: Source, counts: Array | None) -> Array | None:
         raise ValueError("no such loss")
 
     with pytest.raises(ValueError, match="no such loss"):

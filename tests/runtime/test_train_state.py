@@ -19,6 +19,7 @@ from scaleml.compression import PowerSGD, TopK
 from scaleml.faults import Slow
 from scaleml.models import MLP, LinearModel
 from scaleml.optim import SGD, AdaGrad, Adam
+from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import StoppingState, TrainState
@@ -58,6 +59,7 @@ def spoil(state: TrainState) -> None:
         elif isinstance(value, int | float) and one.name != "start":
             setattr(state, one.name, value + 3)
     state.optimizer, state.faults, state.stopping = SGD(99.0), (Slow(0, 2),), StoppingState(stale=50, converged=True)
+    state.best = BestParameters(-99.0, 77, np.zeros(1))
 
 
 def spoiled_and_restored(step: int, happened: set[int]) -> Callable[[Loop], None]:
@@ -110,6 +112,12 @@ def take_turns(loop: TrainingLoop) -> None:
     loop.rank.take_step = last_a_while
 
 
+def best_of(result: harness.Result) -> np.ndarray:
+    """Return the parameters of the best evaluation; in an outcome they are missing where they are those that it gives out."""
+    outcome = result.outcomes[0]
+    return outcome.params if outcome.best.params is None else outcome.best.params
+
+
 def trained(strategy: object, prepare: Callable[[Loop], None] | None = None, **more: object) -> harness.Result:
     usual = {
         "optimizer": SGD(0.2, momentum=0.9),
@@ -142,6 +150,7 @@ def test_what_is_restored_goes_on_with_the_same_bits(strategy, step, optimizer):
     assert_array_equal(restored.params, undisturbed.params)
     for name, values in undisturbed.history.evaluations.items():
         assert_array_equal(restored.history.evaluations[name], values, name)
+    assert_array_equal(best_of(restored), best_of(undisturbed))
 
 
 def test_what_early_stopping_has_seen_comes_back():
@@ -211,7 +220,9 @@ def whole_state() -> TrainState:
         batch_size=20,
         faults=(Slow(1, 4, step=3),),
         commands=2,
-        stopping=StoppingState(0.5, 1, 2, False, [0.9, 0.5], [0.1], np.arange(6.0)),
+        stopping=StoppingState(0.5, 1, 2, False, [0.9, 0.5], [0.1]),
+        evaluations=5,
+        best=BestParameters(0.25, 3, np.arange(6.0) / 2),
         random={"order": np.arange(4)},
         replicated=False,
     )
@@ -256,11 +267,14 @@ def test_slices_become_a_whole_and_a_whole_slices():
         part.resume(whole)
         assert_array_equal(part.params, whole.params[start:stop])
         assert_array_equal(part.arrays["m"], whole.arrays["m"][start:stop])
+        assert_array_equal(part.best.params, whole.best.params[start:stop])
         parts.append(part)
     merged = TrainState.merge(parts)
     for name in ("m", "schedule"):
         assert_array_equal(merged.arrays[name], whole.arrays[name])
     assert_array_equal(merged.params, whole.params)
+    assert_array_equal(merged.best.params, whole.best.params)
+    assert merged.best.evaluation == whole.best.evaluation == 3
     assert (merged.updates, merged.rows, merged.step) == (whole.updates, whole.rows, whole.step)
     with pytest.raises(ValueError, match="in none of the states, or in two of them"):
         TrainState.merge([parts[0], TrainState(np.zeros(2), {"m": np.zeros(2), "schedule": np.zeros(3)}, 0)])
@@ -296,8 +310,8 @@ def assert_equal_states(state: TrainState, other: TrainState) -> None:
             for name in mine:
                 assert mine[name].dtype == theirs[name].dtype
                 assert_array_equal(mine[name], theirs[name], name)
-        elif one.name == "stopping":
-            for part in fields(StoppingState):
+        elif one.name in ("stopping", "best"):
+            for part in fields(mine):
                 assert_array_equal(getattr(mine, part.name), getattr(theirs, part.name), part.name)
         else:
             assert mine == theirs, one.name

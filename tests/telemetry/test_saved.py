@@ -62,7 +62,7 @@ def test_a_failed_write_leaves_the_former_file(comparison, tmp_path):
 
 def test_a_record_shows_what_the_run_showed(comparison):
     run = comparison.runs[0]
-    run.params, run.model = np.ones(3), "what predicts"
+    run.params, run.model, run.best_model = np.ones(3), "what predicts", "what predicts better"
     record = pickle.loads(pickle.dumps(RecordedRun.of(run)))
     assert (record.label, record.state, record.model, record.place) == (
         run.label,
@@ -70,6 +70,7 @@ def test_a_record_shows_what_the_run_showed(comparison):
         "what predicts",
         run.place,
     )
+    assert (record.best_model, record.estimator, record.best_estimator) == ("what predicts better", None, None)
     np.testing.assert_array_equal(record.params, run.params)
     assert "samples" in record.summary()
     assert {"text/plain", "text/html"} <= record._repr_mimebundle_().keys()

@@ -9,6 +9,7 @@ from scaleml.clock import WALL
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.staging.stager import ClusterStager
+from scaleml.data.class_weights import class_weights
 from scaleml.data.partition import RowFormat
 from scaleml.data.source import Source
 from scaleml.data.training_set import place_training_set
@@ -37,6 +38,8 @@ class TrainingData:
         The model built for it.
     classes : array or None
         The labels.
+    tally : ClassTally or None
+        How often each class occurs; None for numbers.
     rows : int
         Rows to train on.
     placed : PlacedData
@@ -65,7 +68,7 @@ class TrainingData:
         form = RowFormat(model.dtype, model.is_classifier, seed)
         stager = ClusterStager(client, workers)
         try:
-            place_training_set(X, y, sample_weight, validation, form, stager, self._build)
+            self.tally = place_training_set(X, y, sample_weight, validation, form, stager, self._build)
         except BaseException:
             stager.close()
             raise
@@ -73,11 +76,16 @@ class TrainingData:
         self.rows = self.placed.train.rows
         self.placing_seconds = WALL.now() - began
 
-    def _build(self, source: Source) -> None:
-        """Build the model for the data; raise where its loss does not fit them."""
+    def _build(self, source: Source, counts: Array | None) -> Array | None:
+        """Build the model for the data and return what the rows of each class weigh; raise where its loss does not fit them."""
         self.classes = source.classes
         self.signature = Signature(source.features, source.n_outputs, source.task, self._model.dtype, source.is_sparse)
-        self.network = self._model.build(self.signature)
+        model, weights = self._model, class_weights(self._model.class_weight, source.classes, counts)
+        if weights is not None and model.weighs_classes_apart(self.signature):
+            # One class against the rest: each weighs in its own problem, which only the loss knows.
+            model, weights = model.with_class_weight(tuple(weights.tolist())), None
+        self.network = model.build(self.signature)
+        return weights
 
     def close(self) -> None:
         """Remove what was brought to the workers."""

@@ -11,6 +11,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
 from scaleml.faults import Fault
+from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.fault_injection import FaultInjector, facts_of
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.parameter_server.compressed_format import CompressedFormat
@@ -81,6 +82,7 @@ class ServerLoop:
         if start is not None:
             state.resume(start)
             state.step = 0  # a server's steps are its own updates
+            state.best = BestParameters()  # those who evaluate keep it
         state.optimizer = plan.optimizer
         state.faults = tuple(fault for fault in plan.faults if fault.rank == self.world.rank)
         return state
@@ -154,3 +156,7 @@ class ServerLoop:
         """Return this server's slice, if it is finite."""
         values = np.array(self.optimizer.values(self.state.params, None))
         return values if np.isfinite(values).all() else None
+
+    def best(self) -> BestParameters:
+        """Return nothing: those who evaluate keep what was best."""
+        return BestParameters()
