@@ -38,7 +38,7 @@ class FakeRun:
     baseline_score: float | None = None
     params: object = None
     model: object = None
-    best_model: object = None
+    last_model: object = None
     best_evaluation: int | None = None
     fitted: object = None
 

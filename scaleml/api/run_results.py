@@ -32,8 +32,8 @@ class RunResults:
         return None if result is None else result.outcome
 
     @property
-    def model(self) -> TrainedModel:
-        """The trained model, once the run is over.
+    def last_model(self) -> TrainedModel:
+        """The model as training left it, with ``params``, once the run is over.
 
         Raises
         ------
@@ -52,22 +52,22 @@ class RunResults:
         return None if result is None or result.best is None else result.evaluation
 
     @property
-    def best_model(self) -> TrainedModel:
-        """The model at the best held-out loss, that of `best_evaluation`; where nothing was held out, it is `model`.
+    def model(self) -> TrainedModel:
+        """The model at the best held-out loss, that of `best_evaluation`; where nothing was held out, it is `last_model`.
 
         Raises
         ------
         RuntimeError
-            As `model`.
+            While the run lives, or when it left no parameters.
         """
         result = self._driver.result
         if result is None or result.best is None:
-            return self.model
+            return self.last_model
         return self._facts.trained(result.best)
 
     @property
     def estimator(self) -> Any:
-        """The fitted estimator, or pipeline, of a run that was given one: with the parameters of `model`; see `best_estimator`.
+        """The fitted estimator, or pipeline, of a run that was given one: with the parameters of `model`.
 
         Raises
         ------
@@ -77,9 +77,9 @@ class RunResults:
         return self._as_estimator(self.model)
 
     @property
-    def best_estimator(self) -> Any:
-        """The same as `estimator`, with the parameters of `best_model`."""
-        return self._as_estimator(self.best_model)
+    def last_estimator(self) -> Any:
+        """The same as `estimator`, with the parameters of `last_model`."""
+        return self._as_estimator(self.last_model)
 
     @property
     def fitted(self) -> Callable[[Array], Any] | None:

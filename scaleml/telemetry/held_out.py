@@ -19,7 +19,7 @@ def held_out_sentences(run: RunLike) -> list[str]:
     sentences = [score_sentence(run.score_name, float(found["score"][-1]), run.baseline_score)]
     rise = find_overfitting(run.history)
     if rise is not None:
-        sentences.append(f"{rise}; best_model is the model of then.")
+        sentences.append(f"{rise}; run.model is the model of then.")
     elif run.state not in ("starting", "running", "paused"):
         sentences.append(_best_sentence(found["loss"]))
     return [sentence for sentence in sentences if sentence]
@@ -53,6 +53,6 @@ def _best_sentence(losses: np.ndarray) -> str:
     if not np.isfinite(finite[best]) or number(float(finite[best])) == number(float(losses[-1])):
         return ""
     return (
-        f"The lowest held-out loss was {number(float(finite[best]))}, at evaluation {best} of {len(losses) - 1}: best_model is the "
+        f"The lowest held-out loss was {number(float(finite[best]))}, at evaluation {best} of {len(losses) - 1}: run.model is the "
         "model of then."
     )

@@ -50,16 +50,16 @@ class RecordedRun:
     fitted: Callable[[Array], Any] | None
     """What makes a fitted estimator of parameters; None where the run was given a model."""
     model: Any
-    """What predicts with ``params``; None where the run left none."""
-    best_model: Any
-    """What predicts with the parameters of ``best_evaluation``."""
+    """What predicts with the parameters of ``best_evaluation``; None where the run left none."""
+    last_model: Any
+    """What predicts with ``params``."""
 
     @classmethod
     def of(cls, run: Any) -> RecordedRun:
         """Return the record of any run that has these attributes."""
         values = {field.name: getattr(run, field.name) for field in fields(cls) if not field.name.endswith("model")}
-        models = (None, None) if run.params is None else (run.model, run.best_model)
-        return cls(**values, model=models[0], best_model=models[1])
+        models = (None, None) if run.params is None else (run.model, run.last_model)
+        return cls(**values, model=models[0], last_model=models[1])
 
     @property
     def over(self) -> bool:
@@ -72,9 +72,9 @@ class RecordedRun:
         return None if self.fitted is None or self.model is None else self.fitted(self.model.params)
 
     @property
-    def best_estimator(self) -> Any:
-        """The fitted estimator with the parameters of ``best_model``; None where there is none."""
-        return None if self.fitted is None or self.best_model is None else self.fitted(self.best_model.params)
+    def last_estimator(self) -> Any:
+        """The fitted estimator with the parameters of ``last_model``; None where there is none."""
+        return None if self.fitted is None or self.last_model is None else self.fitted(self.last_model.params)
 
     @property
     def ledger(self) -> Ledger:

@@ -28,8 +28,8 @@ def overfitted(**more: Any) -> dict[str, Any]:
 def check(run: scaleml.Run) -> None:
     losses = run.history.evaluations["loss"]
     assert run.best_evaluation == np.argmin(losses) < len(losses) - 1
-    np.testing.assert_allclose(run.best_model.loss(HELD_X, HELD_Y), losses.min(), rtol=1e-12)
-    assert run.model.loss(HELD_X, HELD_Y) > losses.min()
+    np.testing.assert_allclose(run.model.loss(HELD_X, HELD_Y), losses.min(), rtol=1e-12)
+    assert run.last_model.loss(HELD_X, HELD_Y) > losses.min()
 
 
 @pytest.mark.parametrize("strategy", [AllReduce(), ParameterServer("async", servers=2), LocalSGD(4)], ids=repr)
@@ -42,7 +42,7 @@ def test_a_run_that_is_stopped_has_it_too(strategy: Any, poll: Callable[..., Any
     run = scaleml.start(**overfitted(strategy=strategy, epochs=10**6))
     assert poll(lambda: len(run.history.evaluations["loss"]) > 8)
     with pytest.raises(RuntimeError, match="has no parameters"):
-        _ = run.best_model
+        _ = run.model
     assert run.best_evaluation is None
     run.stop()
     assert run.state == "stopped"
@@ -65,10 +65,10 @@ def test_a_run_that_failed_leaves_it() -> None:
     run = scaleml.start(**overfitted(faults=[Crash(1, step=30)]))
     with pytest.raises(RunFailed):
         run.wait()
-    np.testing.assert_allclose(run.best_model.loss(HELD_X, HELD_Y), run.history.evaluations["loss"].min(), rtol=1e-12)
+    np.testing.assert_allclose(run.model.loss(HELD_X, HELD_Y), run.history.evaluations["loss"].min(), rtol=1e-12)
 
 
 def test_without_held_out_data_it_is_the_model_itself() -> None:
     run = scaleml.train(LinearModel(), X, Y, epochs=2, workers=2)
     assert run.best_evaluation is None
-    np.testing.assert_array_equal(run.best_model.params, run.model.params)
+    np.testing.assert_array_equal(run.model.params, run.last_model.params)

@@ -48,8 +48,8 @@ def test_all_runs_have_the_estimators_own_steps_and_the_same_rows() -> None:
     assert len({run.history.evaluations["loss"][0] for run in runs}) == 1
     for run in runs:
         assert run.plan.steps is not None
-        assert run.estimator.score(X, Y) > 0.95
-        assert (run.best_estimator[-1].coef_ == 0).any(), "an L1 penalty by the steps leaves zeros"
+        assert run.last_estimator.score(X, Y) > 0.95
+        assert (run.estimator[-1].coef_ == 0).any(), "an L1 penalty by the steps leaves zeros"
 
 
 def test_one_run_that_needs_the_penalty_in_the_model_has_all_runs_use_that() -> None:

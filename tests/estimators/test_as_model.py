@@ -90,12 +90,12 @@ def test_a_pipeline_is_fitted_on_the_rows_to_train_on_only() -> None:
     run = scaleml.train(pipeline, X, y, validation=0.25, workers=2)
     rows, held = hold_out(len(X), 0.25, 0)
     scaler = StandardScaler().fit(X[rows])
-    fitted = run.estimator
+    fitted = run.last_estimator
     assert isinstance(fitted, Pipeline)
     assert_allclose(fitted[0].mean_, scaler.mean_, rtol=1e-12)
     assert fitted.score(X[held], y[held]) == pytest.approx(run.history.evaluations["score"][-1])
     assert fitted.score(X[held], y[held]) > 0.95
-    assert run.best_estimator.score(X[held], y[held]) == run.best_model.score(scaler.transform(X[held]), y[held])
+    assert run.estimator.score(X[held], y[held]) == run.model.score(scaler.transform(X[held]), y[held])
     with pytest.raises(sklearn.exceptions.NotFittedError):
         check_is_fitted(pipeline[0])
 

@@ -119,7 +119,7 @@ def test_the_summary_of_a_run_says_it() -> None:
 
 def test_a_dip_that_is_no_rise_is_where_the_best_model_is() -> None:
     said = held_out_sentences(run_with([0.7, 0.3, 0.31, 0.305], [0.5, 0.4, 0.3]))
-    assert said[1] == "The lowest held-out loss was 0.3, at evaluation 1 of 3: best_model is the model of then."
+    assert said[1] == "The lowest held-out loss was 0.3, at evaluation 1 of 3: run.model is the model of then."
     assert len(held_out_sentences(run_with([0.7, 0.3], [0.5]))) == 1
     assert held_out_sentences(FakeRun()) == []
 

@@ -62,15 +62,15 @@ def test_a_failed_write_leaves_the_former_file(comparison, tmp_path):
 
 def test_a_record_shows_what_the_run_showed(comparison):
     run = comparison.runs[0]
-    run.params, run.model, run.best_model = np.ones(3), "what predicts", "what predicts better"
+    run.params, run.model, run.last_model = np.ones(3), "what predicts better", "what predicts"
     record = pickle.loads(pickle.dumps(RecordedRun.of(run)))
     assert (record.label, record.state, record.model, record.place) == (
         run.label,
         run.state,
-        "what predicts",
+        "what predicts better",
         run.place,
     )
-    assert (record.best_model, record.estimator, record.best_estimator) == ("what predicts better", None, None)
+    assert (record.last_model, record.estimator, record.last_estimator) == ("what predicts", None, None)
     np.testing.assert_array_equal(record.params, run.params)
     assert "samples" in record.summary()
     assert {"text/plain", "text/html"} <= record._repr_mimebundle_().keys()
