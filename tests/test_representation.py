@@ -21,7 +21,7 @@ NAMES: dict[str, Any] = {
     name: getattr(package, name)
     for package in (strategies, optim, compression, faults, models, linear_model, neural_network)
     for name in package.__all__
-}
+} | {"Trial": scaleml.Trial}
 BASES = (strategies.Strategy, optim.Optimizer, compression.Codec, faults.Fault, models.Model)
 KINDS = [
     kind
@@ -36,7 +36,7 @@ OTHER: dict[str, tuple[Any, ...]] = {
     "learning_rate": (0.1 + 0.2,), "momentum": (0.9,), "nesterov": (True,), "alpha": (1e-3,), "clip_norm": (5.0,), "tol": (0.5,),
     "n_iter_no_change": (9,), "beta_1": (0.8,), "beta_2": (0.98,), "epsilon": (1e-5,), "start": (4,),
     "optimizer": (Adam(0.2, clip_norm=1.0),), "loss": ("squared_error",), "penalty": (None,), "l1_ratio": (0.5,),
-    "fit_intercept": (False,), "dtype": ("float64",), "multiclass": ("ovr",), "class_weight": ((1.0, 2.5, 3.0),),
+    "fit_intercept": (False,), "dtype": ("float64",), "multiclass": ("ovr",), "class_weight": ("balanced", {0: 1.0, 1: 2.5}),
     "hidden_layer_sizes": ((8,), (4, 2)), "activation": ("tanh",), "period": (3, None), "outer": (SGD(0.7, momentum=0.9),),
     "start_after": (2,), "compression": (TopK(0.2),), "topology": ("ring", "random"), "overlap": (True,), "threads": (2,),
     "seed": (5,), "consistency": ("bsp", "ssp"), "staleness": (2,), "servers": (2,), "sparse": (True,),
@@ -66,6 +66,7 @@ THINGS = [thing for kind in KINDS for thing in variants(kind)] + [
     SGD(np.float32(0.1), clip_norm=np.float64(2)),
     AllReduce(compression=TopK(np.float64(0.25))),
     Bandwidth(np.int64(1), np.float64(1e6)),
+    scaleml.Trial(LocalSGD(8), optimizer=SGD(0.2), workers=["a", "b"]),
 ]
 
 
