@@ -82,7 +82,7 @@ def train_there(
     chosen = Settings(model=model, keep_end=True, snapshots=callbacks.snapshots, **settings)
     check_client(client)
     check_workers(workers)
-    data = TrainingData(model, inputs, None, None, held_out, chosen.seed)
+    data = TrainingData(model, inputs, None, None, held_out, chosen.seed, client, workers, chosen.uses)
     try:
         found, own = find_client(client, workers)
         run = launch(chosen, data, found, own, workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import fields
+from html import escape
 from typing import TYPE_CHECKING, final
 
 from scaleml import strategies
@@ -19,10 +20,12 @@ from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.events import OVER, RunState
 from scaleml.cluster.secede import seceded
 from scaleml.faults import Fault
+from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.serialization import describe
 from scaleml.telemetry import Ledger
 from scaleml.telemetry.bundle import bundle
+from scaleml.telemetry.headline import has_diverged, headline_fragment, standing
 from scaleml.telemetry.recorded_run import RecordedRun
 from scaleml.telemetry.report import run_fragment, run_text
 
@@ -90,7 +93,7 @@ class Run(RunResults):
         self._closers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
-        return f"<Run {self.label}: {self.state}, {self.workers} workers, {self.train_seconds:.2f} s>"
+        return f"<Run {self.label}: {standing(self)}, {self.workers} worker{'s' * (self.workers != 1)}, {self.train_seconds:.2f} s>"
 
     def __reduce__(self) -> tuple[Callable[..., RecordedRun], tuple[object, ...]]:
         """Pickle the record: its workers stay where they are."""
@@ -131,7 +134,17 @@ class Run(RunResults):
     @property
     def error(self) -> str | None:
         """Why the run failed: rank, worker, step and cause; None unless it did."""
-        return self._driver.error
+        return self._facts.explained(self._driver.error)
+
+    @property
+    def advice(self) -> str | None:
+        """What may have made the run diverge, in words: columns of X that are far larger than others; None where nothing did.
+
+        It is known of dense X, by the root mean squares of its columns in a sample of the rows.
+        """
+        error = self._driver.error
+        diverged = has_diverged(self) if error is None else NonFinite.is_told_in(error)
+        return self._facts.advice or None if diverged else None
 
     @property
     def topology(self) -> str | None:
@@ -253,7 +266,8 @@ class Run(RunResults):
 
     def summary(self) -> str:
         """Return a few lines: how it stands, samples a second, losses, and the ledger of every rank."""
-        return run_text(self) + (f"\n\n{self.error}" if self.error else "")
+        last = self.error or (f"The run diverged, most likely by its data: {self.advice}." if self.advice else "")
+        return run_text(self) + (f"\n\n{last}" if last else "")
 
     def plot(self) -> Figure:
         """Return a matplotlib figure: losses against time and samples, and the ledger."""
@@ -262,7 +276,8 @@ class Run(RunResults):
         return runs_figure([self])
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return bundle(self.summary(), run_fragment(self), self.plot)
+        note = f'<p class="note">{escape(self.advice)}</p>' if self.advice and not self.error else ""
+        return bundle(self.summary(), headline_fragment(self) + note + run_fragment(self), self.plot)
 
     # How it works.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scaleml.api.settings import Fitted
 from scaleml.api.trained_model import TrainedModel
 from scaleml.arrays import Array
+from scaleml.runtime.errors import NonFinite
 from scaleml.telemetry.place import Place
 
 
@@ -35,6 +36,8 @@ class RunFacts:
         What always saying the largest class scores, or the mean of numbers.
     fitted : callable, optional
         Makes of parameters and the outcome the fitted estimator, where it was one that was passed.
+    advice : str
+        Which columns are too large for training by gradients; empty if none.
     """
 
     label: str
@@ -47,3 +50,10 @@ class RunFacts:
     score_name: str = "score"
     baseline_score: float | None = None
     fitted: Fitted | None = None
+    advice: str = ""
+
+    def explained(self, error: str | None) -> str | None:
+        """Return a run's error with the columns that have most likely made it, where it is one of divergence."""
+        if error is None or not self.advice or not NonFinite.is_told_in(error):
+            return error
+        return f"{error}. Look at X first: {self.advice}"

@@ -108,6 +108,11 @@ class Settings:
         rule = "an integer from 0 to 2**32 - 1; the same seed gives the same run"
         check_integer("seed", self.seed, 0, 2**32 - 1, rule=rule)
 
+    @property
+    def uses(self) -> tuple[tuple[Strategy, Optimizer], ...]:
+        """What decides the memory of a rank, as ``TrainingData`` is told of it."""
+        return ((self.strategy, self.optimizer),)
+
 
 class Change(TypedDict, total=False):
     """What a run is told to change in mid-run, as the command that tells it carries it."""

@@ -54,6 +54,7 @@ def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: 
         score_name=score_name(plan.score, data.network),
         baseline_score=baseline_score(plan.score, data.network, data.classes, data.tally),
         fitted=settings.fitted,
+        advice=data.advice,
     )
     driver = Driver(client, plan, placement, data.placed)
     run = Run(driver, facts)
@@ -165,7 +166,7 @@ def start(
         task.close()
         raise
     # The data before the cluster, unless it lies there: an error in it should not have to wait for processes to start.
-    data = task.data()
+    data = task.data(settings.uses)
     try:
         found, own = find_client(client, workers)
         run = launch(settings, data, found, own, workers)
@@ -271,7 +272,8 @@ def train(model: Model | EstimatorLike | PipelineLike, X: object, y: object, **s
     **Memory.** While it stages, a worker holds one partition for each of its threads, and 16 MB. While it trains, it holds its part of
     the data if that is at most a quarter of the worker's memory limit (``scaleml.memory-share`` in Dask's configuration), else three
     blocks of 8 MB for each of its shards, the next one read from disk while one is in use; and its part of a batch, and
-    eight arrays of the size of the parameters. Its process as such takes 80 to 150 MB.
+    the parameters, their gradient, the optimizer's slots and four copies that come and go. Its process as such takes 80 to 150 MB. What
+    cannot fit is refused before anything starts, with these figures.
 
     Examples
     --------

@@ -15,7 +15,7 @@ from scaleml.data.collection_source import CollectionSource
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer, RowSteps
 from scaleml.runtime.stop_rule import StopRule
-from scaleml.strategies import AllReduce, Strategy
+from scaleml.strategies import AllReduce, Serial, Strategy
 
 _HOMES: Final = {
     "SGDClassifier": "scaleml.linear_model",
@@ -117,11 +117,11 @@ class Trainable:
             **more,
         )
 
-    def data(self) -> TrainingData:
+    def data(self, uses: Sequence[tuple[Strategy, Optimizer]] = ((Serial(), SGD()),)) -> TrainingData:
         """Bring the data to the workers, once for all runs; see `TrainingData`."""
         given = self.given
         data = (given.X, given.y, given.sample_weight, given.validation)
-        return TrainingData(self.model, *data, self.seed, given.client, given.workers)
+        return TrainingData(self.model, *data, self.seed, given.client, given.workers, uses)
 
     def close(self) -> None:
         """Remove what was brought to workers already, where ``data`` was never called."""

@@ -8,11 +8,12 @@ from typing import final
 
 from scaleml.cluster.placement import Workers
 from scaleml.optim import SGD, Optimizer
+from scaleml.representation import call_of
 from scaleml.strategies import Strategy
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trial:
     """A strategy with settings of its own, instead of those that a comparison gives to all.
 
@@ -43,6 +44,10 @@ class Trial:
             raise TypeError(
                 f"{self.strategy!r} is no strategy: pass objects such as Serial(), AllReduce() or LocalSGD(8), or Trial(strategy, ...)"
             )
+
+    def __repr__(self) -> str:
+        """Return the call that makes it: the strategy, and the settings that are its own."""
+        return call_of(self)
 
     @property
     def label(self) -> str:

@@ -6,6 +6,7 @@ and the remedy.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -17,16 +18,14 @@ from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import HostFacts, hosts_of, this_host
 from scaleml.cluster.placement import Placement
-from scaleml.cluster.staging.memory import USABLE, in_bytes, memory_of
+from scaleml.cluster.staging.memory import REMEDY, USABLE, in_bytes, in_words, memory_of
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.data.stream import BLOCK
 from scaleml.faults import Fault, Kill
+from scaleml.runtime.footprint import Footprint
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import REFUSAL
 from scaleml.strategies import Layout, Strategy
-
-_VECTORS = 8
-"""Arrays of the size of the parameters that a rank holds: these, gradients, the optimizer's state, what is sent."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +164,8 @@ def check_memory(plan: Plan, placement: Placement, data: PlacedData, cluster: Cl
     """Refuse workers whose memory limit is too small for their rank even when the data is read from disk as it is needed.
 
     A rank needs, beside what its process takes already: its part of the data if that is at most ``memory_share`` of the limit,
-    else three blocks of 8 MB for each of its shards (less where there are more than eight); its part of a batch; and eight arrays of the
-    size of the parameters.
+    else three blocks of 8 MB for each of its shards (less where there are more than eight); its part of a batch; and arrays of the
+    size of the parameters, see `Footprint`. Ranks whose workers have no limit share their host's memory.
 
     Raises
     ------
@@ -177,20 +176,25 @@ def check_memory(plan: Plan, placement: Placement, data: PlacedData, cluster: Cl
     mine = data.nbytes / ranks
     row_nbytes = data.train.nbytes / max(1, data.train.rows)
     batch = plan.batch_size / ranks * row_nbytes
-    vectors = _VECTORS * plan.model.size * plan.model.dtype.itemsize
+    footprint = Footprint.of(plan.model, plan.strategy, plan.optimizer)
+    vectors = footprint.total
+    hosts = Counter(cluster.hosts[address]["boot"] for address in placement.addresses[:ranks])
     shards = len(plan.shard_sizes)
     in_flight = 3 * min(BLOCK, max(1 << 20, (64 << 20) // shards)) * -(-shards // ranks)
     for address in placement.addresses[:ranks]:
         limit, used = memory_of(cluster.workers[address])
-        if not limit:
-            continue
-        held = mine if mine <= cluster.memory_share * limit else min(mine, in_flight)
+        host = cluster.hosts[address]
+        if limit:
+            who = f"is limited to {in_bytes(limit)} of memory and its process takes {in_bytes(used)} already"
+            held = mine if mine <= cluster.memory_share * limit else min(mine, in_flight)
+        else:  # data that is mapped, and pages that all processes share, leave what is free open: only what is certain counts
+            limit, used, held = host["memory"] // hosts[host["boot"]], 0, 0.0
+            who = f"has {in_bytes(limit)} of memory, its share of its host's"
         if used + held + batch + vectors > USABLE * limit:
             raise StartFailed(
-                f"worker {address} is limited to {in_bytes(limit)} of memory and its process takes {in_bytes(used)} already, but "
-                f"training needs {in_bytes(held + batch + vectors)} more there: {in_bytes(held)} for data, {in_bytes(batch)} for its "
-                f"part of a batch of {plan.batch_size} rows, {in_bytes(vectors)} for {plan.model.size} parameters and what belongs "
-                "to them. Give the workers more memory (memory_limit), or use a smaller batch_size, fewer shards or a smaller model"
+                f"worker {address} {who}, but training needs {in_bytes(held + batch + vectors)} more there: {in_bytes(held)} for data, "
+                f"{in_bytes(batch)} for its part of a batch of {plan.batch_size} rows, {in_bytes(vectors)} for {plan.model.size} "
+                f"parameters and what belongs to them ({in_words(footprint)}). {REMEDY}, or use a smaller batch_size or fewer shards"
             )
 
 

@@ -13,6 +13,7 @@ from typing import Final, TypedDict
 import numpy as np
 from dask.system import CPU_COUNT
 from distributed import Client
+from distributed.system import MEMORY_LIMIT
 
 from scaleml.cluster import calls
 from scaleml.cluster.errors import StartFailed
@@ -31,6 +32,8 @@ class HostFacts(TypedDict):
     numpy: str
     scaleml: str
     cores: int
+    memory: int
+    """Bytes, or what the process is limited to."""
 
 
 _known: Final[weakref.WeakKeyDictionary[Client, dict[str, HostFacts]]] = weakref.WeakKeyDictionary()
@@ -46,6 +49,7 @@ def this_host() -> HostFacts:
         "numpy": np.__version__,
         "scaleml": sys.modules["scaleml"].__version__,
         "cores": int(CPU_COUNT),
+        "memory": int(MEMORY_LIMIT),
     }
 
 

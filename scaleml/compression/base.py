@@ -14,6 +14,7 @@ from scaleml.arrays import Array, namespace
 from scaleml.checks import check_number
 from scaleml.comm.communicator import Communicator
 from scaleml.compression.error_feedback import PREFIX, residual
+from scaleml.representation import call_of
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ class Codec(ABC):
     """
 
     code: ClassVar[int]
+
+    def __repr__(self) -> str:
+        """Return the call that makes it: the first setting, and those that are not at their default."""
+        return call_of(self)
 
     @abstractmethod
     def nbytes(self, n: int, dtype: DTypeLike, context: CodecContext = NO_CONTEXT) -> int:

@@ -20,7 +20,7 @@ MOST = 120  # so that the factor itself is a float32
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FP16(Codec):
     """Half precision, scaled by a power of two so that nothing overflows: 50% of float32's bytes.
 

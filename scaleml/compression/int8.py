@@ -24,7 +24,7 @@ ROWS: Final = (
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Int8(Codec):
     """Eight bits with stochastic rounding, and one scale for every 512 items: 25.2% of float32's bytes.
 

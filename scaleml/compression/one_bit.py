@@ -21,7 +21,7 @@ ROWS: Final = (
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OneBit(Codec):
     """One bit an item, and two magnitudes for every 1024: 3.4% of float32's bytes.
 

@@ -37,7 +37,7 @@ class Cut(NamedTuple):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PowerSGD(Codec):
     """Each weight matrix as a product of rank `rank`, by one step of the power method that starts at the last one's end.
 

@@ -14,7 +14,7 @@ from scaleml.compression.base import NO_CONTEXT, Codec, CodecContext, check_fini
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RandomK(Codec):
     """The share `ratio` of the items, at places drawn anew each step: at 0.01, 1% of float32's bytes.
 

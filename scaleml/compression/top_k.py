@@ -18,7 +18,7 @@ BLOCK: Final = 1 << 16
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TopK(Codec):
     """The share `ratio` of the items that are largest in magnitude: at 0.01, 1.5% of float32's bytes.
 

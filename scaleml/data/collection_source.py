@@ -12,6 +12,8 @@ import numpy as np
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
 from scaleml.data.collections import partitions_of
+from scaleml.data.column_sizes import ColumnSizes
+from scaleml.data.columns import names_of
 from scaleml.data.labels import merge_classes, places_of
 from scaleml.data.partition import PassOptions, PieceSummary, RowFormat, check_summaries
 from scaleml.data.piece import Run
@@ -44,6 +46,8 @@ class CollectionSource:
         What the weights of rows to train on are multiplied by, for each of the labels, or all alike.
     name : str
         How errors call y.
+    names : tuple or None
+        Of the columns of X, where it is a table.
     columns : int array or None
         Of CSR data, which columns the model is of; the others are left out.
     """
@@ -56,6 +60,7 @@ class CollectionSource:
     table: Array | None = None
     factors: Array | float | None = None
     name: str = "y"
+    names: tuple[object, ...] | None = None
     columns: Array | None = None
 
     def coded(
@@ -139,6 +144,11 @@ class CollectionSource:
             return None
         used = np.unique(np.concatenate(found))
         return used if 2 * len(used) < self._full[0].features else None
+
+    @property
+    def sizes(self) -> ColumnSizes | None:
+        """Of the columns of dense X."""
+        return ColumnSizes.together([summary.sizes for summary in self._full])
 
     def tally(self, classes: Array | None, name: str = "y", *, held_out: bool = False) -> tuple[Array, Array]:
         """Return rows and sums of weights, of each class, or in all (``classes`` None); of all rows, or of those held out."""
@@ -239,4 +249,4 @@ def collection_source(
     options = PassOptions(secrets.token_hex(8), form.dtype, form.classifier, form.seed, fraction, name, indicators)
     pieces = stager.stage(X, partitions, options)
     check_summaries(pieces.summaries, name)
-    return CollectionSource(pieces, options, is_weighted=sample_weight is not None)
+    return CollectionSource(pieces, options, is_weighted=sample_weight is not None, names=names_of(X))

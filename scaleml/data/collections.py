@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.data.columns import REAL, as_column, refuse_columns
+from scaleml.data.bad_columns import REAL
+from scaleml.data.columns import as_column, refuse_columns
 
 
 @dataclass(frozen=True)

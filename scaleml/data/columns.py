@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
-
-REAL: Final = "biuf"
-"""Kinds of dtypes that are real numbers."""
+from scaleml.data.bad_columns import REAL, bad_values_of_frame, kind_of, kinds_of_frame, not_finite, refuse_kinds
 
 
 def as_matrix(given: object, name: str) -> Matrix:
@@ -108,15 +106,21 @@ def cast_finite(values: Array, dtype: str, what: str, first: int = 0) -> Array:
     return cast
 
 
-def finite_block(block: Matrix, row_numbers: Array, name: str = "X", first: int = 0) -> None:
-    """Raise for a non-finite value in a block of rows, naming its row and column.
+def finite_block(
+    block: Matrix, whole: Matrix, name: str = "X", first: int = 0, columns: Sequence[object] | None = None
+) -> None:
+    """Raise for a non-finite value in a block of rows, naming all columns of the whole that have one.
 
     Parameters
     ----------
     block : (m, features) array or CSR matrix
         Rows about to be copied to the workers, in their final dtype.
-    row_numbers : (m,) int array
-        Their row numbers in the user's data, counted from ``first``.
+    whole : (n, features) array or CSR matrix
+        What they are of.
+    first : int
+        Number of its first row in the user's data.
+    columns : sequence, optional
+        Names of the columns.
     """
     values = block.data if arrays.is_sparse(block) else block
     # A sum is finite if all is, and is ten times faster than looking at each value; only overflow needs the slow look.
@@ -125,14 +129,7 @@ def finite_block(block: Matrix, row_numbers: Array, name: str = "X", first: int 
             return
     if np.isfinite(values).all():
         return
-    dense: Callable[[Any], Any] = (lambda row: row.toarray()) if arrays.is_sparse(block) else np.atleast_2d
-    for row, number in enumerate(row_numbers):
-        bad = np.flatnonzero(~np.isfinite(dense(block[row : row + 1])[0]))
-        if len(bad):
-            raise ValueError(
-                f"{name} is not finite at row {first + int(number)}, column {int(bad[0])} (NaN, infinite, or too large for "
-                f"{values.dtype}): drop or impute such rows first (sklearn.impute.SimpleImputer)"
-            )
+    raise not_finite(whole, values.dtype.name, name, first, columns)
 
 
 def check_width(shape: Sequence[float], features: int) -> None:
@@ -147,7 +144,7 @@ def check_width(shape: Sequence[float], features: int) -> None:
 
 
 def refuse_columns(columns: Iterable[tuple[object, object]], name: str) -> None:
-    """Raise TypeError for columns that are no real numbers.
+    """Raise TypeError for columns that are no real numbers: all of them, by name, with the remedy.
 
     Parameters
     ----------
@@ -156,20 +153,13 @@ def refuse_columns(columns: Iterable[tuple[object, object]], name: str) -> None:
     name : str
         How the error calls the data.
     """
-    kinds = list(columns)
-    categories = [str(column) for column, kind in kinds if str(kind) == "category"]
-    if categories:
-        raise TypeError(
-            f"{name} has columns of categories: {_some(categories)}; a model needs numbers: encode them with get_dummies of "
-            f"pandas or dask.dataframe (there after {name}.categorize()) or sklearn.preprocessing.OneHotEncoder, or pass "
-            f"{name}[column].cat.codes where the order of the categories means something"
-        )
-    bad = [str(column) for column, kind in kinds if getattr(kind, "kind", "O") not in REAL]
-    if bad:
-        raise TypeError(
-            f"{name} has columns that are not numbers: {_some(bad)}; "
-            "encode or drop them first (pandas.get_dummies, sklearn.preprocessing.OneHotEncoder)"
-        )
+    refuse_kinds([(column, kind) for column, dtype in columns if (kind := kind_of(dtype))], name)
+
+
+def names_of(given: object) -> tuple[object, ...] | None:
+    """Return the names of the columns of a pandas or a Dask dataframe; None for anything else."""
+    columns = getattr(given, "columns", None)
+    return None if columns is None or not hasattr(given, "iloc") else tuple(columns)
 
 
 def matrix_of_frame(given: object, name: str) -> Array:
@@ -182,7 +172,8 @@ def matrix_of_frame(given: object, name: str) -> Array:
     """
     frame: Any = given
     if frame.ndim == 2:
-        refuse_columns(frame.dtypes.items(), name)
+        if any(kind_of(dtype) for dtype in frame.dtypes):
+            refuse_kinds(kinds_of_frame(frame), name, bad_values_of_frame(frame))
         if any(not isinstance(kind, np.dtype) for kind in frame.dtypes):
             return frame.to_numpy(dtype=np.float64, na_value=np.nan)  # pandas' own numbers, possibly with gaps
     values = frame.to_numpy()
@@ -203,7 +194,3 @@ def array_of_column(given: object) -> Array:
             return values.to_numpy(dtype=np.float64, na_value=np.nan)
         return values.to_numpy(dtype=kind.numpy_dtype)
     return np.asarray(values)
-
-
-def _some(columns: list[str]) -> str:
-    return ", ".join(columns[:5]) + (" ..." if len(columns) > 5 else "")

@@ -11,7 +11,8 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array
-from scaleml.data.columns import as_column, as_matrix, as_targets, as_weights, cast_finite
+from scaleml.data.column_sizes import ColumnSizes
+from scaleml.data.columns import as_column, as_matrix, as_targets, as_weights, cast_finite, names_of
 from scaleml.data.labels import check_indicators, local_codes
 from scaleml.data.piece import Piece
 from scaleml.data.piece_file import PieceFile, size_of
@@ -93,6 +94,8 @@ class PieceSummary:
         The same of its held-out rows alone.
     filled : array or None
         The columns of X that hold anything, sorted; None where that is most of them.
+    sizes : ColumnSizes or None
+        Of the columns of dense X.
     worker : str
         The Dask worker whose folder the file is in.
     """
@@ -109,6 +112,7 @@ class PieceSummary:
     held_counts: Array
     held_mass: Array
     filled: Array | None = None
+    sizes: ColumnSizes | None = None
     worker: str = ""
 
 
@@ -168,7 +172,7 @@ def write_partition(
     held = int(n * options.fraction + chance.random())  # on average the fraction, however small the partitions
     file = PieceFile(size_of(x, y, w is not None, order, options.dtype), folder)
     try:
-        piece = file.write_rows(x, y, w, order, options.dtype, name, first)
+        piece = file.write_rows(x, y, w, order, options.dtype, name, first, names_of(given_x))
         file.seal(options.token.encode())
     except BaseException:
         file.close()
@@ -191,6 +195,7 @@ def write_partition(
         held_counts=held_counts,
         held_mass=held_mass,
         filled=arrays.filled_columns(x) if arrays.is_sparse(x) else None,
+        sizes=ColumnSizes.of(x, order),
     )
 
 

@@ -8,7 +8,7 @@ import pathlib
 import secrets
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -59,7 +59,9 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def row_blocks(x: Rows, rows: Array, dtype: str, name: str, first: int = 0) -> Iterator[Rows]:
+def row_blocks(
+    x: Rows, rows: Array, dtype: str, name: str, first: int = 0, columns: Sequence[object] | None = None
+) -> Iterator[Rows]:
     """Yield rows of X in blocks of a few MB, checked, in ``dtype``; errors count rows from ``first``."""
     per_row = x.shape[1] * 8 if not arrays.is_sparse(x) else max(1, 12 * x.nnz // max(1, x.shape[0]))
     step = max(1, _BLOCK // max(1, per_row))
@@ -67,7 +69,7 @@ def row_blocks(x: Rows, rows: Array, dtype: str, name: str, first: int = 0) -> I
         picked = rows[start : start + step]
         with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused by its place below
             block: Rows = x[picked].astype(dtype, copy=False)  # type: ignore[assignment]  # of the class that x is of
-        finite_block(block, picked, name, first)
+        finite_block(block, x, name, first, columns)
         yield block
 
 
@@ -137,12 +139,22 @@ class PieceFile:
         ValueError
             For a value that is not finite, naming its row and column.
         """
-        return self.write_rows(source.x, source.encode(dtype), source.encode_weights(dtype), rows, dtype, name)
+        return self.write_rows(
+            source.x, source.encode(dtype), source.encode_weights(dtype), rows, dtype, name, columns=source.names
+        )
 
     def write_rows(
-        self, matrix: Matrix, y: Array, weights: Array | None, rows: Array, dtype: str, name: str, first: int = 0
+        self,
+        matrix: Matrix,
+        y: Array,
+        weights: Array | None,
+        rows: Array,
+        dtype: str,
+        name: str,
+        first: int = 0,
+        columns: Sequence[object] | None = None,
     ) -> Piece:
-        """Copy ``rows`` of X, and of a target and weights that are encoded already; rows are counted from ``first``."""
+        """Copy ``rows`` of X, and of a target and weights that are encoded already; errors count from ``first`` and name ``columns``."""
         features = int(matrix.shape[1])
         x: Region | tuple[Region, Region, Region]
         if arrays.is_sparse(matrix):
@@ -150,7 +162,7 @@ class PieceFile:
         else:
             x = self._reserve((len(rows), features), dtype)
             position = x.offset
-            for block in row_blocks(matrix, rows, dtype, name, first):
+            for block in row_blocks(matrix, rows, dtype, name, first, columns):
                 position += self._put(block, position)
         region = None if weights is None else self._append(weights[rows])
         return Piece(self.path, len(rows), features, x, self._append(y[rows]), region)

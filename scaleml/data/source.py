@@ -9,7 +9,8 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
-from scaleml.data.columns import as_column, as_matrix, as_targets, as_weights, cast_finite, refuse_no_weight
+from scaleml.data.column_sizes import ColumnSizes
+from scaleml.data.columns import as_column, as_matrix, as_targets, as_weights, cast_finite, names_of, refuse_no_weight
 from scaleml.data.labels import encode_labels
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -38,6 +39,10 @@ class Source(Protocol):
         Mean weight of the rows.
     filled : int array or None
         The columns of CSR data that hold anything, sorted; None where that is most of them, and for dense data.
+    sizes : ColumnSizes or None
+        How large the values of each column of dense X are.
+    names : tuple or None
+        Of the columns, where X is a table.
     """
 
     @property
@@ -58,6 +63,10 @@ class Source(Protocol):
     def mean_weight(self) -> float: ...
     @property
     def filled(self) -> Array | None: ...
+    @property
+    def sizes(self) -> ColumnSizes | None: ...
+    @property
+    def names(self) -> tuple[object, ...] | None: ...
 
 
 def task_of(classes: Array | None) -> Task:
@@ -88,12 +97,15 @@ class ArraySource:
         Sample weights.
     classes : array or None
         Sorted class labels; None for regression.
+    names : tuple or None
+        Of the columns of X, where they have some.
     """
 
     x: Matrix
     y: Array
     weights: Array | None
     classes: Array | None
+    names: tuple[object, ...] | None = None
 
     @property
     def rows(self) -> int:
@@ -135,10 +147,16 @@ class ArraySource:
         """The columns of CSR data that hold anything, sorted; None where that is most of them, and for dense data."""
         return arrays.filled_columns(self.x) if arrays.is_sparse(self.x) else None
 
+    @property
+    def sizes(self) -> ColumnSizes | None:
+        """Of the columns of dense X: of rows spread over all of it."""
+        return ColumnSizes.of(self.x, np.arange(0, self.rows, max(1, self.rows // 1024)))
+
     def only(self, columns: Array) -> ArraySource:
         """Return the same rows, which are CSR, with some of their columns, numbered anew."""
         assert arrays.is_sparse(self.x), "columns of dense data are all there"
-        return replace(self, x=arrays.only_columns(self.x, columns))
+        names = None if self.names is None else tuple(self.names[column] for column in columns)
+        return replace(self, x=arrays.only_columns(self.x, columns), names=names)
 
     def weighed(self, factors: Array) -> ArraySource:
         """Return the same rows, whose weights are multiplied by the factors (k,) of their classes."""
@@ -199,4 +217,4 @@ def array_source(
     if sample_weight is not None:
         weights = as_weights(as_column(sample_weight, "sample_weight", n, name))
         refuse_no_weight(bool(weights.any()))
-    return ArraySource(x, codes, weights, classes)
+    return ArraySource(x, codes, weights, classes, names_of(X))

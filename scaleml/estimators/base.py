@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Final
 
@@ -118,15 +119,17 @@ def refuse_no_weight(total: float) -> float:
     return total
 
 
-def inputs_of(x: Any, y: Any, weights: Any, classes: int | None) -> ArraySource:
-    """Return checked data as sources."""
-    return ArraySource(x, y, weights, None if classes is None else np.arange(classes))
+def inputs_of(x: Any, y: Any, weights: Any, classes: int | None, names: Any = None) -> ArraySource:
+    """Return checked data as sources; ``names`` are those of the columns, if there are any."""
+    return ArraySource(
+        x, y, weights, None if classes is None else np.arange(classes), None if names is None else tuple(names)
+    )
 
 
 def rows_of(inputs: ArraySource, rows: Any) -> ArraySource:
     """Return some of the rows."""
     weights = None if inputs.weights is None else inputs.weights[rows]
-    return ArraySource(inputs.x[rows], inputs.y[rows], weights, inputs.classes)
+    return replace(inputs, x=inputs.x[rows], y=inputs.y[rows], weights=weights)
 
 
 def column_of(y: Any) -> Any:

@@ -57,7 +57,7 @@ class ClassTargets:
         of_classes = self._weighed(y, None)
         weights = weights_for(sample_weight, X, None if of_classes is None else of_classes[codes])
         target, n_classes = coded(self.loss, codes, len(self.classes_), X.dtype)
-        return inputs_of(X, target, weights, n_classes)
+        return inputs_of(X, target, weights, n_classes, getattr(self, "feature_names_in_", None))
 
     def _coded_there(self: Any, rows: Any) -> Any:
         """Return a staged collection as inputs; see `_coded`."""

@@ -37,13 +37,13 @@ class LabelTargets:
         if y.ndim > 1:  # several labels a row: a column of 0 and 1 for each
             self._weighed(None, several=True)
             self._label_binarizer = LabelBinarizer().fit(y)
-            return inputs_of(X, y.astype(X.dtype), weights, None)
+            return inputs_of(X, y.astype(X.dtype), weights, None, getattr(self, "feature_names_in_", None))
         self._label_binarizer = LabelBinarizer().fit(self.classes_)
         codes = np.searchsorted(self.classes_, y)
         factors = self._weighed(np.bincount(codes, minlength=len(self.classes_)))
         if factors is not None:
             weights = factors[codes] if weights is None else weights * factors[codes]
-        return inputs_of(X, codes, weights, len(self.classes_))
+        return inputs_of(X, codes, weights, len(self.classes_), getattr(self, "feature_names_in_", None))
 
     def _weighed(self: Any, counts: Any, *, several: bool = False) -> Any:
         """Return what the rows of each class weigh, for so many rows of each; None for alike."""

@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
+from scaleml.data.bad_columns import REAL
 from scaleml.data.collections import is_collection, is_frame, partitions_of
-from scaleml.data.columns import REAL, array_of_column, matrix_of_frame, refuse_columns
+from scaleml.data.columns import array_of_column, matrix_of_frame, refuse_columns
 from scaleml.estimators.blockwise import can_label, labels
 
 _NOT_NEEDED: Final = (

@@ -184,7 +184,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         )
         y = column_of(y).astype(X.dtype, copy=False)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        return inputs_of(X, y, weights, None)
+        return inputs_of(X, y, weights, None, getattr(self, "feature_names_in_", None))
 
     def _inputs(self, X: Any, y: Any, sample_weight: Any) -> Any:
         """Check the rows of a first fit, forget what an earlier one has left, and return them as they are trained on."""

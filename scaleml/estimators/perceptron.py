@@ -17,7 +17,7 @@ from scaleml.data.collections import is_collection
 from scaleml.data.source import ArraySource
 from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
-from scaleml.estimators.job import Job, choose, run, signature_of
+from scaleml.estimators.job import Job, check_fits, choose, run, signature_of
 from scaleml.estimators.warned import warn
 from scaleml.models import MLP, Network
 from scaleml.models.losses import BinaryLog
@@ -80,7 +80,9 @@ class Perceptron(Trained):
         # same model, to rounding.
         random = check_random_state(self.random_state)
         if begin is None:
-            begin = TrainState(self._network(train, 0.0).init(random))
+            network = self._network(train, 0.0)
+            check_fits(network, self._rule(), self.strategy, self.client, self.workers)
+            begin = TrainState(network.init(random))
         if self.early_stopping and isinstance(whole, ArraySource):
             train, held = self._split(whole, given[2], random)
         job = self._job(train, held, epochs=epochs, begin=begin, random=random)

@@ -209,7 +209,7 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         """Train on checked data; ``init`` is where to start, or None to go on."""
         y = y.astype(X.dtype, copy=False)
         weights = weights_for(sample_weight, X)
-        whole = inputs_of(X, y, weights, None)
+        whole = inputs_of(X, y, weights, None, getattr(self, "feature_names_in_", None))
         begin = self._begin(whole, init)
         train, held = whole, None
         if self.early_stopping:

@@ -74,6 +74,8 @@ def stage(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
+    from scaleml.cluster.staging.first_partition import check_columns
+    from scaleml.cluster.staging.room import check_room
     from scaleml.cluster.staging.stager import ClusterStager
 
     frame = is_frame(X)
@@ -81,6 +83,8 @@ def stage(
     kinds = list(X.dtypes) if frame and X.ndim == 2 else [X.dtype]
     single = all(str(kind).lower() == "float32" for kind in kinds)
     form = RowFormat("float32" if single else "float64", classifier, seed)
+    check_room(X, form.dtype, client, workers)
+    check_columns(X, client, workers)
     stager = ClusterStager(client, workers)
     try:
         source = collection_source(X, y, sample_weight, form, stager, fraction=fraction, indicators=indicators)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from scaleml.checks import check_integer
+from scaleml.representation import call_of
 
 
 class Fault(ABC):
@@ -29,6 +30,10 @@ class Fault(ABC):
 
     def __post_init__(self) -> None:
         self._make_integers("rank", "step")
+
+    def __repr__(self) -> str:
+        """Return the call that makes it: the first setting, and those that are not at their default."""
+        return call_of(self)
 
     def _make_integers(self, *names: str) -> None:
         for name in names:

@@ -41,7 +41,7 @@ class SlowLink(Interval):
         _check_ends(self, self.to)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Latency(SlowLink):
     """A long way: everything that a rank sends arrives ``seconds`` later, in its order; see `SlowLink`.
 
@@ -54,7 +54,7 @@ class Latency(SlowLink):
     --------
     >>> from scaleml import faults
     >>> faults.Latency(rank=1, seconds=0.02, step=100)
-    Latency(rank=1, seconds=0.02, step=100, until=None, to=None)
+    Latency(rank=1, seconds=0.02, step=100)
     """
 
     rank: int
@@ -74,7 +74,7 @@ class Latency(SlowLink):
         return self.seconds == 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bandwidth(SlowLink):
     """A slow network: a rank sends at most so many bytes a second, over all its links together or over one; see `SlowLink`.
 
@@ -91,7 +91,7 @@ class Bandwidth(SlowLink):
     --------
     >>> from scaleml import faults
     >>> faults.Bandwidth(rank=0, bytes_per_second=12.5e6)  # 100 Mbit/s
-    Bandwidth(rank=0, bytes_per_second=12500000.0, step=0, until=None, to=None)
+    Bandwidth(rank=0, bytes_per_second=12500000.0)
     """
 
     rank: int
@@ -111,7 +111,7 @@ class Bandwidth(SlowLink):
         return math.isinf(self.bytes_per_second)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DropLink(Moment):
     """A cut cable: the rank's link to another one closes, at step ``step``.
 
@@ -132,7 +132,7 @@ class DropLink(Moment):
         _check_ends(self, self.to)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CorruptFrame(Moment):
     """One bit flips on the way: in the next frame that the rank sends to another one, from step ``step`` on.
 
@@ -151,7 +151,7 @@ class CorruptFrame(Moment):
     --------
     >>> from scaleml import faults
     >>> faults.CorruptFrame(rank=1, to=0, step=5)
-    CorruptFrame(rank=1, to=0, step=5, part='payload')
+    CorruptFrame(rank=1, to=0, step=5)
     """
 
     rank: int

@@ -8,7 +8,7 @@ from scaleml.checks import check_flag, check_number
 from scaleml.faults.base import Interval, Moment
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Slow(Interval):
     """A slow worker: its gradients, a server's updates, take ``factor`` times as long from step ``step`` until before ``until``.
 
@@ -44,7 +44,7 @@ class Slow(Interval):
         check_number("factor", self.factor, 1, rule="1 or more and finite, how many times as long a gradient takes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pause(Moment):
     """A rank that does nothing for a while, as it begins a step: a swapping host, a preempted machine.
 
@@ -73,7 +73,7 @@ class Pause(Moment):
         check_number("seconds", self.seconds, 0, rule="a finite number of seconds, 0 or more; Crash or Kill end a rank")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Crash(Moment):
     """An exception in the rank's own code, at step ``step``.
 
@@ -88,7 +88,7 @@ class Crash(Moment):
     step: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kill(Moment):
     """SIGKILL of the rank's own process, at step ``step``: what an out-of-memory killer or a lost node does.
 

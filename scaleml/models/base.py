@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from scaleml.checks import check_integer, check_number, check_option
 from scaleml.models.flat_model import FlatModel
+from scaleml.representation import call_of
 
 __all__ = ["Model", "Signature"]
 
@@ -84,6 +85,10 @@ class Model(ABC):
     """
 
     dtype: str
+
+    def __repr__(self) -> str:
+        """Return the call that makes it: the first setting, and those that are not at their default."""
+        return call_of(self)
 
     @property
     def class_weight(self) -> ClassWeight:

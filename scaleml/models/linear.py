@@ -16,7 +16,7 @@ __all__ = ["LinearModel"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LinearModel(Model):
     """A linear model: ``scores = X @ coef + intercept``.
 

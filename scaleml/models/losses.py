@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple, final
 
 import numpy as np
@@ -257,10 +258,13 @@ class Penalty:
     def __init__(self, blocks: Sequence[Block], l1: float, l2: float) -> None:
         self.l1, self.l2 = l1, l2
         self._weights = [(block.start, block.start + block.n_weights) for block in blocks] if l1 or l2 else []
-        size = blocks[-1].stop
-        self._whole = (_Part(slice(0, size), self._weights),)
-        bounds = [*range(0, size, PART), size]
-        self._parts = tuple(_Part(slice(*ends), self._within(*ends)) for ends in itertools.pairwise(bounds))
+        self._size = blocks[-1].stop
+        self._whole = (_Part(slice(0, self._size), self._weights),)
+
+    @cached_property
+    def _parts(self) -> tuple[_Part, ...]:  # made where they are used: settings of any size are built at once
+        bounds = [*range(0, self._size, PART), self._size]
+        return tuple(_Part(slice(*ends), self._within(*ends)) for ends in itertools.pairwise(bounds))
 
     def _within(self, start: int, stop: int) -> list[tuple[int, int]]:
         ends = [(max(first, start), min(last, stop)) for first, last in self._weights]

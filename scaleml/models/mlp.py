@@ -17,7 +17,7 @@ __all__ = ["MLP"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MLP(Model):
     """A multi-layer perceptron, for classes (logistic or softmax outputs), for several labels a row, or for numbers.
 

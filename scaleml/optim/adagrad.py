@@ -12,7 +12,7 @@ __all__ = ["AdaGrad"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdaGrad(Optimizer):
     """AdaGrad: a learning rate a parameter, falling with the squares of its gradients.
 

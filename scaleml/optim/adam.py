@@ -12,7 +12,7 @@ __all__ = ["Adam"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adam(Optimizer):
     """Adam: steps scaled by running moments of the gradient.
 

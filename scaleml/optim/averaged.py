@@ -13,7 +13,7 @@ __all__ = ["Averaged"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Averaged(Optimizer):
     """Polyak and Ruppert's averaging around another optimizer.
 

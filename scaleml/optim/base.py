@@ -11,6 +11,7 @@ import numpy as np
 
 from scaleml.arrays import PART, Array, namespace
 from scaleml.checks import check_integer, check_number, check_option
+from scaleml.representation import call_of
 
 __all__ = ["Optimizer", "clip"]
 
@@ -53,6 +54,10 @@ class Optimizer(ABC):
     clip_norm: float | None
     tol: float
     n_iter_no_change: int
+
+    def __repr__(self) -> str:
+        """Return the call that makes it: the first setting, and those that are not at their default."""
+        return call_of(self)
 
     @abstractmethod
     def slots(self) -> tuple[str, ...]:

@@ -21,6 +21,11 @@ class NonFinite(ArithmeticError):
     def __str__(self) -> str:
         return f"rank {self.rank}, step {self.step}: {self.words}"
 
+    @staticmethod
+    def is_told_in(error: str) -> bool:
+        """Return whether an error, in words, came of this: all of them advise a smaller rate."""
+        return "ivide the learning rate by 10" in error
+
     @property
     def words(self) -> str:
         """All but whose and when."""

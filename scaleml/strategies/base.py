@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 from scaleml.arrays import Array
 from scaleml.compression import Codec
+from scaleml.representation import call_of
 from scaleml.strategies.context import Context, ServerContext
 
 
@@ -55,12 +56,7 @@ class Strategy(ABC):
 
     def __repr__(self) -> str:
         """Return the call that makes it: the first setting, and those that are not at their default."""
-        shown = []
-        for place, setting in enumerate(fields(self)):  # type: ignore[arg-type]  # every strategy is a dataclass
-            value = getattr(self, setting.name)
-            if value != setting.default or (place == 0 and value is not None):
-                shown.append(repr(value) if place == 0 and isinstance(value, str) else f"{setting.name}={value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return call_of(self)
 
     def layout(self, workers: int) -> Layout:
         """Return the roles this strategy needs for ``workers`` ranks that train."""

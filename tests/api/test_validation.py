@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scaleml import SGD, AllReduce, Hogwild, LinearModel, ParameterServer, Serial
+from scaleml import SGD, Adam, AllReduce, Hogwild, LinearModel, ParameterServer, Serial
 from scaleml.api import validation
 from scaleml.api.validation import ClusterFacts, check_run, check_shards, check_switch
 from scaleml.cluster.errors import StartFailed
@@ -106,6 +106,16 @@ def test_too_small_a_worker_is_refused_with_figures() -> None:
     workers: Any = {address: {"memory_limit": 10**8, "metrics": {"memory": 9 * 10**7}} for address in ADDRESSES}
     with pytest.raises(StartFailed, match=r"worker tcp://a is limited to 100 MB .* takes 90 MB already"):
         check(plan(AllReduce()), workers=workers)
+
+
+def test_workers_without_a_limit_share_their_host() -> None:
+    deep = plan(AllReduce(), model=LinearModel().build(Signature(10**6)), optimizer=Adam())  # 8 arrays of 4 MB
+    check(deep, hosts={address: {**this_host(), "memory": 80 * 10**6} for address in ADDRESSES})  # type: ignore[misc]
+    with pytest.raises(
+        StartFailed,
+        match=r"has 35 MB of memory, its share of its host's.*parameters 4 MB, gradient 4 MB, Adam's slots 8 MB",
+    ):
+        check(deep, hosts={address: {**this_host(), "memory": 70 * 10**6} for address in ADDRESSES})  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -139,15 +139,15 @@ def spoilt(column: str, value: Any) -> pd.DataFrame:
 
 
 MISTAKES = {
-    "missing": (lambda: spoilt("integer", pd.NA), ValueError, "not finite at row .*, column 1.*SimpleImputer"),
-    "NaN": (lambda: spoilt("plain", np.nan), ValueError, "not finite at row .*, column 0.*SimpleImputer"),
-    "text": (lambda: frame().assign(colour="red"), TypeError, "not numbers: colour; encode or drop"),
+    "missing": (lambda: spoilt("integer", pd.NA), ValueError, "not finite at row .*, column 'integer'.*SimpleImputer"),
+    "NaN": (lambda: spoilt("plain", np.nan), ValueError, "not finite at row .*, column 'plain'.*SimpleImputer"),
+    "text": (lambda: frame().assign(colour="red"), TypeError, "cannot take: text in 'colour': encode it"),
     "categories": (
         lambda: frame().assign(colour=pd.Categorical(LETTERS)),
         TypeError,
-        "columns of categories: colour.*get_dummies",
+        "categories in 'colour': encode.*get_dummies",
     ),
-    "dates": (lambda: frame().assign(day=pd.Timestamp(0)), TypeError, "not numbers: day"),
+    "dates": (lambda: frame().assign(day=pd.Timestamp(0)), TypeError, "dates in 'day': pass numbers"),
 }
 
 

@@ -68,7 +68,7 @@ MISTAKES = {
     "X 3-d": Mistake({"X": X.reshape(ROWS, 2, 2)}, ValueError, r"\(60, 2, 2\)", r"2-d \(rows, features\)"),
     "no rows": Mistake({"X": X[:0], "y": LABELS[:0]}, ValueError, r"\(0, 4\)", "at least one row"),
     "no columns": Mistake({"X": X[:, :0]}, ValueError, r"\(60, 0\)", "at least one row and one column"),
-    "text column": Mistake({"X": frame()}, TypeError, "colour", "get_dummies"),
+    "text column": Mistake({"X": frame()}, TypeError, "colour", "OneHotEncoder"),
     # y
     "y short": Mistake({"y": LABELS[:-1]}, ValueError, "X has 60 rows but y has 59", "same rows in the same order"),
     "y is None": Mistake({"y": None}, ValueError, "y is None", "pass one label"),

@@ -60,6 +60,57 @@ def test_from_scikit_learn(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_from_a_csv(tmp_path: Path) -> None:
+    probe = """
+chance = (y_test == "yes").mean()
+print("ends", precision > 5 * chance, balanced > 0.75, run.state, "advice" in vars(type(run)))
+import numpy, pandas
+whole = pandas.read_csv("customers.csv")
+print("rows", len(whole), whole.isna().any().sum(), "train alone", len(Z_train) == len(X_train) == 4500)
+scaler = prepare.named_transformers_["numbers"][-1]
+print("fitted on the training part", numpy.isclose(scaler.mean_[1], X_train["income"].mean()))
+print("same", numpy.array_equal(loaded.predict(X_test), classifier.predict(X_test)))
+"""
+    out = documents.run(documents.ROOT / "docs" / "from-a-csv.md", tmp_path, probe)
+    assert "text in 'city', 'plan': encode" in out
+    assert "missing values in 'age'" in out
+    assert re.search(r"columns? 'income' \(values of about", out)
+    assert "ends True True finished True" in out
+    assert "rows 6000 2 train alone True" in out
+    assert "fitted on the training part True" in out
+    assert "same True" in out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_extending(tmp_path: Path) -> None:
+    probe = """
+from sklearn.linear_model import PoissonRegressor
+peer = PoissonRegressor(alpha=0).fit(X, counts)
+print("as scikit-learn", np.abs(run.params[:-1] - peer.coef_).max() < 0.05, abs(run.params[-1] - peer.intercept_) < 0.05)
+settings = dict(optimizer=scaleml.SGD(0.25), epochs=1, batch_size=2000)
+one = scaleml.train(scaleml.LinearModel(), X, y, strategy=vote, workers=1, **settings)
+direction = np.sign(np.append(X.astype("f8").T @ (0.5 - y), (0.5 - y).sum()))
+print("signs", np.allclose(one.params, -0.25 * 0.1 * direction))
+x = random.normal(size=1001).astype("f4") * 1e3
+lost, kept = np.empty_like(x), np.empty_like(x)
+payload = UpperHalf().encode(x, lost=lost)
+UpperHalf().decode(payload, kept)
+print("bound", len(payload) == 2002, (abs(x - kept) <= 2.0**-7 * abs(x)).all(), np.array_equal(lost, x - kept))
+for strategy in (scaleml.ParameterServer(compression=UpperHalf()), scaleml.LocalSGD(2, compression=UpperHalf())):
+    print("codec", scaleml.train(scaleml.LinearModel(), X, y, strategy=strategy, workers=2).state)
+print("compared", [run.state for run in comparison.runs].count("finished") >= 4)
+"""
+    out = documents.run(documents.ROOT / "docs" / "extending.md", tmp_path, probe)
+    assert "as scikit-learn True True" in out
+    assert "signs True" in out
+    assert "bound True True True" in out
+    assert out.count("codec finished") == 2
+    assert "compared True" in out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_from_dask_ml(tmp_path: Path) -> None:
     probe = "print('ends', *(est.score(sample_X, sample_y) > 0.85 for est in (clf, glm, best)))"
     assert "ends True True True" in documents.run(documents.ROOT / "docs" / "from-dask-ml.md", tmp_path, probe)

@@ -62,7 +62,7 @@ class ClusterStager:
         found, own = find_client(*self._cluster)
         info = calls.identity(found, 10.0)
         chosen = candidates(info, self._cluster[1], own)
-        check_partition(info, chosen, partitions.largest_nbytes, options.name)
+        check_partition(info, chosen, partitions.largest_nbytes, options.name, is_own=own)
         somewhere = None if len(chosen) == len(info) else chosen
         homes = homes_of(X, partitions, info, list(info) if somewhere is None else chosen)
         files = WorkerFiles(found, StagePass(partitions, options, somewhere, homes))

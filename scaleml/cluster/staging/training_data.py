@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
 from distributed import Client
 
 from scaleml.arrays import Array
 from scaleml.clock import WALL
 from scaleml.cluster.placement import Workers
+from scaleml.cluster.staging.first_partition import check_columns
+from scaleml.cluster.staging.memory import check_model
 from scaleml.cluster.staging.placed_data import PlacedData
+from scaleml.cluster.staging.room import check_room
 from scaleml.cluster.staging.stager import ClusterStager
 from scaleml.data.class_weights import class_weights
+from scaleml.data.collections import is_collection
 from scaleml.data.partition import RowFormat
-from scaleml.data.source import Source
+from scaleml.data.source import Source, Task
 from scaleml.data.training_set import place_training_set
 from scaleml.models import FlatModel, Model, Signature
+from scaleml.optim import SGD, Optimizer
+from scaleml.runtime.footprint import Footprint
+from scaleml.strategies import Serial, Strategy
 
 
 class TrainingData:
@@ -29,6 +40,8 @@ class TrainingData:
         Decides the order of the rows.
     client, workers
         As ``train`` takes them; a cluster is looked for only if a Dask collection needs one.
+    uses : sequence of (Strategy, Optimizer)
+        What is to train on it: models that no worker could hold so are refused before anything is brought anywhere.
 
     Attributes
     ----------
@@ -40,6 +53,8 @@ class TrainingData:
         The labels.
     tally : ClassTally or None
         How often each class occurs; None for numbers.
+    advice : str
+        Which columns are too large for training by gradients, if any are.
     rows : int
         Rows to train on.
     placed : PlacedData
@@ -62,9 +77,13 @@ class TrainingData:
         seed: int,
         client: Client | None = None,
         workers: Workers = None,
+        uses: Sequence[tuple[Strategy, Optimizer]] = ((Serial(), SGD()),),
     ) -> None:
         began = WALL.now()
-        self._model = model
+        self._model, self._cluster, self._uses = model, (client, workers), uses
+        check_room(X, model.dtype, client, workers)
+        check_columns(X, client, workers)
+        self._glance(X)
         form = RowFormat(model.dtype, model.is_classifier, seed)
         stager = ClusterStager(client, workers)
         try:
@@ -85,7 +104,22 @@ class TrainingData:
             # One class against the rest: each weighs in its own problem, which only the loss knows.
             model, weights = model.with_class_weight(tuple(weights.tolist())), None
         self.network = model.build(self.signature)
+        self.advice = "" if source.sizes is None else source.sizes.advice(source.names)
+        self._check_memory(self.network)
         return weights
+
+    def _glance(self, X: object) -> None:
+        """Refuse a model that is too large before a Dask collection is computed, as far as its columns alone tell."""
+        shape = getattr(X, "shape", None)
+        columns = shape[1] if is_collection(X) and isinstance(shape, tuple) and len(shape) == 2 else 0
+        if isinstance(columns, int | np.integer) and columns > 0:
+            task: Task = "binary" if self._model.is_classifier else "regression"
+            with contextlib.suppress(ValueError):  # which other labels or targets may mend: `_build` says it
+                self._check_memory(self._model.build(Signature(int(columns), 1, task, self._model.dtype)))
+
+    def _check_memory(self, network: FlatModel) -> None:
+        for strategy, optimizer in self._uses:
+            check_model(Footprint.of(network, strategy, optimizer), strategy, *self._cluster)
 
     def close(self) -> None:
         """Remove what was brought to the workers."""

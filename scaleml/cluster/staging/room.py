@@ -1,0 +1,95 @@
+"""Room for data: rows that nobody has the disk for are refused by their shape, before any is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from distributed import Client, get_worker
+from distributed.system import MEMORY_LIMIT
+
+from scaleml.cluster import calls
+from scaleml.cluster.embedded import find_client, has_client
+from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.host_facts import this_host
+from scaleml.cluster.placement import Workers, candidates
+from scaleml.cluster.staging.memory import in_bytes
+from scaleml.data.collections import is_collection
+from scaleml.data.piece_file import folders
+from scaleml.data.source import ArraySource
+
+_SMALL: Final = 1 << 30
+"""Bytes that are not worth looking."""
+_A_ROW: Final = 24
+"""Bytes that each row of arrays costs this process beside X: its place in the order, its label, what they are made of."""
+
+
+def check_room(X: object, dtype: str, client: Client | None, workers: Workers, name: str = "X") -> None:
+    """Refuse data whose copy for the ranks would fit nowhere: arrays on this machine, Dask collections on the workers' disks.
+
+    What is larger than memory is welcome where a disk can take it: ranks then read it from there. Only shapes are looked at.
+
+    Raises
+    ------
+    StartFailed
+        With the figures.
+    """
+    given: Any = X.x if isinstance(X, ArraySource) else X
+    shape = getattr(given, "shape", ())
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) != 2
+        or hasattr(given, "tocsr")
+        or not all(isinstance(size, int | np.integer) for size in shape)
+    ):
+        return  # its rows are not known without work, or are few values
+    rows, columns = (int(size) for size in shape)
+    nbytes = rows * (columns * np.dtype(dtype).itemsize + 8)
+    if nbytes < _SMALL:
+        return
+    size = f"{name} has {rows:,} rows of {columns:,} columns, {in_bytes(nbytes)} as {dtype}"
+    if is_collection(given):
+        _check_disks(size, nbytes, client, workers, name)
+        return
+    room = {str(folder): shutil.disk_usage(folder).free for folder in folders()}
+    if nbytes > max(room.values()):
+        listed = " and ".join(f"{in_bytes(free)} in {folder}" for folder, free in room.items())
+        raise StartFailed(
+            f"{size}, but this machine has room for {listed}: train on fewer rows, set TMPDIR to a larger disk, or pass a Dask "
+            f"collection (dask.array.from_array({name}, chunks=...)), which is kept on the disks of all workers"
+        )
+    if rows * _A_ROW > MEMORY_LIMIT:
+        raise StartFailed(
+            f"{size}: to shuffle so many rows takes {in_bytes(rows * _A_ROW)} of memory here, and this machine has "
+            f"{in_bytes(MEMORY_LIMIT)}: train on fewer rows, or pass a Dask collection (dask.array.from_array({name}, chunks=...))"
+        )
+
+
+def _check_disks(size: str, nbytes: int, client: Client | None, workers: Workers, name: str) -> None:
+    disks = {_disk(str(folders()[-1]))} if client is None and not has_client() else _disks(client, workers)
+    room = sum(free for _, _, free in disks)
+    if nbytes > room:
+        raise StartFailed(
+            f"{size}, which ranks read from files on the workers' disks, and these have room for {in_bytes(room)}: train on fewer rows "
+            f"({name}[:n], or a sample), give the workers larger disks (temporary-directory in the configuration of Dask), or add "
+            "workers on other hosts"
+        )
+
+
+def _disks(client: Client | None, workers: Workers) -> set[tuple[str, int, int]]:
+    found, own = find_client(client, workers)
+    chosen: Sequence[str] = candidates(calls.identity(found), workers, own)
+    disks = calls.on_workers(found, calls.CALL_TIMEOUT, _disk_of_worker, workers=chosen)
+    return set({disk[:2]: disk for disk in disks.values()}.values())  # workers of one host share theirs
+
+
+def _disk_of_worker() -> tuple[str, int, int]:
+    return _disk(get_worker().local_directory)
+
+
+def _disk(folder: str) -> tuple[str, int, int]:
+    """Return the host, the number and the free bytes of the disk that a folder is on."""
+    return this_host()["boot"], os.stat(folder).st_dev, shutil.disk_usage(folder).free
