@@ -12,7 +12,6 @@ from __future__ import annotations
 from scaleml.arrays import Array
 from scaleml.comm.collectives.topology import is_short
 from scaleml.comm.communicator import Collectives
-from scaleml.comm.conventions import blocks
 
 
 def halving_allreduce(ranks: Collectives, x: Array) -> None:
@@ -30,14 +29,14 @@ def halving_allreduce(ranks: Collectives, x: Array) -> None:
     [15.0, 15.0]
     """
     power = 1 << (ranks.size.bit_length() - 1)
-    whole = blocks(x, 0, x.size)
+    whole = [x]  # not in blocks: nothing is handed on before all of it is summed
     guest, host = ranks.rank + power, ranks.rank - power
     if host >= 0:
         ranks.send_receive(whole, host, [], host)
         ranks.send_receive([], host, whole, host)
         return
     if guest < ranks.size:
-        ranks.send_receive([], guest, whole, guest, added=len(whole))
+        ranks.send_receive([], guest, whole, guest, added=1)
     if is_short(x.nbytes):
         for distance in (1 << digit for digit in range(power.bit_length() - 1)):
             partner = ranks.rank ^ distance
@@ -54,10 +53,10 @@ def _halve_and_double(ranks: Collectives, x: Array, power: int) -> None:
     distance = power // 2
     while distance:
         partner, middle = rank ^ distance, (low + high) // 2
-        lower, upper = (low, middle), (middle, high)
-        (low, high), away = (lower, upper) if rank < partner else (upper, lower)
-        given, kept = blocks(x, *away), blocks(x, low, high)
-        ranks.send_receive(given, partner, kept, partner, added=len(kept))
+        lower, upper = [x[low:middle]], [x[middle:high]]
+        kept, given = (lower, upper) if rank < partner else (upper, lower)
+        low, high = (low, middle) if rank < partner else (middle, high)
+        ranks.send_receive(given, partner, kept, partner, added=1)
         halves.append((given, kept, partner))
         distance //= 2
     for given, kept, partner in reversed(halves):

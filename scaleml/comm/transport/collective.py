@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 from scaleml.arrays import Array
@@ -43,16 +42,19 @@ class SocketCollective:
         if topology != "direct":
             ALGORITHMS[topology](self, x)
             return
-        with self._hearing(self._members.peers):
-            direct.allreduce(self._members, self._channel, x, self._key)
+        before = self._channel.blocked, self._channel.blocker
+        direct.allreduce(self._members, self._channel, x, self._key)
+        self._hear(self._members.peers, before)
 
     def reduce(self, x: Array, root: int = 0) -> None:
-        with self._hearing(self._members.peers):
-            direct.reduce(self._members, self._channel, x, self._key, root)
+        before = self._channel.blocked, self._channel.blocker
+        direct.reduce(self._members, self._channel, x, self._key, root)
+        self._hear(self._members.peers, before)
 
     def broadcast(self, x: Array, root: int = 0) -> None:
-        with self._hearing(() if root == self.rank else (self._members.ranks[root],)):
-            direct.broadcast(self._members, self._channel, x, self._key, root)
+        before = self._channel.blocked, self._channel.blocker
+        direct.broadcast(self._members, self._channel, x, self._key, root)
+        self._hear((self._members.ranks[root],), before)
 
     def send_receive(
         self,
@@ -64,18 +66,16 @@ class SocketCollective:
         added: int = 0,
         ahead: int | None = None,
     ) -> None:
-        members = self._members
-        to, by = members.ranks[dest], members.ranks[source]
-        with self._hearing((by,) if incoming else ()):
-            send_receive_blocks(members, self._channel, self._key, outgoing, to, incoming, by, added, ahead)
-
-    @contextmanager
-    def _hearing(self, peers: Collection[int]) -> Iterator[None]:
-        channel = self._channel
+        members, channel = self._members, self._channel
         before = channel.blocked, channel.blocker
-        yield
+        to, by = members.ranks[dest], members.ranks[source]
+        send_receive_blocks(members, channel, self._key, outgoing, to, incoming, by, added, ahead)
+        if incoming:
+            self._hear((by,), before)
+
+    def _hear(self, peers: Sequence[int], before: tuple[float, int]) -> None:
         if self._heard.issuperset(peers):
-            channel.blocked, channel.blocker = before
+            self._channel.blocked, self._channel.blocker = before
         self._heard.update(peers)
 
 

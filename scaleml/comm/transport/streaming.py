@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from scaleml.arrays import Array
-from scaleml.comm.conventions import BLOCK, bytes_of
+from scaleml.comm.conventions import BLOCK, INLINE, bytes_of
 from scaleml.comm.errors import Mismatch
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.frame import RESULT, Header, Key, Payload
@@ -75,6 +75,9 @@ def send_receive_blocks(
 ) -> None:
     """`Communicator.send_receive`, with peers by their root numbers."""
     ready = len(outgoing) if ahead is None else ahead
+    if len(outgoing) == ready <= 1 and len(incoming) <= 1 and all(x.nbytes <= INLINE for x in (*outgoing, *incoming)):
+        _send_receive_small(members, channel, key, outgoing, dest, incoming, source, added)
+        return
     sent = 0
     writers = {dest} if outgoing and ready else set()
     summed = incoming[:added]
@@ -107,6 +110,30 @@ def send_receive_blocks(
 
     awaiting = {source: len(incoming)} if incoming else {}
     Pump(channel, key, writers, supply, awaiting, Sink(key, place, arrived)).run()
+
+
+def _send_receive_small(
+    members: Membership,
+    channel: Channel,
+    key: Key,
+    outgoing: Sequence[Array],
+    dest: int,
+    incoming: Sequence[Array],
+    source: int,
+    added: int,
+) -> None:
+    """Exchange at most one small block each way: it is taken from where it was read."""
+    for block in outgoing:
+        channel.send((dest,), channel.header(key, block), block, key)
+    for place in incoming:
+        if channel.unsent:
+            channel.send_started((source,), key)
+        fit(members, source, channel.await_header(source, key), bytes_of(place))
+        block = np.frombuffer(channel.read_payload(source, key), place.dtype)
+        if added:
+            place += block
+        else:
+            place[:] = block
 
 
 def sum_in_blocks(
