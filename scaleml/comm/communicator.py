@@ -106,6 +106,22 @@ class LinkEmulation(Protocol):
         """Close the links to `peer`, and raise `PeerLost`: this rank has lost the peer, too."""
 
 
+class Stamps(Protocol):
+    """What a rank's messages say of it; plain attributes, for they are set at each step.
+
+    Attributes
+    ----------
+    step, compute_seconds : int, float
+        Set by the caller: its step, and the seconds of its last gradient.
+    control : int
+        The control word; it rises to the highest that came with anything received.
+    """
+
+    step: int
+    compute_seconds: float
+    control: int
+
+
 class Collectives(Protocol):
     """What ranks do together: all that a topology of `scaleml.comm.collectives` knows of a communicator.
 
@@ -170,9 +186,10 @@ class Communicator(Collectives, Protocol):
     ----------
     ranks : tuple of int
         The members by their numbers in the root communicator, which is how errors and the meter name them.
+    stamps : Stamps
+        What is stamped into all that is sent. It, the meter and the clock are shared by all communicators of a rank.
     step, compute_seconds, control : int, float, int
-        Set by the caller, stamped into all that is sent; `control` rises to the highest word that came with anything received.
-        These, the meter and the clock are shared by all communicators of a rank.
+        The stamps'.
     meter : Meter
         Where the time of calls went, and how many bytes.
     clock : Clock
@@ -187,6 +204,8 @@ class Communicator(Collectives, Protocol):
 
     @property
     def ranks(self) -> tuple[int, ...]: ...
+    @property
+    def stamps(self) -> Stamps: ...
     @property
     def meter(self) -> Meter: ...
     @property

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.testing import assert_allclose, assert_array_equal
-from scaleml.comm.transport.frame import CODECS as NAMES
 
 import fake_cupy
+from scaleml.comm.transport.frame import CODECS as NAMES
 from scaleml.compression import FP16, Codec, CodecContext, Int8, OneBit, PowerSGD, RandomK, TopK
 from scaleml.compression.error_feedback import forget
 from scaleml.compression.top_k import _largest

@@ -34,6 +34,7 @@ class SimulatedCommunicator(OfRank):
     """
 
     def __init__(self, network: Network, root: int, ranks: tuple[int, ...], number: int, stream: Stream) -> None:
+        super().__init__(network.tasks[root].context)
         self.ranks = ranks
         self.rank = ranks.index(root)
         self.size = len(ranks)
@@ -41,14 +42,11 @@ class SimulatedCommunicator(OfRank):
         self._network = network
         self._root = root
         self._number = number
-        self._context = network.tasks[root].context
         self._stream = stream
         self._sequence = 0
         self._queue: list[PendingMessage] = []
         self._subsets: dict[tuple[int, ...], SimulatedCommunicator] = {}
         self._mailbox = Mailbox(network, root, ranks, number)
-        self.meter = self._context.meter
-        self.clock = self._context.clock
 
     # --- collectives ----------------------------------------------------------------------------------------------
 

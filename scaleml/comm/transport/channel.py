@@ -11,6 +11,7 @@ from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
 from scaleml.comm.transport.frame import (
     COLLECTIVE,
+    DELAYED,
     HEADER,
     MESSAGE,
     SUMMED,
@@ -46,7 +47,8 @@ class Channel(LinkSet):
 
     def header(self, key: Key, payload: Payload, flags: int = 0, block: int = 0, kind: int = COLLECTIVE) -> bytes:
         """Encode a frame's header, stamped with this rank's step, control word and compute time."""
-        context, size, total = self.context, size_of(payload), 0
+        context, total = self.context, 0
+        size = len(payload) if type(payload) is bytes else payload.nbytes  # `size_of`, without a call
         if self.summed:
             flags |= SUMMED
             total = payload_sum(payload, size)
@@ -120,8 +122,8 @@ class Channel(LinkSet):
             self.send_started(peers, key)
         if len(peers) == 1:
             self.await_header(peers[0], key)
-        else:
-            self._await_headers(peers, key)
+            return [self.read_payload(peers[0], key)]
+        self._await_headers(peers, key)
         return [self.read_payload(peer, key) for peer in peers]
 
     def send_started(self, peers: Iterable[int], key: Key) -> None:
@@ -190,7 +192,8 @@ class Channel(LinkSet):
         seconds = _now() - start
         self.blocked += seconds
         self.blocker = link.peer
-        self.exclude_delay(header, seconds)
+        if header.flags >= DELAYED:
+            self.exclude_delay(header, seconds)
         return header
 
     # --- messages -------------------------------------------------------------------------------------------------

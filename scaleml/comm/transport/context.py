@@ -6,7 +6,7 @@ import threading
 from typing import Final, final
 
 from scaleml.clock import WALL, Clock
-from scaleml.comm.communicator import OnStall
+from scaleml.comm.communicator import OnStall, Stamps
 from scaleml.comm.errors import Aborted, CommError, PeerLost, PeerTimeout
 from scaleml.comm.meter import Meter
 
@@ -125,7 +125,11 @@ class RankContext:
 class OfRank:
     """A communicator as one of its rank's: what all of these share is their context's."""
 
-    _context: RankContext
+    def __init__(self, context: RankContext) -> None:
+        self._context = context
+        self.stamps: Final[Stamps] = context
+        self.meter: Final = context.meter
+        self.clock: Final = context.clock
 
     @property
     def step(self) -> int:

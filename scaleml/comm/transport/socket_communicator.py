@@ -21,7 +21,7 @@ from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.collective import allreduce_by
 from scaleml.comm.transport.context import OfRank
 from scaleml.comm.transport.exchange import exchange
-from scaleml.comm.transport.frame import BYTES, CODES, Key, flat
+from scaleml.comm.transport.frame import BYTES, CODES, Key, flat, new_key
 from scaleml.comm.transport.gather_bytes import allgather_bytes
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.memory import zeros
@@ -59,7 +59,8 @@ class SocketCommunicator(OfRank):
     def __init__(self, members: Membership) -> None:
         self.mesh: Final = members.mesh
         self.members = members
-        self._context = context = members.context
+        context = members.context
+        super().__init__(context)
         self._channel = members.mesh.channel
         self.rank: Final = members.rank
         self.size: Final = members.size
@@ -67,8 +68,6 @@ class SocketCommunicator(OfRank):
         self.hosts: Final = members.hosts
         self.run = context.run
         self.generation = context.generation
-        self.meter: Final = context.meter
-        self.clock: Final = context.clock
         self._sequence = 0
         self._pending: list[PendingMessage] = []
         self._subsets: dict[Membership, SocketCommunicator] = {}
@@ -157,7 +156,9 @@ class SocketCommunicator(OfRank):
 
     def _run(self, op: int, x: Array, algorithm: Algorithm[Result]) -> Result:
         vector = flat(x, self.rank)
-        return self._call(algorithm, vector, self._key(op, CODES[vector.dtype], vector.size))
+        self._sequence = sequence = self._sequence + 1
+        key = new_key((self.members.number, sequence, op, CODES[vector.dtype], vector.size & 0xFFFFFFFF, 0))
+        return self._call(algorithm, vector, key)
 
     def _start(self, op: int, x: Array, algorithm: Algorithm[Result]) -> Handle[Result]:
         vector, members = flat(x, self.rank), self.members
@@ -168,7 +169,8 @@ class SocketCommunicator(OfRank):
         context, channel, progress = self._context, self._channel, self.mesh.progress
         if progress.busy:
             progress.drain()
-        context.check()
+        if context.ended:
+            context.check()
         channel.blocked = 0.0
         if context.emulated_delay or context.inherited_delay:
             context.inherited_delay, context.emulated_delay = context.emulated_delay, 0.0
