@@ -213,6 +213,19 @@ def test_a_circle_is_found() -> None:
     assert circles({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}) == ["a, b, c"]
 
 
+@pytest.mark.parametrize("folder", ["strategies", "compression", "comm/collectives"])
+def test_strategies_codecs_and_topologies_know_the_communicator_only(folder: str) -> None:
+    """Neither links nor simulated ones: what they are written against is a protocol, so they run on whatever has it."""
+    known = {"scaleml.comm", "scaleml.comm.communicator", "scaleml.comm.conventions", "scaleml.comm.collectives"}
+    named = {
+        arrow.target
+        for module in (PACKAGE / folder).glob("*.py")
+        for arrow in arrows(module.read_text(), module)
+        if arrow.target.startswith("scaleml.comm") and not arrow.target.startswith("scaleml.comm.collectives.")
+    }
+    assert named <= known
+
+
 def test_every_module_belongs_to_a_room() -> None:
     assert {room_of(module) for module in MODULES} <= ROOMS.keys()
 

@@ -12,9 +12,8 @@ from scaleml import arrays
 from scaleml.api.callbacks import OnEpoch, tell_of_newest
 from scaleml.arrays import Array, Matrix
 from scaleml.comm import inprocess
-from scaleml.data.batches import Batches
+from scaleml.data.batches import Batches, Schedule
 from scaleml.data.piece import Arrays
-from scaleml.data.schedule import Schedule
 from scaleml.runtime.commands import CommandQueue
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan

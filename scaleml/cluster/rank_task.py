@@ -17,8 +17,7 @@ from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
 from scaleml.comm import CommError
 from scaleml.comm.communicator import Communicator
-from scaleml.data.batches import Batches, opened
-from scaleml.data.schedule import Schedule
+from scaleml.data.batches import Batches, Schedule, opened
 from scaleml.data.shard import ArrayShard, Shard
 from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest

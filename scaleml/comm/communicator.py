@@ -106,20 +106,90 @@ class LinkEmulation(Protocol):
         """Close the links to `peer`, and raise `PeerLost`: this rank has lost the peer, too."""
 
 
-class Communicator(Protocol):
-    """Ranks that talk to each other; the module's docstring has the invariants.
+class Stamps(Protocol):
+    """What a rank's messages say of it; plain attributes, for they are set at each step.
+
+    Attributes
+    ----------
+    step, compute_seconds : int, float
+        Set by the caller: its step, and the seconds of its last gradient.
+    control : int
+        The control word; it rises to the highest that came with anything received.
+    """
+
+    step: int
+    compute_seconds: float
+    control: int
+
+
+class Collectives(Protocol):
+    """What ranks do together: all that a topology of `scaleml.comm.collectives` knows of a communicator.
 
     Attributes
     ----------
     rank, size : int
         This rank's number here, and how many there are.
-    ranks : tuple of int
-        The members by their numbers in the root communicator, which is how errors and the meter name them.
     hosts : tuple of int
         For each rank the number of its host, from 0 on in the order of their first ranks. Ranks of one host share its memory.
+    """
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def hosts(self) -> tuple[int, ...]: ...
+
+    def part(self, rank: int, n: int) -> tuple[int, int]:
+        """Return the (start, stop) of the part of `n` items that `rank` owns in `reduce_scatter`."""
+
+    def subset(self, ranks: Sequence[int]) -> Self:
+        """Return the communicator of these ranks, this one among them, in this order: made once. All know it, so nothing is sent."""
+
+    def allreduce(self, x: Array, topology: str = "direct") -> None:
+        """Sum `x`, contiguous, over the ranks, in place; "direct" is the communicator's own way, in the order of ranks."""
+
+    def reduce(self, x: Array, root: int = 0) -> None:
+        """Sum `x` over the ranks, in their order, into that of `root`; the others' is then undefined."""
+
+    def broadcast(self, x: Array, root: int = 0) -> None:
+        """Give all ranks the `x` of rank `root`, in place."""
+
+    def send_receive(
+        self,
+        outgoing: Sequence[Array],
+        dest: int,
+        incoming: Sequence[Array],
+        source: int,
+        *,
+        added: int = 0,
+        ahead: int | None = None,
+    ) -> None:
+        """Send blocks to `dest` and receive as many as it sends from `source`, both at once, each in its order.
+
+        Every pair of ranks that talks so calls it alike; others need not call it. All are contiguous, of one dimension and dtype.
+
+        Parameters
+        ----------
+        added : int
+            So many of the first blocks that come are added to what is in their places; the others take their places.
+        ahead : int, optional
+            So many of the outgoing blocks go at once, each further one after one more has come: ``outgoing[ahead + i]`` may depend on
+            ``incoming[i]``. By default all go at once.
+        """
+
+
+class Communicator(Collectives, Protocol):
+    """Ranks that talk to each other; the module's docstring has the invariants.
+
+    Attributes
+    ----------
+    ranks : tuple of int
+        The members by their numbers in the root communicator, which is how errors and the meter name them.
+    stamps : Stamps
+        What is stamped into all that is sent. It, the meter and the clock are shared by all communicators of a rank.
     step, compute_seconds, control : int, float, int
-        Set by the caller, stamped into all that is sent; `control` rises to the highest word that came with anything received.
-        These, the meter and the clock are shared by all communicators of a rank.
+        The stamps'.
     meter : Meter
         Where the time of calls went, and how many bytes.
     clock : Clock
@@ -133,13 +203,9 @@ class Communicator(Protocol):
     control: int
 
     @property
-    def rank(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
     def ranks(self) -> tuple[int, ...]: ...
     @property
-    def hosts(self) -> tuple[int, ...]: ...
+    def stamps(self) -> Stamps: ...
     @property
     def meter(self) -> Meter: ...
     @property
@@ -148,12 +214,6 @@ class Communicator(Protocol):
     def timeout(self) -> float: ...
 
     # --- collectives ----------------------------------------------------------------------------------------------
-
-    def part(self, rank: int, n: int) -> tuple[int, int]:
-        """Return the (start, stop) of the part of `n` items that `rank` owns in `reduce_scatter`."""
-
-    def allreduce(self, x: Array, topology: str = "direct") -> None:
-        """Sum `x`, contiguous, over the ranks, in place."""
 
     def allreduce_start(self, x: Array, topology: str = "direct") -> Handle[None]:
         """`allreduce` in the background. What was started runs in that order, the same on all ranks."""
@@ -172,9 +232,6 @@ class Communicator(Protocol):
 
     def allgather_bytes(self, payload: bytes) -> list[bytes]:
         """Return every rank's bytes, of any lengths, in rank order."""
-
-    def broadcast(self, x: Array, root: int = 0) -> None:
-        """Give all ranks the `x` of rank `root`, in place."""
 
     def barrier(self) -> None:
         """Return when all ranks have called it."""

@@ -6,20 +6,16 @@ Ranks are threads of which one runs at a time, so that results and clocks are th
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import TypeVar
 
 from scaleml.comm.communicator import OnStall
-from scaleml.comm.conventions import number_hosts
-from scaleml.comm.errors import root_cause
 from scaleml.comm.simulation.costs import Costs
 from scaleml.comm.simulation.handles import Stream
 from scaleml.comm.simulation.network import Network
-from scaleml.comm.simulation.scheduler import Task, VirtualClock
+from scaleml.comm.simulation.rank_threads import on_ranks
 from scaleml.comm.simulation.simulated_communicator import SimulatedCommunicator
-from scaleml.comm.transport.context import RankContext
 
 __all__ = ["Costs", "SimulatedCommunicator", "run"]
 
@@ -62,31 +58,8 @@ def run(
     >>> run(3, late, costs=Costs(latency=0.25))
     [(2.5, 2.0), (2.5, 1.0), (2.5, 0.0)]
     """
-    clocks = [VirtualClock() for _ in range(n)]
-    contexts = [RankContext(rank, n, 0, 0, timeout, clock) for rank, clock in enumerate(clocks)]
-    for context in contexts:
-        context.on_stall = on_stall
-    tasks = [Task(context, clock) for context, clock in zip(contexts, clocks, strict=True)]
-    network = Network(tasks, number_hosts(hosts if hosts is not None else [0] * n), costs or Costs())
-    results: dict[int, T] = {}
-    errors: list[BaseException] = []
 
-    def work(rank: int) -> None:
-        network.scheduler.begin(tasks[rank])
-        try:
-            results[rank] = function(SimulatedCommunicator(network, rank, tuple(range(n)), 1, Stream()), *args)
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-            for context in contexts:
-                context.abort(f"rank {rank} failed")
-        network.scheduler.end(tasks[rank])
+    def work(network: Network, rank: int) -> T:
+        return function(SimulatedCommunicator(network, rank, tuple(range(n)), 1, Stream()), *args)
 
-    threads = [threading.Thread(target=work, args=(rank,), name=f"rank-{rank}", daemon=True) for rank in range(n)]
-    for thread in threads:
-        thread.start()
-    network.scheduler.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise root_cause(errors)
-    return [results[rank] for rank in range(n)]
+    return on_ranks(hosts if hosts is not None else [0] * n, work, costs or Costs(), timeout, on_stall)

@@ -1,4 +1,4 @@
-"""Batches: a pure function of the rows consumed so far, made of slices of the shards that a rank has opened."""
+"""Batches: a pure function of the rows consumed so far, made of slices of the shards that a rank has opened, which take turns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
 from scaleml.data.piece import Arrays
-from scaleml.data.schedule import Schedule
 from scaleml.data.shard import ArrayShard, Shard
 from scaleml.data.stream import Prefetch, Stream
 
@@ -84,6 +83,44 @@ def joined(shards: Sequence[Arrays]) -> Arrays | None:
         return None
     schedule = Schedule([int(y.shape[0]) for _, y, _ in shards])
     return Batches(schedule, range(len(shards)), shards).take(0, schedule.rows)[:3]
+
+
+class Schedule:
+    """How the shards take turns through an epoch.
+
+    After ``consumed`` rows of an epoch, shard ``s`` of ``S``, which holds ``n_s`` of the ``n`` rows, has given
+    ``floor(consumed * n_s / n + s / S)`` of them. So a batch is one contiguous slice of each shard, every row
+    comes once an epoch, and the ranks that hold the shards do not matter. With equal shards the slices of a
+    batch of B rows add up to exactly B (Hermite's identity); with unequal ones to within the number of shards.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Rows of each shard.
+
+    Examples
+    --------
+    >>> schedule = Schedule([4, 4])
+    >>> [schedule.taken(0, consumed) for consumed in (0, 3, 6, 8)]
+    [0, 1, 3, 4]
+    >>> [schedule.taken(1, consumed) for consumed in (0, 3, 6, 8)]
+    [0, 2, 3, 4]
+    """
+
+    __slots__ = ("_divisor", "_factors", "rows", "sizes", "whole")
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = tuple(int(size) for size in sizes)
+        self.rows = sum(self.sizes)
+        count = len(self.sizes)
+        self.whole = count == 1
+        self._divisor = max(1, self.rows * count)
+        self._factors = [(size * count, index * self.rows) for index, size in enumerate(self.sizes)]
+
+    def taken(self, shard: int, consumed: int) -> int:
+        """Return how many rows of ``shard`` lie in the first ``consumed`` rows of an epoch."""
+        factor, phase = self._factors[shard]
+        return (consumed * factor + phase) // self._divisor
 
 
 class Batches:

@@ -180,7 +180,7 @@ class Dense(Block):
         """Return the output (n, out_features) and what backward needs; see `Block.forward`."""
         work = work or Workspace(namespace(w), w.dtype)
         weights = w[: self.n_weights].reshape(self.in_features, self.out_features)
-        if is_sparse(x):
+        if type(x) is not np.ndarray and is_sparse(x):
             y = (x @ weights).astype(w.dtype, copy=False)
         else:
             y = work.rows(self._y, len(x), self.out_features)
@@ -204,7 +204,7 @@ class Dense(Block):
             _multiply_slope(work.xp, self.activation, y, dy)
         shape = (self.in_features, self.out_features)
         gradient = out[: self.n_weights].reshape(shape)
-        if is_sparse(x):
+        if type(x) is not np.ndarray and is_sparse(x):
             gradient[...] = x.T @ dy
         else:
             work.xp.matmul(x.T, dy, out=gradient)

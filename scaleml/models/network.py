@@ -150,7 +150,7 @@ class Network:
         for block, own in self._parts:
             h, kept = block.forward(w[own], h, work)
             saved.append(kept)
-        assert not is_sparse(h)
+        assert type(h) is np.ndarray or not is_sparse(h)
         loss_sum, weight_sum, d = self.loss.gradient(h, y, weights, work)
         for block, own in reversed(self._parts):
             d = block.backward(w[own], saved.pop(), d, out[own], block.start > 0, work)

@@ -129,7 +129,7 @@ class Optimizer(ABC):
         """
         # A NumPy scalar would lift the arithmetic to float64.
         rate = self.rate(t, state) if rate is None else float(rate)
-        slots = tuple([state[name] for name in self.slots()])
+        slots = tuple(map(state.__getitem__, self.slots()))
         if where is None and len(g) <= PART:
             self.update(w, g, slots, t, rate)
         elif where is None:

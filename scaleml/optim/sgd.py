@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final
 
+import numpy as np
+
 from scaleml.arrays import Array, namespace
 from scaleml.optim.base import Optimizer, check_settings, set_number
 
@@ -77,7 +79,8 @@ class SGD(Optimizer):
             if self.nesterov:
                 g += v * self.momentum
             else:
-                namespace(v).multiply(v, rate, out=g)
+                xp = np if type(v) is np.ndarray else namespace(v)
+                xp.multiply(v, rate, out=g)
                 w -= g
                 return
         g *= rate

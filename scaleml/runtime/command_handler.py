@@ -31,7 +31,7 @@ class CommandHandler:
         self._rank: Final[TrainingRank] = proxy(
             rank
         )  # no cycle: a rank's memory goes back with it, not when garbage is collected
-        self._state, self._world = rank.state, rank.world
+        self._state, self._world, self._stamps = rank.state, rank.world, rank.world.stamps
         self._queue = queue
         self._is_first = rank.world.rank == 0
         rank.world.control = rank.state.commands
@@ -39,9 +39,9 @@ class CommandHandler:
     def apply_due(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
         self.announce_new()
-        state, world = self._state, self._world
-        while state.commands < world.control and not self._rank.leaving:
-            command = Command.decode(world.await_announcement(state.commands + 1))
+        state, stamps = self._state, self._stamps
+        while state.commands < stamps.control and not self._rank.leaving:
+            command = Command.decode(self._world.await_announcement(state.commands + 1))
             if command.after >= state.step:
                 break
             state.commands = command.number

@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator, Message
-from scaleml.comm.transport.frame import INLINE
+from scaleml.comm.conventions import INLINE
 from scaleml.runtime.coordinator import AsynchronousCoordinator
 from scaleml.runtime.plan import Plan
 from scaleml.telemetry.recorder import Recorder

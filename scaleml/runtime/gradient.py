@@ -45,7 +45,7 @@ class Gradient:
 
     def __init__(self, plan: Plan, world: Communicator, batches: Batches, buffer: Array, recorder: Recorder) -> None:
         self._world = world
-        self._clock = world.clock
+        self._clock, self._stamps = world.clock, world.stamps
         self.now = self._now = world.clock.now
         self.batches = batches
         self.recorder = recorder
@@ -106,7 +106,7 @@ class Gradient:
         if self.slowness > 1:
             self._clock.sleep((self._now() - begin) * (self.slowness - 1))
         seconds = self._now() - begin
-        self._world.compute_seconds = seconds  # goes out with this rank's next message
+        self._stamps.compute_seconds = seconds  # goes out with this rank's next message
         self.recorder.compute += seconds
 
     def _non_finite(self, loss: float, y: Array) -> NonFinite:

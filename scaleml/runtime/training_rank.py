@@ -89,7 +89,7 @@ class TrainingRank:
         self.grid = grid = ProcessGrid.build(world, plan.layout, plan.partition)
         self.world, self.group = world, grid.workers
         self.strategy = plan.strategy.resolve(plan.model.size * plan.model.dtype.itemsize, placement(world.hosts))
-        self._now = world.clock.now
+        self._now, self._stamps = world.clock.now, world.stamps
         self._rows = plan.rows
         self._memory = SharedMemoryCoordinator(plan, world, recorder) if plan.strategy.shares_memory else None
         buffer = self._make_buffers(plan, world)
@@ -217,7 +217,7 @@ class TrainingRank:
         left = self._rows - gradients.consumed
         batch = gradients.batch_size
         gradients.count = count = batch if batch < left else left
-        self.world.step = step
+        self._stamps.step = step
         self.strategy.step(state.params, state.arrays, self)
         state.step = step + 1
         state.consumed += count

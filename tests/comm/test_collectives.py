@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaleml.comm import Mismatch, inprocess
-from scaleml.comm.collectives import direct
 from scaleml.comm.conventions import part
+from scaleml.comm.transport import streaming
 from vectors import total, vectors
 
 RANKS = (1, 2, 3, 5, 7)  # from 6 on, one speaks for all
@@ -165,7 +165,7 @@ def test_overlapping_groups_in_different_orders(way):
 
 
 def test_blocks_of_sums_overtake(monkeypatch):
-    monkeypatch.setattr(direct, "BLOCK", 1024)
+    monkeypatch.setattr(streaming, "BLOCK", 1024)
 
     def rank(group):
         data = vectors(group.size, 20_001, "float32")

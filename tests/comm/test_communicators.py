@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from scaleml.comm import Mismatch
 from scaleml.comm.collectives import TOPOLOGIES
+from scaleml.comm.collectives.table import ALGORITHMS
 from vectors import total, vectors
 
 LENGTHS = (0, 1, 2, 3, 7, 1000, 1001, 100_003, 300_001)
@@ -34,6 +36,10 @@ def test_collectives_agree_with_numpy(size, run):
             root = n % group.size
             group.broadcast(x, root)
             np.testing.assert_array_equal(x, data[root])
+            x[:] = data[group.rank]
+            group.reduce(x, root)
+            if group.rank == root:
+                np.testing.assert_array_equal(x, expected)
         mine = bytes([group.rank]) * (group.rank * n)
         assert group.allgather_bytes(mine) == [bytes([r]) * (r * n) for r in range(group.size)]
 
@@ -51,6 +57,66 @@ def test_every_topology_sums_the_same_on_all_ranks(topology, run):
             x = data[group.rank].copy()
             group.allreduce_start(x, topology=topology).wait()
             np.testing.assert_array_equal(x, np.sum(data, axis=0))
+            if topology in ALGORITHMS:
+                x = data[group.rank].copy()
+                ALGORITHMS[topology](group, x)
+                np.testing.assert_array_equal(x, np.sum(data, axis=0))
+        group.barrier()
+
+    run(5, rank)
+
+
+def test_blocks_go_round(run):
+    """Each rank gives three blocks to the right; what comes from the left is added once, then replaces."""
+
+    def rank(group):
+        right, left = (group.rank + 1) % group.size, (group.rank - 1) % group.size
+        for n in (0, 3, 50_000):
+            out = [np.full(n + index, 10 * group.rank + index, "int32") for index in range(3)]
+            places = [np.full(n + index, 1000, "int32") for index in range(3)]
+            group.send_receive(out, right, places, left, added=1)
+            for index, place in enumerate(places):
+                assert (place == 10 * left + index + 1000 * (index == 0)).all()
+        x = np.full(70_000, float(group.rank))
+        y = np.zeros_like(x)
+        group.send_receive([x, y], right, [y, x], left, ahead=1)  # what came is handed on
+        assert (y == left).all()
+        assert (x == (group.rank - 2) % group.size).all()
+
+    run(4, rank)
+
+
+def test_a_pair_may_talk_while_others_do_not(run):
+    def rank(group):
+        x = np.full(9, group.rank)
+        if group.rank < 2:
+            group.send_receive([x], 1 - group.rank, [y := np.zeros_like(x)], 1 - group.rank)
+            assert (y == 1 - group.rank).all()
+        group.allreduce(x)
+        assert (x == 3).all()
+
+    run(3, rank)
+
+
+def test_blocks_of_other_lengths_are_told(run):
+    def rank(group):
+        x = np.zeros(5 + group.rank)
+        group.send_receive([x], 1 - group.rank, [np.zeros(5 + group.rank)], 1 - group.rank)
+
+    with pytest.raises(Mismatch, match=r"expected \d+ bytes"):
+        run(2, rank)
+
+
+def test_a_subset_is_made_without_talk_and_once(run):
+    def rank(group):
+        if group.rank == 2:
+            return
+        pair = group.subset([3, 0] if group.rank in (0, 3) else [1, 4])
+        assert pair.ranks == ((3, 0) if group.rank in (0, 3) else (1, 4))
+        assert pair is group.subset([3, 0] if group.rank in (0, 3) else [1, 4])
+        x = np.full(30_000, float(group.rank))
+        pair.allreduce(x)
+        assert (x == (3 if group.rank in (0, 3) else 5)).all()
 
     run(5, rank)
 

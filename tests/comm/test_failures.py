@@ -171,13 +171,12 @@ def test_on_stall_may_go_on_waiting(call, way):
 def altered(groups, flip, payload=b"some payload"):
     """Rank 1 sends rank 0 a message in which one bit was flipped on the way."""
     groups[1].step = 9
-    header = groups[1].mesh.context.header(
-        frame.MESSAGE, groups[1].members.number, 0, flags=frame.SUMMED, length=len(payload),
-        checksum=frame.payload_sum(payload, len(payload)),
-    )  # fmt: skip
+    channel = groups[1].mesh.channel
+    channel.summed = True
+    header = channel.header(frame.Key(groups[1].members.number, 0, 0, frame.BYTES, 0), payload, kind=frame.MESSAGE)
     raw = bytearray(header + payload)
     raw[flip] ^= 4
-    groups[1].mesh.channel.links[0].sock.sendall(raw)
+    channel.links[0].sock.sendall(raw)
 
 
 def test_an_altered_header_is_refused():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scaleml.comm import ANY, CommError, PeerLost, inprocess
+from scaleml.comm.conventions import INLINE
 from scaleml.comm.transport import frame
-from scaleml.comm.transport.frame import INLINE
 
 
 def pair(**way):
@@ -292,11 +292,10 @@ def test_the_way_through_memory_counts_as_much_as_that_through_sockets():
 
 def test_a_message_that_was_put_aside_in_pieces_is_not_overtaken():
     groups = inprocess.groups(2)
-    raw = [
-        groups[1].mesh.context.header(frame.MESSAGE, groups[1].members.number, number, tag=1, length=100) + bytes(100)
-        for number in range(3)
-    ]
-    sock = groups[1].mesh.channel.links[0].sock
+    channel, group, payload = groups[1].mesh.channel, groups[1].members.number, bytes(100)
+    keys = [frame.Key(group, number, 0, frame.BYTES, tag=1) for number in range(3)]
+    raw = [channel.header(key, payload, kind=frame.MESSAGE) + payload for key in keys]
+    sock = channel.links[0].sock
     sock.sendall(raw[0][:-10])
     assert not groups[0].poll(tag=2)  # which read what was there of the first
     sock.sendall(raw[0][-10:] + raw[1] + raw[2])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scaleml.comm import simulated
+from scaleml.comm.conventions import BLOCK
 from scaleml.comm.simulated import Costs
 
 RANKS = 8
@@ -19,7 +20,7 @@ def near(value):
     return pytest.approx(value, rel=1e-12)
 
 
-N = 1_000_000
+N = 960_000  # parts of all ranks, and of three leaders, are alike
 FORMULAS = {
     "direct": 2 * LATENCY + 2 * 7 / 8 * N / BANDWIDTH,
     "ring": 14 * LATENCY + 2 * 7 / 8 * N / BANDWIDTH,
@@ -46,7 +47,11 @@ def test_short_vectors_have_formulas_of_their_own():
 
     assert run(8, rank, "direct")[0] == near(LATENCY + 7 * n / BANDWIDTH)
     assert run(8, rank, "halving")[0] == near(3 * (LATENCY + n / BANDWIDTH))
-    assert run(6, rank, "halving")[0] == near(4 * (LATENCY + n / BANDWIDTH)), "two guests"
+    hop = LATENCY + n / BANDWIDTH
+    assert run(5, rank, "halving")[0] == near(3 * hop), (
+        "a guest to its host, one exchange (the other has come before), and back"
+    )
+    assert run(7, rank, "halving")[0] == near(4 * hop), "a guest whose host waits for two that wait"
     assert run(1, rank, "ring")[0] == 0
 
 
@@ -56,11 +61,50 @@ def test_between_hosts_the_slow_links_count():
         return group.clock.now()
 
     slow, narrow = 10 * LATENCY, BANDWIDTH / 10
-    hosts = [0, 0, 0, 0, 1, 1, 2, 2]
-    assert run(RANKS, rank, "ring", hosts=hosts)[0] == near(14 * slow + 2 * 7 / 8 * N / narrow)
+    assert run(RANKS, rank, "ring", hosts=range(RANKS))[0] == near(14 * slow + 2 * 7 / 8 * N / narrow)
     within = 2 * LATENCY + 2 * 3 / 4 * N / BANDWIDTH
     between = 4 * slow + 2 * 2 / 3 * N / narrow
-    assert run(RANKS, rank, "hierarchical", hosts=hosts)[0] == near(within + between + LATENCY + 3 * N / BANDWIDTH)
+    hosts = [rank // 4 for rank in range(12)]
+    assert run(12, rank, "hierarchical", hosts=hosts)[0] == near(within + between + LATENCY + 3 * N / BANDWIDTH)
+
+
+def test_a_ring_over_unlike_links_is_as_fast_as_its_blocks_come():
+    """Each block leaves when the one before it has left, and what it depends on has come."""
+    hosts = [0, 0, 0, 0, 1, 1, 2, 2]
+
+    def rank(group):
+        group.allreduce(np.zeros(N, "uint8"), "ring")
+        return group.clock.now()
+
+    came, free = np.zeros(RANKS), np.zeros(RANKS)  # at each rank, from its left; of its link to the right
+    for _ in range(2 * (RANKS - 1)):
+        far = np.array(hosts) != np.roll(hosts, -1)
+        free = np.maximum(free, came) + N / RANKS / BANDWIDTH * np.where(far, 10, 1)
+        came = np.roll(free + LATENCY * np.where(far, 10, 1), 1)
+    assert run(RANKS, rank, hosts=hosts) == [near(came.max())] * RANKS
+
+
+def test_long_parts_of_a_ring_are_handed_on_block_by_block():
+    """Two blocks a part: the second is on its way while the first is handed on."""
+    n = 3 * 2 * BLOCK
+
+    def rank(group):
+        group.allreduce(np.zeros(n, "uint8"), "ring")
+        return group.clock.now()
+
+    wire = 4 * 2 * BLOCK / BANDWIDTH
+    assert wire < run(3, rank)[0] < wire + 4 * LATENCY
+
+
+def test_blocks_that_are_added_cost_the_summing():
+    def rank(group):
+        x, y = np.zeros(1000, "uint8"), np.zeros(1000, "uint8")
+        group.send_receive([x], 1 - group.rank, [y], 1 - group.rank, added=1)
+        return group.clock.now(), group.meter.comm
+
+    costs = Costs(latency=LATENCY, bandwidth=BANDWIDTH, summing=1000.0)
+    seconds = near(LATENCY + 1000 / BANDWIDTH + 1.0)
+    assert run(2, rank, costs=costs) == [(seconds, seconds)] * 2
 
 
 def test_the_other_collectives():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scaleml.comm import Aborted, Mismatch, PeerLost, inprocess
-from scaleml.comm.collectives import star
+from scaleml.comm.transport import star
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.frame import HEADER
 

@@ -1,13 +1,16 @@
 """Every way of summing x lengths x numbers of ranks x kinds of link x placements, against a float64 sum."""
 
+import queue
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import numpy as np
 import pytest
 
-from scaleml.comm import Mismatch, inprocess
+from scaleml.comm import Mismatch, inprocess, simulated
 from scaleml.comm.collectives import TOPOLOGIES, choose, placement
 from scaleml.comm.collectives.table import ALGORITHMS
+from scaleml.comm.conventions import number_hosts, part
 from scaleml.comm.transport.membership import Membership
 from vectors import total, vectors
 
@@ -125,7 +128,83 @@ def test_ranks_that_take_different_ways_are_told(way):
 
 
 def test_every_topology_has_an_algorithm():
-    assert tuple(ALGORITHMS) == TOPOLOGIES
+    assert {"direct", *ALGORITHMS} == set(TOPOLOGIES), "the direct way is the communicator's own"
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("n", [7, 100_003])
+def test_simulated_ranks_sum_with_the_bits_of_real_ones(topology, n):
+    hosts, data = [0, 0, 1, 1, 1, 2], vectors(6, n, "float32")
+
+    def rank(group, place=lambda group: group):
+        group, x = place(group), data[group.rank].copy()
+        group.allreduce(x, topology)
+        return x.tobytes()
+
+    real = inprocess.run(6, rank, lambda group: apart(group, hosts))
+    assert set(real) == set(simulated.run(6, rank, hosts=hosts))
+    assert len(set(real)) == 1
+
+
+class QueueRanks:
+    """Ranks that are threads with a queue for each two: the least that a topology can be run on."""
+
+    def __init__(self, rank, ranks, hosts, queues):
+        self.rank, self.size, self.hosts = ranks.index(rank), len(ranks), number_hosts([hosts[r] for r in ranks])
+        self.ranks, self.whose, self.queues = ranks, hosts, queues
+
+    def part(self, rank, n):
+        return part(self.size, rank, n)
+
+    def subset(self, ranks):
+        chosen = [self.ranks[rank] for rank in ranks]
+        return QueueRanks(self.ranks[self.rank], chosen, self.whose, self.queues)
+
+    def send_receive(self, outgoing, dest, incoming, source, *, added=0, ahead=None):
+        ready = len(outgoing) if ahead is None else ahead
+        to, by = (self.queues[a, b] for a, b in ((self.me(), self.ranks[dest]), (self.ranks[source], self.me())))
+        for block in outgoing[:ready]:
+            to.put(block.copy())
+        for index, place in enumerate(incoming):
+            np.add(place, by.get(timeout=20), out=place) if index < added else np.copyto(place, by.get(timeout=20))
+            for block in outgoing[ready + index : ready + index + 1]:
+                to.put(block.copy())
+
+    def me(self):
+        return self.ranks[self.rank]
+
+    def reduce(self, x, root=0):
+        for peer in set(range(self.size)) - {root}:
+            if self.rank in (root, peer):
+                mine = ([], [x]) if self.rank == root else ([x], [])
+                self.send_receive(mine[0], root, mine[1], peer, added=1)
+
+    def broadcast(self, x, root=0):
+        for peer in set(range(self.size)) - {root}:
+            if self.rank in (root, peer):
+                mine = ([x], []) if self.rank == root else ([], [x])
+                self.send_receive(mine[0], peer, mine[1], root)
+
+    def allreduce(self, x, topology="direct"):
+        self.reduce(x)
+        self.broadcast(x)
+
+
+@pytest.mark.parametrize("topology", ALGORITHMS)
+@pytest.mark.parametrize("hosts", [(0,), (0, 0), (0, 1, 2), (0, 0, 1, 1, 1), (0, 1, 0, 1, 2, 2, 2)], ids=str)
+def test_a_topology_needs_nothing_of_a_communicator_but_its_protocol(topology, hosts):
+    size = len(hosts)
+    queues = {(a, b): queue.SimpleQueue() for a in range(size) for b in range(size)}
+    with ThreadPoolExecutor(size) as threads:
+        for n in (0, 5, 100_003):
+            xs = vectors(size, n, "int64")
+            expected = np.sum(xs, axis=0)
+            ranks = [QueueRanks(rank, list(range(size)), hosts, queues) for rank in range(size)]
+            for done in [threads.submit(ALGORITHMS[topology], *each) for each in zip(ranks, xs, strict=True)]:
+                done.result()
+            for x in xs:
+                np.testing.assert_array_equal(x, expected)
+    assert all(each.empty() for each in queues.values())
 
 
 def test_who_is_where():

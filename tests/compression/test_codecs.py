@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as st_numpy
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fake_cupy
-from scaleml.comm.transport.key import CODECS as NAMES
+from scaleml.comm.transport.frame import CODECS as NAMES
 from scaleml.compression import FP16, Codec, CodecContext, Int8, OneBit, PowerSGD, RandomK, TopK
 from scaleml.compression.error_feedback import forget
 from scaleml.compression.top_k import _largest

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from data.pieces import cut
 from scaleml import arrays
-from scaleml.data.batches import OFTEN, Batches, opened
+from scaleml.data.batches import OFTEN, Batches, Schedule, opened
 from scaleml.data.piece import Piece, Run
 from scaleml.data.piece_file import PieceFile
-from scaleml.data.schedule import Schedule
 from scaleml.data.shard import Shard
 from scaleml.data.source import array_source
 from scaleml.data.stream import Blocks, Prefetch, Stream

@@ -17,9 +17,8 @@ import scaleml
 from scaleml.comm import inprocess
 from scaleml.comm.simulated import Costs
 from scaleml.comm.simulated import run as run_simulated
-from scaleml.data.batches import Batches
+from scaleml.data.batches import Batches, Schedule
 from scaleml.data.piece import Arrays
-from scaleml.data.schedule import Schedule
 from scaleml.data.source import ArraySource, array_source
 from scaleml.data.split import hold_out
 from scaleml.models import Signature

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleml.data.schedule import Schedule
+from scaleml.data.batches import Schedule
 from scaleml.data.split import hold_out
 
 Array = Any

@@ -12,7 +12,7 @@ from runtime import harness
 from runtime.test_commands import told
 from runtime.test_strategies import BATCH, EPOCHS, ROWS, SHARDS, linear, made
 from scaleml.comm import inprocess
-from scaleml.comm.transport.frame import INLINE
+from scaleml.comm.conventions import INLINE
 from scaleml.faults import Slow
 from scaleml.models import MLP
 from scaleml.optim import SGD

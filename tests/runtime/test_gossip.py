@@ -10,7 +10,7 @@ from runtime import harness, reference
 from runtime.test_commands import one_step, told
 from runtime.test_strategies import BATCH, COLUMNS, EPOCHS, ROWS, SHARDS, close, linear, made, problem, start
 from scaleml.comm import inprocess
-from scaleml.comm.transport.frame import INLINE
+from scaleml.comm.conventions import INLINE
 from scaleml.models import MLP, LinearModel
 from scaleml.optim import SGD, Adam
 from scaleml.runtime.gossip import GossipCoordinator

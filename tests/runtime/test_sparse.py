@@ -14,8 +14,7 @@ from runtime import harness
 from runtime.test_strategies import BATCH, EPOCHS, L2, ROWS, SHARDS, close, made
 from scaleml.api.validation import check_sparse
 from scaleml.clock import WALL
-from scaleml.data.batches import Batches
-from scaleml.data.schedule import Schedule
+from scaleml.data.batches import Batches, Schedule
 from scaleml.models import MLP, LinearModel, Signature
 from scaleml.optim import SGD, AdaGrad, Adam, Averaged
 from scaleml.runtime.commands import Command

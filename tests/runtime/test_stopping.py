@@ -8,8 +8,7 @@ import pytest
 
 from scaleml import SGD, Adam, AllReduce, LinearModel, LocalSGD, ParameterServer
 from scaleml.comm import inprocess
-from scaleml.data.batches import Batches
-from scaleml.data.schedule import Schedule
+from scaleml.data.batches import Batches, Schedule
 from scaleml.models import Signature
 from scaleml.optim import Averaged
 from scaleml.runtime.commands import CommandQueue

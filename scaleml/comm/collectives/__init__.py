@@ -1,4 +1,4 @@
-"""Collectives: ways to talk of all ranks at once, one file each; sums have the same bits on every rank and every time."""
+"""Topologies of an all-reduce, one file each, on any communicator; sums have the same bits on every rank and every time."""
 
 from scaleml.comm.collectives.topology import TOPOLOGIES, choose, placement
 

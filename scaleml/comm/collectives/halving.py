@@ -10,66 +10,54 @@ Rabenseifner, Optimization of collective reduction operations, ICCS 2004.
 from __future__ import annotations
 
 from scaleml.arrays import Array
-from scaleml.comm.collectives.direct import send_receive_large
-from scaleml.comm.conventions import bytes_of
-from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import INLINE
-from scaleml.comm.transport.key import Key
-from scaleml.comm.transport.membership import Membership
+from scaleml.comm.collectives.topology import is_short
+from scaleml.comm.communicator import Collectives
 
 
-def halving_allreduce(members: Membership, channel: Channel, x: Array, key: Key) -> None:
-    """Sum `x` over the ranks, in place."""
-    rank = members.rank
-    power = 1 << (members.size.bit_length() - 1)
-    if rank >= power:
-        _send(members, channel, x, key, rank - power)
-        _receive(members, channel, x, key, rank - power)
+def halving_allreduce(ranks: Collectives, x: Array) -> None:
+    """Sum `x`, of one dimension, over the ranks, in place.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scaleml.comm import simulated
+    >>> def total(group):
+    ...     x = np.full(2, group.rank + 1.0)
+    ...     halving_allreduce(group, x)
+    ...     return x.tolist()
+    >>> simulated.run(5, total)[0]
+    [15.0, 15.0]
+    """
+    power = 1 << (ranks.size.bit_length() - 1)
+    whole = [x]  # not in blocks: nothing is handed on before all of it is summed
+    guest, host = ranks.rank + power, ranks.rank - power
+    if host >= 0:
+        ranks.send_receive(whole, host, [], host)
+        ranks.send_receive([], host, whole, host)
         return
-    room = members.memory.scratch("half", x.dtype, x.size)
-    guest = rank + power < members.size
-    if guest:
-        _receive(members, channel, room, key, rank + power)
-        x += room
-    if x.nbytes <= INLINE:
-        distance = 1
-        while distance < power:
-            _exchange(members, channel, x, room, key, rank ^ distance)
-            x += room
-            distance *= 2
+    if guest < ranks.size:
+        ranks.send_receive([], guest, whole, guest, added=1)
+    if is_short(x.nbytes):
+        for distance in (1 << digit for digit in range(power.bit_length() - 1)):
+            partner = ranks.rank ^ distance
+            ranks.send_receive([x.copy()], partner, [x], partner, added=1)  # a copy: `x` changes while it is sent
     else:
-        _halve_and_double(members, channel, x, room, key, power)
-    if guest:
-        _send(members, channel, x, key, rank + power)
+        _halve_and_double(ranks, x, power)
+    if guest < ranks.size:
+        ranks.send_receive(whole, guest, [], guest)
 
 
-def _halve_and_double(members: Membership, channel: Channel, x: Array, room: Array, key: Key, power: int) -> None:
-    rank, low, high = members.rank, 0, x.size
+def _halve_and_double(ranks: Collectives, x: Array, power: int) -> None:
+    rank, low, high = ranks.rank, 0, x.size
     halves = []
     distance = power // 2
     while distance:
-        middle = (low + high) // 2
-        given = slice(middle, high) if rank < rank ^ distance else slice(low, middle)
-        kept = slice(low, middle) if rank < rank ^ distance else slice(middle, high)
-        _exchange(members, channel, x[given], room[kept], key, rank ^ distance)
-        x[kept] += room[kept]
-        halves.append((given, kept, rank ^ distance))
-        low, high = kept.start, kept.stop
+        partner, middle = rank ^ distance, (low + high) // 2
+        lower, upper = [x[low:middle]], [x[middle:high]]
+        kept, given = (lower, upper) if rank < partner else (upper, lower)
+        low, high = (low, middle) if rank < partner else (middle, high)
+        ranks.send_receive(given, partner, kept, partner, added=1)
+        halves.append((given, kept, partner))
         distance //= 2
     for given, kept, partner in reversed(halves):
-        _exchange(members, channel, x[kept], x[given], key, partner)
-
-
-def _exchange(members: Membership, channel: Channel, payload: Array, place: Array, key: Key, partner: int) -> None:
-    peer = members.ranks[partner]
-    send_receive_large(members, channel, payload, key, (peer,), (peer,), lambda peer, header: bytes_of(place))
-
-
-def _send(members: Membership, channel: Channel, x: Array, key: Key, partner: int) -> None:
-    send_receive_large(members, channel, x, key, (members.ranks[partner],), (), lambda peer, header: memoryview(b""))
-
-
-def _receive(members: Membership, channel: Channel, place: Array, key: Key, partner: int) -> None:
-    send_receive_large(
-        members, channel, place, key, (), (members.ranks[partner],), lambda peer, header: bytes_of(place)
-    )
+        ranks.send_receive(kept, partner, given, partner)

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from scaleml.arrays import Array
-from scaleml.comm.collectives.direct import direct_allreduce
 from scaleml.comm.collectives.halving import halving_allreduce
 from scaleml.comm.collectives.hierarchical import hierarchical_allreduce
 from scaleml.comm.collectives.ring import ring_allreduce
-from scaleml.comm.transport import key
-from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.membership import Membership
+from scaleml.comm.communicator import Collectives
 
+Algorithm = Callable[[Collectives, Array], None]
 
-class Algorithm(NamedTuple):
-    """How to sum, and the number under which frames say so: ranks that take different ways get `Mismatch`."""
-
-    op: int
-    allreduce: Callable[[Membership, Channel, Array, key.Key], None]
-
-
-ALGORITHMS: Final = {
-    "direct": Algorithm(key.ALLREDUCE, direct_allreduce),
-    "ring": Algorithm(key.RING, ring_allreduce),
-    "halving": Algorithm(key.HALVING, halving_allreduce),
-    "hierarchical": Algorithm(key.HIERARCHICAL, hierarchical_allreduce),
+ALGORITHMS: Final[dict[str, Algorithm]] = {
+    "ring": ring_allreduce,
+    "halving": halving_allreduce,
+    "hierarchical": hierarchical_allreduce,
 }
-"""For each of `topology.TOPOLOGIES` its algorithm."""
+"""For each of `topology.TOPOLOGIES` but "direct", which is the communicator's own way."""

@@ -40,7 +40,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from scaleml.comm.transport.frame import INLINE
+from scaleml.comm.conventions import INLINE
 
 TOPOLOGIES: Final = ("direct", "ring", "halving", "hierarchical")
 """Ways to sum a vector over ranks."""
@@ -48,6 +48,11 @@ MIDDLING: Final = 16 * 1024
 """Bytes up to which a vector is sent to many at the cost of its header."""
 RELAY_RANKS: Final = 6
 """Ranks from which longer vectors are better passed on than sent to everybody."""
+
+
+def is_short(nbytes: int) -> bool:
+    """Whether a vector of so many bytes is worth less than the message that brings it: it is sent whole."""
+    return nbytes <= INLINE
 
 
 def placement(hosts: Sequence[int]) -> tuple[int, ...]:
@@ -74,6 +79,6 @@ def choose(nbytes: int, hosts: Sequence[int]) -> str:
         return "direct"
     if len(hosts) < ranks:
         return "hierarchical"
-    if nbytes > INLINE:
+    if not is_short(nbytes):
         return "ring"
     return "halving" if nbytes > MIDDLING and ranks >= RELAY_RANKS else "direct"

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final, final
 
-from scaleml.comm.collectives.topology import placement
-from scaleml.comm.transport.frame import INLINE
+from scaleml.comm.conventions import INLINE
 
 Formula = Callable[[int, Sequence[int]], float]
 """Seconds of a collective by its bytes and the number of each rank's host."""
@@ -31,17 +30,16 @@ class Costs:
     ======================  =========================================================================================
     barrier                 a ceil(log2 p)
     allreduce direct        n <= 64 KB: a + (p - 1) n / b + (p - 1) n / s, else 2 a + 2 (p - 1) / p n / b + (p - 1) / p n / s
-    allreduce ring          2 (p - 1) a + 2 (p - 1) / p n / b + (p - 1) / p n / s
-    allreduce halving       n <= 64 KB: k (a + n / b + n / s), else 2 k a + 2 (q - 1) / q n / b + (q - 1) / q n / s, with
-                            q = 2^k the largest power of two in p; where that is not p, 2 (a + n / b) + n / s more
-    allreduce hierarchical  direct within the largest host, then ring (direct if short or two) between hosts, then
-                            broadcast within
+    reduce                  the same
     broadcast               a + (p - 1) n / b
     allgather               a + (p - 1) n / b, n from each
     reduce_scatter          a + (p - 1) / p n / b + (p - 1) / p n / s
     allgather_bytes         a + n / b, n the most that one rank gets
     exchange                a + n / b, n the most that one rank sends
+    send_receive            for each block that comes a + n / b, where it has the link to itself, + n / s where it is added
     ======================  =========================================================================================
+
+    The other topologies of an all-reduce have no formula: their algorithms run, on simulated links of these costs.
 
     One rank alone pays nothing.
 
@@ -56,14 +54,14 @@ class Costs:
     look : float
         Seconds of a look for a message that finds none, so that whoever looks for ever gets older.
     formulas : mapping, optional
-        Measured ones, by the names above ("barrier", "allreduce ring", ...), instead of these: functions of the bytes and of
-        the number of each rank's host.
+        Measured ones, by the names above but for the last, or "allreduce ring" and so on, instead of these: functions of the bytes
+        and of the number of each rank's host.
 
     Examples
     --------
     >>> costs = Costs(latency=1e-6, bandwidth=1e9)
-    >>> round(costs.collective("allreduce ring", 8_000_000, [0] * 8) * 1e6, 3)
-    14014.0
+    >>> round(costs.collective("allreduce direct", 8_000_000, [0] * 8) * 1e6, 3)
+    14002.0
     >>> Costs(formulas={"barrier": lambda nbytes, hosts: 0.5}).collective("barrier", 0, [0, 0])
     0.5
     """
@@ -87,20 +85,8 @@ class Costs:
             return formula(nbytes, hosts)
         if len(hosts) == 1:
             return 0.0
-        if name == "allreduce hierarchical":
-            return self._hierarchical(nbytes, hosts)
         latency, bandwidth = self.link(len(set(hosts)) == 1)
         return _FORMULAS[name](len(hosts), nbytes, latency, 1 / bandwidth, 1 / self.summing)
-
-    def _hierarchical(self, nbytes: int, hosts: Sequence[int]) -> float:
-        counts = placement(hosts)
-        within, between = [0] * max(counts), range(len(counts))
-        straight = nbytes <= INLINE or len(counts) <= 2
-        return (
-            self.collective("allreduce direct", nbytes, within)
-            + self.collective("allreduce direct" if straight else "allreduce ring", nbytes, between)
-            + self.collective("broadcast", nbytes, within)
-        )
 
 
 def _direct(p: int, n: int, a: float, b: float, s: float) -> float:
@@ -109,24 +95,10 @@ def _direct(p: int, n: int, a: float, b: float, s: float) -> float:
     return 2 * a + (p - 1) / p * n * (2 * b + s)
 
 
-def _ring(p: int, n: int, a: float, b: float, s: float) -> float:
-    return 2 * (p - 1) * a + (p - 1) / p * n * (2 * b + s)
-
-
-def _halving(p: int, n: int, a: float, b: float, s: float) -> float:
-    k = p.bit_length() - 1
-    q = 1 << k
-    guests = 0.0 if q == p else 2 * (a + n * b) + n * s
-    if n <= INLINE:
-        return guests + k * (a + n * (b + s))
-    return guests + 2 * k * a + (q - 1) / q * n * (2 * b + s)
-
-
 _FORMULAS: Final[dict[str, Callable[[int, int, float, float, float], float]]] = {
     "barrier": lambda p, n, a, b, s: a * (p - 1).bit_length(),
     "allreduce direct": _direct,
-    "allreduce ring": _ring,
-    "allreduce halving": _halving,
+    "reduce": _direct,
     "broadcast": lambda p, n, a, b, s: a + (p - 1) * n * b,
     "allgather": lambda p, n, a, b, s: a + (p - 1) * n * b,
     "reduce_scatter": lambda p, n, a, b, s: a + (p - 1) / p * n * (b + s),

@@ -6,7 +6,7 @@ from typing import Any, Final, final
 
 from scaleml.comm.simulation.network import Network
 from scaleml.comm.simulation.operation import Operation
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.frame import Key
 
 
 @final

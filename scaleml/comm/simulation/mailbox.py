@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import final
+from typing import Final, final
 
 import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import ANY, Data, Message
-from scaleml.comm.errors import CommError
+from scaleml.comm.errors import CommError, Mismatch
 from scaleml.comm.simulation.network import Network
 from scaleml.comm.transport.frame import flat
+
+BLOCKS: Final = -1
+"""The tag of the blocks of paired exchanges: no message has it."""
 
 
 @final
@@ -82,6 +85,30 @@ class Mailbox:
             out.reshape(-1).view(np.uint8)[:] = np.frombuffer(message.payload, np.uint8)
             return message._replace(payload=out)
         return message
+
+    def receive_block(self, source: int, place: Array, add: bool) -> None:
+        """Wait for a block of a paired exchange; put it into its place, or add it to what is there.
+
+        Raises
+        ------
+        Mismatch
+            If it has another length or dtype.
+        """
+        block = self.receive(source, BLOCKS, None).array
+        if (block.size, block.dtype) != (place.size, place.dtype):
+            raise Mismatch(
+                f"rank {self._root} expected {place.nbytes} bytes ({place.dtype}) from rank {self._ranks[source]}, which sent "
+                f"{block.nbytes} ({block.dtype}): all ranks must use the same version and settings",
+                rank=self._root, peer=self._ranks[source], step=self._context.step,
+            )  # fmt: skip
+        if not add:
+            place[:] = block
+            return
+        place += block
+        seconds = block.nbytes / self._network.costs.summing
+        if seconds:
+            self._clock.sleep(seconds)
+            self._meter.comm += seconds
 
     def is_here(self, source: int, tag: int, seconds: float) -> bool:
         """Whether a message is here, or comes within so many seconds."""

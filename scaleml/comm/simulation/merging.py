@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.comm.conventions import part
 from scaleml.comm.errors import Mismatch
-from scaleml.comm.simulation.operation import Merge
+
+Merge = Callable[[Sequence[Any]], Sequence[Any]]
+"""What all ranks get, by what all gave; both in rank order."""
 
 
 def total(vectors: Sequence[Array]) -> Array:
@@ -45,6 +47,16 @@ def allgather(vectors: Sequence[Array]) -> Sequence[Array]:
     """Return all vectors as rows, to each rank its own."""
     rows = np.stack(vectors)
     return [rows.copy() for _ in vectors]
+
+
+def reduce(root: int) -> Merge:
+    """Return what writes the sum into the vector of `root`."""
+
+    def merge(vectors: Sequence[Array]) -> Sequence[None]:
+        vectors[root][:] = total(vectors)
+        return [None] * len(vectors)
+
+    return merge
 
 
 def broadcast(root: int) -> Merge:

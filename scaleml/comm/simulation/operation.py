@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, final
 
 from scaleml.comm.errors import Mismatch
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.frame import Key
 
-Merge = Callable[[Sequence[Any]], Sequence[Any]]
-"""What all ranks get, by what all gave; both in rank order."""
+Outcome = Callable[[Sequence[Any]], tuple[Sequence[Any], float]]
+"""What all ranks get, by what all gave, both in rank order; and the seconds it takes once all are there."""
 
 
 class Post(NamedTuple):
@@ -45,15 +45,14 @@ class Operation:
     ----------
     ranks : tuple of int
         The members, by root numbers.
-    cost : callable
-        Seconds it takes once all are there, by what they give.
+    outcome : callable
+        What comes of it.
     """
 
-    def __init__(self, ranks: tuple[int, ...], merge: Merge, cost: Callable[[Sequence[Any]], float]) -> None:
+    def __init__(self, ranks: tuple[int, ...], outcome: Outcome) -> None:
         self.ranks = ranks
         self.results: Sequence[Any] = ()
-        self._merge = merge
-        self._cost = cost
+        self._outcome = outcome
         self._posts: dict[int, Post] = {}
         self._failed = self._over = inf
         self._seconds = 0.0
@@ -67,10 +66,11 @@ class Operation:
             self._failed = min(self._failed, post.time)
         if self.is_full and self._failed == inf:
             given = [self._posts[rank].data for rank in range(len(self.ranks))]
-            self._seconds = self._cost(given) + max(post.delay for post in self._posts.values())
+            delay = max(post.delay for post in self._posts.values())
             self._control = max(post.context.control for post in self._posts.values())
             try:
-                self.results = self._merge(given)
+                self.results, seconds = self._outcome(given)
+                self._seconds = seconds + delay
             except Mismatch as error:
                 self._error = error
 

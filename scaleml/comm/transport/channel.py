@@ -9,8 +9,21 @@ from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.frame import HEADER, MESSAGE, Frame, Header, Payload, payload_sum, size_of
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.frame import (
+    COLLECTIVE,
+    DELAYED,
+    HEADER,
+    MESSAGE,
+    SUMMED,
+    Frame,
+    Header,
+    Key,
+    Payload,
+    delay_flags,
+    encode,
+    payload_sum,
+    size_of,
+)
 from scaleml.comm.transport.link import Link, LinkClosed
 from scaleml.comm.transport.link_set import LinkSet
 from scaleml.comm.transport.pump import Pump, nothing_more
@@ -32,9 +45,20 @@ class Channel(LinkSet):
 
     # --- sending --------------------------------------------------------------------------------------------------
 
-    def checksum(self, payload: Payload) -> int:
-        """Return the sum to put into a header, 0 where the links do without."""
-        return payload_sum(payload, size_of(payload)) if self.summed else 0
+    def header(self, key: Key, payload: Payload, flags: int = 0, block: int = 0, kind: int = COLLECTIVE) -> bytes:
+        """Encode a frame's header, stamped with this rank's step, control word and compute time."""
+        context, total = self.context, 0
+        size = len(payload) if type(payload) is bytes else payload.nbytes  # `size_of`, without a call
+        if self.summed:
+            flags |= SUMMED
+            total = payload_sum(payload, size)
+        if context.inherited_delay:
+            flags |= delay_flags(context.inherited_delay)
+        group, sequence, op, dtype, tag, codec = key
+        return encode(
+            kind, op, codec, dtype, flags, block, tag, context.run, context.generation, group, sequence, context.step,
+            size, context.control, context.compute_seconds, total,
+        )  # fmt: skip
 
     def send(self, peers: Iterable[int], header: bytes, payload: Payload, what: object) -> None:
         """Send one frame to each of `peers`; while it does not go, frames that come are stashed."""
@@ -87,9 +111,9 @@ class Channel(LinkSet):
 
     # --- a collective's frames ------------------------------------------------------------------------------------
 
-    def send_receive(self, peers: Sequence[int], header: bytes, payload: Payload, key: Key) -> list[memoryview]:
+    def send_receive(self, peers: Sequence[int], key: Key, payload: Payload, flags: int = 0) -> list[memoryview]:
         """Send a small payload to all `peers`, return theirs: views that are valid until the links are read again."""
-        self.send(peers, header, payload, key)
+        self.send(peers, self.header(key, payload, flags), payload, key)
         return self.collect(peers, key)
 
     def collect(self, peers: Sequence[int], key: Key) -> list[memoryview]:
@@ -110,7 +134,8 @@ class Channel(LinkSet):
 
     def read_payload(self, peer: int, what: object, target: memoryview | None = None) -> memoryview:
         """Take the payload in front: into `target`, or if small as a view that is valid until the next read."""
-        link = self.link(peer)
+        link = self.links[peer]
+        assert link is not None
         try:
             while True:
                 if target is not None:
@@ -124,13 +149,14 @@ class Channel(LinkSet):
 
     def await_header(self, peer: int, key: Key) -> Header:
         """Wait for the header of the collective's next frame from `peer`."""
-        link = self.link(peer)
+        link = self.links[peer]
+        assert link is not None
         try:
             while True:
                 if link.inbox and link.replay(key.group):
                     self._stashed -= 1
                 header = self._await_any(link, key)
-                if link.partial is None and self._fits(header, key, peer):
+                if link.partial is None and key.fits(header, peer, self.context):
                     return header
                 self.stash(link, True, key)
         except LinkClosed:
@@ -166,7 +192,8 @@ class Channel(LinkSet):
         seconds = _now() - start
         self.blocked += seconds
         self.blocker = link.peer
-        self.exclude_delay(header, seconds)
+        if header.flags >= DELAYED:
+            self.exclude_delay(header, seconds)
         return header
 
     # --- messages -------------------------------------------------------------------------------------------------

@@ -6,10 +6,9 @@ import threading
 from typing import Final, final
 
 from scaleml.clock import WALL, Clock
-from scaleml.comm.communicator import OnStall
+from scaleml.comm.communicator import OnStall, Stamps
 from scaleml.comm.errors import Aborted, CommError, PeerLost, PeerTimeout
 from scaleml.comm.meter import Meter
-from scaleml.comm.transport import frame
 
 
 @final
@@ -32,6 +31,8 @@ class RankContext:
         ... and those of the one before, by which our frames come later through no fault of ours: they say so.
     reason : str or None
         Why it was aborted.
+    ended : bool
+        Whether it was aborted or closed: then `check` raises.
     """
 
     def __init__(self, rank: int, size: int, run: int, generation: int, timeout: float, clock: Clock = WALL) -> None:
@@ -50,32 +51,10 @@ class RankContext:
         self.emulated_delay = 0.0
         self.inherited_delay = 0.0
         self.reason: str | None = None
-        self.closed = False
+        self.closed = self.ended = False
         self._lock = threading.Lock()
 
     # --- frames ---------------------------------------------------------------------------------------------------
-
-    def header(
-        self,
-        kind: int,
-        group: int,
-        sequence: int,
-        op: int = 0,
-        tag: int = 0,
-        dtype: int = 0,
-        flags: int = 0,
-        block: int = 0,
-        codec: int = 0,
-        length: int = 0,
-        checksum: int = 0,
-    ) -> bytes:
-        """Encode a header, stamped with this rank's step, control word and compute time."""
-        if self.inherited_delay:
-            flags |= frame.delay_flags(self.inherited_delay)
-        return frame.encode(
-            kind, op, codec, dtype, flags, block, tag, self.run, self.generation, group, sequence, self.step, length,
-            self.control, self.compute_seconds, checksum,
-        )  # fmt: skip
 
     def raise_control(self, control: int) -> None:
         """Take over a control word, if it is higher."""
@@ -134,9 +113,57 @@ class RankContext:
         with self._lock:
             if self.reason is None:
                 self.reason = reason
+            self.ended = True
 
     def close(self) -> bool:
         """Close it; False if it was before."""
         with self._lock:
-            was_open, self.closed = not self.closed, True
+            was_open, self.closed, self.ended = not self.closed, True, True
             return was_open
+
+
+class OfRank:
+    """A communicator as one of its rank's: what all of these share is their context's."""
+
+    def __init__(self, context: RankContext) -> None:
+        self._context = context
+        self.stamps: Final[Stamps] = context
+        self.meter: Final = context.meter
+        self.clock: Final = context.clock
+
+    @property
+    def step(self) -> int:
+        return self._context.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._context.step = step
+
+    @property
+    def compute_seconds(self) -> float:
+        return self._context.compute_seconds
+
+    @compute_seconds.setter
+    def compute_seconds(self, seconds: float) -> None:
+        self._context.compute_seconds = seconds
+
+    @property
+    def control(self) -> int:
+        return self._context.control
+
+    @control.setter
+    def control(self, control: int) -> None:
+        self._context.control = control
+
+    @property
+    def timeout(self) -> float:
+        return self._context.timeout
+
+    def raise_control(self, control: int) -> None:
+        self._context.raise_control(control)
+
+    def check(self) -> None:
+        self._context.check()
+
+    def stalled(self, peer: int, waiting_for: object, seconds: float) -> None:
+        self._context.stalled(peer, waiting_for, seconds)

@@ -1,4 +1,4 @@
-"""The frame: a fixed header under its own CRC-32, then raw bytes. Nothing in it is ever unpickled."""
+"""The frame: a fixed header under its own CRC-32, then raw bytes; nothing in it is ever unpickled. Whom it is for says its key."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.comm.errors import Mismatch
+from scaleml.comm.transport.context import RankContext
 
 MAGIC = b"SML\x01"  # the last byte is the version of this layout
 
@@ -44,8 +46,23 @@ DTYPES: dict[int, np.dtype[Any]] = {
 }
 CODES: dict[np.dtype[Any], int] = {dtype: code for code, dtype in DTYPES.items()}
 
-INLINE = 64 * 1024
-"""Bytes: a payload up to here always fits the reading buffer and travels in one piece with its header."""
+OPS = (
+    "barrier", "allreduce", "broadcast", "allgather", "allgather_bytes", "reduce_scatter", "exchange",
+    "ring allreduce", "halving allreduce", "hierarchical allreduce", "reduce", "send_receive",
+)  # fmt: skip
+(
+    BARRIER, ALLREDUCE, BROADCAST, ALLGATHER, ALLGATHER_BYTES, REDUCE_SCATTER, EXCHANGE,
+    RING, HALVING, HIERARCHICAL, REDUCE, SEND_RECEIVE,
+) = range(len(OPS))  # fmt: skip
+
+CODECS = ("no compression", "FP16", "Int8", "OneBit", "TopK", "RandomK", "PowerSGD")
+"""What the codec field of a header stands for; any other number is the caller's own."""
+
+
+def allreduce_op(topology: str) -> int:
+    """Return the number under which frames say how a vector is summed: ranks that take different ways get `Mismatch`."""
+    return ALLREDUCE if topology == "direct" else OPS.index(f"{topology} allreduce")
+
 
 SHORT = 8 * 1024
 """Bytes of a payload whose sum is a CRC-32."""
@@ -77,7 +94,50 @@ class Header(NamedTuple):
     crc: int
 
 
-_make = partial(tuple.__new__, Header)  # of as many fields as there are: half the time of Header._make
+class Key(NamedTuple):
+    """One collective of one group."""
+
+    group: int
+    sequence: int
+    op: int
+    dtype: int
+    tag: int  # the number of items, where ranks must have the same
+    codec: int = 0  # how they are written
+
+    def __str__(self) -> str:
+        op = OPS[self.op] if self.op < len(OPS) else f"operation {self.op}"
+        codec = CODECS[self.codec] if self.codec < len(CODECS) else f"codec {self.codec}"
+        return f"{op} number {self.sequence} ({self.tag} items, dtype code {self.dtype}, {codec})"
+
+    def fits(self, header: Header, peer: int, context: RankContext) -> bool:
+        """Whether a frame from `peer` belongs to it; its control word is heeded.
+
+        Raises
+        ------
+        Mismatch
+            If it belongs to another collective of this group.
+        """
+        if header.control > context.control:
+            context.raise_control(header.control)
+        if header.kind != COLLECTIVE or header.group != self.group:
+            return False
+        theirs = header.group, header.sequence, header.op, header.dtype, header.tag, header.codec
+        if theirs != self:
+            raise self.mismatch(Key(*theirs), context.rank, context.step, peer, header.step)
+        return True
+
+    def mismatch(self, theirs: Key, rank: int, step: int, peer: int, their_step: int) -> Mismatch:
+        """Return the error of a rank that is in this one while a peer is in another."""
+        return Mismatch(
+            f"rank {rank} is in {self} at step {step}, rank {peer} in {theirs} at step {their_step}: "
+            "all ranks must call the same collectives in the same order with the same lengths and codecs",
+            rank=rank, peer=peer, step=step,
+        )  # fmt: skip
+
+
+# Of as many fields as there are: half the time of the classes' own ways.
+_make = partial(tuple.__new__, Header)
+new_key = partial(tuple.__new__, Key)
 
 
 def encode(

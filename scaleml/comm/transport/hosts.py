@@ -13,6 +13,7 @@ from scaleml.comm.meter import Meter
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.context import RankContext
 from scaleml.comm.transport.link import Link, PlainLink
+from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.mesh import Mesh
 from scaleml.comm.transport.segment import Segment, boot_id
 from scaleml.comm.transport.socket_communicator import SocketCommunicator
@@ -54,11 +55,11 @@ def build(
             sock.close()
         raise PeerLost(f"rank {rank} lost a peer while the group was made: {error}", rank=rank) from error
     mesh = Mesh(context, channel, background, scratch)
-    communicator = SocketCommunicator(mesh, range(size), 0)
+    communicator = SocketCommunicator(Membership(mesh, range(size), 0))
     try:
         if size > 1:
             mesh.hosts = agree_on_hosts(communicator, shared_memory)
-            communicator = SocketCommunicator(mesh, range(size), 1)
+            communicator = SocketCommunicator(Membership(mesh, range(size), 1))
     except BaseException:
         communicator.close()
         raise

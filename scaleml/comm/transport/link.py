@@ -14,12 +14,12 @@ from typing import final
 
 import numpy as np
 
+from scaleml.comm.conventions import INLINE
 from scaleml.comm.errors import CorruptFrame
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.frame import (
     COLLECTIVE,
     HEADER,
-    INLINE,
     SHORT,
     SUMMED,
     Frame,

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from scaleml.comm.errors import CommError
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.frame import CONTROL, DELAYED, Header, delay_of
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.frame import CONTROL, DELAYED, Header, Key, delay_of
 from scaleml.comm.transport.link import Link, LinkClosed
 from scaleml.comm.transport.poller import Poller
 
@@ -83,18 +82,12 @@ class LinkSet:
                 if link.inbox and link.replay(key.group):
                     self._stashed -= 1
                 header = link.peek()
-                if header is None or (link.partial is None and self._fits(header, key, peer)):
+                if header is None or (link.partial is None and key.fits(header, peer, self.context)):
                     return header
                 if not self.stash(link, False, what):
                     return None
         except LinkClosed:
             raise self.lose(peer, what) from None
-
-    def _fits(self, header: Header, key: Key, peer: int) -> bool:
-        context = self.context
-        if header.control > context.control:
-            context.raise_control(header.control)
-        return key.fits(header, context.rank, peer, context.step)
 
     def exclude_delay(self, header: Header, seconds: float) -> None:
         """Of `seconds` of waiting for a frame, those for which a bad link held it back are no waiting for its sender."""

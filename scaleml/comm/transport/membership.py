@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from scaleml.comm.conventions import number_hosts, part
-from scaleml.comm.transport.frame import COLLECTIVE, SUMMED
-from scaleml.comm.transport.key import Key
+from scaleml.comm.conventions import number_hosts, number_of_subset, part
 from scaleml.comm.transport.memory import Memory
 from scaleml.comm.transport.mesh import Mesh
 
@@ -30,15 +28,11 @@ class Membership:
         Whether all share one host's memory.
     memory : Memory
         What they share.
-    layers : pair of Membership, optional
-        The members on this rank's host, and if this rank leads these, one rank of each host: for who sums by hosts.
     """
 
     def __init__(self, mesh: Mesh, ranks: Sequence[int], number: int) -> None:
         self.mesh = mesh
         self.context = context = mesh.context
-        self._encode = context.header
-        self._summed = mesh.channel.summed
         self.number = number
         self.ranks = tuple(ranks)
         self.rank = self.ranks.index(context.rank)
@@ -51,21 +45,21 @@ class Membership:
         sharers = frozenset(peer for peer in self.peers if self.hosts[self.of_root[peer]] == mine)
         self.memory = Memory(mesh.segments, self.ranks, self.peers, sharers)
         mesh.memories.append(self.memory)
-        self.layers: tuple[Membership, Membership | None] | None = None
+        self._subsets: dict[tuple[int, ...], Membership] = {}
 
     def part(self, rank: int, n: int) -> tuple[int, int]:
         """Return the (start, stop) of the part of `n` items that `rank` owns."""
         return part(self.size, rank, n)
+
+    def subset(self, ranks: Sequence[int]) -> Membership:
+        """Return some of the members, who all know who they are: nothing need be sent. Made once."""
+        chosen = tuple(self.ranks[rank] for rank in ranks)
+        if chosen not in self._subsets:
+            self._subsets[chosen] = Membership(self.mesh, chosen, number_of_subset(self.number, chosen))
+        return self._subsets[chosen]
 
     def other(self, rank: int, name: str) -> int:
         """Return the root number of another member."""
         if not 0 <= rank < self.size or rank == self.rank:
             raise ValueError(f"{name}={rank} must be another rank of this group: 0 to {self.size - 1}, not {self.rank}")
         return self.ranks[rank]
-
-    def header(self, key: Key, length: int, checksum: int, flags: int = 0, block: int = 0) -> bytes:
-        """Encode the header of a collective's frame."""
-        if self._summed:
-            flags |= SUMMED
-        group, sequence, op, dtype, tag, codec = key
-        return self._encode(COLLECTIVE, group, sequence, op, tag, dtype, flags, block, codec, length, checksum)

@@ -7,7 +7,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY, Data, Message
-from scaleml.comm.conventions import bytes_of
+from scaleml.comm.conventions import INLINE, bytes_of
 from scaleml.comm.errors import CommError
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.frame import (
@@ -17,11 +17,10 @@ from scaleml.comm.transport.frame import (
     DELAYED,
     DOORBELL,
     DTYPES,
-    INLINE,
     MESSAGE,
-    SUMMED,
     Frame,
     Header,
+    Key,
     Payload,
     delay_of,
     flat,
@@ -77,16 +76,12 @@ def _frame(members: Membership, x: Data, dest: int, tag: int, sequence: int, cod
             context.meter.bytes_sent += length
             members.mesh.charge((peer,), length)
             payload = members.memory.doorbell(place, length)
-            flags, length = DOORBELL, len(payload)
+            flags = DOORBELL
     else:
         payload = memoryview(x).cast("B") if len(x) else memoryview(b"")
-        dtype, length = BYTES, payload.nbytes
-    channel = members.mesh.channel
-    header = context.header(
-        MESSAGE, members.number, sequence, tag=tag, dtype=dtype, flags=flags | (SUMMED if channel.summed else 0),
-        codec=codec, length=length, checksum=channel.checksum(payload),
-    )  # fmt: skip
-    return peer, header, payload
+        dtype = BYTES
+    key = Key(members.number, sequence, 0, dtype, tag, codec)
+    return peer, members.mesh.channel.header(key, payload, flags, kind=MESSAGE), payload
 
 
 def recv(members: Membership, source: int, tag: int, out: Array | None, view: bool) -> Message:
@@ -137,8 +132,7 @@ def announce(members: Membership, number: int, payload: bytes) -> None:
     context.announcements[number] = payload
     context.raise_control(number)
     channel = members.mesh.channel
-    flags = SUMMED if channel.summed else 0
-    header = context.header(CONTROL, 0, number, flags=flags, length=len(payload), checksum=channel.checksum(payload))
+    header = channel.header(Key(0, number, 0, BYTES, 0), payload, kind=CONTROL)
     channel.send(range(1, context.size), header, payload, f"room to send announcement {number}")
 
 

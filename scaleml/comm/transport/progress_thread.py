@@ -80,19 +80,21 @@ class BackgroundOperation(Generic[Result]):
 
 @final
 class ProgressThread:
-    """The progress thread of one rank, started with its first operation."""
+    """The progress thread of one rank, started with its first operation.
+
+    Attributes
+    ----------
+    busy : bool
+        Whether something was started that nobody has drained; only the rank's own thread starts and drains.
+    """
 
     def __init__(self, context: RankContext, channel: Channel) -> None:
         self.channel = channel
+        self.busy = False
         self._context = context
         self._queue: queue.SimpleQueue[BackgroundOperation[Any] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._last: BackgroundOperation[Any] | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether something was started that nobody has drained."""
-        return self._last is not None
 
     def start(self, operation: Callable[[Channel], Result]) -> BackgroundOperation[Result]:
         """Queue an operation."""
@@ -101,11 +103,12 @@ class ProgressThread:
             self._thread.start()
         self._last = handle = BackgroundOperation(self._context, operation)
         self._queue.put(handle)
+        self.busy = True
         return handle
 
     def drain(self) -> None:
         """Wait for all that was started."""
-        last, self._last = self._last, None
+        last, self._last, self.busy = self._last, None, False
         if last is not None:
             last.wait()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, final
 
-from scaleml.comm.transport.frame import DELAYED, Header, Payload, delay_of
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.frame import DELAYED, Header, Key, Payload, delay_of
 from scaleml.comm.transport.link import LinkClosed
 from scaleml.comm.transport.link_set import LinkSet
 

@@ -10,32 +10,33 @@ from numpy.typing import DTypeLike
 
 from scaleml.arrays import Array
 from scaleml.clock import WALL
-from scaleml.comm.collectives import direct
-from scaleml.comm.collectives.exchange import exchange
-from scaleml.comm.collectives.gather_bytes import allgather_bytes
-from scaleml.comm.collectives.table import ALGORITHMS
+from scaleml.comm.collectives.topology import TOPOLOGIES
 from scaleml.comm.communicator import ANY, Communicator, Data, Handle, Lock, Message
 from scaleml.comm.conventions import number_of, same_color
 from scaleml.comm.emulation import LinkEmulator
 from scaleml.comm.pending import PendingMessage, receive_before
-from scaleml.comm.transport import key as ops
-from scaleml.comm.transport import messages
+from scaleml.comm.transport import direct, messages
+from scaleml.comm.transport import frame as ops
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import BYTES, CODES, flat
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.collective import allreduce_by
+from scaleml.comm.transport.context import OfRank
+from scaleml.comm.transport.exchange import exchange
+from scaleml.comm.transport.frame import BYTES, CODES, Key, flat, new_key
+from scaleml.comm.transport.gather_bytes import allgather_bytes
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.memory import zeros
-from scaleml.comm.transport.mesh import Mesh
 from scaleml.comm.transport.pending_send import PendingSend
+from scaleml.comm.transport.streaming import send_receive_blocks
 
 Result = TypeVar("Result")
 Algorithm = Callable[[Membership, Channel, Array, Key], Result]
 
 _now = WALL.now
+_ALLREDUCE: Final = {name: (ops.allreduce_op(name), allreduce_by(name)) for name in TOPOLOGIES}
 
 
 @final
-class SocketCommunicator:
+class SocketCommunicator(OfRank):
     """Ranks linked by sockets; made by `connect`, `split`, or `scaleml.comm.inprocess`. See `Communicator`.
 
     Attributes
@@ -55,49 +56,21 @@ class SocketCommunicator:
     [[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]
     """
 
-    def __init__(self, mesh: Mesh, ranks: Sequence[int], number: int) -> None:
-        self.mesh = mesh
-        self.members = members = Membership(mesh, ranks, number)
-        self._context = context = mesh.context
-        self._channel = mesh.channel
+    def __init__(self, members: Membership) -> None:
+        self.mesh: Final = members.mesh
+        self.members = members
+        context = members.context
+        super().__init__(context)
+        self._channel = members.mesh.channel
         self.rank: Final = members.rank
         self.size: Final = members.size
         self.ranks: Final = members.ranks
         self.hosts: Final = members.hosts
         self.run = context.run
         self.generation = context.generation
-        self.meter: Final = context.meter
-        self.clock: Final = context.clock
         self._sequence = 0
         self._pending: list[PendingMessage] = []
-
-    @property
-    def step(self) -> int:
-        return self._context.step
-
-    @step.setter
-    def step(self, step: int) -> None:
-        self._context.step = step
-
-    @property
-    def compute_seconds(self) -> float:
-        return self._context.compute_seconds
-
-    @compute_seconds.setter
-    def compute_seconds(self, seconds: float) -> None:
-        self._context.compute_seconds = seconds
-
-    @property
-    def control(self) -> int:
-        return self._context.control
-
-    @control.setter
-    def control(self, control: int) -> None:
-        self._context.control = control
-
-    @property
-    def timeout(self) -> float:
-        return self._context.timeout
+        self._subsets: dict[Membership, SocketCommunicator] = {}
 
     @property
     def lost(self) -> frozenset[int]:
@@ -125,11 +98,11 @@ class SocketCommunicator:
             If another rank is in another collective, or has another length or dtype.
         PeerLost, PeerTimeout, CorruptFrame, Aborted
         """
-        op, algorithm = ALGORITHMS[topology]
+        op, algorithm = _ALLREDUCE[topology]
         self._run(op, x, algorithm)
 
     def allreduce_start(self, x: Array, topology: str = "direct") -> Handle[None]:
-        op, algorithm = ALGORITHMS[topology]
+        op, algorithm = _ALLREDUCE[topology]
         return self._start(op, x, algorithm)
 
     def reduce_scatter(self, x: Array) -> Array:
@@ -144,11 +117,11 @@ class SocketCommunicator:
     def allgather_start(self, x: Array) -> Handle[Array]:
         return self._start(ops.ALLGATHER, x, direct.allgather)
 
+    def reduce(self, x: Array, root: int = 0) -> None:
+        self._rooted(ops.REDUCE, x, direct.reduce, root)
+
     def broadcast(self, x: Array, root: int = 0) -> None:
-        if not 0 <= root < self.size:
-            raise ValueError(f"root={root} is no rank of this group: they are 0 to {self.size - 1}")
-        vector = flat(x, self.rank)
-        self._call(direct.broadcast, vector, self._key(ops.BROADCAST, CODES[vector.dtype], vector.size), root)
+        self._rooted(ops.BROADCAST, x, direct.broadcast, root)
 
     def allgather_bytes(self, payload: bytes) -> list[bytes]:
         return self._call(allgather_bytes, bytes(payload), self._key(ops.ALLGATHER_BYTES, BYTES, 0))
@@ -160,9 +133,32 @@ class SocketCommunicator:
         """Send and receive; the lengths follow from `items` and `codec`, and ranks that differ in these get `Mismatch`."""
         self._call(exchange, outgoing, places, self._key(ops.EXCHANGE, CODES[outgoing[0].dtype], items, codec))
 
+    def send_receive(
+        self,
+        outgoing: Sequence[Array],
+        dest: int,
+        incoming: Sequence[Array],
+        source: int,
+        *,
+        added: int = 0,
+        ahead: int | None = None,
+    ) -> None:
+        ranks, blocks = self.members.ranks, (*outgoing, *incoming)
+        if blocks:  # two ranks do it together: no number that all count
+            key = Key(self.members.number, 0, ops.SEND_RECEIVE, CODES[flat(blocks[0], self.rank).dtype], 0)
+            self._call(send_receive_blocks, key, outgoing, ranks[dest], incoming, ranks[source], added, ahead)
+
+    def _rooted(self, op: int, x: Array, algorithm: Callable[..., None], root: int) -> None:
+        if not 0 <= root < self.size:
+            raise ValueError(f"root={root} is no rank of this group: they are 0 to {self.size - 1}")
+        vector = flat(x, self.rank)
+        self._call(algorithm, vector, self._key(op, CODES[vector.dtype], vector.size), root)
+
     def _run(self, op: int, x: Array, algorithm: Algorithm[Result]) -> Result:
         vector = flat(x, self.rank)
-        return self._call(algorithm, vector, self._key(op, CODES[vector.dtype], vector.size))
+        self._sequence = sequence = self._sequence + 1
+        key = new_key((self.members.number, sequence, op, CODES[vector.dtype], vector.size & 0xFFFFFFFF, 0))
+        return self._call(algorithm, vector, key)
 
     def _start(self, op: int, x: Array, algorithm: Algorithm[Result]) -> Handle[Result]:
         vector, members = flat(x, self.rank), self.members
@@ -173,7 +169,8 @@ class SocketCommunicator:
         context, channel, progress = self._context, self._channel, self.mesh.progress
         if progress.busy:
             progress.drain()
-        context.check()
+        if context.ended:
+            context.check()
         channel.blocked = 0.0
         if context.emulated_delay or context.inherited_delay:
             context.inherited_delay, context.emulated_delay = context.emulated_delay, 0.0
@@ -239,9 +236,6 @@ class SocketCommunicator:
         """Read from rank 0; with `forever` nothing ends the wait but the announcement, an abort, or the loss of rank 0."""
         return messages.await_announcement(self.members, number, forever)
 
-    def raise_control(self, control: int) -> None:
-        self._context.raise_control(control)
-
     # --- memory, sub-communicators -------------------------------------------------------------------
 
     def buffer(self, n: int, dtype: DTypeLike = np.float32) -> Array:
@@ -273,20 +267,20 @@ class SocketCommunicator:
             return None
         return found[0].array(np.uint8, nbytes), found[1]
 
+    def subset(self, ranks: Sequence[int]) -> SocketCommunicator:
+        members = self.members.subset(ranks)
+        if members not in self._subsets:
+            self._subsets[members] = SocketCommunicator(members)
+        return self._subsets[members]
+
     def split(self, color: int | None, key: int = 0) -> SocketCommunicator | None:
         """Make one communicator of all ranks with the same `color`; it uses this one's links and meter."""
         ranks = same_color(self.allgather_bytes, self.ranks, color, key)
         if color is None:
             return None
-        return SocketCommunicator(self.mesh, ranks, number_of(self.members.number, self._sequence, color))
+        return SocketCommunicator(Membership(self.mesh, ranks, number_of(self.members.number, self._sequence, color)))
 
     # --- how waits end --------------------------------------------------------------------------------------------
-
-    def check(self) -> None:
-        self._context.check()
-
-    def stalled(self, peer: int, waiting_for: object, seconds: float) -> None:
-        self._context.stalled(peer, waiting_for, seconds)
 
     def emulation(self) -> LinkEmulator:
         return self.mesh.emulation()

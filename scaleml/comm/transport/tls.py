@@ -8,7 +8,8 @@ import ssl
 import threading
 from typing import final
 
-from scaleml.comm.transport.frame import INLINE, Payload
+from scaleml.comm.conventions import INLINE
+from scaleml.comm.transport.frame import Payload
 from scaleml.comm.transport.link import Link, LinkClosed
 
 _SPOILED = b"\x17\x03\x03\x00\x20" + bytes(32)

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaleml.arrays import Array
-from scaleml.comm.collectives.direct import fit
-from scaleml.comm.conventions import bytes_of
+from scaleml.comm.conventions import INLINE, bytes_of
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import INLINE, Header, Payload
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.frame import Header, Key, Payload
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.pump import Pump, Sink
+from scaleml.comm.transport.streaming import fit
 
 
 def exchange(
@@ -24,8 +23,7 @@ def exchange(
         return
     mine = outgoing[0]
     if all(payload is mine for payload in outgoing) and max(place.nbytes for place in places) <= INLINE:
-        header = members.header(key, mine.nbytes, channel.checksum(mine))
-        for peer, view in zip(members.peers, channel.send_receive(members.peers, header, mine, key), strict=True):
+        for peer, view in zip(members.peers, channel.send_receive(members.peers, key, mine), strict=True):
             places[members.of_root[peer]][:] = np.frombuffer(view, np.uint8)
         return
     unsent = set(members.peers)
@@ -35,7 +33,7 @@ def exchange(
             return None
         unsent.discard(peer)
         payload = outgoing[members.of_root[peer]]
-        return members.header(key, payload.nbytes, channel.checksum(payload)), payload
+        return channel.header(key, payload), payload
 
     def place(peer: int, header: Header) -> memoryview:
         return fit(members, peer, header, bytes_of(places[members.of_root[peer]]))

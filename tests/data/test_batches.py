@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaleml import arrays
-from scaleml.data.batches import Batches
-from scaleml.data.schedule import Schedule
+from scaleml.data.batches import Batches, Schedule
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 BATCH = st.integers(1, 100)

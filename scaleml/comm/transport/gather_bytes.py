@@ -6,12 +6,11 @@ from collections.abc import Collection
 
 import numpy as np
 
-from scaleml.comm.collectives import star
-from scaleml.comm.collectives.direct import send_receive_large
+from scaleml.comm.transport import star
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import Header
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.frame import Header, Key
 from scaleml.comm.transport.membership import Membership
+from scaleml.comm.transport.streaming import send_receive_whole
 
 
 def allgather_bytes(members: Membership, channel: Channel, payload: bytes, key: Key) -> list[bytes]:
@@ -38,5 +37,5 @@ def _send_receive_bytes(
     def place(peer: int, header: Header) -> memoryview:
         return memoryview(found.setdefault(peer, bytearray(header.length)))
 
-    send_receive_large(members, channel, np.frombuffer(payload, np.uint8), key, writers, readers, place)
+    send_receive_whole(members, channel, np.frombuffer(payload, np.uint8), key, writers, readers, place)
     return found

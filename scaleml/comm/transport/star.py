@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 
 from scaleml.comm.meter import SHORT_WAIT
 from scaleml.comm.transport.channel import Channel
-from scaleml.comm.transport.frame import Payload, size_of
-from scaleml.comm.transport.key import Key
+from scaleml.comm.transport.frame import Key, Payload
 from scaleml.comm.transport.membership import Membership
 
 STAR_RANKS = 6
@@ -35,7 +34,7 @@ def star_reduce(
     """
     center = members.ranks[0]
     if members.rank:
-        channel.send((center,), members.header(key, size_of(payload), channel.checksum(payload), flags), payload, key)
+        channel.send((center,), channel.header(key, payload, flags), payload, key)
         if channel.unsent:
             channel.send_started((center,), key)
         header = channel.await_header(center, key)
@@ -43,9 +42,7 @@ def star_reduce(
         return channel.read_payload(center, key)
     result = merge([payload, *channel.collect(members.peers, key)])
     last = channel.blocker if channel.blocked > SHORT_WAIT else center
-    channel.send(
-        members.peers, members.header(key, size_of(result), channel.checksum(result), flags, last), result, key
-    )
+    channel.send(members.peers, channel.header(key, result, flags, last), result, key)
     return result
 
 
