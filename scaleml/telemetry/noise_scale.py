@@ -27,11 +27,11 @@ from scaleml.telemetry.ratio_interval import ratio_interval
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MEMORIES: Final = (0.05, 0.1, 0.2, 0.3)
+MEMORIES: Final = (0.05, 0.1, 0.2)
 """Averages forget with the rows consumed: what is so large a part of all rows so far in the past counts 1/e of the newest."""
 FORGOTTEN: Final = 2.5
 """Times the memory after which it counts nothing: at the start gradients may be hundreds of times as large."""
-FEWEST: Final = 8
+FEWEST: Final = 5
 """Blocks of estimates from which an interval is said."""
 BLOCKS: Final = 256
 """The most blocks that estimates are summed to: their scatter is what the interval rests on."""

@@ -40,16 +40,16 @@ def ratio_interval(
     >>> import numpy as np
     >>> scatter = np.array([3.0, -3.0] * 8), np.array([0.5, 0.5, -0.5, -0.5] * 4)
     >>> [round(end, 1) for end in ratio_interval(160.0, 16.0, scatter, 16.0, 1.0)]
-    [7.4, 14.2]
+    [7.4, 14.3]
     >>> low, high = ratio_interval(160.0, 4.0, scatter, 16.0, 1.0)
     >>> round(low, 1), high
-    (16.0, inf)
+    (18.4, inf)
 
     References
     ----------
     Fieller, Some problems in interval estimation, JRSS B 1954.
     """
-    t = 1.96 + 2.4 / (effective - 1)  # Student's, to 2%
+    t = 1.96 + 3.0 / (effective - 1)  # Student's, to 3%
     spread = t * t * repeats * effective / (effective - 1)
     a = below * below - spread * float(scatter[1] @ scatter[1])
     b = above * below - spread * float(scatter[0] @ scatter[1])
