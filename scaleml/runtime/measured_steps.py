@@ -44,7 +44,7 @@ def measuring_interval(size: int, rows: float, is_sparse: bool, step: int, is_su
     a_step = 18_000 + 15 * rows + size * (3 + (0 if is_sparse else 0.04 * rows))
     most = min(RARELY, (overhead + passes) / (SHARE * a_step))
     if passes < overhead:
-        most = min(most, step / 8)
+        most = min(most, step / (16 if is_summed else 8))
     return 1 << max(FIRST, int(most)).bit_length() - 1
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MEMORIES: Final = (0.05, 0.1, 0.2)
 """Averages forget with the rows consumed: what is so large a part of all rows so far in the past counts 1/e of the newest."""
+ENOUGH: Final = 2.0
+"""Ratio of the interval's ends from which no longer memory is tried."""
 FORGOTTEN: Final = 2.5
 """Times the memory after which it counts nothing: at the start gradients may be hundreds of times as large."""
 FEWEST: Final = 5
@@ -220,8 +222,8 @@ class _Blocks:
     def at(self, last: int) -> NoiseScale:
         """Return the estimate after block `last`, from blocks of its kind: with the longest memory that the shorter ones agree with.
 
-        The noise scale grows as the loss falls, by orders of magnitude: a long memory is precise, and may be of the past.
-        (Lepski's method: intervals are taken wider and wider until one has nothing in common with those before.)
+        The noise scale grows as the loss falls, by orders of magnitude: a long memory is precise, and may be of the past. (Lepski's
+        method: memories are tried longer and longer until an interval has nothing in common with those before, or tells enough.)
         """
         found, low, high = self._average(last, MEMORIES[-1]), 0.0, math.inf
         for memory in MEMORIES:
@@ -230,6 +232,8 @@ class _Blocks:
                 break
             if scale.low > 0:  # it says something
                 found, low, high = scale, max(low, scale.low), min(high, scale.high)
+            if scale.high <= ENOUGH * scale.low:
+                break
         return found
 
     def _average(self, last: int, memory: float) -> NoiseScale:

@@ -87,8 +87,8 @@ def test_batches_that_come_again_are_no_more_evidence():
     once = simulated(np.random.default_rng(5), np.full(40, 1.0))
     once[:, AT["epoch"]] = np.repeat(np.arange(1, 41) / 40, 2)
     once[:, AT["step"]] = np.repeat(np.arange(1, 41), 2)
-    again = np.concatenate([once] * 20)
-    lap = np.repeat(np.arange(20), len(once))
+    again = np.concatenate([once] * 100)
+    lap = np.repeat(np.arange(100), len(once))
     again[:, AT["time"]] += 40 * lap
     again[:, AT["epoch"]] += lap
     again[:, AT["step"]] += 40 * lap
