@@ -6,8 +6,8 @@ from typing import Final
 
 from scaleml.models.flat_model import X_IS_DENSE, FlatModel, Sparse
 
-SHARE: Final = 0.008
-"""Of the time of all steps, that measuring may take."""
+SHARE: Final = 0.005
+"""Of the time of all steps, that measuring may take: up to twice that, as intervals are powers of two."""
 FIRST: Final = 4
 """Steps between two estimates at the start of a run whose steps are short: it may have few."""
 RARELY: Final = 256
@@ -36,11 +36,11 @@ def measuring_interval(size: int, rows: float, is_sparse: bool, step: int, is_su
     Examples
     --------
     >>> [measuring_interval(203_530, 256, False, 0, is_summed) for is_summed in (True, False)]  # an MLP
-    [8, 32]
+    [8, 64]
     >>> [measuring_interval(31, 32, False, step) for step in (0, 100, 10_000)]  # a small linear model
-    [4, 8, 128]
+    [4, 8, 256]
     """
-    overhead, passes = (12_000, 0.8 * size) if is_summed else (22_000, 3.5 * size)
+    overhead, passes = (16_000, 0.6 * size) if is_summed else (40_000, 4.5 * size)
     a_step = 18_000 + 15 * rows + size * (3 + (0 if is_sparse else 0.04 * rows))
     most = min(RARELY, (overhead + passes) / (SHARE * a_step))
     if passes < overhead:
