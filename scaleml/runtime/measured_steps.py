@@ -10,7 +10,7 @@ SHARE: Final = 0.005
 """Of the time of all steps, that measuring may take: up to twice that, as intervals are powers of two."""
 FIRST: Final = 4
 """Steps between two estimates at the start of a run whose steps are short: it may have few."""
-RARELY: Final = 256
+RARELY: Final = 512
 """Steps between two estimates, at the most."""
 
 
@@ -18,7 +18,7 @@ def measuring_interval(size: int, rows: float, is_sparse: bool, step: int, is_su
     """Return between how many steps one is measured, a power of two: a function of numbers that all ranks know.
 
     So that measuring takes `SHARE` of the time, by costs in nanoseconds of one core: a step's overhead and what it does with each row,
-    with each parameter and with both; and what measuring adds.
+    with each parameter and with both; and what measuring adds (its code is seldom in the cache).
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def measuring_interval(size: int, rows: float, is_sparse: bool, step: int, is_su
     >>> [measuring_interval(203_530, 256, False, 0, is_summed) for is_summed in (True, False)]  # an MLP
     [8, 64]
     >>> [measuring_interval(31, 32, False, step) for step in (0, 100, 10_000)]  # a small linear model
-    [4, 8, 256]
+    [4, 8, 512]
     """
-    overhead, passes = (16_000, 0.6 * size) if is_summed else (40_000, 4.5 * size)
+    overhead, passes = (35_000, 0.6 * size) if is_summed else (70_000, 4.5 * size)
     a_step = 18_000 + 15 * rows + size * (3 + (0 if is_sparse else 0.04 * rows))
     most = min(RARELY, (overhead + passes) / (SHARE * a_step))
     if passes < overhead:

@@ -26,4 +26,4 @@ def test_long_steps_are_measured_often_and_short_ones_densely_at_the_start():
     assert measuring_interval(10**6, 512, False, 0, is_summed=True) <= 8
     assert measuring_interval(10**6, 1, True, 0) >= 64
     assert measuring_interval(10, 10, False, 0) == 4
-    assert 64 <= measuring_interval(10, 10, False, 10**6) <= 256
+    assert 64 <= measuring_interval(10, 10, False, 10**6) <= 512
