@@ -53,6 +53,7 @@ def row(rank=0, **values):
         step=1, epoch=0, time=0, samples=0, loss=np.nan, staleness=0, compute=0, wait=0, comm=0, apply=0, other=0
     )
     vars(known).update(bytes_sent=0, bytes_received=0, waited_for=-1, updates=1, rank=rank)
+    vars(known).update(noise=0, signal=0, noise_weight=0, biased=0)
     unknown = set(values) - set(vars(known))
     assert not unknown, unknown
     vars(known).update(values)

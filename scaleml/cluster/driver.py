@@ -46,7 +46,8 @@ from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
-from scaleml.telemetry.history import History, last_step
+from scaleml.telemetry.columns import last_step
+from scaleml.telemetry.history import History
 
 TICK: Final = 0.1
 ENDING: Final = 2.0  # seconds for ranks that were told to end

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Literal, TypedDict
 
-from scaleml.telemetry.history import Measures
+from scaleml.telemetry.columns import Measures
 
 RunState = Literal["starting", "running", "paused", "finished", "stopped", "failed"]
 OVER: Final[frozenset[RunState]] = frozenset({"finished", "stopped", "failed"})

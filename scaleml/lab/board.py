@@ -14,6 +14,7 @@ from scaleml.clock import WALL
 from scaleml.lab import progress_bar, words
 from scaleml.lab.charts import Across, LedgerChart, LineChart
 from scaleml.lab.controller import Controller
+from scaleml.lab.noise_chart import NoiseChart
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.curves import Curve
 from scaleml.telemetry.figures import title
@@ -41,6 +42,7 @@ class Board:
         self.throughput = LineChart("Samples a second", clock, "rows a second")
         self.ledger = LedgerChart("Time of each rank")
         self.staleness = LineChart("Staleness of updates", clock, "steps")
+        self.noise = NoiseChart(samples)
         self._axes = (clock, samples)
         self.box = widgets.VBox(
             [
@@ -49,7 +51,7 @@ class Board:
                 self.found,
                 self.legend,
                 _grid(200, self.by_time, self.by_samples),
-                _grid(280, self.ledger, self.throughput, self.staleness),
+                _grid(280, self.ledger, self.throughput, self.staleness, self.noise),
             ]
         )
         self._traces: list[Trace] = []
@@ -113,6 +115,7 @@ class Board:
     def _lines(self) -> None:
         for chart in (self.by_time, self.by_samples, self.throughput, self.staleness):
             chart.dress(self._strokes[: len(self._traces)])
+        self.noise.dress(self._strokes[: len(self._traces)])
 
     def _draw(self, index: int, trace: Trace) -> None:
         trace.curve = curve = trace.losses()
@@ -120,6 +123,7 @@ class Board:
         self.by_samples.draw(index, curve.samples, curve.loss)
         self.throughput.draw(index, *trace.throughput())
         self.staleness.draw(index, *trace.staleness())
+        self.noise.draw(index, trace.noise())
         if index == len(self._traces) - 1:
             self.ledger.draw(trace.total, trace.run.label)
 
@@ -131,6 +135,7 @@ class Board:
             chart.fit(low, high, controller.target)
         for other in (self.throughput, self.staleness):
             other.fit()
+        self.noise.fit()
 
     def _annotate(self) -> None:
         """Say beside a panel's title why it is empty."""
@@ -141,6 +146,7 @@ class Board:
             self.ledger.panel.say(empty)
         stale = any(trace.is_stale for trace in self._traces)
         self.staleness.panel.say(empty or ("" if stale else "0: none came late"))
+        self.noise.annotate(empty, self._traces)
 
     def _sentence(self, controller: Controller) -> str:
         notes = "".join(

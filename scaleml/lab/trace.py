@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scaleml.lab.bins import Means, Points, Rates
 from scaleml.lab.slow_links import SlowLinks
 from scaleml.telemetry import COLUMNS, History, Ledger
+from scaleml.telemetry.columns import SUMMED
 from scaleml.telemetry.curves import Curve, loss_curve, throughput_curve, training_curve
 from scaleml.telemetry.gauge import Gauge, Reading
+from scaleml.telemetry.noise_scale import NoiseCurve, NoiseScale, noise_curve
 from scaleml.telemetry.run_like import RunLike
 
 POINTS = 500
@@ -19,9 +21,6 @@ POINTS = 500
 _ROWS = 2_000
 _AT = {name: i for i, name in enumerate(COLUMNS)}
 _NEWEST = [_AT[name] for name in ("step", "epoch", "time", "samples")]
-_SUMMED = [
-    _AT[name] for name in ("compute", "wait", "comm", "apply", "other", "bytes_sent", "bytes_received", "updates")
-]
 
 
 @final
@@ -57,6 +56,9 @@ class Trace:
         self._totals: dict[tuple[int, int], NDArray[np.float64]] = {}
         self._rates = Rates()
         self._staleness = Means()
+        self._noise: NoiseCurve | None = None
+        self._measured = 0
+        self._drawn = 0
         self.curve: Curve | None = None
         self.complete = False
         self.total = Ledger(self._thin)
@@ -108,11 +110,23 @@ class Trace:
         """Whether any update was."""
         return self._staleness.any
 
+    def noise(self) -> NoiseCurve:
+        """The gradient noise scale, along the rows consumed; renewed when there are a tenth more estimates, and at the end."""
+        if self._noise is None or self._measured > (1.0 if self.now.over else 1.1) * self._drawn:
+            self._noise, self._drawn = noise_curve(self._thin.rows, POINTS // 10), self._measured
+        return self._noise
+
+    @property
+    def noise_scale(self) -> NoiseScale:
+        """The gradient noise scale, where the run stands now."""
+        return self._thin.noise_scale
+
     def _take(self, rows: NDArray[np.float64]) -> None:
         self.links.hear(self.run.history.changes)
         if not len(rows):
             return
         self._thin.append_rows(rows)
+        self._measured += int(np.count_nonzero(rows[:, _AT["noise_weight"]]))
         self._rates.add(rows)
         self._staleness.add(rows)
         self._add(rows)
@@ -127,7 +141,7 @@ class Trace:
             total = self._totals.setdefault((rank, peer), np.zeros(len(COLUMNS)))
             stale, updates = total[_AT["staleness"]] * total[_AT["updates"]], of[:, _AT["updates"]]
             stale += float(np.nan_to_num(of[:, _AT["staleness"]]) @ updates)
-            total[_SUMMED] += of[:, _SUMMED].sum(axis=0)
+            total[SUMMED] += of[:, SUMMED].sum(axis=0)
             total[_AT["staleness"]] = stale / max(1.0, float(total[_AT["updates"]]))
             total[_AT["rank"]], total[_AT["waited_for"]] = rank, peer
         newest = dict(zip(keys[:, 0].tolist(), rows[:, _NEWEST], strict=True))

@@ -31,6 +31,11 @@ class OptimizerStep:
         Whose optimizer is applied, and where updates, rows and the epoch's losses are counted.
     recorder : Recorder
         Where time and losses are noted.
+
+    Attributes
+    ----------
+    squares : float
+        The squared norm of the gradient that was applied last, with its penalty, not clipped.
     """
 
     def __init__(self, plan: Plan, world: Communicator, state: TrainState, recorder: Recorder) -> None:
@@ -46,7 +51,7 @@ class OptimizerStep:
         self._recorder = recorder
         self._buffer: Array | None = None
         self._mean = self._tail = np.empty(0)
-        self._seen = 0.0
+        self._seen = self.squares = 0.0
         self.follow(plan.strategy)
 
     def follow(self, strategy: Strategy) -> None:
@@ -98,6 +103,7 @@ class OptimizerStep:
         else:
             mean *= scale
             squares = float(mean.dot(mean))
+        self.squares = squares
         if not isfinite(squares):
             self._refuse(mean)
         self._seen = state.rows

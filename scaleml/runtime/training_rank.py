@@ -25,6 +25,7 @@ from scaleml.runtime.evaluation import Evaluation
 from scaleml.runtime.fault_injection import FaultInjector, facts_of
 from scaleml.runtime.gossip import GossipCoordinator
 from scaleml.runtime.gradient import TAIL, Gradient
+from scaleml.runtime.gradient_noise import GradientNoise
 from scaleml.runtime.optimizer_step import OptimizerStep
 from scaleml.runtime.parameter_server.client import ParameterServerClient
 from scaleml.runtime.parameter_server.message_format import buffer_items
@@ -95,6 +96,7 @@ class TrainingRank:
         buffer = self._make_buffers(plan, world)
         self.gradients = Gradient(plan, world, batches, buffer[: len(self.state.params) + TAIL], recorder)
         self.optimizer = OptimizerStep(plan, world, self.state, recorder)
+        self.noise = GradientNoise(plan, self.group, self.optimizer, recorder)
         self._sparse = SparseGradients(plan, self.gradients, not plan.layout.servers) if plan.sparse else None
         # What strategies call each step, bound once: `Context.gradient` and `Context.touched_gradient`.
         self.gradient = self.gradients.compute
@@ -218,7 +220,10 @@ class TrainingRank:
         batch = gradients.batch_size
         gradients.count = count = batch if batch < left else left
         self._stamps.step = step
-        self.strategy.step(state.params, state.arrays, self)
+        if step < self.noise.due:
+            self.strategy.step(state.params, state.arrays, self)
+        else:
+            self.noise.take_step(self.strategy, state.params, state.arrays, self, batch)
         state.step = step + 1
         state.consumed += count
         recorder.samples += gradients.last_rows
@@ -291,6 +296,7 @@ class TrainingRank:
         self.epoch, gradients.consumed = divmod(state.consumed, self._rows)
         gradients.batch_size = state.batch_size or self.plan.batch_size
         self.recorder.samples = state.samples
+        self.noise.begin(state.step, self.strategy, gradients.batch_size)
         self.evaluation.passed(state.consumed)
 
     def last_good(self) -> Array | None:
@@ -310,5 +316,4 @@ class TrainingRank:
 
     def mark_fault(self, fault: Fault) -> None:
         """Have the history say which fault begins."""
-        time = self.recorder.clock(self._now())
-        self.report("mark", time=time, step=self.state.step, **facts_of(fault))
+        self.report("mark", time=self.recorder.clock(self._now()), step=self.state.step, **facts_of(fault))

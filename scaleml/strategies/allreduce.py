@@ -99,6 +99,10 @@ class AllReduce(Strategy):
             return self
         return replace(self, topology="direct" if self.compression is not None else choose(nbytes, hosts))
 
+    def sums_gradients(self, step: int) -> bool:
+        """Yes, unless a codec loses something."""
+        return self.compression is None
+
     def end(self, state: dict[str, Array]) -> None:
         """Forget what a codec lost."""
         forget(state)

@@ -74,6 +74,13 @@ class Strategy(ABC):
         """Return into how many updates of the parameters one batch goes: one, or one a rank that steps by itself."""
         return 1 if self.replicated else workers
 
+    def sums_gradients(self, step: int) -> bool:
+        """Whether step ``step`` applies the exact sum of all ranks' gradients at the same parameters: where their noise is measured.
+
+        Elsewhere it is estimated from a rank's own, one step after the other.
+        """
+        return False
+
     def is_boundary(self, step: int, ends_epoch: bool) -> bool:
         """Whether commands and evaluations may come after step ``step``: where it commits, if nothing else is said.
 

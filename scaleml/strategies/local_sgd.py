@@ -122,6 +122,10 @@ class LocalSGD(Strategy):
         alone = step + 1 - self.start_after
         return alone <= 0 or (self.period is not None and alone % self.period == 0)
 
+    def sums_gradients(self, step: int) -> bool:
+        """As long as steps are taken together."""
+        return step < self.start_after
+
     def is_boundary(self, step: int, ends_epoch: bool) -> bool:
         """Whether step ``step`` ends with an average, or without any, an epoch."""
         return self.commits(step) or (self.period is None and ends_epoch)

@@ -55,7 +55,7 @@ class Gauge:
 
     Attributes
     ----------
-    new : (n, 16) float array
+    new : (n, 20) float array
         The rows of the history that came with the last look.
     recent : Ledger
         Where the time of the last `window` seconds went.

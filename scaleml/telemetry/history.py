@@ -10,37 +10,16 @@ import numpy as np
 
 from scaleml.checks import check_integer
 from scaleml.telemetry.bundle import mimebundle
+from scaleml.telemetry.columns import AT as _AT
+from scaleml.telemetry.columns import COLUMNS, EPOCH, EVALUATION, Measures, merge_pairs
+from scaleml.telemetry.noise_scale import NoiseScale, noise_scale
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
-COLUMNS = (
-    "rank",
-    "step",
-    "epoch",
-    "time",
-    "samples",
-    "loss",
-    "staleness",
-    "compute",
-    "wait",
-    "comm",
-    "apply",
-    "other",
-    "bytes_sent",
-    "bytes_received",
-    "waited_for",
-    "updates",
-)
-EVALUATION = ("time", "samples", "step", "loss", "score")
-EPOCH = ("number", "loss", "score", "is_last")
 
-_AT = {name: i for i, name in enumerate(COLUMNS)}
-_SUMMED = [
-    _AT[name] for name in ("compute", "wait", "comm", "apply", "other", "bytes_sent", "bytes_received", "updates")
-]
-_MEANS = [_AT[name] for name in ("loss", "staleness")]
+__all__ = ["COLUMNS", "EPOCH", "EVALUATION", "Change", "History", "Mark", "Measures"]
 
 
 class Change(NamedTuple):
@@ -69,8 +48,6 @@ class Change(NamedTuple):
     fault: Mapping[str, Any] | None = None
 
 
-Measures = tuple[float, ...]
-"""Numbers of one evaluation, in the order of `EVALUATION`, or of one epoch, of `EPOCH`."""
 Mark = Callable[[float, str, int, str, int, Mapping[str, Any] | None], object]
 """`History.mark`, as whoever tells of changes sees it."""
 
@@ -85,7 +62,7 @@ class History:
     Parameters
     ----------
     max_rows : int, default 400_000
-        The most rows kept (128 bytes each). When they are reached, neighbouring rows of a rank in the older half are
+        The most rows kept (160 bytes each). When they are reached, neighbouring rows of a rank in the older half are
         merged two by two: sums and means stay exact, only the resolution of the past is halved.
 
     Attributes
@@ -99,7 +76,7 @@ class History:
     --------
     >>> history = History()
     >>> history.add_evaluation(time=0.0, samples=0, step=0, loss=0.69, score=0.5)
-    >>> row = [0, 1, 0.1, 0.02, 256, 0.65, 0, 0.015, 0.002, 0.002, 0.001, 0, 800, 800, 1, 1]
+    >>> row = [0, 1, 0.1, 0.02, 256, 0.65, 0, 0.015, 0.002, 0.002, 0.001, 0, 800, 800, 1, 1, 0, 0, 0, 0]
     >>> history.append_rows([row])
     >>> float(history["loss"][0]), len(history), float(history.evaluations["loss"][0])
     (0.65, 1, 0.69)
@@ -127,7 +104,7 @@ class History:
         Parameters
         ----------
         data : bytes
-            A C-ordered float64 array of shape (n, 16), by `tobytes()`.
+            A C-ordered float64 array of shape (n, 20), by `tobytes()`.
 
         Raises
         ------
@@ -150,7 +127,7 @@ class History:
             self.add_epoch(*epoch)
 
     def append_rows(self, rows: ArrayLike) -> None:
-        """Append rows of shape (n, 16) in the order of `COLUMNS`; they are copied."""
+        """Append rows of shape (n, 20) in the order of `COLUMNS`; they are copied."""
         rows = np.asarray(rows, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(COLUMNS):
             raise ValueError(
@@ -207,7 +184,7 @@ class History:
 
     @property
     def rows(self) -> NDArray[np.float64]:
-        """All rows by arrival, (n, 16), a copy."""
+        """All rows by arrival, (n, 20), a copy."""
         with self._lock:
             return self._rows[: self._used].copy()
 
@@ -245,12 +222,17 @@ class History:
             table = np.array(self._epochs, dtype=np.float64).reshape(-1, len(EPOCH))
         return {name: table[:, i].copy() for i, name in enumerate(EPOCH)}
 
+    @property
+    def noise_scale(self) -> NoiseScale:
+        """The gradient noise scale where the run stands now: above about so many rows a larger batch buys little."""
+        return noise_scale(self.rows)
+
     def to_frame(self) -> pd.DataFrame:
         """All rows as a pandas frame, one column for each of `COLUMNS`; counts are integers."""
         import pandas as pd
 
         frame = pd.DataFrame(self.rows, columns=list(COLUMNS))
-        whole = ["rank", "step", "samples", "bytes_sent", "bytes_received", "waited_for", "updates"]
+        whole = ["rank", "step", "samples", "bytes_sent", "bytes_received", "waited_for", "updates", "biased"]
         return frame.astype(dict.fromkeys(whole, "int64"))
 
     def __repr__(self) -> str:
@@ -280,7 +262,7 @@ class History:
     def _reserve(self, more: int) -> None:
         if self._used + more > self._max_rows:
             half = self._used // 2
-            older = _merge_pairs(self._rows[:half])
+            older = merge_pairs(self._rows[:half])
             kept = len(older) + self._used - half
             self._rows[len(older) : kept] = self._rows[half : self._used].copy()
             self._rows[: len(older)] = older
@@ -289,30 +271,3 @@ class History:
             grown = np.empty((max(2 * len(self._rows), self._used + more), len(COLUMNS)))
             grown[: self._used] = self._rows[: self._used]
             self._rows = grown
-
-
-def last_step(data: bytes) -> int:
-    """Return the last step in rows as `History.append_bytes` takes them; 0 if there are none."""
-    rows = np.frombuffer(data, dtype=np.float64).reshape(-1, len(COLUMNS))
-    return int(rows[:, _AT["step"]].max(initial=0))
-
-
-def _merge_pairs(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Merge neighbouring rows of each rank two by two; the order of arrival stays."""
-    order = np.argsort(rows[:, _AT["rank"]], kind="stable")
-    by_rank = rows[order]
-    first_of_rank = np.flatnonzero(np.r_[True, np.diff(by_rank[:, _AT["rank"]]) != 0])
-    place = np.arange(len(by_rank)) - np.repeat(first_of_rank, np.diff(np.r_[first_of_rank, len(by_rank)]))
-    starts = np.flatnonzero(place % 2 == 0)
-    ends = np.r_[starts[1:], len(by_rank)] - 1
-    merged = by_rank[ends]
-    merged[:, _SUMMED] = np.add.reduceat(by_rank[:, _SUMMED], starts, axis=0)
-    for mean in _MEANS:  # a row without a loss (NaN) adds nothing to its neighbour's
-        known = np.isfinite(by_rank[:, mean])
-        weights = np.where(known, np.maximum(by_rank[:, _AT["updates"]], 1e-12), 0.0)
-        sums = np.add.reduceat(np.where(known, by_rank[:, mean], 0.0) * weights, starts)
-        total = np.add.reduceat(weights, starts)
-        merged[:, mean] = np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
-    longer = np.where(by_rank[starts, _AT["wait"]] > by_rank[ends, _AT["wait"]], starts, ends)
-    merged[:, _AT["waited_for"]] = by_rank[longer, _AT["waited_for"]]
-    return np.asarray(merged[np.argsort(order[ends], kind="stable")])

@@ -27,7 +27,7 @@ class Ledger:
     Parameters
     ----------
     history : History
-        What was recorded; or its rows, (n, 16).
+        What was recorded; or its rows, (n, 20).
 
     Attributes
     ----------
@@ -43,8 +43,8 @@ class Ledger:
     Examples
     --------
     >>> history = History()
-    >>> fast = [0, 10, 1, 5.0, 640, 0.3, 0, 3.0, 1.5, 0.25, 0.125, 0.125, 0, 0, 1, 10]
-    >>> slow = [1, 10, 1, 5.0, 640, 0.3, 0, 4.5, 0.0, 0.25, 0.125, 0.125, 0, 0, -1, 10]
+    >>> fast = [0, 10, 1, 5.0, 640, 0.3, 0, 3.0, 1.5, 0.25, 0.125, 0.125, 0, 0, 1, 10, 0, 0, 0, 0]
+    >>> slow = [1, 10, 1, 5.0, 640, 0.3, 0, 4.5, 0.0, 0.25, 0.125, 0.125, 0, 0, -1, 10, 0, 0, 0, 0]
     >>> history.append_rows([fast, slow])
     >>> ledger = Ledger(history)
     >>> ledger.wall.tolist()

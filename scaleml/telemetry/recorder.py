@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import isfinite
 from typing import Final, Protocol
 
 import numpy as np
@@ -41,6 +42,8 @@ class Recorder:
         Seconds since the last row.
     loss_sum, weight, staleness, updates : float
         Sums since the last row.
+    noise, signal, noise_weight, biased : float
+        Sums of estimates of the gradient's noise since the last row, see `telemetry.columns`.
     samples : int
         Rows of data consumed so far.
     last : float
@@ -56,6 +59,7 @@ class Recorder:
         self.loss_sum = self.weight = 0.0
         self.staleness = 0.0
         self.updates = 0
+        self.noise = self.signal = self.noise_weight = self.biased = 0.0
         self.samples = 0
         self.start = self.excluded = self.last = 0.0
         self._since = self.due = 0.0
@@ -122,14 +126,31 @@ class Recorder:
                 meter.bytes_received,
                 most if most >= 0 and waited[most] > 0 else -1,
                 self.updates,
+                self.noise,
+                self.signal,
+                self.noise_weight,
+                self.biased,
             )
         )
         self.compute = self.apply = self.loss_sum = self.weight = self.staleness = 0.0
+        self.noise = self.signal = self.noise_weight = self.biased = 0.0
         self.updates = 0
         self._since = now
         self.last = self.clock(now)
         self.due = now + INTERVAL
         self.meter.reset()
+
+    def noisy(self, noise: float, signal: float, weight: float, *, biased: bool = False) -> None:
+        """Add an estimate of the gradient's noise, `weight` times; one that is not finite (squares may overflow) is left out.
+
+        It gets a row of its own: by how much single estimates scatter is what their mean is trusted by.
+        """
+        if isfinite(noise) and isfinite(signal):
+            self.noise += noise
+            self.signal += signal
+            self.noise_weight += weight
+            self.biased += biased
+            self.due = 0.0
 
     def evaluated(self, time: float, samples: float, step: int, loss: float, score: float) -> None:
         """Note a held-out evaluation."""

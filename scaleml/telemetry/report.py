@@ -16,6 +16,7 @@ from scaleml.telemetry.formatting import count, percent, seconds
 from scaleml.telemetry.gauge import Gauge
 from scaleml.telemetry.held_out import held_out_sentences
 from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.noise_scale import noise_sentence
 from scaleml.telemetry.run_like import RunLike
 from scaleml.telemetry.tables import html as table
 from scaleml.telemetry.terminal import plain_line
@@ -173,6 +174,7 @@ def run_fragment(run: RunLike) -> str:
             if ledger.sentences()
             else ""
         )
+        body += f'<p class="facts">{escape(noise_sentence(run.history.noise_scale))}</p>'
     else:
         body += '<p class="note">It took no step.</p>'
     if run.history.marks:
@@ -186,6 +188,8 @@ def run_text(run: RunLike) -> str:
     parts = [plain_line(run, Gauge(run).read())]
     parts += ["\n".join(said)] if (said := held_out_sentences(run)) else []
     parts.append(str(Ledger(run.history)))
+    if len(run.history):
+        parts.append(noise_sentence(run.history.noise_scale))
     if run.history.changes:
         parts.append("\n".join(["What changed in mid-run:", *(f"  {text}" for text in _changes(run))]))
     return "\n\n".join(parts)

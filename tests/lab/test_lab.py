@@ -19,6 +19,7 @@ from scaleml.lab import publisher
 from scaleml.lab.trace import POINTS
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
 from scaleml.telemetry import Ledger
+from scaleml.telemetry.noise_scale import noise_curve
 
 
 def test_run_compares_what_is_ticked_and_shows_what_was_found(lab):
@@ -192,3 +193,22 @@ def test_without_jupyter_the_package_works_and_the_lab_says_what_to_install():
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("AllReduce()")
     assert 'pip install ".[lab]"` in' in done.stdout
+
+
+def test_the_noise_scale_has_a_panel_dashed_where_it_is_biased(lab):
+    lab = finished(lab(strategies=[Serial(threads=1), AllReduce()], batch_size=32, epochs=40))
+    chart = lab._board.noise.chart
+    serial, serial_dashed, replicas, replicas_dashed = chart.lines
+    assert len(serial.x) == len(replicas_dashed.x) == 0
+    assert (serial_dashed.line_style, replicas.line_style) == ("dashed", "solid")
+    assert serial_dashed.colors != replicas.colors == replicas_dashed.colors
+    assert len(serial_dashed.x) + len(replicas.x) > 0
+    curve = noise_curve(lab.runs[1].history.rows)
+    assert (len(replicas.x) > 0) == bool(np.isfinite(curve.rows).any())
+    assert "gradient noise scale" in lab.runs[1].summary()
+
+
+def test_the_noise_panel_says_why_it_is_empty(lab):
+    lab = finished(lab(strategies=[Serial(threads=1)], epochs=1, batch_size=10_000))
+    assert not any(len(line.x) for line in lab._board.noise.chart.lines)
+    assert "not measured" in lab._board.noise.panel._about.value

@@ -13,6 +13,8 @@ from functools import partial
 from itertools import count, pairwise
 from typing import Any
 
+import numpy as np
+
 import scaleml
 from scaleml.comm import inprocess
 from scaleml.comm.simulated import Costs
@@ -31,6 +33,7 @@ from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
 from scaleml.runtime.stop_rule import StopRule
+from scaleml.runtime.train_state import TrainState
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.telemetry import History
 from scaleml.telemetry.recorder import Recorder
@@ -75,6 +78,7 @@ def on_threads(
     simulated: bool | Costs = False,
     prepare: Callable[[TrainingLoop | ServerLoop], None] | None = None,
     stop: StopRule | None = None,
+    start: Any = None,
 ) -> Result:
     """Run the loops of all ranks on threads of this process.
 
@@ -89,6 +93,8 @@ def on_threads(
         are the same every time, too.
     prepare : callable, optional
         Called with each rank's loop before it runs.
+    start : (P,) array, optional
+        Parameters to start from.
     """
     inputs = array_source(X, y, sample_weight, classifier=model.is_classifier)
     rows = hold_out(inputs.rows, 0.0, seed)[0]
@@ -115,6 +121,7 @@ def on_threads(
         evaluate_every=len(rows) if validation else 0,
         faults=tuple(faults),
         stop=stop,
+        start=None if start is None else TrainState(np.array(start)),
     )
     data = [_rows_of(inputs, rows[a:b], model.dtype) for a, b in pairwise(bounds)]
     held_out = _held_out(model, validation, inputs.classes, layout.workers)

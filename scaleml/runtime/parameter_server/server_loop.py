@@ -17,6 +17,7 @@ from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.parameter_server.compressed_format import CompressedFormat
 from scaleml.runtime.parameter_server.message_format import DenseFormat, SparseFormat
 from scaleml.runtime.parameter_server.server_commands import ServerCommandHandler
+from scaleml.runtime.parameter_server.server_noise import ServerNoise
 from scaleml.runtime.parameter_server.server_optimizer import DECAY, DenseServerOptimizer, SparseServerOptimizer
 from scaleml.runtime.parameter_server.shared_monitor import SharedMemoryMonitor
 from scaleml.runtime.parameter_server.shared_server import SharedMemoryServer, shared_memory_servers
@@ -62,6 +63,7 @@ class ServerLoop:
         self._commands = ServerCommandHandler(world, self.state, self.faults)
         part = self.state.start, self.state.stop
         self.clients = WorkerConnections(plan, world, part, self._format, self.optimizer, self._commands, recorder)
+        self._noise = ServerNoise(plan, len(self.state.params), recorder)
         self._monitor: SharedMemoryMonitor | None = None
         if mine is not None and self.faults.next == inf and isinstance(self.optimizer, DenseServerOptimizer):
             self._monitor = SharedMemoryMonitor(mine, world, self.clients, self.optimizer, recorder)
@@ -112,7 +114,10 @@ class ServerLoop:
             if clients.version >= self.faults.next:
                 self.faults.begin(clients.version)
             self.world.step = clients.version
-            self.strategy.serve(state.params, state.arrays, self)
+            if clients.version < self._noise.due:
+                self.strategy.serve(state.params, state.arrays, self)
+            else:
+                self._noise.serve(self.strategy, state.params, state.arrays, self, clients)
             now = self._now()
             if now >= recorder.due:
                 self._flush(now)

@@ -64,6 +64,8 @@ class WorkerConnections:
         Updates applied so far.
     clocks : WorkerClocks
         How far the workers have come.
+    coming : float
+        Rows of pushes that do not count yet: their clock is not complete.
     """
 
     def __init__(
@@ -101,8 +103,7 @@ class WorkerConnections:
         self._waiting: dict[int, _Waiting] = {}
         self._of_clock: list[Push] = []
         self._copies: list[int] = []
-        self._coming = 0.0
-        """Rows of pushes that do not count yet: their clock is not complete."""
+        self.coming = 0.0
         self._excluded = 0.0
         """Seconds that the workers have been called away so far."""
         self._allowed = [inf] * workers
@@ -136,7 +137,7 @@ class WorkerConnections:
         if head.kind == ASK:
             return None
         self.clocks.tick(source, self._allowed[source])
-        self._coming += head.rows
+        self.coming += head.rows
         if gradient is None:
             return None
         push = Push(gradient, staleness, head.rows if self._by_rows else head.weight, source)
@@ -177,8 +178,8 @@ class WorkerConnections:
         if self._copies:
             self._send_copies(w)
         if ahead > 0 or self.clocks.level:
-            self.rows += self._coming
-            self._coming = 0.0
+            self.rows += self.coming
+            self.coming = 0.0
         over = self.rows >= self._total
         # Once a worker has left, the number of evaluations stands: the others must not wait for it in one more.
         if self._every and not over and not self._any_left:
