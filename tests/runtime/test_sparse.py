@@ -149,7 +149,8 @@ def test_a_gradient_touches_nothing_of_the_size_of_the_model():
     plan = Plan(network, ParameterServer(), SGD(0.1), Layout(1, 1), (rows,), 1, 50, 0, "float32", 0)
     assert plan.sparse
     recorder = type("Recorder", (), {"compute": 0.0})()
-    group = SimpleNamespace(rank=0, step=0, compute_seconds=0.0, clock=WALL)
+    stamps = SimpleNamespace(step=0, compute_seconds=0.0)
+    group = SimpleNamespace(rank=0, step=0, stamps=stamps, clock=WALL)
     batches = Batches(Schedule((rows,)), (0,), [(x, y.astype("f4"), None)])
     base = Gradient(plan, group, batches, np.zeros(TAIL, "f4"), recorder)
     gradients, w = SparseGradients(plan, base, False), np.zeros(network.size, "f4")
