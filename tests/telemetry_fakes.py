@@ -31,6 +31,7 @@ class FakeRun:
     learning_rate: float = 0.1
     rows_an_update: int = 256
     planned_faults: tuple = ()
+    suspect: str = ""
     place: Place | None = None
     total_samples: int | None = None
     error: str | None = None

@@ -13,6 +13,7 @@ from scaleml.api.rounds import Allowance, Runner, run_rounds, warm_up
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings, check_target
 from scaleml.api.train import prepare
+from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, trainable
 from scaleml.api.trial import Trial, trials_of
 from scaleml.api.tuning import tune as tuned
 from scaleml.api.validation import check_workers
@@ -20,10 +21,10 @@ from scaleml.checks import check_integer, check_number
 from scaleml.cluster.embedded import check_client, find_client
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded
-from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.faults import Fault
 from scaleml.models import Model
-from scaleml.optim import SGD, Optimizer
+from scaleml.optim import Optimizer
+from scaleml.runtime.held_out_score import Scorer
 from scaleml.strategies import Serial, Strategy
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.environment import Environment
@@ -32,25 +33,26 @@ from scaleml.telemetry.formatting import listing
 
 @seceded()
 def compare(
-    model: Model,
+    model: Model | EstimatorLike | PipelineLike,
     X: object,
     y: object,
     strategies: Sequence[Strategy | Trial],
     *,
     target: float | None = None,
     optimizer: Optimizer | None = None,
-    epochs: int = 5,
-    batch_size: int = 256,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     workers: Workers = None,
     client: Client | None = None,
     validation: object = 0.2,
     sample_weight: object = None,
-    seed: int = 0,
+    seed: int | None = None,
     faults: Sequence[Fault] | None = None,
     repeats: int | None = None,
     tune: int | None = None,
     budget: float | None = None,
     all_cores: bool = True,
+    scoring: str | Scorer | None = None,
     on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
 ) -> Comparison:
@@ -58,8 +60,8 @@ def compare(
 
     Parameters
     ----------
-    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight
-        As for ``train``.
+    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring
+        As for ``train``; the best run's ``estimator`` is the fitted one.
     strategies : sequence of Strategy or Trial
         What to compare; a ``Trial`` gives a strategy its own settings.
     target : float, optional
@@ -116,25 +118,44 @@ def compare(
     trials = trials_of(strategies)
     check_target(target)
     allowance = _allowance(repeats, tune, budget)
-    usual = _evaluated_often(
-        Settings(
-            model=model,
-            strategy=Serial(),
-            optimizer=SGD(0.1) if optimizer is None else optimizer,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            faults=() if faults is None else faults,
-        )
-    )
-    # All settings are checked before the first run: nobody should wait for an error in the last.
-    contenders = [contender_of(trial, usual, workers, usual.faults) for trial in trials]
     check_client(client)
-    for one in contenders:
-        check_workers(one.workers)
-    most = max((one.workers for one in contenders if isinstance(one.workers, int)), default=None)
-    wanted = workers if most is None else most
-    data = TrainingData(model, X, y, sample_weight, validation, seed, client, wanted)
+    for each in (workers, *(trial.workers for trial in trials)):
+        check_workers(each)
+    wanted = max(
+        (each for each in (workers, *(trial.workers for trial in trials)) if isinstance(each, int)), default=workers
+    )
+    given = Given(
+        *(X, y, sample_weight, validation),
+        strategies=[trial.strategy for trial in trials],
+        optimizers=[optimizer, *(trial.optimizer for trial in trials if trial.optimizer is not None)],
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        client=client,
+        workers=wanted,
+    )
+    task = trainable(model, given)
+    client, wanted = task.given.client, task.given.workers
+    try:
+        usual = _evaluated_often(
+            task.settings(
+                strategy=Serial(),
+                optimizer=optimizer,
+                epochs=epochs,
+                batch_size=batch_size,
+                faults=() if faults is None else faults,
+                scoring=scoring,
+            )
+        )
+        # All settings are checked before the first run: nobody should wait for an error in the last.
+        contenders = [
+            contender_of(trial, usual, wanted if workers is None else workers, usual.faults) for trial in trials
+        ]
+    except BaseException:
+        task.close()
+        raise
+    seed = usual.seed
+    data = task.data([use for one in contenders for use in one.settings.uses])
     runner: Runner | None = None
     environment: Environment | None = None
     notes: list[str] = []

@@ -63,6 +63,8 @@ class Run(RunResults):
         Where it stands in a comparison: which round, whose.
     skipped, interrupted : bool
         Whether `skip` was called; whether Ctrl-C came while somebody waited for it.
+    suspect : str
+        What of the data would explain that it diverges, if it does.
     score_name : str
         What the held-out score is: ``"accuracy"``, ``"R2"``, or the scorer's name.
     baseline_score : float or None
@@ -85,6 +87,7 @@ class Run(RunResults):
         self.learning_rate = plan.optimizer.learning_rate
         self.rows_an_update = max(1, plan.batch_size // plan.strategy.updates_a_batch(self.workers))
         self.planned_faults = tuple(describe(fault) for fault in plan.faults)
+        self.suspect = facts.advice
         self.score_name = facts.score_name
         self.baseline_score = facts.baseline_score
         self._driver = driver

@@ -75,6 +75,7 @@ def frame_of(rows: Sequence[Summary], target: float | None) -> pd.DataFrame:
         }
     )
     frame.attrs["target"] = target
+    frame.attrs["score"] = next((row.score_name for row in rows if np.isfinite(row.score)), "score")
     return frame
 
 
@@ -110,6 +111,9 @@ def footnote_of(rows: Sequence[Summary], target: float | None, is_given: bool, s
     parts = []
     if any(row.rounds > 1 for row in rows):
         parts.append("Medians over the rounds.")
+    named = {row.score_name for row in rows if np.isfinite(row.score)}
+    if "score" in shown and named:
+        parts.append(f"Score: {' and '.join(sorted(named))}.")
     if "loss" in shown:
         parts.append(f"{kinds.pop().capitalize()} loss at the end." if len(kinds) == 1 else "Loss at the end.")
     if target is not None:

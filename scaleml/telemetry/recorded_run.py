@@ -40,6 +40,7 @@ class RecordedRun:
     total_samples: int | None
     state: str
     error: str | None
+    suspect: str
     history: History
     train_seconds: float | None
     placing_seconds: float | None

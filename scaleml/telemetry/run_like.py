@@ -32,6 +32,8 @@ class RunLike(Protocol):
         Rows that one update of the parameters is computed from.
     planned_faults : tuple of dict
         What was to be broken from the start, as a history's changes describe it.
+    suspect : str
+        What of the data would explain that it diverged, if it did; "" for nothing.
     place : Place or None
         Where it stands in a comparison of several rounds.
     total_samples : int or None
@@ -73,6 +75,8 @@ class RunLike(Protocol):
     def rows_an_update(self) -> int: ...
     @property
     def planned_faults(self) -> tuple[Mapping[str, object], ...]: ...
+    @property
+    def suspect(self) -> str: ...
     @property
     def place(self) -> Place | None: ...
     @property

@@ -11,6 +11,8 @@ import numpy as np
 from scaleml.telemetry.curves import Curve, loss_curve, total_samples
 from scaleml.telemetry.history import History
 from scaleml.telemetry.ledger import Ledger
+from scaleml.telemetry.noise_scale import noise_reason
+from scaleml.telemetry.overfitting import find_overfitting
 from scaleml.telemetry.run_like import RunLike
 
 NAN = float("nan")
@@ -64,6 +66,11 @@ class Summary:
     end: float = NAN  # the mean of the last few losses
     held: float = NAN  # the lowest loss that was reached and held
     rounds: int = 1
+    suspect: str = ""  # what of the data would explain that it diverged
+    score_name: str = "score"
+    baseline: float = NAN  # what knowing nothing scores
+    overfits: str = ""  # since when its held-out loss rises, in words
+    noise: str = ""  # up to what batch a larger one pays, in words
     low: float = NAN  # of the speed-up, with the confidence that all claims together have
     high: float = NAN
 
@@ -140,6 +147,11 @@ def _measure(run: RunLike, curve: Curve) -> Summary:
         learning_rate=float(run.learning_rate),
         rows_an_update=int(run.rows_an_update),
         changed=_changed(run),
+        suspect=run.suspect,
+        score_name=run.score_name,
+        baseline=NAN if run.baseline_score is None else float(run.baseline_score),
+        overfits=str(find_overfitting(history) or ""),
+        noise=noise_reason(history.noise_scale, int(run.rows_an_update)),
         score=float(curve.score[-1]) if len(curve.score) else NAN,
         time=clock or NAN,
         placing=NAN if run.placing_seconds is None else float(run.placing_seconds),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaleml.telemetry.formatting import count, factor, listing, number, percent, seconds, size
+from scaleml.telemetry.held_out import score_sentence
 from scaleml.telemetry.summary import NAN, Summary
 from scaleml.telemetry.verdict.case import Case
 from scaleml.telemetry.verdict.claims import Claim
@@ -24,7 +25,7 @@ def reasons(case: Case, best: Series | None) -> list[str]:
     if candidates:
         subject = candidates[0] if case.wide else max(candidates, key=lambda one: _rate(case.row(one)))
         found += _subject(case, subject, best)
-    return found + _doubts(case) + _crowding([case.row(one) for one in case.alive])
+    return found + _about_learning(case) + _doubts(case) + _crowding([case.row(one) for one in case.alive])
 
 
 def _subject(case: Case, subject: Series, best: Series | None) -> list[str]:
@@ -40,6 +41,20 @@ def _subject(case: Case, subject: Series, best: Series | None) -> list[str]:
     if its is not None and its.cores > 1 and not threaded:
         found.append(f"The baseline used one thread; one process with all {its.cores} cores was not measured.")
     return found
+
+
+def _about_learning(case: Case) -> list[str]:
+    """What larger batches would bring, whether it overfits, and what its score is worth; of the best that has something to say."""
+    reached = [*case.fit, *([] if case.base is None else [case.base])]
+    rows = [case.row(one) for one in reached] or [case.row(one) for one in case.alive]
+    noise = next((row.noise for row in rows if row.noise), "")
+    rises = [f"{row.name}: {row.overfits}; its model is the one of then." for row in rows if row.overfits]
+    worth = [
+        score_sentence(row.score_name, row.score, row.baseline)
+        for row in rows[:1]
+        if np.isfinite(row.score) and np.isfinite(row.baseline)
+    ]
+    return [sentence for sentence in (noise, *rises[:1], *worth) if sentence]
 
 
 def _sureness(case: Case) -> list[str]:
@@ -187,7 +202,8 @@ def troubles(rows: Sequence[Summary]) -> list[str]:
         if row.diverged:
             best = f"after {number(row.best)} at best " if row.best < row.first else ""
             end = f"its loss rose to {number(row.loss)}" if np.isfinite(row.loss) else "its loss is no longer finite"
-            notes.append(f"{row.name} diverged: {best}{end}; try a smaller learning rate.")
+            remedy = row.suspect or "try a smaller learning rate"
+            notes.append(f"{row.name} diverged: {best}{end}; {remedy}.")
         elif row.state == "finished" and row.best >= row.first:
             notes.append(
                 f"{row.name} never got below its first loss of {number(row.first)}; try another learning rate."
