@@ -108,7 +108,7 @@ class Board:
             self._lines()
             self.ledger.clear()
         self._runs = runs
-        self._strokes = strokes([bool(run.is_serial) for run in runs])
+        self._strokes = strokes([run.label for run in runs])
         self._traces += [Trace(run) for run in runs[len(self._traces) :]]
         self._lines()
 

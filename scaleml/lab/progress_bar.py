@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
-from scaleml.telemetry.formatting import percent, seconds
+from scaleml.telemetry.formatting import percent, roughly, seconds
 from scaleml.telemetry.history import Change
 
 
@@ -49,17 +49,6 @@ def brief(change: Change) -> str:
         return change.text
     told = {name: value for name, value in change.fault["fields"].items() if name != "step" and value is not None}
     return f"{change.fault['name']}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
-
-
-def roughly(value: float) -> str:
-    """Seconds as precisely as a guess deserves.
-
-    >>> roughly(3.27), roughly(49.4), roughly(1099.0), roughly(62_880.0)
-    ('3 s', '49 s', '18 min', '17.5 h')
-    """
-    if value < 99.5:
-        return f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 5970 else f"{value / 3600:.1f} h"
 
 
 def remaining(trace: Trace) -> float:
