@@ -77,7 +77,8 @@ def overall(spent: Sequence[float], time: float, left: float, coming: int) -> fl
 
 def bar(done: float, text: str) -> str:
     """Return a progress bar with words below."""
+    facts = f'aria-label="this run" aria-valuenow="{100 * done:.0f}" aria-valuemin="0" aria-valuemax="100"'
     return (
-        f'<div class="scaleml-bar" role="progressbar" aria-valuenow="{100 * done:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<i style="width:{100 * done:.1f}%"></i></div><div class="scaleml-soft">{escape(text)}</div>'
+        f'<div class="scaleml-bar" role="progressbar" {facts}><i style="width:{100 * done:.1f}%"></i></div>'
+        f'<div class="scaleml-soft">{escape(text)}</div>'
     )
