@@ -31,6 +31,7 @@ from scaleml.optim import Optimizer
 from scaleml.runtime.held_out_score import Scorer
 from scaleml.runtime.plan import Plan
 from scaleml.strategies import Strategy
+from scaleml.telemetry.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def start(
     return run
 
 
-_NAMES: Final = tuple(signature(start).parameters)
+_NAMES: Final = (*signature(start).parameters, "progress")
 
 
 class TrainSettings(TypedDict, total=False):
@@ -198,7 +199,14 @@ class TrainSettings(TypedDict, total=False):
 
 
 @seceded()
-def train(model: Model | EstimatorLike | PipelineLike, X: object, y: object, **settings: Unpack[TrainSettings]) -> Run:
+def train(
+    model: Model | EstimatorLike | PipelineLike,
+    X: object,
+    y: object,
+    *,
+    progress: bool | None = None,
+    **settings: Unpack[TrainSettings],
+) -> Run:
     """Train a model on data that is partitioned among ranks, and wait for the end.
 
     Parameters
@@ -241,6 +249,8 @@ def train(model: Model | EstimatorLike | PipelineLike, X: object, y: object, **s
         ``"roc_auc"`` or ``"neg_log_loss"``, the result of its ``make_scorer``, or ``scorer(estimator, X, y)``; larger is better. Default
         accuracy, or R squared. It is computed on the first rank, outside the training clock, from what all ranks predict;
         a function of one's own is given all held-out rows, which have to fit there.
+    progress : bool, optional
+        Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads.
 
     Returns
     -------
@@ -285,4 +295,7 @@ def train(model: Model | EstimatorLike | PipelineLike, X: object, y: object, **s
     array([0])
     """
     check_names("train", _NAMES, settings)
-    return start(model, X, y, **settings).wait()
+    with Progress("train", progress) as shown:
+        run = start(model, X, y, **settings)
+        shown.on_run(run)
+        return run.wait()

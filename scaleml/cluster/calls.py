@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal, NotRequired, TypedDict, TypeVa
 
 from distributed import Client
 
+from scaleml.cluster.errors import StartFailed
+
 if TYPE_CHECKING:
     from tornado.platform.asyncio import BaseAsyncIOLoop
 
@@ -85,8 +87,17 @@ def tell_workers(
 
 
 def identity(client: Client, seconds: float = CALL_TIMEOUT) -> dict[str, WorkerFacts]:
-    """Return what the scheduler knows of its workers, fresh, by address."""
-    assert client.scheduler is not None
+    """Return what the scheduler knows of its workers, fresh, by address.
+
+    Raises
+    ------
+    StartFailed
+        When the client was closed.
+    TimeoutError, OSError
+        When the scheduler does not answer, or is gone.
+    """
+    if client.scheduler is None:
+        raise StartFailed(f"the Dask client is {client.status}: make a new distributed.Client, or pass client=None")
     question = client.scheduler.identity(n_workers=-1)
     answer = within(client, seconds, question, "asking the Dask scheduler for its workers")
     return dict(answer["workers"])

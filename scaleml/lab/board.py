@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, final
 
@@ -12,8 +12,11 @@ import numpy as np
 from scaleml.api.run import Run
 from scaleml.clock import WALL
 from scaleml.lab import progress_bar, words
-from scaleml.lab.charts import Across, LedgerChart, LineChart
+from scaleml.lab.announcer import Announcer
+from scaleml.lab.axes import Across
+from scaleml.lab.charts import LedgerChart, LineChart
 from scaleml.lab.controller import Controller
+from scaleml.lab.legend import Legend
 from scaleml.lab.noise_chart import NoiseChart
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.curves import Curve
@@ -29,12 +32,20 @@ READABLE = 0.3
 
 @final
 class Board:
-    """The panels of a lab; only the publisher's thread draws on it."""
+    """The panels of a lab; only the publisher's thread draws on it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    changed : callable
+        Called when somebody wants other lines or another scale.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.notes = widgets.HTML()
         self.words = widgets.HTML()
+        self.announcer = Announcer()
         self.progress = widgets.HTML()
-        self.legend = widgets.HTML()
+        self.legend = Legend(changed)
         self.found = widgets.HTML()
         clock, samples = Across("training time (s)"), Across("samples (rows)")
         self.by_time = LineChart("Loss against time", clock, "loss")
@@ -44,25 +55,33 @@ class Board:
         self.staleness = LineChart("Staleness of updates", clock, "steps")
         self.noise = NoiseChart(samples)
         self._axes = (clock, samples)
+        self._charts = (self.by_time, self.by_samples, self.throughput, self.staleness)
         self.box = widgets.VBox(
             [
+                self.announcer.widget,
                 self.words,
                 self.progress,
-                self.found,
-                self.legend,
+                self.legend.box,
                 _grid(200, self.by_time, self.by_samples),
+                self.found,
                 _grid(280, self.ledger, self.throughput, self.staleness, self.noise),
             ]
         )
         self._traces: list[Trace] = []
         self._judged: tuple[int, str] | None = None
         self._told: Run | None = None
+        self._headline = ""
         self._runs: tuple[Run, ...] | None = None
         self._strokes: list[Stroke] = []
         self._state: Any = None
         self._behind = False
         self._wrote = 0.0
         self.reached: Run | None = None
+
+    @property
+    def apart(self) -> list[widgets.Widget]:
+        """What no other widget refers to now."""
+        return [*self.legend.apart, *(scale for chart in (*self._charts, self.noise.chart) for scale in chart.apart)]
 
     def show(self, controller: Controller) -> None:
         """Draw what is new."""
@@ -71,12 +90,14 @@ class Board:
         for i in news:
             self._draw(i, self._traces[i])
         states = tuple(trace.now.state for trace in self._traces)
-        state = (controller.phase, controller.note, controller.error, controller.planned, controller.runs, states)
+        seen = (self.legend.shown, self.legend.logarithmic.value)
+        state = (controller.phase, controller.note, controller.error, controller.planned, controller.runs, states, seen)
         turned, self._state = state != self._state, state
         if news or turned:
             self._frame(controller)
-        self._write(controller, turned, bool(news))
         self._judge(controller)
+        self._write(controller, turned, bool(news))
+        self.announcer.tell(self._turn(controller))
         self.reached = self._reached(controller)
 
     def _write(self, controller: Controller, turned: bool, news: bool) -> None:
@@ -86,8 +107,8 @@ class Board:
         if turned or (self._behind and now >= self._wrote + READABLE):
             self._behind, self._wrote = False, now
             self._annotate()
-            _set(self.legend, _legend(self._traces, self._strokes))
-            _set(self.words, self._sentence(controller))
+            _set(self.notes, _notes(controller))
+            _set(self.words, f'<div class="scaleml-words">{escape(self._sees(controller))}</div>')
             _set(self.progress, progress_bar.line(controller, self._traces))
 
     def _reached(self, controller: Controller) -> Run | None:
@@ -108,14 +129,15 @@ class Board:
             self._lines()
             self.ledger.clear()
         self._runs = runs
-        self._strokes = strokes([bool(run.is_serial) for run in runs])
+        self._strokes = strokes([run.label for run in runs])
         self._traces += [Trace(run) for run in runs[len(self._traces) :]]
         self._lines()
 
     def _lines(self) -> None:
-        for chart in (self.by_time, self.by_samples, self.throughput, self.staleness):
+        for chart in self._charts:
             chart.dress(self._strokes[: len(self._traces)])
         self.noise.dress(self._strokes[: len(self._traces)])
+        self.legend.dress(self._strokes[: len(self._traces)])
 
     def _draw(self, index: int, trace: Trace) -> None:
         trace.curve = curve = trace.losses()
@@ -128,7 +150,13 @@ class Board:
             self.ledger.draw(trace.total, trace.run.label)
 
     def _frame(self, controller: Controller) -> None:
-        low, high = frame([trace.curve for trace in self._traces if trace.curve is not None])
+        shown, logarithmic = self.legend.shown, bool(self.legend.logarithmic.value)
+        for line_chart in (*self._charts, self.noise):
+            line_chart.show(shown)
+        for loss in (self.by_time, self.by_samples):
+            loss.measure(logarithmic)
+        seen = [trace.curve for trace, on in zip(self._traces, shown, strict=True) if on and trace.curve is not None]
+        low, high = frame(seen)
         for axis in self._axes:
             axis.fit(live=controller.phase != "idle")
         for chart in (self.by_time, self.by_samples):
@@ -138,7 +166,13 @@ class Board:
         self.noise.fit()
 
     def _annotate(self) -> None:
-        """Say beside a panel's title why it is empty."""
+        """Name the runs, and say beside a panel's title why it is empty."""
+        names = [title(trace.run) for trace in self._traces]
+        for i, (trace, name) in enumerate(zip(self._traces, names, strict=True)):
+            loss = f": loss {number(trace.now.held_out)}" if np.isfinite(trace.now.held_out) else ""
+            self.legend.name(i, name + loss)
+        for line_chart in (*self._charts, self.noise):
+            line_chart.name(names)
         empty = "" if self._traces else NOT_YET
         for chart in (self.by_time, self.by_samples, self.throughput):
             chart.panel.say(empty)
@@ -147,16 +181,6 @@ class Board:
         stale = any(trace.is_stale for trace in self._traces)
         self.staleness.panel.say(empty or ("" if stale else "0: none came late"))
         self.noise.annotate(empty, self._traces)
-
-    def _sentence(self, controller: Controller) -> str:
-        notes = "".join(
-            f'<div class="scaleml-error" role="alert">{escape(text)}</div>'
-            for text in (controller.error, controller.note)
-            if text
-        )
-        return (
-            f'<div class="scaleml-words" role="status" aria-live="polite">{escape(self._sees(controller))}</div>{notes}'
-        )
 
     def _sees(self, controller: Controller) -> str:
         if controller.phase == "stopping":
@@ -167,6 +191,19 @@ class Board:
             return words.line(self._traces[-1])
         return "Choose strategies and press Run."
 
+    def _turn(self, controller: Controller) -> str:
+        """What somebody who only listens has to know: what has turned, without figures that always change."""
+        if controller.phase in ("starting", "stopping"):
+            return self._sees(controller)
+        if not self._traces:
+            return ""
+        if controller.phase == "idle":
+            return self._headline
+        trace = self._traces[-1]
+        slow = "" if trace.now.slow is None else f"; rank {trace.now.slow} holds up the others"
+        of = max(controller.number, controller.planned)
+        return f"Run {controller.number} of {of}: {trace.run.label} {trace.now.state}{slow}."
+
     def _judge(self, controller: Controller) -> None:
         """The table and the verdict, when all runs are over."""
         state = (len(controller.runs), controller.phase)
@@ -174,6 +211,7 @@ class Board:
             return
         self._judged = state
         ended = controller.phase == "idle" and controller.runs
+        self._headline = controller.result.verdict.headline if ended else ""
         _set(
             self.found, f'<div class="scaleml-card">{fragment(controller.result, foldable=True)}</div>' if ended else ""
         )
@@ -197,17 +235,10 @@ def frame(curves: Sequence[Curve]) -> tuple[float, float]:
     return min(0.0, float(losses.min())), top
 
 
-def _legend(traces: Sequence[Trace], drawn: Sequence[Stroke]) -> str:
-    entries = []
-    for trace, stroke in zip(traces, drawn, strict=True):
-        dashes = " ".join(str(2 * dash) for dash in stroke.dashes)
-        swatch = (
-            f'<svg width="34" height="8" aria-hidden="true"><line x1="0" y1="4" x2="34" y2="4" stroke="{stroke.color}" '
-            f'stroke-width="2.5" stroke-dasharray="{dashes}"/></svg>'
-        )
-        loss = f": loss {number(trace.now.held_out)}" if np.isfinite(trace.now.held_out) else ""
-        entries.append(f"<span>{swatch}{escape(title(trace.run))}{loss}</span>")
-    return f'<div class="scaleml-legend">{"".join(entries)}</div>'
+def _notes(controller: Controller) -> str:
+    texts = [text for text in (controller.error, controller.note) if text]
+    alerts = "".join(f'<div class="scaleml-error" role="alert">{escape(text)}</div>' for text in texts)
+    return f'<div class="scaleml-notes">{alerts}</div>'
 
 
 def _set(widget: Any, value: str) -> None:

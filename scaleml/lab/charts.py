@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any, final
@@ -11,47 +10,18 @@ import bqplot
 import ipywidgets as widgets
 import numpy as np
 
+from scaleml.lab.axes import INK, Across, fit, fit_log, new_axis
+from scaleml.telemetry.glossary import WORDS
 from scaleml.telemetry.ledger import PARTS, Ledger
 from scaleml.telemetry.palette import DASHES, Stroke
 from scaleml.telemetry.palette import PARTS as PART_COLORS
 
 STYLES = dict(zip(DASHES, ("solid", "dashed", "dotted", "dash_dotted"), strict=True))
-INK = "var(--jp-ui-font-color1, #444)"
-FAINT = "var(--jp-border-color2, #ccc)"
+HOVERED = 40
+"""The most points of a line that tell their values under the mouse."""
 MARGIN = {"top": 8, "bottom": 36, "left": 50, "right": 18}
 HEIGHT = "230px"
 _NOTHING = (np.empty(0), np.empty(0))
-
-
-def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return round numbers from `low` or below it to `high` or above it.
-
-    >>> nice_ticks(0, 0.93)
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    >>> nice_ticks(0, 57_520)
-    [0.0, 20000.0, 40000.0, 60000.0]
-    """
-    step = 10.0 ** math.floor(math.log10((high - low) / (most - 1)))
-    for factor in (2, 2.5, 2, 2, 2.5):  # 1, 2, 5, 10, ...
-        if math.ceil(high / step - 1e-9) - math.floor(low / step + 1e-9) < most:
-            break
-        step *= factor
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * i, 12) for i in range(first, last + 1)]
-
-
-def _axis(scale: Any, label: str, upright: bool = False, **settings: Any) -> Any:
-    return bqplot.Axis(
-        scale=scale,
-        label=label,
-        side="left" if upright else "bottom",
-        color=FAINT,
-        grid_color=FAINT,
-        label_color=INK,
-        tick_style={"fill": INK, "font-size": "11px"},
-        label_offset="36px" if upright else "28px",
-        **settings,
-    )
 
 
 def _figure(marks: Sequence[Any], axes: Sequence[Any], **margins: int) -> Any:
@@ -95,26 +65,6 @@ class Panel:
 
 
 @final
-class Across:
-    """The horizontal axis of line charts: those that share it end at the same place, and one message moves them all."""
-
-    def __init__(self, label: str) -> None:
-        self.scale = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
-        self.axis = _axis(self.scale, label)
-        self.wide = 0.0
-        self.charts: list[LineChart] = []
-        _fit(self.axis, 0.0, 0.0)
-
-    def fit(self, live: bool) -> None:
-        """End where the data do; while more is to come a little further, not to move with every point."""
-        self.wide = wide = max((chart.wide for chart in self.charts), default=0.0)
-        if live and wide > 0:
-            step = 10.0 ** math.floor(math.log10(wide)) / 5
-            wide = step * math.ceil(wide / step)
-        _fit(self.axis, 0.0, wide, exact=True)
-
-
-@final
 class LineChart:
     """Runs as lines over one axis.
 
@@ -129,18 +79,32 @@ class LineChart:
     def __init__(self, title: str, across: Across, y: str) -> None:
         self._across = across
         across.charts.append(self)
-        self._y = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
-        self._axis = _axis(self._y, y, True)
+        self._linear = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
+        self._log = bqplot.LogScale(min=0.1, max=1.0, allow_padding=False)
+        self._y: Any = self._linear
+        self._axis = new_axis(self._y, y, True)
         self._points: list[tuple[Any, Any]] = []
-        self._changed = True
+        self._shown: list[bool] = []
+        self._changed = self._moved = True
         self._made: list[Any] = []
         self.lines: list[Any] = []
         self._target = bqplot.Lines(
             x=[], y=[], scales=self._scales, colors=[INK], line_style="dotted", stroke_width=1.2, visible=False
         )
+        tooltip = bqplot.Tooltip(fields=["name", "x", "y"], labels=["", across.label, y], formats=["", ".4~g", ".4~g"])
+        # Points that are not seen (see the style sheet), and tell their values under the mouse: the page does that by itself.
+        self.points = bqplot.Scatter(
+            x=[],
+            y=[],
+            scales=self._scales,
+            default_size=150,
+            display_names=False,
+            tooltip=tooltip,
+            tooltip_style={"opacity": 1.0},
+        )
         self._across_target: tuple[float, float] | None = None
-        _fit(self._axis, 0.0, 0.0)
-        self.figure = _figure([self._target], [across.axis, self._axis])
+        fit(self._axis, 0.0, 0.0)
+        self.figure = _figure([self._target, self.points], [across.axis, self._axis])
         self.panel = Panel(title, self.figure)
 
     @property
@@ -149,8 +113,16 @@ class LineChart:
 
     @property
     def wide(self) -> float:
-        """How far its lines go."""
-        return max((float(x[-1]) for x, _ in self._points if len(x)), default=0.0)
+        """How far its lines go, those that are seen."""
+        return max((float(x[-1]) for x, _ in self._seen() if len(x)), default=0.0)
+
+    @property
+    def apart(self) -> list[widgets.Widget]:
+        """The scale that is not in use."""
+        return [scale for scale in (self._linear, self._log) if scale is not self._y]
+
+    def _seen(self) -> list[tuple[Any, Any]]:
+        return [points for points, shown in zip(self._points, self._shown, strict=True) if shown]
 
     def dress(self, strokes: Sequence[Stroke]) -> None:
         """Have one line for each stroke.
@@ -160,8 +132,8 @@ class LineChart:
         """
         for stroke in strokes[len(self._made) :]:
             self._made.append(bqplot.Lines(x=[], y=[], scales=self._scales, stroke_width=2, **_look(stroke)))
-        if len(self.figure.marks) != len(self._made) + 1:
-            self.figure.marks = [self._target, *self._made]
+        if len(self.figure.marks) != len(self._made) + 2:
+            self.figure.marks = [self._target, *self._made, self.points]
         for i, line in enumerate(self._made):
             is_new, is_needed = i >= len(self.lines), i < len(strokes)
             if is_new and is_needed:
@@ -172,8 +144,55 @@ class LineChart:
                     line.x, line.y, line.visible = *_NOTHING, False
         if len(self.lines) != len(strokes):
             self._points = [*self._points[: len(strokes)], *[_NOTHING] * (len(strokes) - len(self._points))]
+            self._shown = [*self._shown[: len(strokes)], *[True] * (len(strokes) - len(self._shown))]
             self.lines = self._made[: len(strokes)]
-            self._changed = True
+            self._changed = self._moved = True
+
+    def show(self, shown: Sequence[bool]) -> None:
+        """Draw these runs and hide the others; the axes then fit those that are seen."""
+        for index, (line, is_shown) in enumerate(zip(self.lines, shown, strict=True)):
+            if self._shown[index] != is_shown:
+                self._shown[index] = line.visible = is_shown
+                self._changed = self._moved = True
+
+    def measure(self, logarithmic: bool) -> None:
+        """Have a logarithmic upright axis, or a linear one; what is not positive is not on a logarithmic one."""
+        scale = self._log if logarithmic else self._linear
+        if scale is self._y:
+            return
+        self._y = scale
+        if logarithmic:  # before its scale: 0 has no place there
+            self._axis.tick_values = np.array([scale.min, scale.max])
+        self._axis.scale = scale
+        for index, mark in enumerate((*self._made, self._target, self.points)):
+            mark.scales = self._scales
+            if index < len(self.lines):
+                self._send(index)
+        self._changed = self._moved = True
+
+    def name(self, names: Sequence[str]) -> None:
+        """Have some points of each line that is seen tell its name and their values under the mouse."""
+        if not self._moved:
+            return
+        self._moved = False
+        xs, ys, said = [], [], []
+        for (x, y), name, shown in zip(self._points, names, self._shown, strict=True):
+            x, y = self._drawable(x, y) if shown else _NOTHING
+            keep = np.unique(np.linspace(0, max(0, len(x) - 1), HOVERED).round().astype(int))[: len(x)]
+            xs.append(x[keep])
+            ys.append(y[keep])
+            said += [name] * len(xs[-1])
+        with self.points.hold_sync():
+            self.points.names = np.array(said)
+            self.points.x, self.points.y = np.concatenate([*xs, _NOTHING[0]]), np.concatenate([*ys, _NOTHING[1]])
+
+    def _drawable(self, x: Any, y: Any) -> tuple[Any, Any]:
+        return (x[y > 0], y[y > 0]) if self._y is self._log else (x, y)
+
+    def _send(self, index: int) -> None:
+        line = self.lines[index]
+        with line.hold_sync():
+            line.x, line.y = self._drawable(*self._points[index])
 
     def draw(self, index: int, x: Any, y: Any) -> None:
         """Show a run's points; nothing is sent where they are the same as before."""
@@ -182,17 +201,19 @@ class LineChart:
         if all(np.array_equal(*pair) for pair in zip((x, y), self._points[index], strict=True)):
             return
         self._points[index] = (x, y)
-        self._changed = True
-        line = self.lines[index]
-        with line.hold_sync():
-            line.x, line.y = x, y
+        self._changed = self._moved = True
+        self._send(index)
 
     def fit(self, low: float | None = None, high: float | None = None, target: float | None = None) -> None:
         """Fit the upright axis to what is drawn, from 0, unless told otherwise; and draw the target across."""
         if self._changed:
             self._changed = False
-            tall = max((float(y.max()) for _, y in self._points if len(y)), default=0.0) if high is None else high
-            _fit(self._axis, 0.0 if low is None else low, tall)
+            tall = max((float(y.max()) for _, y in self._seen() if len(y)), default=0.0) if high is None else high
+            if self._y is self._log:
+                positive = [float(y[y > 0].min()) for _, y in self._seen() if (y > 0).any()]
+                fit_log(self._axis, min(positive, default=0.1), max(tall, 1.5 * min(positive, default=0.1)))
+            else:
+                fit(self._axis, 0.0 if low is None else low, tall)
         wide = self._across.wide
         shown = None if target is None or not wide else (wide, target)
         if shown != self._across_target:
@@ -211,20 +232,6 @@ def _short(ledger: Ledger, i: int) -> str:
     return f"{'rank' if ledger.workers[i] else 'server'} {ledger.ranks[i]}"
 
 
-def _fit(axis: Any, low: float, high: float, exact: bool = False) -> None:
-    """Have an axis show a range, with round ticks; with `exact` it ends where the data do."""
-    ticks = nice_ticks(low, high if high > low else low + 1.0)
-    end = high if exact and high > low else ticks[-1]
-    if axis.tick_values is None or (axis.scale.min, axis.scale.max) != (ticks[0], end):
-        shown = np.array([tick for tick in ticks if tick <= end])
-        if not np.array_equal(axis.tick_values, shown):
-            with axis.hold_sync():
-                axis.tick_format = "~s" if end >= 10_000 else "~g"
-                axis.tick_values = shown
-        with axis.scale.hold_sync():
-            axis.scale.min, axis.scale.max = ticks[0], end
-
-
 @final
 class LedgerChart:
     """Where the time of every rank went: one stacked bar a rank."""
@@ -241,11 +248,12 @@ class LedgerChart:
             padding=0.25,
             stroke=None,
         )
-        self._axis = _axis(self._spent, "seconds")
-        _fit(self._axis, 0.0, 0.0)
-        self.figure = _figure([self.bars], [_axis(ranks, "", True, grid_lines="none"), self._axis], left=60)
+        self._axis = new_axis(self._spent, "seconds")
+        fit(self._axis, 0.0, 0.0)
+        self.figure = _figure([self.bars], [new_axis(ranks, "", True, grid_lines="none"), self._axis], left=60)
         chips = "".join(
-            f'<span class="scaleml-key"><i style="background:{PART_COLORS[part]}"></i>{part}</span>' for part in PARTS
+            f'<span class="scaleml-key" title="{escape(WORDS[part])}"><i style="background:{PART_COLORS[part]}"></i>{part}</span>'
+            for part in PARTS
         )
         keys = widgets.HTML(f'<div class="scaleml-keys">{chips}</div>')
         self.panel = Panel(title, self.figure, keys)
@@ -257,7 +265,7 @@ class LedgerChart:
         parts = np.array([getattr(ledger, part) for part in PARTS])
         with self.bars.hold_sync():
             self.bars.x, self.bars.y = names, parts
-        _fit(self._axis, 0.0, float(ledger.wall.max(initial=0.0)))
+        fit(self._axis, 0.0, float(ledger.wall.max(initial=0.0)))
 
     def clear(self) -> None:
         """Show no rank."""

@@ -123,6 +123,12 @@ class Controller:
         return runs[-1] if self.phase != "idle" and runs and not runs[-1].over else None
 
     @property
+    def doing(self) -> str:
+        """What runs, in a few words."""
+        run, of = self.live, max(self.number, self.planned)
+        return f"{run.label}, run {self.number} of {of}" if run is not None else self.phase
+
+    @property
     def target(self) -> float | None:
         """The held-out loss that counts, if one was given."""
         return self._target
@@ -147,6 +153,12 @@ class Controller:
                 self._thread = threading.Thread(target=self._serve, name="scaleml-lab", daemon=True)
                 self._thread.start()
         self._orders.put(order)
+
+    def lose(self, error: str) -> None:
+        """Note why all ends, and stop what runs."""
+        self.error = error
+        if self._thread is not None:
+            self.submit(Tell("stop"))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no comparison is under way; whether it came to that."""
@@ -236,9 +248,19 @@ class Controller:
                 self._ended = found.ended
         except Exception as error:  # noqa: BLE001  a failing model is shown, and the lab stays alive
             if not self._told_to_stop:
-                self.error = f"{type(error).__name__}: {error}"
+                self.error = self._told(error)
         finally:
             self._turn("idle")
+
+    def _told(self, error: Exception) -> str:
+        """Say what ended the comparison."""
+        runs = self.runs
+        if isinstance(error, OSError) and runs and runs[-1].state == "failed":
+            # What Dask says of a cluster that went away tells of its calls; the run has said what happened.
+            return (
+                f"The comparison ended with {runs[-1].label}: the cluster is gone. Run it again on one that is there."
+            )
+        return f"{type(error).__name__}: {error}"
 
     def _on_plan(self, labels: Sequence[str]) -> None:
         self.planned = len(labels)

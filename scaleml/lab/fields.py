@@ -9,6 +9,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import ipywidgets as widgets
+import traitlets
+
+from scaleml.lab import entry, tips
 
 NONE = "none"
 THREE = {None: "auto", True: "yes", False: "no"}
@@ -56,19 +59,20 @@ def field_for(kind: type, name: str, hint: Any, start: Any) -> Field | None:
         Of the field; `start` may be ``MISSING``.
     """
     inner, optional = without_none(hint)
+    tip = tips.settings(kind).get(name, "")
     choices = get_args(inner) if get_origin(inner) is Literal else ()
     if inner is str and not choices:
         choices = _documented(kind, name)
     if choices:
-        return _choice(name, [*choices, *([None] if optional and None not in choices else [])], start)
+        return _choice(name, [*choices, *([None] if optional and None not in choices else [])], start, tip)
     if inner is bool:
-        return _choice(name, [None, True, False], start, THREE) if optional else _switch(name, start)
+        return _choice(name, [None, True, False], start, tip, THREE) if optional else _switch(name, start, tip)
     if inner in (int, float):
-        return _number(name, inner, optional, start)
+        return _number(name, inner, optional, start, tip)
     if inner is str:
-        return _text(name, optional, start)
+        return _text(name, optional, start, tip)
     if get_origin(inner) is tuple and get_args(inner) == (int, ...):
-        return _numbers(name, start)
+        return _typed(name, start, entry.several(_label(name)), tip, NONE, "medium")
     return None
 
 
@@ -90,17 +94,38 @@ def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def narrow(width: str = "76px") -> widgets.Layout:
-    """Return the layout of a small input."""
-    return widgets.Layout(width=width, margin="0 2px")
+def auto() -> widgets.Layout:
+    """Return the layout of a control that is as wide as it needs."""
+    return widgets.Layout(width="auto", margin="0 2px")
 
 
-def labelled(name: str, control: widgets.Widget) -> widgets.Widget:
-    """Return a control with its label before it, as one box that is never torn apart."""
-    label = widgets.Label(_label(name), layout=widgets.Layout(width="auto", margin="0 2px 0 0"))
-    return widgets.HBox(
-        [label, control], layout=widgets.Layout(width="auto", margin="0 10px 0 0", align_items="center")
-    )
+class Hint(widgets.HBox):
+    """A box that says what it is about when the mouse rests on it, on its label as well as on its field."""
+
+    # A page asks whatever has a tooltip for its description, too.
+    description = traitlets.Unicode("").tag(sync=True)
+
+
+def labelled(name: str, control: Any, tip: str = "") -> widgets.Widget:
+    """Return a control with its label before it, as one box that is never torn apart; the label is the control's own."""
+    control.description, control.style.description_width = _label(name), "auto"
+    layout = widgets.Layout(width="auto", margin="0 10px 0 0", align_items="center")
+    return Hint([control], tooltip=tip or None, layout=layout)
+
+
+def above(name: str, control: Any, tip: str = "") -> widgets.Widget:
+    """Return a control with its label above it."""
+    box = labelled(name, control, tip)
+    control.add_class("scaleml-above")
+    box.layout.margin = "0 8px 0 0"
+    return box
+
+
+def silent(name: str, control: Any, tip: str = "") -> widgets.Widget:
+    """Return a control whose label only screen readers see: others see what it belongs to."""
+    box = labelled(name, control, tip)
+    control.add_class("scaleml-silent")
+    return box
 
 
 def button(text: str, hint: str, icon: str = "", style: str = "", *, disabled: bool = False) -> Any:
@@ -111,78 +136,43 @@ def button(text: str, hint: str, icon: str = "", style: str = "", *, disabled: b
     )
 
 
-def above(name: str, control: widgets.Widget) -> widgets.Widget:
-    """Return a control with its label above it."""
-    label = widgets.HTML(f'<span class="scaleml-head">{_label(name)}</span>')
-    return widgets.VBox([label, control], layout=widgets.Layout(width="auto", margin="0 8px 0 0"))
-
-
-def _choice(name: str, choices: Sequence[Any], start: Any, labels: dict[Any, str] | None = None) -> Field:
+def _choice(name: str, choices: Sequence[Any], start: Any, tip: str, labels: dict[Any, str] | None = None) -> Field:
     # By index: for a menu of widgets, None would be the absence of a choice.
     shown = [(labels or {None: NONE}).get(choice, str(choice)) for choice in choices]
     at = choices.index(start) if start in choices else 0
-    control = widgets.Dropdown(options=shown, index=at, layout=narrow("auto"))
+    control = widgets.Dropdown(options=shown, index=at, layout=auto())
 
     def write(given: Any) -> None:
         control.index = choices.index(given)
 
-    return Field(name, labelled(name, control), lambda: choices[control.index], write)
+    return Field(name, labelled(name, control, tip), lambda: choices[control.index], write)
 
 
-def _switch(name: str, start: Any) -> Field:
-    control = widgets.Checkbox(
-        value=start is True,
-        description=_label(name),
-        indent=False,
-        layout=widgets.Layout(width="auto", margin="0 12px 0 2px"),
-    )
-    return Field(name, control, lambda: bool(control.value), lambda given: _set(control, bool(given)))
-
-
-def _number(name: str, kind: type, optional: bool, start: Any) -> Field:
-    if optional:
-        return _typed(name, start, lambda text: _parse(name, kind, text) if text else None, NONE)
-    first = start if start is not MISSING else (2 if kind is int else 0.1)
-    room = narrow(f"{max(76, 36 + 8 * len(f'{first:.12g}'))}px")
-    control: Any = (widgets.IntText if kind is int else widgets.FloatText)(value=first, layout=room)
-    return Field(name, labelled(name, control), lambda: kind(control.value), lambda given: _set(control, given))
-
-
-def _text(name: str, optional: bool, start: Any) -> Field:
-    return _typed(name, start, lambda text: text or (None if optional else ""), NONE if optional else "")
-
-
-def _numbers(name: str, start: Any) -> Field:
-    def read(text: str) -> tuple[int, ...]:
-        return tuple(_parse(name, int, part) for part in text.replace(",", " ").split())
-
-    shown = ", ".join(map(str, start)) if start is not MISSING else ""
-    return _typed(name, shown, read, "none", "110px")
-
-
-def _typed(name: str, start: Any, read: Callable[[str], Any], empty: str, width: str = "76px") -> Field:
-    """Make a control of free text, which `read` understands."""
-
-    def show(value: Any) -> str:
-        if isinstance(value, tuple):
-            return ", ".join(map(str, value))
-        return "" if value is None or value is MISSING else str(value)
-
-    control = widgets.Text(value=show(start), placeholder=empty, layout=narrow(width))
+def _switch(name: str, start: Any, tip: str) -> Field:
+    control = widgets.Checkbox(value=start is True, indent=False, layout=auto())
     return Field(
-        name,
-        labelled(name, control),
-        lambda: read(control.value.strip()),
-        lambda given: _set(control, show(given)),
+        name, labelled(name, control, tip), lambda: bool(control.value), lambda given: _set(control, bool(given))
     )
 
 
-def _parse(name: str, kind: type, text: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        wanted = "an integer" if kind is int else "a number"
-        raise ValueError(f"{_label(name)}: {text!r} is not {wanted}") from None
+def _number(name: str, kind: type, optional: bool, start: Any, tip: str) -> Field:
+    parse: Callable[[str], Any] = entry.whole(_label(name), None) if kind is int else entry.real(_label(name))
+    if optional:
+        return _typed(name, start, entry.maybe(parse), tip, NONE)
+    return _typed(name, (2 if kind is int else 0.1) if start is MISSING else start, parse, tip)
+
+
+def _text(name: str, optional: bool, start: Any, tip: str) -> Field:
+    return _typed(name, start, lambda text: text or (None if optional else ""), tip, NONE if optional else "")
+
+
+def _typed(
+    name: str, start: Any, parse: Callable[[str], Any], tip: str, empty: str = "", width: str = "short"
+) -> Field:
+    """Make a control of free text, which `parse` understands."""
+    text = "" if start is MISSING else entry.shown(start)
+    control = entry.Entry(parse, text, placeholder=empty, width="medium" if len(text) > 6 else width)
+    return Field(name, labelled(name, control, tip), control.read, lambda given: _set(control, entry.shown(given)))
 
 
 def _set(control: Any, value: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any, final, get_type_hints
 
 import ipywidgets as widgets
 
-from scaleml.lab import choices
-from scaleml.lab.fields import NONE, Field, Pages, field_for, labelled, narrow, without_none
+from scaleml.lab import choices, tips
+from scaleml.lab.fields import NONE, Field, Pages, auto, field_for, labelled, without_none
 
 DEPTH = 2
 """How deep a choice may stand in a choice: a codec around a codec, and no further."""
@@ -99,11 +99,12 @@ def _field(kind: type, name: str, hint: Any, start: Any, depth: int) -> Field | 
     """Return the control of one field: for one that is itself a dataclass, a choice of forms."""
     inner, optional = without_none(hint)
     if isinstance(inner, type) and inner.__module__ != "builtins":
-        return _nested(name, inner, optional, start, depth) if depth < DEPTH else None
+        tip = tips.settings(kind).get(name, "")
+        return _nested(name, inner, optional, start, depth, tip) if depth < DEPTH else None
     return field_for(kind, name, hint, start)
 
 
-def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Field | None:
+def _nested(name: str, base: type, optional: bool, start: Any, depth: int, tip: str) -> Field | None:
     """Make a choice of one of a base's subclasses, each with controls of its own."""
     found = [kind for kind in choices.offered(base) if choices.startable(kind)]
     if isinstance(start, base) and type(start) not in found:
@@ -114,7 +115,7 @@ def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Fi
     empty = [NONE] if optional else []
     names = [*empty, *(kind.__name__ for kind in found)]
     at = len(empty) + found.index(type(start)) if type(start) in found else 0
-    menu = widgets.Dropdown(options=names, index=at, layout=narrow("auto"))
+    menu = widgets.Dropdown(options=names, index=at, layout=auto())
     pages = [*([widgets.HBox()] if optional else []), *(form.box for form in forms)]
     stack = Pages(menu, pages)
 
@@ -128,7 +129,7 @@ def _nested(name: str, base: type, optional: bool, start: Any, depth: int) -> Fi
         if value is not None:
             forms[chosen].show(value)
 
-    box = widgets.HBox([labelled(name, menu), stack], layout=widgets.Layout(flex_flow="row wrap", width="auto"))
+    box = widgets.HBox([labelled(name, menu, tip), stack], layout=widgets.Layout(flex_flow="row wrap", width="auto"))
     return Field(name, box, read, write)
 
 

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import weakref
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Self, final
+from typing import Any, Self, final
 
 import ipywidgets as widgets
 
 from scaleml.api.run import Run
 from scaleml.api.trial import Trial
+from scaleml.cluster.cluster_name import cluster_name
 from scaleml.cluster.embedded import embedded_size
-from scaleml.lab import style
+from scaleml.lab import output, roster, style, tree
 from scaleml.lab.board import Board
 from scaleml.lab.controller import Clear, Controller, Enough, Go, Order, Tell
-from scaleml.lab.fields import button
+from scaleml.lab.output import Output
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living, static
 from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup
 from scaleml.lab.steering import Steering
+from scaleml.lab.toolbar import Toolbar
 from scaleml.models import Model
 from scaleml.optim import Optimizer
 from scaleml.strategies import Strategy
 from scaleml.telemetry import Comparison
-
-_labs: Final[weakref.WeakSet[Lab]] = weakref.WeakSet()
 
 
 @final
@@ -34,7 +33,8 @@ class Lab:
     """Compare strategies live in a notebook: choose, run, watch, steer, break them, and read which one to use.
 
     The runs are those of `compare`, on real workers; what the buttons do is `Run.pause`, `resume`, `stop`, `update` and
-    `inject`. One lab trains at a time: a new one, as when its cell is run again, stops the runs of those before it.
+    `inject`. One lab trains at a time on one cluster: another one says who does. A cell that is run again closes the lab that it made
+    before.
 
     Parameters
     ----------
@@ -108,23 +108,27 @@ class Lab:
         self._kept: Any = None
         self._busy: bool | None = None
         self.repaints = 0
-        self._board = Board()
         self._publisher = Publisher(self._repaint)
+        self._board = Board(self._publisher.wake)
         self._controller = Controller(self._publisher.wake)
         self._steering = Steering(self._send, allow_kill, self._setup.rate.value, self._setup.batch.value)
-        self.run_button = button("Run", "Train under every ticked strategy", "play", "primary")
-        self.stop_button = button("Stop", "End the run and the comparison", "stop")
-        self.clear_button = button("Clear", "Forget the runs so far", "trash")
+        self._toolbar = Toolbar([self._steering.pause, self._steering.resume])
+        self.run_button, self.stop_button = self._toolbar.run, self._toolbar.stop
+        self.clear_button = self._toolbar.clear
         self.run_button.on_click(lambda _: self._send(self._go))
         self.stop_button.on_click(lambda _: self._send(lambda: Tell("stop")))
         self.clear_button.on_click(lambda _: self._send(Clear))
         self.widget = self._arranged()
-        self._display_id = secrets.token_hex(16)
-        self._shown = False
+        self._output = Output()
+        self._client = client
+        self.cell = roster.cell()
+        self._setup.when_typed(self._doubt)
         self._repaint()
-        for other in list(_labs):
-            other._controller.submit(Tell("stop"))
-        _labs.add(self)
+        self.widget.observe(self._lost, "comm")
+        for former in roster.former(self.cell):
+            former._output.forget()
+            former.close()
+        roster.join(self)
 
     # What a cell can do.
 
@@ -139,6 +143,11 @@ class Lab:
         return self._controller.runs
 
     @property
+    def cluster(self) -> str:
+        """What tells its cluster from others."""
+        return cluster_name(self._client)
+
+    @property
     def running(self) -> bool:
         """Whether a comparison is under way."""
         return self._controller.phase != "idle"
@@ -151,10 +160,8 @@ class Lab:
         ValueError, TypeError
             For a control whose value breaks its rule.
         RuntimeError
-            For a lab that was closed.
+            For a lab that was closed, and while another one trains on the same cluster.
         """
-        if self not in _labs:
-            raise RuntimeError("the lab is closed: make a new one")
         self._controller.submit(self._go())
         return self
 
@@ -200,17 +207,11 @@ class Lab:
 
     def close(self) -> None:
         """Stop what runs and end the lab: on the page what was found takes its place; `result` stays."""
-        if self not in _labs:
+        if not roster.leave(self):
             return
-        _labs.discard(self)
-        self._controller.close()
-        self._publisher.close()
+        self._end()
         self._leave_what_was_found()
-        found: dict[str, Any] = {}
-        for root in (self.widget, *self._setup.controls):
-            _gather(root, found)
-        for part in found.values():
-            part.close()
+        self._close_widgets()
 
     def __enter__(self) -> Self:
         return self
@@ -221,10 +222,7 @@ class Lab:
     # What the page shows.
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        self._shown = True
-        display(self._repr_mimebundle_(), raw=True, display_id=self._display_id)
+        self._output.show(self._repr_mimebundle_())
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         return living(self.widget, self.result, "choose strategies and press Run." if not self.runs else "")
@@ -232,55 +230,72 @@ class Lab:
     def _keep(self) -> None:
         """Put what was found into the outputs of the notebook, for the saved file; on the main thread."""
         found = tuple((run.label, run.state) for run in self.runs)
-        if self._shown and found and found != self._kept and not self.running:
-            from IPython.display import update_display
-
+        if self._output.shown and found and found != self._kept and not self.running and roster.holds(self):
             self._kept = found
-            update_display(self._repr_mimebundle_(), raw=True, display_id=self._display_id)
+            self._output.replace(self._repr_mimebundle_())
 
     def _leave_what_was_found(self) -> None:
         """Show on the page, instead of controls that no longer work, the table and the pictures."""
-        if self._shown:
-            from IPython.display import update_display
-
-            found = static(self.result, "closed before a run.")
-            update_display(found, raw=True, display_id=self._display_id)
-
-    def _keep_soon(self) -> None:
-        """Have the kernel's main loop do that, once no cell blocks it: figures are drawn on the main thread only."""
-        from IPython import get_ipython
-
-        loop = getattr(getattr(get_ipython(), "kernel", None), "io_loop", None)
-        if loop is not None:
-            loop.add_callback(self._keep)
+        if self._output.shown:
+            self._output.replace(static(self.result, self._controller.error or "closed before a run."))
 
     def _arranged(self) -> widgets.Widget:
         self._sheet = widgets.HTML(style.SHEET, layout=widgets.Layout(display="none"))
-        buttons = [self.run_button, self._steering.pause, self._steering.resume, self.stop_button, self.clear_button]
-        row = widgets.HBox(buttons, layout=widgets.Layout(flex_flow="row wrap"))
-        setup, steering = widgets.VBox([self._setup.box]), widgets.VBox([self._steering.box])
-        for card in (setup, steering):
-            card.add_class("scaleml-card")
+        self._setup.box.add_class("scaleml-card")
+        self._setup.box.add_class("scaleml-setup")
+        above = [self._sheet, self._toolbar.box, self._steering.box, self._board.notes]
         layout = widgets.Layout(width="100%")  # its width decides how it is arranged, not the other way round
-        whole = widgets.VBox([self._sheet, setup, row, steering, self._board.box], layout=layout)
+        whole = widgets.VBox([*above, self._setup.box, self._setup.summary, self._board.box], layout=layout)
         whole.add_class("scaleml-lab")
         return whole
+
+    # How it ends.
+
+    def _end(self) -> None:
+        """Stop what runs and end the threads."""
+        self._controller.close()
+        self._publisher.close()
+
+    def _close_widgets(self) -> None:
+        tree.close([self.widget, *self._setup.controls, *self._board.apart])
+
+    def _lost(self, change: Any) -> None:
+        """End where somebody else has closed the widgets, as ``Widget.close_all()`` does: not here, for it is not done yet."""
+        if change["new"] is None and roster.leave(self):
+            self._controller.lose("The lab's widgets were closed: its run was stopped.")
+            threading.Thread(target=self._give_up, name="scaleml-lab-close", daemon=True).start()
+
+    def _give_up(self) -> None:
+        self._end()
+        output.soon(self._leave_what_was_found, self._close_widgets)
 
     # What callbacks do: validate, queue, return.
 
     def _send(self, order: Callable[[], Order]) -> None:
         try:
             self._controller.submit(order())
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             self._controller.say(str(error))
 
+    def _doubt(self, _: object) -> None:
+        """Say at once what is wrong with what was typed, and no longer once it is mended."""
+        self._controller.say(self._setup.problem)
+
     def _go(self) -> Order:
-        wish = self._setup.wish()
-        subject = self._setup.subject()
+        if not roster.holds(self):
+            raise RuntimeError("the lab is closed: make a new one")
+        if (other := roster.trains_instead(self)) is not None:
+            raise RuntimeError(f"{other.said()}: stop it there, or wait for its end.")
+        wish, subject = self._setup.wish(), self._setup.subject()
         fresh = not self.runs or subject != self._subject
         if fresh:
             self._subject, self._common = subject, wish.settings
         return Go(wish.told_from(self._common), fresh)
+
+    def said(self) -> str:
+        """Say what it does on its cluster."""
+        whose = "Another lab" if self.cell is None else f"The lab of cell [{self.cell.number}]"
+        return f"{whose} trains on this cluster ({self._controller.doing})"
 
     # What the publisher's thread does.
 
@@ -289,30 +304,17 @@ class Lab:
         controller = self._controller
         busy = controller.phase != "idle"
         self._board.show(controller)
-        self._steering.follow(controller.live)
+        self._steering.follow(controller.live, busy)
         if busy is not self._busy:
             self._busy = busy
-            self.stop_button.disabled = not busy
-            for control in (self.run_button, self.clear_button, *self._setup.controls):
-                control.disabled = busy
+            self._toolbar.follow(busy)
+            self._setup.offer(not busy)
         if self._board.reached is not None:
             controller.submit(Enough(self._board.reached))
-        if self._shown and not busy:
-            self._keep_soon()
-        return busy
+        if self._output.shown and not busy:
+            output.soon(self._keep)
+        return busy or self._board.announcer.waits
 
 
 def _size(client: Any) -> int:
     return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-
-
-def _gather(widget: Any, found: dict[str, Any]) -> None:
-    """Find a widget and all that it refers to: children, layouts, marks, axes, scales, links."""
-    if widget.model_id in found:
-        return
-    found[widget.model_id] = widget
-    for value in (*(getattr(widget, name) for name in widget.keys), getattr(widget, "link", None)):
-        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-        for part in parts:
-            if isinstance(part, widgets.Widget):
-                _gather(part, found)

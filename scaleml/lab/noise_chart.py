@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
-from scaleml.lab.charts import Across, LineChart
+from scaleml.lab.axes import Across
+from scaleml.lab.charts import LineChart
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.noise_scale import NoiseCurve
 from scaleml.telemetry.palette import DASHES, Stroke
@@ -31,6 +32,14 @@ class NoiseChart:
     def dress(self, strokes: Sequence[Stroke]) -> None:
         """Have two lines for each stroke."""
         self.chart.dress([replace(stroke, dashes=dashes) for stroke in strokes for dashes in (DASHES[0], DASHES[1])])
+
+    def show(self, shown: Sequence[bool]) -> None:
+        """Draw these runs and hide the others."""
+        self.chart.show([each for each in shown for _ in range(2)])
+
+    def name(self, names: Sequence[str]) -> None:
+        """Have points tell their run and values under the mouse."""
+        self.chart.name([each for each in names for _ in range(2)])
 
     def draw(self, index: int, curve: NoiseCurve) -> None:
         """Show what is known of a run's."""

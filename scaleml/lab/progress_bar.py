@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
-from scaleml.telemetry.formatting import percent, seconds
+from scaleml.telemetry.formatting import percent, roughly, seconds
 from scaleml.telemetry.history import Change
 
 
@@ -51,17 +51,6 @@ def brief(change: Change) -> str:
     return f"{change.fault['name']}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
 
-def roughly(value: float) -> str:
-    """Seconds as precisely as a guess deserves.
-
-    >>> roughly(3.27), roughly(49.4), roughly(1099.0), roughly(62_880.0)
-    ('3 s', '49 s', '18 min', '17.5 h')
-    """
-    if value < 99.5:
-        return f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 5970 else f"{value / 3600:.1f} h"
-
-
 def remaining(trace: Trace) -> float:
     """Guess the seconds that a run has left at its present rate; NaN before it has one."""
     left = float(trace.run.total_samples or 0) - trace.now.samples
@@ -88,7 +77,8 @@ def overall(spent: Sequence[float], time: float, left: float, coming: int) -> fl
 
 def bar(done: float, text: str) -> str:
     """Return a progress bar with words below."""
+    facts = f'aria-label="this run" aria-valuenow="{100 * done:.0f}" aria-valuemin="0" aria-valuemax="100"'
     return (
-        f'<div class="scaleml-bar" role="progressbar" aria-valuenow="{100 * done:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<i style="width:{100 * done:.1f}%"></i></div><div class="scaleml-soft">{escape(text)}</div>'
+        f'<div class="scaleml-bar" role="progressbar" {facts}><i style="width:{100 * done:.1f}%"></i></div>'
+        f'<div class="scaleml-soft">{escape(text)}</div>'
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from html import escape
 from typing import Any, final
 
 import ipywidgets as widgets
@@ -13,9 +14,9 @@ from scaleml import datasets
 from scaleml.api.trial import Trial
 from scaleml.api.validation import check_workers
 from scaleml.datasets.dataset import task_of
-from scaleml.lab import choices
+from scaleml.lab import choices, entry
 from scaleml.lab.controller import Wish
-from scaleml.lab.fields import above, narrow
+from scaleml.lab.fields import above, auto
 from scaleml.lab.strategy_rows import rows, table
 from scaleml.models import MLP, LinearModel, Model
 from scaleml.optim import SGD, Optimizer
@@ -28,6 +29,18 @@ DATA = {
     "diabetes: 442 rows, 10 columns (regression)": "diabetes",
     "generated: 60,000 rows, 200 columns": "generated:60000x200",
 }
+TIPS = {
+    "data": "What is learnt: data sets that scikit-learn ships, or generated ones.",
+    "model": "What is trained: a multilayer perceptron, or a linear model (logistic or linear regression).",
+    "hidden layers": "Units of each hidden layer of the MLP, such as 256, 128; empty for none.",
+    "workers": "How many Dask workers train, one rank a worker; or which, by their addresses.",
+    "batch (rows)": "The global batch: rows of one update over all workers, so that their number does not change the mathematics.",
+    "optimizer": "What turns a gradient into a step.",
+    "learning rate": "How far a step goes, for every strategy that has no rate of its own.",
+    "epochs": "Passes over the data.",
+    "target loss": "The held-out loss that counts: who reaches it first wins, and a run ends there. Empty: the loss that all reached.",
+}
+"""What the settings that all runs have in common mean."""
 CHOSEN = (Serial(), AllReduce(), LocalSGD(8))
 """What is ticked at first."""
 
@@ -66,17 +79,32 @@ class Setup:
         self._fixed = fixed
         self._optimizer: Optimizer = common["optimizer"]
         self.rows = rows(CHOSEN if strategies is None else strategies)
-        self.data = widgets.Dropdown(options=DATA, layout=narrow("auto"))
-        self.model = widgets.Dropdown(options=["MLP", "linear model"], layout=narrow("120px"))
-        self.hidden = widgets.Text(value="512, 512", placeholder="none", layout=narrow("110px"))
+        self.data = widgets.Dropdown(options=DATA, layout=auto())
+        self.model = widgets.Dropdown(options=["MLP", "linear model"], layout=auto())
+        self.hidden = entry.Entry(entry.several("hidden layers"), "512, 512", width="medium", placeholder="none")
         self.workers = _workers(common["workers"])
-        self.batch = widgets.BoundedIntText(value=common["batch_size"], min=1, max=2**31 - 1, layout=narrow())
-        self.epochs = widgets.BoundedIntText(value=common["epochs"], min=1, max=10**6, layout=narrow())
-        target = common["target"]
-        self.target = widgets.Text(value="" if target is None else f"{target:g}", placeholder="none", layout=narrow())
-        self.optimizer = widgets.Dropdown(options=self._optimizers(), layout=narrow("auto"))
-        self.rate = widgets.FloatText(value=self._optimizer.learning_rate, layout=narrow())
+        self.batch = entry.Entry(entry.whole("batch"), common["batch_size"])
+        self.epochs = entry.Entry(entry.whole("epochs"), common["epochs"])
+        target = entry.maybe(entry.real("target loss"))
+        self.target = entry.Entry(target, entry.shown(common["target"]), placeholder="none")
+        self.optimizer = widgets.Dropdown(options=self._optimizers(), layout=auto())
+        self.rate = entry.Entry(entry.positive("learning rate"), entry.shown(self._optimizer.learning_rate))
+        self.summary = widgets.HTML()
         self.box = self._arranged()
+
+    def when_typed(self, call: Callable[[object], None]) -> None:
+        """Have this called when a text has changed."""
+        for one in self._entries:
+            one.observe(call, "value")
+
+    @property
+    def problem(self) -> str:
+        """The first reason why something typed is refused; empty if nothing is."""
+        return next((one.problem for one in self._entries if one.problem), "")
+
+    @property
+    def _entries(self) -> list[entry.Entry]:
+        return [control for control in self.controls if isinstance(control, entry.Entry)]
 
     @property
     def controls(self) -> list[Any]:
@@ -95,23 +123,42 @@ class Setup:
         ]
         return [*rows, *common]
 
+    def offer(self, on: bool) -> None:
+        """Switch all of it on or off."""
+        for control in self.controls:
+            control.disabled = not on
+
     def wish(self) -> Wish:
         """Return what the controls say; raises ValueError or TypeError, with the reason, for what breaks a rule."""
-        if not 0 < self.rate.value < float("inf"):
-            raise ValueError(f"learning rate {self.rate.value:g}: must be a positive number")
-        optimizer = self.optimizer.value.with_rate(self.rate.value)
+        optimizer = self.optimizer.value.with_rate(self.rate.read())
         trials = tuple(row.trial(optimizer) for row in self.rows if row.tick.value)
         if not trials:
             raise ValueError("No strategy is ticked: choose at least one.")
         settings = {
             **self._fixed,
             "optimizer": optimizer,
-            "workers": _chosen(self.workers.value),
-            "batch_size": self.batch.value,
-            "epochs": self.epochs.value,
-            "target": _target(self.target.value.strip()),
+            "workers": self.workers.read(),
+            "batch_size": self.batch.read(),
+            "epochs": self.epochs.read(),
+            "target": self.target.read(),
         }
+        self._sum_up(optimizer)
         return Wish(self._loader(), trials, settings)
+
+    def _sum_up(self, optimizer: Optimizer) -> None:
+        """Say in a line what is chosen: for when the settings are folded."""
+        model, X, _ = self._given
+        hidden = f" ({self.hidden.value})" if self.model.value == "MLP" else ""
+        facts = [
+            *([str(self.data.label).partition(":")[0]] if X is None else []),
+            f"{self.model.value}{hidden}" if model is None else repr(model),
+            f"workers {self.workers.value}",
+            f"batch {self.batch.value}",
+            f"{type(optimizer).__name__} {self.rate.value}",
+            f"{self.epochs.value} epochs",
+            *([f"target loss {self.target.value}"] if self.target.value else []),
+        ]
+        self.summary.value = f'<div class="scaleml-summary">{escape(" · ".join(facts))}</div>'
 
     def subject(self) -> tuple[Any, ...]:
         """Return what makes runs comparable: those of another model or data are not drawn over each other."""
@@ -119,7 +166,7 @@ class Setup:
 
     def _loader(self) -> Callable[[], tuple[Model, Any, Any]]:
         model, X, y = self._given
-        hidden = _widths(self.hidden.value) if self.model.value == "MLP" else None
+        hidden = self.hidden.read() if self.model.value == "MLP" else None
         name = self.data.value
 
         def load() -> tuple[Model, Any, Any]:
@@ -138,48 +185,36 @@ class Setup:
 
     def _arranged(self) -> widgets.Widget:
         model, X, _ = self._given
-        subject = [above("data", self.data)] if X is None else []
-        subject += [above("model", self.model), above("hidden layers", self.hidden)] if model is None else []
-        common = [
-            above("workers", self.workers),
-            above("batch (rows)", self.batch),
-            above("optimizer", self.optimizer),
-            above("learning rate", self.rate),
-            above("epochs", self.epochs),
-            above("target loss", self.target),
-        ]
+        subject = ["data"] if X is None else []
+        subject += ["model", "hidden layers"] if model is None else []
+        fields = {
+            "data": self.data,
+            "model": self.model,
+            "hidden layers": self.hidden,
+            "workers": self.workers,
+            "batch (rows)": self.batch,
+            "optimizer": self.optimizer,
+            "learning rate": self.rate,
+            "epochs": self.epochs,
+            "target loss": self.target,
+        }
+        shown = [above(name, fields[name], TIPS[name]) for name in (*subject, *list(fields)[3:])]
         wrap = widgets.Layout(flex_flow="row wrap", width="100%")
-        return widgets.VBox([widgets.HBox([*subject, *common], layout=wrap), table(self.rows)])
+        return widgets.VBox([widgets.HBox(shown, layout=wrap), table(self.rows)])
 
 
-def _target(text: str) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        raise ValueError(f"target loss {text!r}: must be a number, or empty for none") from None
-
-
-def _workers(given: Any) -> Any:
+def _workers(given: Any) -> entry.Entry:
     """Make the control of the workers: of their number, or, where those were named, of their addresses."""
     if isinstance(given, int):
-        return widgets.BoundedIntText(value=given, min=1, max=4096, layout=narrow("64px"))
+        return entry.Entry(entry.whole("workers"), given)
     check_workers(given)
-    return widgets.Text(value=", ".join(given), layout=narrow("320px"))
+    return entry.Entry(_addresses, ", ".join(given), width="long")
 
 
-def _chosen(workers: int | str) -> int | tuple[str, ...]:
-    if isinstance(workers, int):
-        return workers
-    addresses = tuple(workers.replace(",", " ").split())
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = tuple(text.replace(",", " ").split())
     check_workers(addresses)
     return addresses
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        raise ValueError(f"hidden layers {text!r}: must be integers such as 256, 128; empty for none") from None
 
 
 def _model(hidden: tuple[int, ...] | None, task: str) -> Model:

@@ -9,9 +9,9 @@ import ipywidgets as widgets
 
 from scaleml import faults
 from scaleml.api.run import Run
-from scaleml.lab import choices
+from scaleml.lab import choices, entry, tips
 from scaleml.lab.controller import Break, Order, Tell, Update
-from scaleml.lab.fields import Pages, button, labelled, narrow
+from scaleml.lab.fields import Pages, auto, button, labelled
 from scaleml.lab.form import Form
 from scaleml.strategies import Strategy
 
@@ -19,6 +19,15 @@ HIDDEN = ("rank", "step", "until")
 """Fields of a fault that the lab fills in: the rank chosen, from now on, until the end."""
 FIRST = {"factor": 4.0, "seconds": 0.05, "bytes_per_second": 1e6, "to": 0}
 """What the settings of a fault are at first."""
+RANK = "Which worker's rank it happens to."
+RATE = "A new learning rate, for all ranks from the same step on."
+BATCH = "Another global batch, in rows, for all ranks from the same step on."
+STRATEGY = (
+    "Another strategy, or other settings of this one: the run goes on with the same parameters and place in the data."
+)
+FAULT = "What goes wrong: " + " ".join(
+    f"{kind.__name__}: {tips.about(kind)}" for kind in choices.offered(faults.Fault) if kind is not faults.Kill
+)
 
 
 @final
@@ -31,17 +40,19 @@ class Steering:
         Takes what makes an order, and sees to it.
     allow_kill : bool
         Whether workers may be killed that scaleml did not start.
-    rate, batch : float, int
+    rate, batch : object
         Shown until a run brings its own.
     """
 
-    def __init__(self, send: Callable[[Callable[[], Order]], None], allow_kill: bool, rate: float, batch: int) -> None:
+    def __init__(
+        self, send: Callable[[Callable[[], Order]], None], allow_kill: bool, rate: object, batch: object
+    ) -> None:
         self._allow_kill = allow_kill
         self._run: Run | None = None
         self.pause = button("Pause", "Park all ranks at one step boundary", "pause", disabled=True)
         self.resume = button("Resume", "Go on after a pause", "play", disabled=True)
-        self.rate = widgets.FloatText(value=rate, layout=narrow())
-        self.batch = widgets.BoundedIntText(value=batch, min=1, max=2**31 - 1, layout=narrow())
+        self.rate = entry.Entry(entry.positive("learning rate"), rate)
+        self.batch = entry.Entry(entry.whole("batch"), batch)
         self.change_rate = button("Set", "From the next common step on", disabled=True)
         self.change_batch = button("Set", "From the next common step on", disabled=True)
         self.strategies = {kind.__name__: Form(kind) for kind in choices.offered(Strategy) if choices.startable(kind)}
@@ -52,34 +63,33 @@ class Steering:
         self.fault, self._fault_pages = _pages(self.faults)
         self.fault.value = "Slow"
         self._fault_pages.selected_index = self.fault.index
-        self.rank = widgets.Dropdown(options=[0], layout=narrow("60px"))
+        self.rank = widgets.Dropdown(options=[0], layout=auto())
         self.inject = button("Inject", "Break it for real", "bolt", disabled=True)
         self.kill = button("Kill", "SIGKILL of this rank's process", "times", "danger", disabled=True)
         self.pause.on_click(lambda _: send(lambda: Tell("pause")))
         self.resume.on_click(lambda _: send(lambda: Tell("resume")))
-        self.change_rate.on_click(lambda _: send(lambda: Update({"learning_rate": self.rate.value})))
-        self.change_batch.on_click(lambda _: send(lambda: Update({"batch_size": self.batch.value})))
+        self.change_rate.on_click(lambda _: send(lambda: Update({"learning_rate": self.rate.read()})))
+        self.change_batch.on_click(lambda _: send(lambda: Update({"batch_size": self.batch.read()})))
         self.change_strategy.on_click(lambda _: send(self._new_strategy))
         self.inject.on_click(lambda _: send(self._fault))
         self.kill.on_click(lambda _: send(self._killing))
+        # What comes and goes stands behind the buttons: they stay where they are, whatever is chosen.
+        faulty = [labelled("rank", self.rank, RANK), labelled("fault", self.fault, FAULT), self.inject, self.kill]
+        other = [labelled("strategy", self.strategy, STRATEGY), self.change_strategy]
+        rows = [
+            _group(*faulty, self._fault_pages),
+            _group(labelled("learning rate", self.rate, RATE), self.change_rate),
+            _group(labelled("batch", self.batch, BATCH), self.change_batch),
+            _group(*other, self._pages),
+        ]
         wrap = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
-        self.box = widgets.VBox(
-            [
-                widgets.HTML('<span class="scaleml-head">while it runs</span>'),
-                widgets.HBox(
-                    [
-                        _group(labelled("learning rate", self.rate), self.change_rate),
-                        _group(labelled("batch", self.batch), self.change_batch),
-                        _group(labelled("strategy", self.strategy), self._pages, self.change_strategy),
-                        _group(labelled("rank", self.rank), labelled("fault", self.fault), self._fault_pages, self.inject, self.kill),
-                    ],
-                    layout=wrap,
-                ),
-            ]
-        )  # fmt: skip
+        head = widgets.HTML('<span class="scaleml-head">while it runs</span>')
+        self.box = widgets.VBox([head, widgets.HBox(rows, layout=wrap)], layout=widgets.Layout(display="none"))
+        self.box.add_class("scaleml-card")
 
-    def follow(self, run: Run | None) -> None:
-        """Stand for this run, or for none; called by the publisher's thread."""
+    def follow(self, run: Run | None, busy: bool) -> None:
+        """Stand for this run, or for none, and be seen while there are any; called by the publisher's thread."""
+        self.box.layout.display = None if busy else "none"
         live = run is not None
         paused = run is not None and run.state == "paused"
         for control in (self.change_rate, self.change_batch, self.change_strategy, self.inject, self.kill):
@@ -92,7 +102,7 @@ class Steering:
 
     def _adopt(self, run: Run) -> None:
         """Show what the run was started with."""
-        self.rate.value = run.plan.optimizer.learning_rate
+        self.rate.value = entry.shown(run.plan.optimizer.learning_rate)
         self.batch.value = run.plan.batch_size
         if len(self.rank.options) != run.workers:
             self.rank.options = list(range(run.workers))
@@ -122,7 +132,7 @@ def _group(*parts: widgets.Widget) -> widgets.Widget:
 
 
 def _pages(forms: dict[str, Form]) -> tuple[Any, Any]:
-    menu = widgets.Dropdown(options=list(forms), layout=narrow("auto"))
+    menu = widgets.Dropdown(options=list(forms), layout=auto())
     return menu, Pages(menu, [form.box for form in forms.values()])
 
 

@@ -9,11 +9,13 @@ from typing import final
 import ipywidgets as widgets
 
 from scaleml.api.trial import Trial
-from scaleml.lab import choices
-from scaleml.lab.fields import narrow
+from scaleml.lab import choices, entry, tips
+from scaleml.lab.fields import auto, labelled, silent
 from scaleml.lab.form import Form
 from scaleml.optim import Optimizer
 from scaleml.strategies import Strategy
+
+OWN_RATE = "A learning rate for this strategy alone: one rate for all is unfair to those that step on fewer rows."
 
 
 @final
@@ -30,26 +32,28 @@ class StrategyRow:
 
     def __init__(self, kind: type[Strategy], start: Trial | None) -> None:
         self.kind = kind
-        self.tick = widgets.Checkbox(
-            value=start is not None, description=kind.__name__, indent=False, layout=widgets.Layout(width="auto")
-        )
+        self.tick = widgets.Checkbox(value=start is not None, indent=False, layout=auto())
         self.form = Form(kind, None if start is None else start.strategy)
         own = None if start is None or start.optimizer is None else start.optimizer.learning_rate
-        self.rate = widgets.Text(value="" if own is None else f"{own:g}", placeholder="as above", layout=narrow("84px"))
+        rate = f"{kind.__name__}, own learning rate"
+        self.rate = entry.Entry(entry.maybe(entry.positive(rate)), entry.shown(own), placeholder="as above")
+        self.cells = (
+            labelled(kind.__name__, self.tick, tips.about(kind)),
+            self.form.box,
+            silent(rate, self.rate, OWN_RATE),
+        )
+        self.cells[0].add_class("scaleml-tick")
         self._start = start
 
     def trial(self, optimizer: Optimizer) -> Trial:
         """Return what the controls say; raises ValueError for a value that breaks its rule."""
         strategy = self.form.value()
         trial = Trial(strategy) if self._start is None else replace(self._start, strategy=strategy, optimizer=None)
-        text = self.rate.value.strip()
-        if not text:
+        rate = self.rate.read()
+        if rate is None:
             return trial
         base = optimizer if self._start is None or self._start.optimizer is None else self._start.optimizer
-        try:
-            return replace(trial, optimizer=base.with_rate(float(text)))
-        except ValueError as error:
-            raise ValueError(f"{self.kind.__name__}, own learning rate {text!r}: must be a positive number") from error
+        return replace(trial, optimizer=base.with_rate(rate))
 
 
 def rows(given: Sequence[Strategy | Trial]) -> list[StrategyRow]:
@@ -69,7 +73,7 @@ def table(shown: Sequence[StrategyRow]) -> widgets.Widget:
     heads[1].add_class("scaleml-form")
     for row in shown:
         row.form.box.add_class("scaleml-form")
-    cells = [cell for row in shown for cell in (row.tick, row.form.box, row.rate)]
+    cells = [cell for row in shown for cell in row.cells]
     grid = widgets.GridBox([*heads, *cells])
     grid.add_class("scaleml-strategies")  # the style sheet arranges it, and hides the settings of what is not ticked
     return grid

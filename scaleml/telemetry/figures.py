@@ -69,7 +69,7 @@ def runs_figure(
     grid = figure.add_gridspec(2, 2, height_ratios=[3.4, below])
     by_time = figure.add_subplot(grid[0, 0])
     by_samples = figure.add_subplot(grid[0, 1], sharey=by_time)
-    drawn = strokes([bool(run.is_serial) for run in runs])
+    drawn = strokes([run.label for run in runs])
     behind = [[loss_curve(run.history) for run in every] for every in rounds or [[run] for run in runs]]
     for axes, x in ((by_time, "time"), (by_samples, "samples")):
         _rounds(axes, x, behind, drawn)
@@ -101,7 +101,7 @@ def loss_figure(histories: Sequence[tuple[str, History]], dark: bool = False) ->
     figure = _figure(10.0, 3.4, theme)
     left, right = figure.subplots(1, 2, sharey=True)
     curves = [loss_curve(history) for _, history in histories]
-    _losses(left, right, curves, strokes([False] * len(curves)), None, theme)
+    _losses(left, right, curves, strokes([label for label, _ in histories]), None, theme)
     return figure
 
 

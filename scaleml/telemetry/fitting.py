@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import numpy as np
 
 from scaleml.clock import WALL, Clock
+from scaleml.telemetry import screen
 from scaleml.telemetry.formatting import count, number, seconds
 from scaleml.telemetry.gauge import Gauge
 from scaleml.telemetry.palette import LINES
@@ -92,7 +91,7 @@ class FitProgress:
         words = f"<strong>{escape(self.name)}</strong> {escape(self.state)} {escape(self.where)}"
         facts = escape(" · ".join(self.facts()))
         return (
-            '<div role="status" style="display:flex;flex-wrap:wrap;gap:.3em 1em;align-items:center;font-size:.9em;'
+            '<div role="group" style="display:flex;flex-wrap:wrap;gap:.3em 1em;align-items:center;font-size:.9em;'
             f'font-variant-numeric:tabular-nums"><span>{words}</span>{bar}<span>{facts}</span>{_curve(self.losses)}</div>'
         )
 
@@ -234,20 +233,10 @@ class Terminal:
 
 def view(verbose: int) -> View:
     """Return where a fit is to be shown."""
-    apart = threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process() is not None
-    if verbose > 1 or apart:
-        return Lines()
-    # Not imported: where there is a notebook, it is there.
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    if hasattr(shell, "kernel"):
-        return Notebook(ipython.display.display)  # type: ignore[union-attr]
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        if not Console().is_dumb_terminal:
-            return Terminal()
-    return Lines()
+    where = "none" if verbose > 1 or not screen.alone() else screen.place(sys.stdout)
+    if where == "notebook":
+        return Notebook(screen.display())
+    return Terminal() if where == "terminal" else Lines()
 
 
 def _line(progress: FitProgress) -> RenderableType:

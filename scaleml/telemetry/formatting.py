@@ -28,6 +28,17 @@ def seconds(value: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def roughly(value: float) -> str:
+    """Seconds as precisely as a guess deserves.
+
+    >>> roughly(3.27), roughly(49.4), roughly(1099.0), roughly(62_880.0)
+    ('3 s', '49 s', '18 min', '17.5 h')
+    """
+    if value < 99.5:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5970 else f"{value / 3600:.1f} h"
+
+
 def count(value: float) -> str:
     """A count to three digits.
 

@@ -5,6 +5,7 @@ After Okabe and Ito, "Color Universal Design" (2008), without its yellow, which 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -12,6 +13,17 @@ from typing import final
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SERIAL = "#7F7F7F"
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
+# A colour and the first dashes of each strategy: those that stand beside each other differ in dashes, too, for a line must be
+# found without seeing its colour.
+_LOOKS = {
+    "Serial": (SERIAL, 0),
+    "AllReduce": (LINES[0], 0),
+    "ParameterServer": (LINES[1], 1),
+    "LocalSGD": (LINES[2], 2),
+    "Gossip": (LINES[3], 3),
+    "Hogwild": (LINES[4], 1),
+    "ShardedDataParallel": (LINES[5], 2),
+}
 
 PARTS = {"compute": "#0072B2", "wait": "#E69F00", "comm": "#CC79A7", "apply": "#009E73", "other": "#9A9A9A"}
 HATCHES = {"compute": "", "wait": "////", "comm": "....", "apply": "", "other": ""}
@@ -40,18 +52,46 @@ class Stroke:
     dashes: tuple[float, ...]
 
 
-def strokes(serial: Sequence[bool]) -> list[Stroke]:
-    """One stroke a run: serial runs grey, the others in colours; colours that repeat get other dashes.
+def strokes(labels: Sequence[str]) -> list[Stroke]:
+    """One stroke a run, by its label: a strategy has its colour for ever, in every chart, picture and page.
 
-    >>> [stroke.color for stroke in strokes([True, False, False])]
-    ['#7F7F7F', '#0072B2', '#D55E00']
+    Runs of the same label (the rounds of a comparison) look the same; other settings of a strategy have its colour and other dashes,
+    after four of those another shade.
+
+    >>> [stroke.color for stroke in strokes(["Serial()", "AllReduce()", "LocalSGD(period=8)", "AllReduce()"])]
+    ['#7F7F7F', '#0072B2', '#009E73', '#0072B2']
+    >>> [stroke.dashes for stroke in strokes(["LocalSGD(period=8)", "LocalSGD(period=4)"])]
+    [(1.5, 1.5), (6, 2, 1.5, 2)]
     """
-    found = []
-    for i, is_serial in enumerate(serial):
-        before = sum(1 for other in serial[:i] if other == is_serial)
-        if is_serial:
-            found.append(Stroke(SERIAL, DASHES[before % len(DASHES)]))
-        else:
-            # Neighbours differ in dashes as well as in colour: a line must be found without seeing its colour.
-            found.append(Stroke(LINES[before % len(LINES)], DASHES[(before + before // len(LINES)) % len(DASHES)]))
-    return found
+    found: dict[str, Stroke] = {}
+    variants: dict[str, int] = {}
+    for label in labels:
+        if label not in found:
+            color, first = _look(kind(label))
+            variant = variants[color] = variants.get(color, -1) + 1
+            dashes = DASHES[(first + variant) % len(DASHES)]
+            found[label] = Stroke(_paler(color, 0.45 * (variant // len(DASHES) % 2)), dashes)
+    return [found[label] for label in labels]
+
+
+def kind(label: str) -> str:
+    """Return the name of the strategy that a label begins with.
+
+    >>> kind("ParameterServer('async'), SGD(0.05)")
+    'ParameterServer'
+    """
+    return label.partition("(")[0].strip()
+
+
+def _look(name: str) -> tuple[str, int]:
+    """Return a strategy's colour and first dashes; of one that is not known here those that its name gives."""
+    if not name or name in _LOOKS:
+        return _LOOKS.get(name, (LINES[0], 0))
+    code = zlib.crc32(name.encode())
+    return LINES[code % len(LINES)], code // len(LINES) % len(DASHES)
+
+
+def _paler(color: str, share: float) -> str:
+    """Mix a colour with so much grey."""
+    parts = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(part + share * (0xB0 - part)):02X}" for part in parts)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from scaleml.telemetry.glossary import WORDS
+
 
 def plain(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Aligned text: the first column to the left, the others to the right.
@@ -33,8 +35,8 @@ def html(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None
     styles += ["padding:3px 4px;text-align:right"] * (len(head) - 1)
     names = [re.sub(r"/(?=\w{4})", "/<wbr>", escape(cell)) for cell in head]
     top = "".join(
-        f'<th style="{style};white-space:normal;vertical-align:bottom">{name}</th>'
-        for style, name in zip(styles, names, strict=True)
+        f'<th style="{style};white-space:normal;vertical-align:bottom"{_tip(word)}>{name}</th>'
+        for style, name, word in zip(styles, names, head, strict=True)
     )
     body = []
     for n, row in enumerate(cells):
@@ -48,3 +50,7 @@ def html(head: Sequence[str], cells: Sequence[Sequence[str]], strong: int | None
         '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-size:0.86em;font-variant-numeric:tabular-nums">'
         f"<thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _tip(word: str) -> str:
+    return f' title="{escape(WORDS[word])}"' if word in WORDS else ""

@@ -37,7 +37,8 @@ def settled(lab):
 
 
 def words(lab):
-    return unescape(lab._board.words.value)
+    """Return what is said, and what is said in red."""
+    return unescape(lab._board.words.value + lab._board.notes.value)
 
 
 def steps(run):

@@ -58,7 +58,7 @@ def test_a_worker_that_is_slowed_is_blamed(lab):
     run = begun(lab)
     holds(lambda: not lab._steering.inject.disabled)
     lab._steering.rank.value = 1
-    lab._steering.faults["Slow"]._fields[0].box.children[1].value = 20.0
+    lab._steering.faults["Slow"]._fields[0].box.children[0].value = 20.0
     lab._steering.inject.click()
     holds(lambda: run.history.marks)
     assert "Slow(rank=1, factor=20.0" in run.history.marks[-1][1]
@@ -175,9 +175,17 @@ def test_a_diverging_run_is_said_and_the_next_one_runs(lab):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda setup: setattr(setup.rate, "value", -1.0), "learning rate -1: must be a positive number"),
+        (lambda setup: setattr(setup.workers, "value", "1.5"), "workers '1.5': must be a whole number, 1 or more"),
+        (lambda setup: setattr(setup.batch, "value", "0"), "batch 0: must be a whole number, 1 or more"),
+        (lambda setup: setattr(setup.epochs, "value", "1e3"), "epochs '1e3': must be a whole number, 1 or more"),
+        (lambda setup: setattr(setup.hidden, "value", "64; 32"), "hidden layers '64; 32': must be whole numbers"),
+        (lambda setup: setattr(setup.rate, "value", "-1"), "learning rate -1: must be a positive number"),
+        (lambda setup: setattr(setup.rate, "value", "0,1"), "learning rate '0,1': must be a positive number"),
         (lambda setup: setattr(setup.target, "value", "low"), "target loss 'low': must be a number"),
-        (lambda setup: setattr(setup.rows[0].rate, "value", "0"), "AllReduce, own learning rate '0'"),
+        (
+            lambda setup: setattr(setup.rows[0].rate, "value", "0"),
+            "AllReduce, own learning rate 0: must be a positive number",
+        ),
         (lambda setup: setattr(setup.rows[0].tick, "value", False), "No strategy is ticked"),
     ],
 )
@@ -189,6 +197,29 @@ def test_what_breaks_a_rule_is_said_and_nothing_starts(lab, change, said):
     assert not lab.running
     with pytest.raises(ValueError, match=said.partition(" ")[0]):
         lab.start()
+
+
+def test_what_is_typed_is_marked_and_said_until_it_is_mended_and_never_altered(lab):
+    lab = lab()
+    field = lab._setup.workers
+    field.set_state({"value": "1.5"})  # as the page says it
+    assert field.value == "1.5"
+    assert "scaleml-refused" in field._dom_classes
+    holds(lambda: "workers '1.5': must be a whole number, 1 or more" in words(lab))
+    field.set_state({"value": "2"})
+    assert "scaleml-refused" not in field._dom_classes
+    holds(lambda: "must be" not in words(lab))
+
+
+def test_a_refused_change_in_mid_run_leaves_the_run_alone(lab):
+    lab = lab(epochs=LONG)
+    run = begun(lab)
+    holds(lambda: not lab._steering.change_batch.disabled)
+    lab._steering.batch.value = "0"
+    lab._steering.change_batch.click()
+    holds(lambda: "batch 0: must be a whole number, 1 or more" in words(lab))
+    assert run.state == "running"
+    assert not run.history.marks
 
 
 def test_ctrl_c_in_wait_stops_the_run_and_leaves_the_cluster_usable(lab, monkeypatch):

@@ -8,17 +8,18 @@ import sys
 from html import unescape
 from textwrap import dedent
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
 
 import leaks
 import scaleml
-from lab.clicking import LONG, begun, finished, holds, settled, words
+from lab.clicking import LONG, PATIENCE, begun, finished, holds, settled, words
 from scaleml.clock import WALL
-from scaleml.lab import publisher
+from scaleml.lab import charts, publisher, roster
 from scaleml.lab.trace import POINTS
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
-from scaleml.telemetry import Ledger
+from scaleml.telemetry import Ledger, palette
 from scaleml.telemetry.noise_scale import noise_curve
 
 
@@ -30,7 +31,9 @@ def test_run_compares_what_is_ticked_and_shows_what_was_found(lab):
     assert unescape(lab._board.found.value).count("LocalSGD(period=4)") >= 1
     assert str(lab.result.verdict.headline) in unescape(lab._board.found.value)
     assert "has finished" in words(lab)
-    assert all(run.label in unescape(lab._board.legend.value) for run in lab.runs)
+    names = [tick.description for _, tick, _ in lab._board.legend._entries]
+    assert [name.partition(",")[0] for name in names] == [run.label for run in lab.runs]
+    assert all(": loss 0." in name for name in names)
 
 
 def test_progress_counts_the_runs_to_come_and_guesses_the_time_of_all(lab):
@@ -76,9 +79,9 @@ def test_runs_gather_until_they_are_cleared(lab):
     chart = lab._board.by_time
     holds(lambda: lab.runs == () and not chart.lines)
     assert lab._board.found.value == ""
-    assert [line.visible for line in chart.figure.marks[1:]] == [False, False]
+    assert [line.visible for line in chart.figure.marks[1:-1]] == [False, False]
     finished(lab)
-    assert [line.visible for line in chart.figure.marks[1:]] == [True, False], "they are used again"
+    assert [line.visible for line in chart.figure.marks[1:-1]] == [True, False], "they are used again"
     assert chart.lines == chart.figure.marks[1:2]
     assert len(chart.lines[0].x)
 
@@ -101,13 +104,107 @@ def test_a_target_ends_a_run_and_the_next_one_follows(lab):
     assert lab._board.by_time._target.visible
 
 
-def test_a_new_lab_stops_the_one_before(lab):
+def test_one_lab_trains_at_a_time_and_the_other_says_which(lab):
     first = lab(epochs=LONG)
     run = begun(first)
     second = lab()
+    second.run_button.click()
+    holds(lambda: "Another lab trains on this cluster (AllReduce(), run 1 of 1): stop it there" in words(second))
+    with pytest.raises(RuntimeError, match="Another lab trains on this cluster"):
+        second.start()
+    assert run.state == "running"
+    first.stop_button.click()
     settled(first)
-    assert run.state == "stopped"
     assert finished(second).runs[0].state == "finished"
+    assert "Another lab" not in words(second)
+
+
+def in_cell(monkeypatch, key, message, number=3):
+    monkeypatch.setattr(roster, "cell", lambda: roster.Cell(key, message, number))
+
+
+def test_a_cell_that_is_run_again_closes_the_lab_it_made_before(lab, monkeypatch):
+    in_cell(monkeypatch, "a", "1")
+    first = lab(epochs=LONG)
+    run = begun(first)
+    in_cell(monkeypatch, "b", "2", number=4)
+    other = lab()
+    other.run_button.click()
+    holds(lambda: "The lab of cell [3] trains on this cluster" in words(other))
+    before = set(_living())
+    in_cell(monkeypatch, "a", "3")
+    second = lab()
+    assert run.state == "stopped"
+    assert first.widget.comm is None
+    assert len(before & set(_living())) < 0.7 * len(before), "its widgets are gone"
+    with pytest.raises(RuntimeError, match="the lab is closed"):
+        first.start()
+    in_cell(monkeypatch, "a", "3")
+    third = lab()
+    assert second.widget.comm is not None, "one cell may make two"
+    assert finished(third).runs[0].state == "finished"
+
+
+def test_a_hidden_run_is_not_drawn_and_the_axes_fit_the_others(lab):
+    lab = finished(lab(strategies=[AllReduce(), LocalSGD(4)], epochs=20))
+    board = lab._board
+    board.legend._entries[1][1].value = False
+    holds(lambda: not board.by_time.lines[1].visible)
+    settled(lab)
+    for chart in board._charts:
+        assert [line.visible for line in chart.lines] == [True, False]
+        assert set(chart.points.names) <= {"AllReduce(), 2 workers"}
+    ends = [chart.lines[0].x[-1] for chart in (board.by_time, board.throughput, board.staleness)]
+    assert board.by_time._across.scale.max == pytest.approx(max(ends))
+    board.legend._entries[1][1].value = True
+    holds(lambda: board.by_time.lines[1].visible)
+
+
+def test_losses_have_a_logarithmic_axis_where_one_is_wanted(lab):
+    lab = finished(lab(epochs=20))
+    chart = lab._board.by_samples
+    linear = np.array(chart.lines[0].y)
+    lab._board.legend.logarithmic.value = True
+    holds(lambda: type(chart._axis.scale).__name__ == "LogScale")
+    settled(lab)
+    assert chart.lines[0].scales["y"] is chart._axis.scale is chart.points.scales["y"]
+    assert 0 < chart._axis.scale.min <= linear.min() <= linear.max() <= chart._axis.scale.max
+    assert (np.diff(np.log10(chart._axis.tick_values)) > 0).all()
+    assert type(lab._board.throughput._axis.scale).__name__ == "LinearScale"
+    lab._board.legend.logarithmic.value = False
+    holds(lambda: chart.lines[0].scales["y"] is chart._axis.scale is chart._linear)
+    holds(lambda: chart._axis.tick_values[0] == 0)
+
+
+def test_widgets_that_somebody_else_closes_end_the_lab_in_words(lab):
+    before = leaks.look(sockets=False).threads
+    one = lab(epochs=LONG)
+    run = begun(one)
+    widgets.Widget.close_all()
+    assert not leaks.settle(lambda: leaks.Residue(leaks.look(sockets=False).threads - before))
+    assert run.state == "stopped"
+    assert one._controller.error == "The lab's widgets were closed: its run was stopped."
+    assert one.wait(PATIENCE).runs == (run,)
+    with pytest.raises(RuntimeError, match="the lab is closed"):
+        one.start()
+
+
+def test_points_tell_their_run_and_values(lab):
+    lab = finished(lab(epochs=20))
+    chart = lab._board.by_samples
+    assert set(chart.points.names) == {"AllReduce(), 2 workers"}
+    line = chart.lines[0]
+    assert 2 <= len(chart.points.x) <= charts.HOVERED
+    assert set(zip(chart.points.x, chart.points.y, strict=True)) <= set(zip(line.x, line.y, strict=True))
+    assert chart.points.tooltip.labels == ["", "samples (rows)", "loss"]
+
+
+def test_a_strategy_keeps_its_colour_whoever_stands_beside_it(lab):
+    first = finished(lab(strategies=[LocalSGD(4)]))
+    second = finished(lab(strategies=[Serial(threads=1), AllReduce(), LocalSGD(4)]))
+    colors = [line.colors[0] for line in second._board.by_time.lines]
+    assert first._board.by_time.lines[0].colors[0] == colors[2] == palette.strokes(["LocalSGD(period=9)"])[0].color
+    assert len(set(colors)) == 3
 
 
 def test_closing_leaves_no_thread_and_no_widget(lab):

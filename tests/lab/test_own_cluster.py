@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from distributed import Client, LocalCluster
 
+import leaks
 from lab.clicking import LONG, begun, finished, holds, settled, words
-from scaleml.strategies import AllReduce
+from scaleml.strategies import AllReduce, LocalSGD
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,24 @@ def test_workers_are_chosen_by_address(lab, client):
     lab._setup.workers.value = " "
     with pytest.raises(ValueError, match="at least one worker"):
         lab.start()
+
+
+@pytest.mark.parametrize("closed", ["client", "cluster"])
+def test_what_closes_in_mid_run_is_said_in_words(lab, closed):
+    before = leaks.look(sockets=False).threads
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
+        client = Client(cluster, set_as_default=False)
+        lab = lab(client=client, epochs=LONG, strategies=[AllReduce(), LocalSGD(4)])
+        run = begun(lab)
+        (client if closed == "client" else cluster).close()
+        settled(lab)
+        assert run.state == "failed"
+        assert "the Dask client is" in run.error or "the cluster was closed" in run.error
+        assert run.error in words(lab)
+        assert not re.search(r"AssertionError|RPCClosed|Traceback", words(lab))
+        lab.run_button.click()
+        holds(lambda: not lab.running and "make a new distributed.Client" in words(lab))
+        lab.close()
+        client.close()
+    left = leaks.settle(lambda: leaks.Residue(leaks.look(sockets=False).threads - before))
+    assert not [thread for thread in left.threads if "scaleml" in str(thread)]
