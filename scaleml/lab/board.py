@@ -16,13 +16,15 @@ from scaleml.lab.announcer import Announcer
 from scaleml.lab.axes import Across
 from scaleml.lab.charts import LedgerChart, LineChart
 from scaleml.lab.controller import Controller
+from scaleml.lab.lane import Lane
+from scaleml.lab.lanes import Lanes
 from scaleml.lab.legend import Legend
 from scaleml.lab.noise_chart import NoiseChart
 from scaleml.lab.trace import Trace
-from scaleml.telemetry.curves import Curve
+from scaleml.telemetry.curves import Curve, loss_curve
 from scaleml.telemetry.figures import title
 from scaleml.telemetry.formatting import number
-from scaleml.telemetry.palette import Stroke, strokes
+from scaleml.telemetry.palette import Stroke
 from scaleml.telemetry.report import fragment
 
 NOT_YET = "no run"
@@ -48,8 +50,8 @@ class Board:
         self.legend = Legend(changed)
         self.found = widgets.HTML()
         clock, samples = Across("training time (s)"), Across("samples (rows)")
-        self.by_time = LineChart("Loss against time", clock, "loss")
-        self.by_samples = LineChart("Loss against samples", samples, "loss")
+        self.by_time = LineChart("Loss against time", clock, "loss", banded=True)
+        self.by_samples = LineChart("Loss against samples", samples, "loss", banded=True)
         self.throughput = LineChart("Samples a second", clock, "rows a second")
         self.ledger = LedgerChart("Time of each rank")
         self.staleness = LineChart("Staleness of updates", clock, "steps")
@@ -67,12 +69,10 @@ class Board:
                 _grid(280, self.ledger, self.throughput, self.staleness, self.noise),
             ]
         )
-        self._traces: list[Trace] = []
+        self._lanes = Lanes()
         self._judged: tuple[int, str] | None = None
         self._told: Run | None = None
         self._headline = ""
-        self._runs: tuple[Run, ...] | None = None
-        self._strokes: list[Stroke] = []
         self._state: Any = None
         self._behind = False
         self._wrote = 0.0
@@ -85,14 +85,20 @@ class Board:
 
     def show(self, controller: Controller) -> None:
         """Draw what is new."""
+        before = controller.phase == "idle"  # read before the runs: afterwards nothing more comes
         self._dress(controller.runs)
-        news = [i for i, trace in enumerate(self._traces) if not trace.complete and trace.look()]
+        news = self._lanes.look()
         for i in news:
-            self._draw(i, self._traces[i])
-        states = tuple(trace.now.state for trace in self._traces)
+            self._draw(i, self._lanes.all[i])
+        states = (
+            None if self._newest is None else self._newest.now.state,
+            *(lane.trace.now.state for lane in self._lanes.all),
+        )
         seen = (self.legend.shown, self.legend.logarithmic.value)
         state = (controller.phase, controller.note, controller.error, controller.planned, controller.runs, states, seen)
         turned, self._state = state != self._state, state
+        if turned and before:
+            self._settle()
         if news or turned:
             self._frame(controller)
         self._judge(controller)
@@ -109,45 +115,61 @@ class Board:
             self._annotate()
             _set(self.notes, _notes(controller))
             _set(self.words, f'<div class="scaleml-words">{escape(self._sees(controller))}</div>')
-            _set(self.progress, progress_bar.line(controller, self._traces))
+            _set(self.progress, progress_bar.line(controller, self._newest))
 
     def _reached(self, controller: Controller) -> Run | None:
         run = controller.live
         if run is None or controller.target is None or self._told is run:
             return None
-        if not self._traces[-1].best <= controller.target:
+        if run.place is not None and run.place.stage != "round":
+            return None
+        if loss_curve(run.history).crossing(controller.target) is None:
             return None
         self._told = run
         return run
 
+    @property
+    def _newest(self) -> Trace | None:
+        return self._lanes.newest
+
     def _dress(self, runs: tuple[Run, ...]) -> None:
-        """Have a trace and a line for each run."""
-        if runs is self._runs:
-            return
-        if runs[: len(self._traces)] != tuple(trace.run for trace in self._traces):
-            self._traces = []
-            self._lines()
+        """Have a lane and a line for each contender."""
+        known = len(self._lanes.all)
+        if self._lanes.follow(runs):
+            self._lines([])
             self.ledger.clear()
-        self._runs = runs
-        self._strokes = strokes([run.label for run in runs])
-        self._traces += [Trace(run) for run in runs[len(self._traces) :]]
-        self._lines()
+            known = 0
+        if len(self._lanes.all) != known:
+            self._lines(self._lanes.strokes)
 
-    def _lines(self) -> None:
+    def _lines(self, drawn: Sequence[Stroke]) -> None:
         for chart in self._charts:
-            chart.dress(self._strokes[: len(self._traces)])
-        self.noise.dress(self._strokes[: len(self._traces)])
-        self.legend.dress(self._strokes[: len(self._traces)])
+            chart.dress(drawn)
+        self.noise.dress(drawn)
+        self.legend.dress(drawn)
 
-    def _draw(self, index: int, trace: Trace) -> None:
-        trace.curve = curve = trace.losses()
-        self.by_time.draw(index, curve.time, curve.loss)
-        self.by_samples.draw(index, curve.samples, curve.loss)
+    def _draw(self, index: int, lane: Lane) -> None:
+        trace = lane.trace
+        self._draw_losses(index, lane)
         self.throughput.draw(index, *trace.throughput())
         self.staleness.draw(index, *trace.staleness())
         self.noise.draw(index, trace.noise())
-        if index == len(self._traces) - 1:
+        if index == self._lanes.current:
             self.ledger.draw(trace.total, trace.run.label)
+
+    def _draw_losses(self, index: int, lane: Lane) -> None:
+        """The live round's losses, or the median of all, before what the rounds were between."""
+        curve = lane.losses()
+        self.by_time.draw(index, curve.time, curve.loss)
+        self.by_samples.draw(index, curve.samples, curve.loss)
+        self.by_time.draw_band(index, lane.band("time"))
+        self.by_samples.draw_band(index, lane.band("samples"))
+
+    def _settle(self) -> None:
+        """Show the medians: nothing more comes."""
+        self._lanes.rest()
+        for i, lane in enumerate(self._lanes.all):
+            self._draw_losses(i, lane)
 
     def _frame(self, controller: Controller) -> None:
         shown, logarithmic = self.legend.shown, bool(self.legend.logarithmic.value)
@@ -155,7 +177,7 @@ class Board:
             line_chart.show(shown)
         for loss in (self.by_time, self.by_samples):
             loss.measure(logarithmic)
-        seen = [trace.curve for trace, on in zip(self._traces, shown, strict=True) if on and trace.curve is not None]
+        seen = [lane.shown for lane, on in zip(self._lanes.all, shown, strict=True) if on and lane.shown is not None]
         low, high = frame(seen)
         for axis in self._axes:
             axis.fit(live=controller.phase != "idle")
@@ -167,50 +189,50 @@ class Board:
 
     def _annotate(self) -> None:
         """Name the runs, and say beside a panel's title why it is empty."""
-        names = [title(trace.run) for trace in self._traces]
-        for i, (trace, name) in enumerate(zip(self._traces, names, strict=True)):
+        traces = [lane.trace for lane in self._lanes.all]
+        names = [title(trace.run) for trace in traces]
+        for i, (trace, name) in enumerate(zip(traces, names, strict=True)):
             loss = f": loss {number(trace.now.held_out)}" if np.isfinite(trace.now.held_out) else ""
             self.legend.name(i, name + loss)
         for line_chart in (*self._charts, self.noise):
             line_chart.name(names)
-        empty = "" if self._traces else NOT_YET
+        empty = "" if traces else NOT_YET
         for chart in (self.by_time, self.by_samples, self.throughput):
             chart.panel.say(empty)
         if empty:
             self.ledger.panel.say(empty)
-        stale = any(trace.is_stale for trace in self._traces)
+        stale = any(trace.is_stale for trace in traces)
         self.staleness.panel.say(empty or ("" if stale else "0: none came late"))
-        self.noise.annotate(empty, self._traces)
+        self.noise.annotate(empty, traces)
 
     def _sees(self, controller: Controller) -> str:
         if controller.phase == "stopping":
             return "Stopping at the next step all ranks have in common ..."
         if controller.phase == "starting":
             return "Starting: the data goes to the workers ..."
-        if self._traces:
-            return words.line(self._traces[-1])
+        if self._newest is not None:
+            return words.line(self._newest)
         return "Choose strategies and press Run."
 
     def _turn(self, controller: Controller) -> str:
         """What somebody who only listens has to know: what has turned, without figures that always change."""
         if controller.phase in ("starting", "stopping"):
             return self._sees(controller)
-        if not self._traces:
+        trace = self._newest
+        if trace is None:
             return ""
         if controller.phase == "idle":
             return self._headline
-        trace = self._traces[-1]
         slow = "" if trace.now.slow is None else f"; rank {trace.now.slow} holds up the others"
-        of = max(controller.number, controller.planned)
-        return f"Run {controller.number} of {of}: {trace.run.label} {trace.now.state}{slow}."
+        return f"{progress_bar.where(controller, trace).capitalize()}: {trace.run.label} {trace.now.state}{slow}."
 
     def _judge(self, controller: Controller) -> None:
-        """The table and the verdict, when all runs are over."""
-        state = (len(controller.runs), controller.phase)
+        """The table and the verdict, when all runs are over, and after every round."""
+        state = (controller.rounds, controller.phase)
         if state == self._judged:
             return
         self._judged = state
-        ended = controller.phase == "idle" and controller.runs
+        ended = (controller.phase == "idle" or controller.rounds) and controller.runs
         self._headline = controller.result.verdict.headline if ended else ""
         _set(
             self.found, f'<div class="scaleml-card">{fragment(controller.result, foldable=True)}</div>' if ended else ""

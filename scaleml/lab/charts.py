@@ -11,6 +11,8 @@ import ipywidgets as widgets
 import numpy as np
 
 from scaleml.lab.axes import INK, Across, fit, fit_log, new_axis
+from scaleml.lab.bands import Bands
+from scaleml.lab.lane import Band
 from scaleml.telemetry.glossary import WORDS
 from scaleml.telemetry.ledger import PARTS, Ledger
 from scaleml.telemetry.palette import DASHES, Stroke
@@ -74,9 +76,11 @@ class LineChart:
         What it shows, with units.
     across : Across
         The horizontal axis.
+    banded : bool
+        Whether there is a band behind each line.
     """
 
-    def __init__(self, title: str, across: Across, y: str) -> None:
+    def __init__(self, title: str, across: Across, y: str, banded: bool = False) -> None:
         self._across = across
         across.charts.append(self)
         self._linear = bqplot.LinearScale(min=0.0, max=1.0, allow_padding=False)
@@ -87,6 +91,7 @@ class LineChart:
         self._shown: list[bool] = []
         self._changed = self._moved = True
         self._made: list[Any] = []
+        self._bands = Bands(self._scales) if banded else None
         self.lines: list[Any] = []
         self._target = bqplot.Lines(
             x=[], y=[], scales=self._scales, colors=[INK], line_style="dotted", stroke_width=1.2, visible=False
@@ -132,8 +137,10 @@ class LineChart:
         """
         for stroke in strokes[len(self._made) :]:
             self._made.append(bqplot.Lines(x=[], y=[], scales=self._scales, stroke_width=2, **_look(stroke)))
-        if len(self.figure.marks) != len(self._made) + 2:
-            self.figure.marks = [self._target, *self._made, self.points]
+        behind = [] if self._bands is None else self._bands.dress(strokes)
+        marks = [self._target, *behind, *self._made, self.points]
+        if len(self.figure.marks) != len(marks):
+            self.figure.marks = marks
         for i, line in enumerate(self._made):
             is_new, is_needed = i >= len(self.lines), i < len(strokes)
             if is_new and is_needed:
@@ -153,6 +160,8 @@ class LineChart:
         for index, (line, is_shown) in enumerate(zip(self.lines, shown, strict=True)):
             if self._shown[index] != is_shown:
                 self._shown[index] = line.visible = is_shown
+                if self._bands is not None:
+                    self._bands.show(index, is_shown)
                 self._changed = self._moved = True
 
     def measure(self, logarithmic: bool) -> None:
@@ -168,6 +177,8 @@ class LineChart:
             mark.scales = self._scales
             if index < len(self.lines):
                 self._send(index)
+        if self._bands is not None:
+            self._bands.measure(self._scales, logarithmic)
         self._changed = self._moved = True
 
     def name(self, names: Sequence[str]) -> None:
@@ -203,6 +214,11 @@ class LineChart:
         self._points[index] = (x, y)
         self._changed = self._moved = True
         self._send(index)
+
+    def draw_band(self, index: int, band: Band) -> None:
+        """Show between what a contender's rounds were."""
+        assert self._bands is not None
+        self._bands.draw(index, band)
 
     def fit(self, low: float | None = None, high: float | None = None, target: float | None = None) -> None:
         """Fit the upright axis to what is drawn, from 0, unless told otherwise; and draw the target across."""

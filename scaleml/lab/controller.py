@@ -5,78 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 from scaleml.api.compare import compare
 from scaleml.api.run import Run
-from scaleml.api.trial import Trial
-from scaleml.faults import Fault
-from scaleml.models import Model
+from scaleml.lab.orders import Break, Clear, Go, Order, Tell, Update, Wish
 from scaleml.telemetry import Comparison
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What to run: ``data`` returns the model, X and y; ``settings`` are those of ``compare``."""
-
-    data: Callable[[], tuple[Model, Any, Any]]
-    trials: tuple[Trial, ...]
-    settings: dict[str, Any]
-
-    def told_from(self, common: dict[str, Any]) -> Wish:
-        """Return the same with trials that name what differs from the `common` settings of the runs they stand beside."""
-        names = ("optimizer", "batch_size", "epochs", "workers")
-        new = {name: self.settings[name] for name in names if self.settings[name] != common[name]}
-        trials = (
-            replace(trial, **{name: value for name, value in new.items() if getattr(trial, name) is None})
-            for trial in self.trials
-        )
-        return replace(self, trials=tuple(trials))
-
-
-@dataclass(frozen=True)
-class Go:
-    """Start a comparison; with `fresh`, the runs so far are of something else and go."""
-
-    wish: Wish
-    fresh: bool = False
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Tell the live run: ``pause``, ``resume`` or ``stop``."""
-
-    verb: str
-
-
-@dataclass(frozen=True)
-class Update:
-    """Change settings of the live run, as ``Run.update`` takes them."""
-
-    settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Break:
-    """Inject a fault into the live run."""
-
-    fault: Fault
-
-
-@dataclass(frozen=True)
-class Enough:
-    """End this run, which has reached the target, and go on with the next."""
-
-    run: Run
-
-
-@dataclass(frozen=True)
-class Clear:
-    """Forget the runs so far."""
-
-
-Order = Go | Tell | Update | Break | Enough | Clear
+from scaleml.telemetry.environment import Environment
 
 
 @final
@@ -95,7 +30,11 @@ class Controller:
     runs : tuple of Run
         All that were started since the last `Clear`.
     planned, number : int
-        How many runs the comparison has (0: not yet known), and how many of them have begun.
+        How many runs a round has (0: not yet known), and how many of this one have begun.
+    rounds : int
+        How many rounds of the comparison are over.
+    spent : list of float
+        Seconds of training of each run of its rounds that is over.
     note : str
         What a person should know of the last command; empty if it simply worked.
     error : str
@@ -105,7 +44,8 @@ class Controller:
     def __init__(self, changed: Callable[[], None]) -> None:
         self.phase = "idle"
         self.runs: tuple[Run, ...] = ()
-        self.planned = self.number = 0
+        self.planned = self.number = self.rounds = 0
+        self.spent: list[float] = []
         self.note = self.error = ""
         self._told_to_stop = False
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
@@ -115,6 +55,8 @@ class Controller:
         self._changed = changed
         self._target: float | None = None
         self._ended: str | None = None
+        self._notes: tuple[str, ...] = ()
+        self._environment: Environment | None = None
 
     @property
     def live(self) -> Run | None:
@@ -136,7 +78,15 @@ class Controller:
     @property
     def result(self) -> Comparison:
         """All runs, compared."""
-        return Comparison(self.runs, self._target, self._ended)
+        return Comparison(self.runs, self._target, self._ended, self._notes, self._environment)
+
+    @property
+    def coming(self) -> int:
+        """How many runs are to come after this one, as far as that is known."""
+        place = self.runs[-1].place if self.runs else None
+        if place is None or place.stage != "round" or not self.planned:
+            return 0
+        return self.planned - self.number + self.planned * ((place.of or place.round + 1) - place.round - 1)
 
     def submit(self, order: Order) -> None:
         """Queue a command and return at once."""
@@ -214,6 +164,8 @@ class Controller:
         if verb == "stop":
             self._turn("stopping")
             run.stop()
+        elif verb == "skip":
+            run.skip()
         elif verb == "pause":
             run.pause()
         elif run.state == "paused":
@@ -226,15 +178,16 @@ class Controller:
             return
         self.runs = ()
         self.error = ""
-        self._ended = None
+        self._ended, self._notes = None, ()
         self.say("")
 
     def _begin(self, order: Go) -> None:
         wish = order.wish
         self.runs = () if order.fresh else self.runs
         self.error = ""
-        self._ended = None
-        self.planned = self.number = 0
+        self._ended, self._notes = None, ()
+        self.planned = self.number = self.rounds = 0
+        self.spent = []
         self._target = wish.settings.get("target")
         self.say("")
         self._comparing = threading.Thread(target=self._compare, args=(wish,), name="scaleml-lab-compare", daemon=True)
@@ -245,7 +198,7 @@ class Controller:
             model, X, y = wish.data()
             if not self._told_to_stop:
                 found = compare(model, X, y, wish.trials, on_plan=self._on_plan, on_run=self._on_run, **wish.settings)
-                self._ended = found.ended
+                self._ended, self._notes, self._environment = found.ended, found.notes, found.environment
         except Exception as error:  # noqa: BLE001  a failing model is shown, and the lab stays alive
             if not self._told_to_stop:
                 self.error = self._told(error)
@@ -266,11 +219,29 @@ class Controller:
         self.planned = len(labels)
 
     def _on_run(self, run: Run, rows: int) -> None:
+        last = self.runs[-1] if self.runs else None
+        if run.place is None or run.place.stage == "round":
+            self._count(run, last)
         self.runs = (*self.runs, run)
-        self.number += 1
         self._turn("stopping" if self._told_to_stop else "running")
         if self._told_to_stop:
             run.stop()
+
+    def _count(self, run: Run, last: Run | None) -> None:
+        """Count a run that begins, and the round that it begins."""
+        before = None if last is None else last.place
+        if (
+            before is not None
+            and run.place is not None
+            and before.comparison == run.place.comparison
+            and before.stage == "round"
+        ):
+            assert last is not None
+            self.spent.append(last.train_seconds)
+            if run.place.round != before.round:
+                self.number = 0
+                self.rounds = run.place.round
+        self.number += 1
 
     def _turn(self, phase: str) -> None:
         with self._lock:

@@ -12,14 +12,14 @@ import ipywidgets as widgets
 from scaleml.api.run import Run
 from scaleml.api.trial import Trial
 from scaleml.cluster.cluster_name import cluster_name
-from scaleml.cluster.embedded import embedded_size
 from scaleml.lab import output, roster, style, tree
 from scaleml.lab.board import Board
-from scaleml.lab.controller import Clear, Controller, Enough, Go, Order, Tell
+from scaleml.lab.controller import Controller
+from scaleml.lab.orders import Clear, Enough, Go, Order, Tell
 from scaleml.lab.output import Output
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living, static
-from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup
+from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup, usual_workers
 from scaleml.lab.steering import Steering
 from scaleml.lab.toolbar import Toolbar
 from scaleml.models import Model
@@ -46,7 +46,7 @@ class Lab:
         Default: the current one, else an embedded cluster.
     strategies : sequence of Strategy or Trial, optional
         What is ticked at first; all others that `scaleml.strategies` exports stand below.
-    workers, batch_size, epochs, target, optimizer
+    workers, batch_size, epochs, target, optimizer, repeats, tune, budget
         First values of the controls; see `compare`.
     validation, seed
         As for `compare`.
@@ -90,17 +90,23 @@ class Lab:
         validation: Any = 0.2,
         seed: int = 0,
         allow_kill: bool = False,
+        repeats: int | None = None,
+        tune: int | None = None,
+        budget: float | None = None,
     ) -> None:
         if (X is None) != (y is None):
             raise ValueError(
                 f"{'y' if X is None else 'X'} was given without {'X' if X is None else 'y'}: give both, or neither"
             )
         common = {
-            "workers": (max(2, embedded_size()) if client is None else _size(client)) if workers is None else workers,
+            "workers": usual_workers(client) if workers is None else workers,
             "batch_size": batch_size,
             "epochs": epochs,
             "target": target,
             "optimizer": optimizer,
+            "repeats": repeats,
+            "tune": tune,
+            "budget": budget,
         }
         self._setup = Setup(model, X, y, strategies, common, {"client": client, "validation": validation, "seed": seed})
         self._subject: Any = None
@@ -112,7 +118,7 @@ class Lab:
         self._board = Board(self._publisher.wake)
         self._controller = Controller(self._publisher.wake)
         self._steering = Steering(self._send, allow_kill, self._setup.rate.value, self._setup.batch.value)
-        self._toolbar = Toolbar([self._steering.pause, self._steering.resume])
+        self._toolbar = Toolbar([self._steering.pause, self._steering.resume, self._steering.skip])
         self.run_button, self.stop_button = self._toolbar.run, self._toolbar.stop
         self.clear_button = self._toolbar.clear
         self.run_button.on_click(lambda _: self._send(self._go))
@@ -314,7 +320,3 @@ class Lab:
         if self._output.shown and not busy:
             output.soon(self._keep)
         return busy or self._board.announcer.waits
-
-
-def _size(client: Any) -> int:
-    return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))

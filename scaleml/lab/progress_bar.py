@@ -13,29 +13,40 @@ from scaleml.telemetry.formatting import percent, roughly, seconds
 from scaleml.telemetry.history import Change
 
 
-def line(controller: Controller, traces: Sequence[Trace]) -> str:
-    """Return the bar, and beside it which run of how many this is, and the time left, of this one and in all."""
-    if not traces:
+def line(controller: Controller, trace: Trace | None) -> str:
+    """Return the bar of the newest run, and beside it what that is for, and the time left, of it and in all."""
+    if trace is None:
         return bar(0.0, "")
-    trace = traces[-1]
     goal = float(trace.run.total_samples or 0)
     done = min(1.0, trace.now.samples / goal) if goal else 0.0
     if controller.phase == "idle":
-        return bar(done, f"{len(traces)} run{'s' * (len(traces) != 1)}")
-    number, of = controller.number, max(controller.number, controller.planned)
+        return bar(done, f"{len(controller.runs)} run{'s' * (len(controller.runs) != 1)}")
+    place = where(controller, trace)
     if trace.now.over:
-        return bar(done, f"run {number} of {of} is over")
-    text = f"run {number} of {of}: {percent(done)}"
+        return bar(done, f"{place} is over")
+    text = f"{place}: {percent(done)}"
     left = remaining(trace)
     if np.isfinite(left):
         text += f", about {roughly(left)} left"
-        if number < of:
-            spent = [float(one.now.time) for one in traces[-number:-1]]
-            text += f"; about {roughly(overall(spent, trace.now.time, left, of - number))} in all, if the next runs are like these"
+        if controller.coming:
+            whole = overall(controller.spent, trace.now.time, left, controller.coming)
+            text += f"; about {roughly(whole)} in all, if the next runs are like these"
     change = trace.run.history.changes[-1:]
     if change:
         text += f"; last change after {seconds(change[0].time)}: {brief(change[0])}"
     return bar(done, text)
+
+
+def where(controller: Controller, trace: Trace) -> str:
+    """Return what a run is for: the warm-up, which trial of the tuning, which run of which round."""
+    place = trace.run.place
+    number, of = controller.number, max(controller.number, controller.planned)
+    if place is None:
+        return f"run {number} of {of}"
+    if place.stage != "round":
+        return f"{place}, which does not count"
+    alone = place.of == 1
+    return f"run {number} of {of}" if alone else f"{place}, run {number} of {of}"
 
 
 def brief(change: Change) -> str:

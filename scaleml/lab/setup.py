@@ -13,10 +13,11 @@ import numpy as np
 from scaleml import datasets
 from scaleml.api.trial import Trial
 from scaleml.api.validation import check_workers
+from scaleml.cluster.embedded import embedded_size
 from scaleml.datasets.dataset import task_of
 from scaleml.lab import choices, entry
-from scaleml.lab.controller import Wish
 from scaleml.lab.fields import above, auto
+from scaleml.lab.orders import Wish
 from scaleml.lab.strategy_rows import rows, table
 from scaleml.models import MLP, LinearModel, Model
 from scaleml.optim import SGD, Optimizer
@@ -38,7 +39,10 @@ TIPS = {
     "optimizer": "What turns a gradient into a step.",
     "learning rate": "How far a step goes, for every strategy that has no rate of its own.",
     "epochs": "Passes over the data.",
-    "target loss": "The held-out loss that counts: who reaches it first wins, and a run ends there. Empty: the loss that all reached.",
+    "target loss": "The held-out loss that counts: a run ends where it is reached and held. Empty: the loss that all reached.",
+    "rounds": "How often every strategy runs: from one round nothing is claimed. Empty: as many as fit the time, at least five short ones.",
+    "tune": "Settings that every strategy tries first, the same for all, before the rounds. Empty: none.",
+    "time (s)": "Seconds that all of it may take. Empty: a minute, stretched to five rounds where these are short.",
 }
 """What the settings that all runs have in common mean."""
 CHOSEN = (Serial(), AllReduce(), LocalSGD(8))
@@ -87,6 +91,12 @@ class Setup:
         self.epochs = entry.Entry(entry.whole("epochs"), common["epochs"])
         target = entry.maybe(entry.real("target loss"))
         self.target = entry.Entry(target, entry.shown(common["target"]), placeholder="none")
+        self.repeats = entry.Entry(
+            entry.maybe(entry.whole("rounds")), entry.shown(common["repeats"]), placeholder="auto"
+        )
+        self.tune = entry.Entry(entry.maybe(entry.whole("tune")), entry.shown(common["tune"]), placeholder="none")
+        budget = entry.maybe(entry.positive("time"))
+        self.budget = entry.Entry(budget, entry.shown(common["budget"]), placeholder="auto")
         self.optimizer = widgets.Dropdown(options=self._optimizers(), layout=auto())
         self.rate = entry.Entry(entry.positive("learning rate"), entry.shown(self._optimizer.learning_rate))
         self.summary = widgets.HTML()
@@ -120,6 +130,9 @@ class Setup:
             self.target,
             self.optimizer,
             self.rate,
+            self.repeats,
+            self.tune,
+            self.budget,
         ]
         return [*rows, *common]
 
@@ -141,6 +154,9 @@ class Setup:
             "batch_size": self.batch.read(),
             "epochs": self.epochs.read(),
             "target": self.target.read(),
+            "repeats": self.repeats.read(),
+            "tune": self.tune.read(),
+            "budget": self.budget.read(),
         }
         self._sum_up(optimizer)
         return Wish(self._loader(), trials, settings)
@@ -157,6 +173,8 @@ class Setup:
             f"{type(optimizer).__name__} {self.rate.value}",
             f"{self.epochs.value} epochs",
             *([f"target loss {self.target.value}"] if self.target.value else []),
+            *([f"{self.repeats.value} rounds"] if self.repeats.value else []),
+            *([f"{self.tune.value} settings tried"] if self.tune.value else []),
         ]
         self.summary.value = f'<div class="scaleml-summary">{escape(" · ".join(facts))}</div>'
 
@@ -197,6 +215,9 @@ class Setup:
             "learning rate": self.rate,
             "epochs": self.epochs,
             "target loss": self.target,
+            "rounds": self.repeats,
+            "tune": self.tune,
+            "time (s)": self.budget,
         }
         shown = [above(name, fields[name], TIPS[name]) for name in (*subject, *list(fields)[3:])]
         wrap = widgets.Layout(flex_flow="row wrap", width="100%")
@@ -223,3 +244,8 @@ def _model(hidden: tuple[int, ...] | None, task: str) -> Model:
 
 
 DEFAULT_OPTIMIZER = SGD(0.1)
+
+
+def usual_workers(client: Any) -> int:
+    """Return how many workers a lab offers at first: all of a client's, or those of the embedded cluster."""
+    return max(2, embedded_size()) if client is None else max(1, len(client.scheduler_info(n_workers=-1)["workers"]))

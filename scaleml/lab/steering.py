@@ -10,9 +10,9 @@ import ipywidgets as widgets
 from scaleml import faults
 from scaleml.api.run import Run
 from scaleml.lab import choices, entry, tips
-from scaleml.lab.controller import Break, Order, Tell, Update
 from scaleml.lab.fields import Pages, auto, button, labelled
 from scaleml.lab.form import Form
+from scaleml.lab.orders import Break, Order, Tell, Update
 from scaleml.strategies import Strategy
 
 HIDDEN = ("rank", "step", "until")
@@ -51,6 +51,12 @@ class Steering:
         self._run: Run | None = None
         self.pause = button("Pause", "Park all ranks at one step boundary", "pause", disabled=True)
         self.resume = button("Resume", "Go on after a pause", "play", disabled=True)
+        self.skip = button(
+            "Skip",
+            "End this run and go on with the next; the comparison has it as stopped",
+            "step-forward",
+            disabled=True,
+        )
         self.rate = entry.Entry(entry.positive("learning rate"), rate)
         self.batch = entry.Entry(entry.whole("batch"), batch)
         self.change_rate = button("Set", "From the next common step on", disabled=True)
@@ -68,6 +74,7 @@ class Steering:
         self.kill = button("Kill", "SIGKILL of this rank's process", "times", "danger", disabled=True)
         self.pause.on_click(lambda _: send(lambda: Tell("pause")))
         self.resume.on_click(lambda _: send(lambda: Tell("resume")))
+        self.skip.on_click(lambda _: send(lambda: Tell("skip")))
         self.change_rate.on_click(lambda _: send(lambda: Update({"learning_rate": self.rate.read()})))
         self.change_batch.on_click(lambda _: send(lambda: Update({"batch_size": self.batch.read()})))
         self.change_strategy.on_click(lambda _: send(self._new_strategy))
@@ -96,6 +103,7 @@ class Steering:
             _switch(control, live)
         _switch(self.pause, live and not paused)
         _switch(self.resume, paused)
+        _switch(self.skip, live)
         if run is not None and run is not self._run:
             self._run = run
             self._adopt(run)
