@@ -13,6 +13,7 @@ lab = scaleml.Lab(
     workers=2, epochs=3,
 )
 lab._setup.model.value = "linear model"
+lab._setup._fixed.setdefault("repeats", 1)
 lab"""
 WIDTHS = (900, 970, 1280, 1600)
 TALL = 2600  # charts out of sight keep the size they had
@@ -37,7 +38,7 @@ LINES = (
 def test_nothing_is_cut_off_at_any_width(jupyter):
     with jupyter.notebook("layout", [CELL], size=(WIDTHS[0], TALL)) as notebook:
         notebook.run_all("Choose strategies and press Run")
-        assert notebook.page.locator(".scaleml-about", has_text="no run").count() == 5, "each empty panel says so"
+        assert notebook.page.locator(".scaleml-about", has_text="no run").count() == 6, "each empty panel says so"
         assert cut(notebook) == {}
         notebook.press("Run")
         notebook.wait("Held-out loss at the end")
