@@ -19,7 +19,7 @@ from scaleml.lab.orders import Clear, Enough, Go, Order, Tell
 from scaleml.lab.output import Output
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living, static
-from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup, usual_workers
+from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup, check_pair, usual_workers
 from scaleml.lab.steering import Steering
 from scaleml.lab.toolbar import Toolbar
 from scaleml.models import Model
@@ -94,10 +94,7 @@ class Lab:
         tune: int | None = None,
         budget: float | None = None,
     ) -> None:
-        if (X is None) != (y is None):
-            raise ValueError(
-                f"{'y' if X is None else 'X'} was given without {'X' if X is None else 'y'}: give both, or neither"
-            )
+        check_pair(X, y)
         common = {
             "workers": usual_workers(client) if workers is None else workers,
             "batch_size": batch_size,

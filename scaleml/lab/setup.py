@@ -249,3 +249,10 @@ DEFAULT_OPTIMIZER = SGD(0.1)
 def usual_workers(client: Any) -> int:
     """Return how many workers a lab offers at first: all of a client's, or those of the embedded cluster."""
     return max(2, embedded_size()) if client is None else max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+
+def check_pair(X: Any, y: Any) -> None:
+    """Raise ValueError for one of X and y without the other."""
+    if (X is None) != (y is None):
+        given, missing = ("y", "X") if X is None else ("X", "y")
+        raise ValueError(f"{given} was given without {missing}: give both, or neither")

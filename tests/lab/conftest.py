@@ -28,10 +28,10 @@ def lab(cluster: Any) -> Iterator[Callable[..., Any]]:
     made = []
 
     def make(model: Any = None, X: Any = x, Y: Any = y, **settings: Any) -> Any:
-        common = {"workers": 2, "batch_size": 32, "epochs": 3, "optimizer": SGD(0.1)}
+        # These tests look at runs, not at what rounds show.
+        common = {"workers": 2, "batch_size": 32, "epochs": 3, "optimizer": SGD(0.1), "repeats": 1}
         model = scaleml.LinearModel() if model is None else model
         made.append(scaleml.Lab(model, X, Y, **{**common, "strategies": [scaleml.AllReduce()], **settings}))
-        made[-1]._setup._fixed.setdefault("repeats", 1)  # these tests look at runs, not at what rounds show
         return made[-1]
 
     yield make
