@@ -202,9 +202,10 @@ def test_points_tell_their_run_and_values(lab):
 def test_a_strategy_keeps_its_colour_whoever_stands_beside_it(lab):
     first = finished(lab(strategies=[LocalSGD(4)]))
     second = finished(lab(strategies=[Serial(threads=1), AllReduce(), LocalSGD(4)]))
-    colors = [line.colors[0] for line in second._board.by_time.lines]
-    assert first._board.by_time.lines[0].colors[0] == colors[2] == palette.strokes(["LocalSGD(period=9)"])[0].color
-    assert len(set(colors)) == 3
+    colors = {run.label: line.colors[0] for run, line in zip(second.runs, second._board.by_time.lines, strict=True)}
+    own = colors["LocalSGD(period=4)"]
+    assert first._board.by_time.lines[0].colors[0] == own == palette.strokes(["LocalSGD(period=9)"])[0].color
+    assert len({colors["AllReduce()"], colors["Serial(threads=1)"], own}) == 3
 
 
 def test_closing_leaves_no_thread_and_no_widget(lab):
