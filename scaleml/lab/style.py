@@ -50,7 +50,7 @@ SHEET: Final = (
 .scaleml-lab .scaleml-above { flex-direction: column; align-items: stretch; height: auto }
 .scaleml-lab .scaleml-above > label { font-size: 11px; line-height: 16px; height: 16px; text-align: left;
   color: var(--jp-ui-font-color2, inherit) }
-.scaleml-lab .scaleml-silent > label { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+.scaleml-lab .scaleml-silent > label { position: absolute; width: 1px !important; height: 1px; overflow: hidden; clip-path: inset(50%) }
 .scaleml-lab .scaleml-silent { position: relative }
 .scaleml-lab :is(button, input, select):focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: 1px }
 .scaleml-lab .scaleml-notes { min-height: 20px; line-height: 20px }

@@ -18,11 +18,11 @@ lab"""
 WIDTHS = (900, 970, 1280, 1600)
 TALL = 2600  # charts out of sight keep the size they had
 # What is wider than its box, where that hides the rest or makes it scroll, and text beyond the lab's edge, on axes too. Run
-# names beside a title may end in dots.
+# names beside a title may end in dots, and what only screen readers see is clipped.
 CUT = """() => [...document.querySelectorAll('.scaleml-lab, .scaleml-lab *')].filter(part => {
   const style = getComputedStyle(part), whole = part.closest('svg.bqplot, .scaleml-lab').getBoundingClientRect();
   if (part.matches('span, svg.bqplot text') && part.getBoundingClientRect().right > whole.right + 1) return true;
-  return !part.closest('svg') && !part.classList.contains('scaleml-about') && style.visibility !== 'hidden'
+  return !part.closest('svg') && !part.classList.contains('scaleml-about') && style.visibility !== 'hidden' && style.clipPath === 'none'
     && style.overflowX !== 'visible' && part.clientWidth > 0 && part.scrollWidth > part.clientWidth + 1;
 }).map(part => `${part.className}: ${part.scrollWidth} in ${part.clientWidth}: ${part.textContent.slice(0, 60)}`)"""
 # Nothing has been cut off for a second.
