@@ -181,7 +181,6 @@ def _compare(
 ) -> Any:
     from scaleml import datasets
     from scaleml.cluster.embedded import embedded_size
-    from scaleml.telemetry.terminal import LiveRuns
 
     dataset = datasets.load(part.data, target=column, seed=settings["seed"])
     classes = dataset.task == "classification"
@@ -193,12 +192,11 @@ def _compare(
         f"{dataset.description}\n{model!r}, batch {part.batch_size}, SGD({rate:g}), {part.epochs} epochs",
         highlight=False,
     )
-    with LiveRuns(console=console) as live:
-        return scaleml.compare(
-            model, dataset.X, dataset.y, chosen,
-            optimizer=scaleml.SGD(rate), epochs=part.epochs, batch_size=part.batch_size,
-            workers=workers or max(2, embedded_size()), on_run=live.add, **settings,
-        )  # fmt: skip
+    return scaleml.compare(
+        model, dataset.X, dataset.y, chosen,
+        optimizer=scaleml.SGD(rate), epochs=part.epochs, batch_size=part.batch_size,
+        workers=workers or max(2, embedded_size()), progress=True, **settings,
+    )  # fmt: skip
 
 
 def _write(results: dict[str, Any], output: pathlib.Path) -> None:

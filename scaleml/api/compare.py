@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 from uuid import uuid4
 
 from distributed import Client
@@ -13,7 +14,7 @@ from scaleml.api.rounds import Allowance, Runner, run_rounds, warm_up
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings, check_target
 from scaleml.api.train import prepare
-from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, trainable
+from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, Trainable, trainable
 from scaleml.api.trial import Trial, trials_of
 from scaleml.api.tuning import tune as tuned
 from scaleml.api.validation import check_workers
@@ -29,6 +30,7 @@ from scaleml.strategies import Serial, Strategy
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.formatting import listing
+from scaleml.telemetry.progress import Progress
 
 
 @seceded()
@@ -55,6 +57,7 @@ def compare(
     scoring: str | Scorer | None = None,
     on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
+    progress: bool | None = None,
 ) -> Comparison:
     """Run strategies in turns on the same data and cluster, round after round, and say which one to use and how sure that is.
 
@@ -87,6 +90,10 @@ def compare(
         Called once, before the first run that counts, with the labels of what each round has.
     on_run : callable, optional
         Called with each run as it starts and the rows it will train on, for a live display; ``run.place`` says what it is for.
+
+    progress : bool, optional
+        Whether to show how far it is. Default: in a notebook and in a terminal, unless ``on_run`` is given; neither in pipes nor
+        in threads.
 
     Returns
     -------
@@ -135,7 +142,6 @@ def compare(
         workers=wanted,
     )
     task = trainable(model, given)
-    client, wanted = task.given.client, task.given.workers
     try:
         usual = _evaluated_often(
             task.settings(
@@ -148,32 +154,61 @@ def compare(
             )
         )
         # All settings are checked before the first run: nobody should wait for an error in the last.
-        contenders = [
-            contender_of(trial, usual, wanted if workers is None else workers, usual.faults) for trial in trials
-        ]
+        found = task.given.workers if workers is None else workers
+        contenders = [contender_of(trial, usual, found, usual.faults) for trial in trials]
     except BaseException:
         task.close()
         raise
-    seed = usual.seed
+    with Progress("compare", False if progress is None and on_run is not None else progress) as shown:
+
+        def begun(run: Run, rows: int) -> None:
+            shown.on_run(run, rows)
+            if on_run is not None:
+                on_run(run, rows)
+
+        def planned(labels: Sequence[str]) -> None:
+            shown.on_plan(labels)
+            if on_plan is not None:
+                on_plan(labels)
+
+        wish = Wish(contenders, target, allowance, tune, all_cores, usual.seed)
+        return _run(task, wish, planned, begun)
+
+
+class Wish(NamedTuple):
+    """What is compared and how thoroughly."""
+
+    contenders: list[Contender]
+    target: float | None
+    allowance: Allowance
+    tune: int | None
+    all_cores: bool
+    seed: int
+
+
+def _run(
+    task: Trainable, wish: Wish, on_plan: Callable[[Sequence[str]], None], on_run: Callable[[Run, int], None]
+) -> Comparison:
+    """Bring the data to the workers, and run all stages; what was run is returned whatever ends them."""
+    contenders = wish.contenders
     data = task.data([use for one in contenders for use in one.settings.uses])
     runner: Runner | None = None
     environment: Environment | None = None
     notes: list[str] = []
     try:
-        found, own = find_client(client, wanted)
+        client, own = find_client(task.given.client, task.given.workers)
         columns = data.signature.n_features
-        environment = Environment.now(f"{model!r} on {data.rows:,} rows of {columns:,} columns")
-        runner = Runner(data, found, own, uuid4().hex[:8], target, on_run)
+        environment = Environment.now(f"{task.model!r} on {data.rows:,} rows of {columns:,} columns")
+        runner = Runner(data, client, own, uuid4().hex[:8], wish.target, on_run)
         for one in contenders:
-            prepare(one.settings, data, found, own, one.workers)
-        if tune:
-            contenders, said = tuned(runner, contenders, tune, allowance, seed)
+            prepare(one.settings, data, client, own, one.workers)
+        if wish.tune:
+            contenders, said = tuned(runner, contenders, wish.tune, wish.allowance, wish.seed)
             notes.append(said)
         if not runner.ended:
-            contenders = _completed(contenders, runner, all_cores)
-            if on_plan is not None:
-                on_plan([one.label for one in contenders])
-            notes += _measured(runner, contenders, allowance, seed)
+            contenders = _completed(contenders, runner, wish.all_cores)
+            on_plan([one.label for one in contenders])
+            notes += _measured(runner, contenders, wish.allowance, wish.seed)
     except KeyboardInterrupt:
         if runner is None or not runner.runs:
             raise
@@ -183,7 +218,7 @@ def compare(
         if runner is not None and runner.runs and not runner.runs[-1].over:
             runner.runs[-1].stop()
         data.close()
-    return Comparison(runner.runs, target, runner.ended, notes, environment)
+    return Comparison(runner.runs, wish.target, runner.ended, notes, environment)
 
 
 def _completed(contenders: list[Contender], runner: Runner, all_cores: bool) -> list[Contender]:

@@ -103,7 +103,7 @@ class Runner:
             self._wait(run, most)
         except RunFailed:
             # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, OSError):  # of a cluster that is gone the next start tells
                 self.client.wait_for_workers(self._enough, timeout=_REPLACEMENT)
         else:
             stopped = run.state == "stopped" and not run.skipped and not self._has_reached(run)

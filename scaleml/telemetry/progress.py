@@ -16,6 +16,7 @@ from scaleml.telemetry import screen
 from scaleml.telemetry.formatting import count, number, roughly, seconds
 from scaleml.telemetry.gauge import Gauge, Reading
 from scaleml.telemetry.palette import strokes
+from scaleml.telemetry.place import Place
 from scaleml.telemetry.progress_views import Lane, NotebookView, PlainView, Standing, TerminalView, View
 from scaleml.telemetry.run_like import RunLike
 
@@ -91,7 +92,8 @@ class Progress:
         self._began = clock.now()
         self._run_began = self._began
         self._stage = "starting the workers and bringing them the data"
-        self._round: tuple[int, int] | None = None
+        self._round: tuple[int, int | None] | None = None
+        self._a_round: dict[str, int] = {}
         self._lanes: dict[str, _Lane] = {}
         self._current: _Lane | None = None
         self._over = False
@@ -104,18 +106,25 @@ class Progress:
         with self._lock:
             for lane in self._lanes.values():
                 lane.planned = lane.begun
+            self._a_round = {label: list(labels).count(label) for label in labels}
             for label in labels:
                 self._lane(label).planned += 1
         self.refresh()
 
-    def on_round(self, number: int, of: int) -> None:
-        """Say which round of how many the runs from now on belong to."""
-        self._round = (number, of)
-
     def on_run(self, run: RunLike, rows: float | None = None) -> None:
-        """Follow a run that starts now, and count the one before as over; `rows` is what all its ranks will have consumed."""
+        """Follow a run that starts now, and count the one before as over; `rows` is what all its ranks will have consumed.
+
+        Of a comparison of several rounds `run.place` says which one it is; warm-ups and trials of a tuning stage are only named.
+        """
         with self._lock:
             self._finish()
+            place = run.place
+            if place is not None and place.stage != "round":
+                self._stage = f"{place}: {run.label}"
+                self.refresh()
+                return
+            if place is not None:
+                self._take_round(place)
             self._current = lane = self._lane(run.label)
             lane.begun += 1
             lane.planned = max(lane.planned, lane.begun)
@@ -124,6 +133,12 @@ class Progress:
             self._run_began = self._clock.now()
             self._stage = ""
         self.refresh()
+
+    def _take_round(self, place: Place) -> None:
+        """Note which round it is, and how often each label will run."""
+        self._round = None if place.of == 1 else (place.round + 1, place.of)
+        for label, lane in self._lanes.items():
+            lane.planned = max(lane.begun, self._a_round.get(label, 0) * (place.of or place.round + 1))
 
     def say(self, stage: str) -> None:
         """Say what goes on when it is no run: ``"tuning: 12 trials"``; until the next run starts."""
@@ -200,7 +215,11 @@ class Progress:
             return f"{self._name}: {what} {seconds(self._clock.now() - self._began)}"
         if self._stage:
             return f"{self._name}: {self._stage}"
-        parts = [f"round {self._round[0]} of {self._round[1]}"] if self._round else []
+        parts = (
+            []
+            if self._round is None
+            else [f"round {self._round[0]}" + (f" of {self._round[1]}" if self._round[1] else "")]
+        )
         parts += [f"run {begun} of {planned}"] if planned > 1 else []
         parts += [f"about {roughly(max(1.0, left))} left"] if np.isfinite(left) else ["taking its first steps"]
         return f"{self._name}: {', '.join(parts)}"

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from scaleml.telemetry import History, screen
 from scaleml.telemetry.palette import strokes
+from scaleml.telemetry.place import Place
 from scaleml.telemetry.progress import Progress
 from scaleml.telemetry.progress_views import NotebookView, PlainView, Standing, TerminalView, html
 from telemetry_fakes import FakeRun, made, row
@@ -51,14 +52,21 @@ def half_way(label):
     return FakeRun(label, state="running", history=history, workers=2, total_samples=1000)
 
 
+def placed(run, stage, entry):
+    """The run in the first of two rounds."""
+    run.place = Place("one", entry, stage, 0, 2)
+    return run
+
+
 def test_time_left_is_that_of_this_run_and_of_those_to_come():
     clock, view = Hands(), Watch()
     with Progress("compare", view=view, clock=clock) as progress:
-        progress.on_plan(["Serial()", "AllReduce()"] * 2)
-        progress.on_round(1, 2)
-        progress.on_run(made("Serial()", seconds=8.0))
+        progress.on_run(placed(made("Serial()"), "warm-up", 0))
+        assert progress.look().heading == "compare: warm-up: Serial()"
+        progress.on_plan(["Serial()", "AllReduce()"])
+        progress.on_run(placed(made("Serial()", seconds=8.0), "round", 0))
         clock.time = 10.0
-        progress.on_run(half_way("AllReduce()"), rows=1000)
+        progress.on_run(placed(half_way("AllReduce()"), "round", 1), rows=1000)
         clock.time = 15.0
         # 500 rows at 100 a second, then a Serial() of 10 s and an AllReduce() of the 5 s so far and the 5 s left.
         assert progress.look().heading == "compare: round 1 of 2, run 2 of 4, about 25 s left"

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.gauge import Gauge
-from scaleml.telemetry.terminal import LiveRuns, view
-from telemetry_fakes import FakeRun, in_rounds, made, row
+from scaleml.telemetry.terminal import plain_line, view
+from telemetry_fakes import FakeRun, in_rounds, row
 
 
 class Screen(io.StringIO):
@@ -70,85 +70,12 @@ def test_a_gauge_reads_what_is_new(run):
     assert now.loss == pytest.approx(0.5)
 
 
-def test_without_a_terminal_plain_lines_are_printed_when_something_changed(run):
-    shown = console(False)
-    live = LiveRuns([run], console=shown)
-    assert not live.live
-    live.refresh()
+def test_one_look_at_a_run_is_one_plain_line(run):
     steps(run, 1, 6)
-    live.refresh()
-    live.refresh()
-    run.history.add_evaluation(0.5, 100, 5, 0.25, 0.9)
-    run.state, run.train_seconds = "finished", 0.5
-    live.refresh()
-    found = "loss 0.4567, compute/wait/comm 75%/25%/0%, rank 1 holds up the others"
-    assert text_of(shown).splitlines() == [
-        "AllReduce() on 2 workers: running",
-        f"AllReduce() on 2 workers: running, 100 samples, 200 samples/s, {found}",
-        "AllReduce() on 2 workers: finished after 500 ms, 100 samples, 200 samples/s, "
-        + found.replace("0.4567", "0.4567, held-out loss 0.25"),
-    ]
-    assert "\x1b" not in shown.file.getvalue()
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_it_follows_a_run_and_leaves_no_thread(run, terminal, no_leaks):
-    shown = console(terminal)
-    before = threading.active_count()
-    with LiveRuns(console=shown, every=0.001) as live:
-        live.add(run, total=200)
-        steps(run, 1, 6)
-        assert shown.file.named.wait(30)  # its own thread looks
-        steps(run, 6, 11)
-        run.state, run.train_seconds = "finished", 1.0
-    assert threading.active_count() == before
-    last = text_of(shown).strip().splitlines()[-1]
-    assert "finished" in last
-    assert "200" in last
-
-
-def test_one_line_a_run_at_any_width(run):
-    steps(run, 1, 6)
-    long = made(
-        "ParameterServer(consistency='ssp', staleness=4, servers=2, compression=TopK(0.01))",
-        4,
-        straggler=1,
-        staleness=2.0,
-    )
-    lost = made("Gossip()", 3, state="failed", error="rank 2 was lost\nat step 7 [bold]while waiting for rank 1")
-    for width in (80, 100, 132, 200):
-        shown = console(True, width)
-        live = LiveRuns([run, long, lost], console=shown)
-        shown.print(live.render())
-        lines = text_of(shown).splitlines()
-        assert len(lines) == 4
-        assert max(map(len, lines)) <= width
-        assert "AllReduce() x2" in lines[1]
-        assert "75/25/0" in lines[1]
-        assert "rank 1" in lines[1]
-        assert "failed: rank" in lines[3]
-        for head in ("samples", "per s", "loss", "held-out"):
-            assert head in lines[0]
-
-
-def test_the_split_says_what_it_is(run):
-    wide, narrow = console(True, 140), console(True, 80)
-    for shown in (wide, narrow):
-        shown.print(LiveRuns([run], console=shown).render())
-    assert "compute/wait/comm" in text_of(wide)
-    assert "c/w/m" in text_of(narrow)
-
-
-def test_an_error_is_not_taken_for_markup(run):
+    found = "100 samples, 200 samples/s, loss 0.4567, compute/wait/comm 75%/25%/0%, rank 1 holds up the others"
+    assert plain_line(run, Gauge(run).read()) == f"AllReduce() on 2 workers: running, {found}"
     run.state, run.error = "failed", "shape [/bold] [3]"
-    shown = console(False)
-    LiveRuns([run], console=shown).refresh()
-    assert text_of(shown) == "AllReduce() on 2 workers: failed: shape [/bold] [3]\n"
-
-
-def test_every_must_be_positive():
-    with pytest.raises(ValueError, match="every=0: must be a positive number"):
-        LiveRuns(console=console(False), every=0)
+    assert plain_line(run, Gauge(run).read()) == "AllReduce() on 2 workers: failed: shape [/bold] [3]"
 
 
 def table_head(text):
