@@ -207,8 +207,7 @@ def _run(
             notes.append(said)
         if not runner.ended:
             contenders = _completed(contenders, runner, wish.all_cores)
-            on_plan([one.label for one in contenders])
-            notes += _measured(runner, contenders, wish.allowance, wish.seed)
+            notes += _measured(runner, contenders, wish, on_plan)
     except KeyboardInterrupt:
         if runner is None or not runner.runs:
             raise
@@ -232,18 +231,23 @@ def _completed(contenders: list[Contender], runner: Runner, all_cores: bool) -> 
     return with_all_cores(fair, runner.client) if all_cores else fair
 
 
-def _measured(runner: Runner, contenders: list[Contender], allowance: Allowance, seed: int) -> list[str]:
+def _measured(
+    runner: Runner, contenders: list[Contender], wish: Wish, on_plan: Callable[[Sequence[str]], None]
+) -> list[str]:
     """Run the warm-up and the rounds; return what is to be said of them. One round alone has no warm-up."""
     chosen = list(range(len(contenders)))
-    if allowance.repeats != 1:
+    if wish.allowance.repeats != 1:
         chosen = warm_up(runner, contenders)
         if runner.ended == "stopped":
             runner.ended = "The comparison was stopped in its warm-up: no round was run."
         if runner.ended:
             return []
-    said = run_rounds(runner, contenders, chosen, allowance, seed)
+    on_plan([contenders[entry].label for entry in chosen])
+    said = run_rounds(runner, contenders, chosen, wish.allowance, wish.seed)
     cut = [one.label for entry, one in enumerate(contenders) if entry not in chosen]
-    notes = [f"{listing(cut)} was left out after the warm-up: it cannot win."] if cut else []
+    few = len(cut) == 1
+    out = f"{'was' if few else 'were'} left out after the warm-up: {'it' if few else 'they'} cannot win"
+    notes = [f"{listing(cut)} {out}."] if cut else []
     return notes if said is None else [*notes, said]
 
 

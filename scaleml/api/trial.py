@@ -53,7 +53,7 @@ class Trial:
     def label(self) -> str:
         """How the comparison calls it."""
         own = [
-            _short(getattr(self, field.name), field.name)
+            short(getattr(self, field.name), field.name)
             for field in fields(self)[1:]
             if getattr(self, field.name) is not None
         ]
@@ -75,7 +75,8 @@ def trials_of(strategies: Sequence[Strategy | Trial]) -> list[Trial]:
     return [strategy if isinstance(strategy, Trial) else Trial(strategy) for strategy in strategies]
 
 
-def _short(value: object, name: str) -> str:
+def short(value: object, name: str = "") -> str:
+    """Return how a label says a setting; of an optimizer its rate alone where nothing else is chosen."""
     if isinstance(value, SGD) and value == SGD(value.learning_rate):
         return f"SGD({value.learning_rate:g})"
     return repr(value) if isinstance(value, Optimizer) else f"{name}={value!r}"

@@ -70,7 +70,7 @@ class Board:
             ]
         )
         self._lanes = Lanes()
-        self._judged: tuple[int, str] | None = None
+        self._judged: tuple[int, str, int] | None = None
         self._told: Run | None = None
         self._headline = ""
         self._state: Any = None
@@ -228,7 +228,7 @@ class Board:
 
     def _judge(self, controller: Controller) -> None:
         """The table and the verdict, when all runs are over, and after every round."""
-        state = (controller.rounds, controller.phase)
+        state = (controller.rounds, controller.phase, len(controller.runs) if controller.phase == "idle" else 0)
         if state == self._judged:
             return
         self._judged = state

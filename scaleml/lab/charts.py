@@ -90,6 +90,7 @@ class LineChart:
         self._points: list[tuple[Any, Any]] = []
         self._shown: list[bool] = []
         self._changed = self._moved = True
+        self._named: list[str] = []
         self._made: list[Any] = []
         self._bands = Bands(self._scales) if banded else None
         self.lines: list[Any] = []
@@ -183,9 +184,9 @@ class LineChart:
 
     def name(self, names: Sequence[str]) -> None:
         """Have some points of each line that is seen tell its name and their values under the mouse."""
-        if not self._moved:
+        if not self._moved and list(names) == self._named:
             return
-        self._moved = False
+        self._moved, self._named = False, list(names)
         xs, ys, said = [], [], []
         for (x, y), name, shown in zip(self._points, names, self._shown, strict=True):
             x, y = self._drawable(x, y) if shown else _NOTHING

@@ -9,7 +9,9 @@ from typing import final
 
 from scaleml.api.compare import compare
 from scaleml.api.run import Run
+from scaleml.api.trial import short
 from scaleml.lab.orders import Break, Clear, Go, Order, Tell, Update, Wish
+from scaleml.optim import Optimizer
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.environment import Environment
 
@@ -57,6 +59,7 @@ class Controller:
         self._ended: str | None = None
         self._notes: tuple[str, ...] = ()
         self._environment: Environment | None = None
+        self._optimizer: Optimizer | None = None
 
     @property
     def live(self) -> Run | None:
@@ -188,7 +191,7 @@ class Controller:
         self._ended, self._notes = None, ()
         self.planned = self.number = self.rounds = 0
         self.spent = []
-        self._target = wish.settings.get("target")
+        self._target, self._optimizer = wish.settings.get("target"), wish.optimizer
         self.say("")
         self._comparing = threading.Thread(target=self._compare, args=(wish,), name="scaleml-lab-compare", daemon=True)
         self._comparing.start()
@@ -219,6 +222,8 @@ class Controller:
         self.planned = len(labels)
 
     def _on_run(self, run: Run, rows: int) -> None:
+        if self._optimizer is not None and type(self._optimizer).__name__ not in run.label:
+            run.label += f", {short(self._optimizer)}"
         last = self.runs[-1] if self.runs else None
         if run.place is None or run.place.stage == "round":
             self._count(run, last)

@@ -10,25 +10,29 @@ from scaleml.api.run import Run
 from scaleml.api.trial import Trial
 from scaleml.faults import Fault
 from scaleml.models import Model
+from scaleml.optim import Optimizer
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What to run: ``data`` returns the model, X and y; ``settings`` are those of ``compare``."""
+    """What to run: ``data`` returns the model, X and y; ``settings`` are those of ``compare``; an ``optimizer`` that runs are named by."""
 
     data: Callable[[], tuple[Model, Any, Any]]
     trials: tuple[Trial, ...]
     settings: dict[str, Any]
+    optimizer: Optimizer | None = None
 
     def told_from(self, common: dict[str, Any]) -> Wish:
         """Return the same with trials that name what differs from the `common` settings of the runs they stand beside."""
-        names = ("batch_size", "epochs", "workers")  # an optimizer of its own would be scaled to no strategy's updates
+        names = ("batch_size", "epochs", "workers")
         new = {name: self.settings[name] for name in names if self.settings[name] != common[name]}
         trials = (
             replace(trial, **{name: value for name, value in new.items() if getattr(trial, name) is None})
             for trial in self.trials
         )
-        return replace(self, trials=tuple(trials))
+        # No trial's own: that would not be scaled to the rows of its updates.
+        other = self.settings["optimizer"] if self.settings["optimizer"] != common["optimizer"] else None
+        return replace(self, trials=tuple(trials), optimizer=other)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from scaleml.telemetry.noise_scale import noise_curve
 
 
 def test_run_compares_what_is_ticked_and_shows_what_was_found(lab):
-    lab = finished(lab(strategies=[Serial(threads=1), AllReduce(), LocalSGD(4)], epochs=5))
+    lab = finished(lab(strategies=[AllReduce(), LocalSGD(2), LocalSGD(4)], epochs=5))
     assert [run.state for run in lab.runs] == ["finished"] * 3
     assert lab.result.runs == lab.runs
     assert len(lab.result.table()) == 3
@@ -37,7 +37,7 @@ def test_run_compares_what_is_ticked_and_shows_what_was_found(lab):
 
 
 def test_progress_counts_the_runs_to_come_and_guesses_the_time_of_all(lab):
-    lab = lab(strategies=[Serial(threads=1), AllReduce(), LocalSGD(4)], epochs=LONG)
+    lab = lab(strategies=[AllReduce(), LocalSGD(2), LocalSGD(4)], epochs=LONG)
     begun(lab)
     said = re.compile(r"run 1 of 3: .*%, about .+ left; about .+ in all, if the next runs are like these")
     holds(lambda: said.search(unescape(lab._board.progress.value)))
@@ -87,7 +87,7 @@ def test_runs_gather_until_they_are_cleared(lab):
 
 
 def test_runs_of_other_data_are_not_drawn_over_each_other(cluster):
-    with scaleml.Lab(epochs=2, workers=2, strategies=[AllReduce()]) as lab:
+    with scaleml.Lab(epochs=2, workers=2, strategies=[AllReduce()], repeats=1) as lab:
         lab._setup.model.value = "linear model"
         finished(lab)
         lab._setup.data.value = "breast_cancer"

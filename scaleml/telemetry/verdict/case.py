@@ -130,7 +130,7 @@ class Case:
     def round_seconds(self) -> float:
         """What one more round of all would take."""
         spent = [
-            np.mean([row.time + (row.placing if np.isfinite(row.placing) else 0.0) for row in series.rows])
+            np.mean([row.cold for row in series.rows if np.isfinite(row.time) and not row.running] or [0.0])
             for series in self.alive
         ]
         return float(sum(spent))

@@ -11,7 +11,7 @@ from scaleml.telemetry.held_out import score_sentence
 from scaleml.telemetry.summary import NAN, Summary
 from scaleml.telemetry.verdict.case import Case
 from scaleml.telemetry.verdict.claims import Claim
-from scaleml.telemetry.verdict.series import Series
+from scaleml.telemetry.verdict.series import ALONE, Series
 from scaleml.telemetry.verdict.statistics import MEANINGFUL
 
 ALIKE = 0.05
@@ -38,7 +38,8 @@ def _subject(case: Case, subject: Series, best: Series | None) -> list[str]:
         found += _limits(case, subject, base)
     found += _others(case, subject)
     threaded = any(other.is_serial and other.threads > 1 for other in case.rows)
-    if its is not None and its.cores > 1 and not threaded:
+    by_hand = subject.rounds[0][0] == ALONE  # `compare` says itself what it has left out
+    if by_hand and its is not None and its.cores > 1 and not threaded:
         found.append(f"The baseline used one thread; one process with all {its.cores} cores was not measured.")
     return found
 
