@@ -79,10 +79,11 @@ def test_runs_gather_until_they_are_cleared(lab):
     chart = lab._board.by_time
     holds(lambda: lab.runs == () and not chart.lines)
     assert lab._board.found.value == ""
-    assert [line.visible for line in chart.figure.marks[1:-1]] == [False, False]
+    made = chart.figure.marks[3:-1]  # after the target and the bands
+    assert [line.visible for line in made] == [False, False]
     finished(lab)
-    assert [line.visible for line in chart.figure.marks[1:-1]] == [True, False], "they are used again"
-    assert chart.lines == chart.figure.marks[1:2]
+    assert [line.visible for line in made] == [True, False], "they are used again"
+    assert chart.lines == made[:1]
     assert len(chart.lines[0].x)
 
 
