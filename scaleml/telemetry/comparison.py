@@ -110,7 +110,7 @@ class Comparison:
 
     @property
     def best(self) -> RunLike | None:
-        """The run to use on this evidence, of median time among its rounds; or None."""
+        """The run to use on this evidence, of median time among its rounds: where nobody reached the target, the closest; or None."""
         series, at = self.series, self.verdict.best
         return None if at is None else self.runs[series[at].middle]
 

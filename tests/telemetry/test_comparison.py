@@ -116,7 +116,7 @@ def test_best_is_the_recommended_run_of_median_time(rounds, runs):
     assert comparison.best is mine[2]
     assert comparison.verdict.startswith("Scale with AllReduce() on 4 workers")
     assert "Rank 2 held up the others" in comparison.verdict
-    assert Comparison(runs, target=0.01).best is None
+    assert Comparison(runs, target=0.01).best is runs[1]  # nobody reached it: the closest
 
 
 def test_training_losses_where_nothing_was_held_out():

@@ -53,7 +53,7 @@ def _headline(case: Case) -> tuple[str, Series | None]:
     """The answer in one sentence, and who is to be used."""
     rows = [case.row(series) for series in case.alive]
     if case.target is None or not any(row.reached for row in rows):
-        return _unreached(rows, case.target), None
+        return _unreached(rows, case.target), _closest(case)
     reached = [series for series in case.alive if case.row(series).reached and series.times]
     if not reached:
         return "No run that counts reached the target.", None
@@ -167,6 +167,12 @@ def interval_text(found: Interval) -> str:
     if math.isinf(found.high):
         return f"with 95% at least {found.low:.3g}"
     return f"95% interval {found.low:.3g} to {found.high:.3g}"
+
+
+def _closest(case: Case) -> Series | None:
+    """Who came closest to a target that nobody reached."""
+    known = [series for series in case.alive if np.isfinite(case.row(series).held)]
+    return None if case.target is None else min(known, key=lambda series: case.row(series).held, default=None)
 
 
 def _crowded(reached: list[Summary]) -> str:
