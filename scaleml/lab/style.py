@@ -98,7 +98,7 @@ SHEET: Final = (
 .scaleml-lab .scaleml-narrow th, .scaleml-lab .scaleml-narrow td { padding: 2px 4px !important }
 .scaleml-lab .scaleml-narrow :is(th, td):first-child { min-width: 7em !important; overflow-wrap: anywhere }
 .scaleml-lab .scaleml-narrow > * + * { margin-top: 6px }
-@container (max-width: 1140px) {
+@container (max-width: 1260px) {
   .scaleml-lab .scaleml-wide { display: none }
   .scaleml-lab .scaleml-narrow { display: block }
 }

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 
 _FOLDS = (
-    ("workers", "threads", "rows/update", "rate", "loss", "score"),
-    ("rounds", "time", "cold", "to target", "speed-up", "95%"),
-    ("samples/s", "bytes/step", "efficiency", "compute", "wait", "comm", "staleness"),
+    ("workers", "threads", "rows/update", "rate", "rounds"),
+    ("time", "to target", "cold"),
+    ("speed-up", "95%", "efficiency"),
+    ("loss", "score", "samples/s", "bytes/step"),
+    ("compute", "wait", "comm", "staleness"),
 )
 _CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e; --line: #d8dce0; --card: #f6f8fa;

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 CELL = """import scaleml
 from scaleml import AllReduce, LocalSGD
-lab = scaleml.Lab(strategies=[AllReduce(), LocalSGD(8)], epochs={epochs})
+lab = scaleml.Lab(strategies=[AllReduce(), LocalSGD(8)], epochs={epochs}, repeats={repeats})
 lab._setup.model.value = "linear model"
 lab"""
 PIDS = "import psutil; print('kernel', psutil.Process().pid)"
@@ -26,14 +26,15 @@ def kernel_of(notebook):
 
 
 def test_run_watch_and_read_the_verdict(jupyter):
-    with jupyter.notebook("verdict", [CELL.format(epochs=3)]) as notebook:
+    with jupyter.notebook("verdict", [CELL.format(epochs=3, repeats=3)]) as notebook:
         notebook.run_all("Choose strategies and press Run")
         notebook.press("Run")
         notebook.wait("Held-out loss at the end")
-        notebook.wait("is (the first|the only one) to reach|within noise|No run reached|No finished run")
+        notebook.wait("Measured in 3 rounds of 2 runs")
+        notebook.wait("is (the first|the only one) to reach|No difference shown|No run reached|No finished run")
         curves = notebook.page.locator(".scaleml-lab .bqplot path.line")
         drawn = [path for path in curves.all() if len(path.get_attribute("d") or "") > 20]
-        assert len(drawn) >= 4, "two runs, over time and over samples"
+        assert len(drawn) >= 8, "two contenders, over time and over samples, each before the band of its rounds"
         assert notebook.page.locator(".scaleml-lab .bqplot .bar").count() >= 10, "two ranks, five parts each"
         # What was found is there after a reload, with the kernel's state; and in the file.
         assert await_condition(lambda: "image/png" in saved(notebook), 60)
@@ -52,7 +53,7 @@ def saved(notebook):
 
 
 def test_kill_a_worker_then_stop(jupyter):
-    with jupyter.notebook("kill", [PIDS, CELL.format(epochs=200_000)]) as notebook:
+    with jupyter.notebook("kill", [PIDS, CELL.format(epochs=200_000, repeats=1)]) as notebook:
         notebook.run_all("Choose strategies and press Run")
         kernel = kernel_of(notebook)
         notebook.press("Run")
@@ -69,7 +70,7 @@ def test_kill_a_worker_then_stop(jupyter):
 
 
 def test_a_closed_page_and_a_restarted_kernel_leave_nothing(jupyter):
-    with jupyter.notebook("restart", [PIDS, CELL.format(epochs=200_000)]) as notebook:
+    with jupyter.notebook("restart", [PIDS, CELL.format(epochs=200_000, repeats=1)]) as notebook:
         notebook.run_all("Choose strategies and press Run")
         kernel = kernel_of(notebook)
         notebook.press("Run")

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 CELL = """import scaleml
 from scaleml import AllReduce, LocalSGD
-lab = scaleml.Lab(strategies=[AllReduce(), LocalSGD(8)], workers=2, epochs={epochs})
+lab = scaleml.Lab(strategies=[AllReduce(), LocalSGD(8)], workers=2, epochs={epochs}, repeats=1)
 lab._setup.model.value = "linear model"
 lab._setup._fixed.setdefault("repeats", 1)
 lab"""
