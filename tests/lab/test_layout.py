@@ -10,7 +10,7 @@ CELL = """import scaleml
 from scaleml import SGD, AllReduce, ParameterServer, Serial, Trial
 lab = scaleml.Lab(
     strategies=[Serial(), AllReduce(), Trial(ParameterServer("async"), optimizer=SGD(0.05))],
-    workers=2, epochs=3, repeats=2,
+    workers=2, epochs=3, repeats=1,
 )
 lab._setup.model.value = "linear model"
 lab._setup._fixed.setdefault("repeats", 1)
