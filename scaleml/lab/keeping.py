@@ -96,8 +96,8 @@ class Keeping:
             chosen = self.menu.value
             self.menu.options = options
             self.name.value = ""
-            if any(key == chosen for _, key in options):
-                self.menu.value = chosen
+            keys = [key for _, key in options]  # a menu that was empty chooses nothing of itself
+            self.menu.index = keys.index(chosen) if chosen in keys else (0 if keys else None)
 
     def _on_rename(self, _: object) -> None:
         if self.menu.value is not None:

@@ -97,7 +97,7 @@ SHEET: Final = (
 .scaleml-lab .scaleml-keeping { margin-top: 4px; row-gap: 4px }
 .scaleml-lab .scaleml-links { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 6px }
 .scaleml-lab .scaleml-links > .widget-button { width: auto; text-decoration: none }
-.scaleml-lab .scaleml-links > details { flex: 1 1 100%; min-width: 0 }
+.scaleml-lab .scaleml-links > details[open] { flex: 1 1 100%; min-width: 0 }
 .scaleml-lab .scaleml-links summary { cursor: pointer; width: max-content }
 .scaleml-lab .scaleml-links pre { margin: 4px 0; padding: 6px 8px; overflow: auto; user-select: all; line-height: 1.35;
   border: 1px solid var(--scaleml-faint); border-radius: 4px }

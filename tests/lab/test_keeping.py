@@ -13,7 +13,7 @@ import pytest
 
 from lab.clicking import finished
 from scaleml.lab.keeping import FILE, Keeping, contenders, csv_of
-from scaleml.lab.kept_runs import renamed
+from scaleml.lab.kept_runs import renamed, without
 from scaleml.strategies import AllReduce, Serial
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.recorded_run import RecordedRun
@@ -119,6 +119,7 @@ def test_it_is_not_seen_before_there_are_runs(keeping, comparison):
 def test_contenders_are_renamed_and_deleted_by_their_key(keeping, comparison):
     keeping.show(comparison, PROGRAM, busy=False)
     assert [text for text, _ in keeping.menu.options] == ["Serial()", "AllReduce()"]
+    assert keeping.menu.value == ("one", 0), "the first is chosen"
     keeping.menu.value = ("one", 1)
     keeping.name.value = "mine"
     keeping.rename.click()
@@ -128,6 +129,8 @@ def test_contenders_are_renamed_and_deleted_by_their_key(keeping, comparison):
     assert [text for text, _ in keeping.menu.options] == ["Serial()", "mine"]
     assert keeping.menu.value == ("one", 1), "who was chosen stays chosen"
     assert keeping.name.value == ""
+    keeping.show(Comparison(without(comparison.runs, ("one", 1))), PROGRAM, busy=False)
+    assert keeping.menu.value == ("one", 0), "and who is gone is not"
 
 
 def test_contenders_of_one_name_are_told_apart():
@@ -174,3 +177,47 @@ def test_a_labs_runs_are_renamed_and_stay_runs(lab):
     assert found[1].plan == one.runs[1].plan
     assert found[1].wait(1).state == "finished"
     assert "mine" in str(Comparison(found))
+
+
+CELL = """import scaleml, ipywidgets as widgets
+from scaleml.lab import style
+from scaleml.lab.keeping import Keeping
+from scaleml.telemetry import Comparison
+from sklearn.datasets import load_iris
+runs = scaleml.compare(scaleml.LinearModel(), *load_iris(return_X_y=True), [scaleml.AllReduce()], repeats=1).runs
+said = widgets.Label("here")
+def rename(key, name):
+    said.value = f"{key[1]} is now {name}"
+keeping = Keeping(rename, delete=print)
+keeping.show(Comparison(runs), "x < 'y' & z\\n", busy=False)
+lab = widgets.VBox([widgets.HTML(style.SHEET), keeping.box, said])
+lab.add_class("scaleml-lab")
+lab"""
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(600)
+def test_a_page_copies_downloads_and_renames(jupyter):
+    with jupyter.notebook("keeping", [CELL]) as notebook:
+        page = notebook.page
+        notebook.run_all("here")
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.get_by_role("button", name="Copy as code").click()
+        notebook.wait("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == "x < 'y' & z\n"
+        page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+        assert not page.locator(".scaleml-links pre").is_visible()
+        page.get_by_role("button", name="Copy as code").click()
+        notebook.wait("The browser does not let it be copied")
+        assert page.locator(".scaleml-links pre").is_visible()
+        assert page.evaluate("getSelection().toString()").strip() == "x < 'y' & z"
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download CSV").click()
+        assert download.value.suggested_filename == FILE
+        assert list(pd.read_csv(download.value.path())["strategy"]) == ["AllReduce()"]
+        page.get_by_label("new name").fill("mine")
+        page.get_by_role("button", name="Rename").click()
+        notebook.wait("0 is now mine")
+        assert page.get_by_label("run", exact=True).locator("option").all_inner_texts() == ["AllReduce()"]
+        assert notebook.errors == []
+        assert notebook.tracebacks() == []
