@@ -168,6 +168,13 @@ class Run(RunResults):
         """Return the parameters that rank 0 kept last, (P,); None unless the run keeps them and still trains."""
         return self._driver.newest_params()
 
+    def named(self, label: str) -> Run:
+        """Return this run under another name; all else the two share."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other.label = label
+        return other
+
     # What it can be told.
 
     @seceded()

@@ -94,6 +94,14 @@ SHEET: Final = (
 .scaleml-lab .scaleml-group { align-items: center; margin-right: 14px; max-width: 100% }
 .scaleml-lab .scaleml-group > * { flex: 0 0 auto }
 .scaleml-lab .scaleml-group > .scaleml-pages { flex: 0 1 auto; min-width: 0 }
+.scaleml-lab .scaleml-keeping { margin-top: 4px; row-gap: 4px }
+.scaleml-lab .scaleml-links { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 6px }
+.scaleml-lab .scaleml-links > .widget-button { width: auto; text-decoration: none }
+.scaleml-lab .scaleml-links > details[open] { flex: 1 1 100%; min-width: 0 }
+.scaleml-lab .scaleml-links summary { cursor: pointer; width: max-content }
+.scaleml-lab .scaleml-links pre { margin: 4px 0; padding: 6px 8px; overflow: auto; user-select: all; line-height: 1.35;
+  border: 1px solid var(--scaleml-faint); border-radius: 4px }
+.scaleml-lab .scaleml-links :is(a, summary):focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: 1px }
 .scaleml-lab .scaleml-narrow { display: none }
 .scaleml-lab .scaleml-narrow th, .scaleml-lab .scaleml-narrow td { padding: 2px 4px !important }
 .scaleml-lab .scaleml-narrow :is(th, td):first-child { min-width: 7em !important; overflow-wrap: anywhere }

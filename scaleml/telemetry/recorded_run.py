@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, final
 
 from scaleml.arrays import Array
@@ -61,6 +61,10 @@ class RecordedRun:
         values = {field.name: getattr(run, field.name) for field in fields(cls) if not field.name.endswith("model")}
         models = (None, None) if run.params is None else (run.model, run.last_model)
         return cls(**values, model=models[0], last_model=models[1])
+
+    def named(self, label: str) -> RecordedRun:
+        """Return this run under another name."""
+        return replace(self, label=label)
 
     @property
     def over(self) -> bool:
