@@ -40,9 +40,11 @@ class Board:
     ----------
     changed : callable
         Called when somebody wants other lines or another scale.
+    keeping : Widget
+        Shown below the table.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], keeping: Any) -> None:
         self.notes = widgets.HTML()
         self.words = widgets.HTML()
         self.announcer = Announcer()
@@ -66,6 +68,7 @@ class Board:
                 self.legend.box,
                 _grid(200, self.by_time, self.by_samples),
                 self.found,
+                keeping,
                 _grid(280, self.ledger, self.throughput, self.staleness, self.noise),
             ]
         )
@@ -228,7 +231,7 @@ class Board:
 
     def _judge(self, controller: Controller) -> None:
         """The table and the verdict, when all runs are over, and after every round."""
-        state = (controller.rounds, controller.phase, len(controller.runs) if controller.phase == "idle" else 0)
+        state: Any = (controller.rounds, controller.phase, controller.runs if controller.phase == "idle" else ())
         if state == self._judged:
             return
         self._judged = state

@@ -10,7 +10,8 @@ from typing import final
 from scaleml.api.compare import compare
 from scaleml.api.run import Run
 from scaleml.api.trial import short
-from scaleml.lab.orders import Break, Clear, Go, Order, Tell, Update, Wish
+from scaleml.lab.orders import Break, Clear, Go, Order, Sift, Tell, Update, Wish
+from scaleml.lab.program import program_of
 from scaleml.optim import Optimizer
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.environment import Environment
@@ -37,6 +38,8 @@ class Controller:
         How many rounds of the comparison are over.
     spent : list of float
         Seconds of training of each run of its rounds that is over.
+    program : str
+        What makes the last comparison without the lab.
     note : str
         What a person should know of the last command; empty if it simply worked.
     error : str
@@ -60,6 +63,7 @@ class Controller:
         self._notes: tuple[str, ...] = ()
         self._environment: Environment | None = None
         self._optimizer: Optimizer | None = None
+        self.program = ""
 
     @property
     def live(self) -> Run | None:
@@ -143,6 +147,10 @@ class Controller:
             self._begin(order)
         elif isinstance(order, Clear):
             self._clear()
+        elif isinstance(order, Sift):
+            if self.phase == "idle":
+                self.runs = order.change(self.runs)
+                self.say("")
         elif run is None:
             starting = self.phase != "idle"
             self.say(
@@ -199,6 +207,7 @@ class Controller:
     def _compare(self, wish: Wish) -> None:
         try:
             model, X, y = wish.data()
+            self.program = program_of(model, wish.trials, wish.settings, wish.source)
             if not self._told_to_stop:
                 found = compare(model, X, y, wish.trials, on_plan=self._on_plan, on_run=self._on_run, **wish.settings)
                 self._ended, self._notes, self._environment = found.ended, found.notes, found.environment

@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self, final
 
-import ipywidgets as widgets
-
 from scaleml.api.run import Run
 from scaleml.api.trial import Trial
 from scaleml.cluster.cluster_name import cluster_name
-from scaleml.lab import output, roster, style, tree
+from scaleml.lab import arrangement, output, roster, tree
 from scaleml.lab.board import Board
 from scaleml.lab.controller import Controller
-from scaleml.lab.orders import Clear, Enough, Go, Order, Tell
+from scaleml.lab.keeping import Keeping
+from scaleml.lab.kept_runs import renamed, without
+from scaleml.lab.orders import Clear, Enough, Go, Order, Sift, Tell
 from scaleml.lab.output import Output
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living, static
@@ -112,7 +112,12 @@ class Lab:
         self._busy: bool | None = None
         self.repaints = 0
         self._publisher = Publisher(self._repaint)
-        self._board = Board(self._publisher.wake)
+        self._keeping = Keeping(
+            lambda key, name: self._send(lambda: Sift(lambda runs: renamed(runs, key, name))),
+            lambda key: self._send(lambda: Sift(lambda runs: without(runs, key))),
+        )
+        self._output = Output()
+        self._board = Board(self._publisher.wake, self._keeping.box)
         self._controller = Controller(self._publisher.wake)
         self._steering = Steering(self._send, allow_kill, self._setup.rate.value, self._setup.batch.value)
         self._toolbar = Toolbar([self._steering.pause, self._steering.resume, self._steering.skip])
@@ -121,8 +126,8 @@ class Lab:
         self.run_button.on_click(lambda _: self._send(self._go))
         self.stop_button.on_click(lambda _: self._send(lambda: Tell("stop")))
         self.clear_button.on_click(lambda _: self._send(Clear))
-        self.widget = self._arranged()
-        self._output = Output()
+        above = [self._output.widget, self._toolbar.box, self._steering.box, self._board.notes]
+        self.widget = arrangement.whole(above, self._setup.box, self._setup.summary, self._board.box)
         self._client = client
         self.cell = roster.cell()
         self._setup.when_typed(self._doubt)
@@ -232,7 +237,7 @@ class Lab:
 
     def _keep(self) -> None:
         """Put what was found into the outputs of the notebook, for the saved file; on the main thread."""
-        found = tuple((run.label, run.state) for run in self.runs)
+        found = tuple((run, run.label, run.state) for run in self.runs)
         if self._output.shown and found and found != self._kept and not self.running and roster.holds(self):
             self._kept = found
             self._output.replace(self._repr_mimebundle_())
@@ -241,16 +246,6 @@ class Lab:
         """Show on the page, instead of controls that no longer work, the table and the pictures."""
         if self._output.shown:
             self._output.replace(static(self.result, self._controller.error or "closed before a run."))
-
-    def _arranged(self) -> widgets.Widget:
-        self._sheet = widgets.HTML(style.SHEET, layout=widgets.Layout(display="none"))
-        self._setup.box.add_class("scaleml-card")
-        self._setup.box.add_class("scaleml-setup")
-        above = [self._sheet, self._toolbar.box, self._steering.box, self._board.notes]
-        layout = widgets.Layout(width="100%")  # its width decides how it is arranged, not the other way round
-        whole = widgets.VBox([*above, self._setup.box, self._setup.summary, self._board.box], layout=layout)
-        whole.add_class("scaleml-lab")
-        return whole
 
     # How it ends.
 
@@ -307,6 +302,7 @@ class Lab:
         controller = self._controller
         busy = controller.phase != "idle"
         self._board.show(controller)
+        self._keeping.show(controller.result, controller.program, busy)
         self._steering.follow(controller.live, busy)
         if busy is not self._busy:
             self._busy = busy

@@ -15,12 +15,17 @@ from scaleml.optim import Optimizer
 
 @dataclass(frozen=True)
 class Wish:
-    """What to run: ``data`` returns the model, X and y; ``settings`` are those of ``compare``; an ``optimizer`` that runs are named by."""
+    """What to run.
+
+    ``data`` returns the model, X and y, of which ``source`` names those that the lab loads itself; ``settings`` are those of
+    ``compare``; an ``optimizer`` that runs are named by.
+    """
 
     data: Callable[[], tuple[Model, Any, Any]]
     trials: tuple[Trial, ...]
     settings: dict[str, Any]
     optimizer: Optimizer | None = None
+    source: str | None = None
 
     def told_from(self, common: dict[str, Any]) -> Wish:
         """Return the same with trials that name what differs from the `common` settings of the runs they stand beside."""
@@ -76,4 +81,11 @@ class Clear:
     """Forget the runs so far."""
 
 
-Order = Go | Tell | Update | Break | Enough | Clear
+@dataclass(frozen=True)
+class Sift:
+    """Keep of the runs what ``change`` makes of them: some deleted, some renamed."""
+
+    change: Callable[[tuple[Run, ...]], tuple[Run, ...]]
+
+
+Order = Go | Tell | Update | Break | Enough | Clear | Sift

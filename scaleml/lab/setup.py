@@ -159,7 +159,7 @@ class Setup:
             "budget": self.budget.read(),
         }
         self._sum_up(optimizer)
-        return Wish(self._loader(), trials, settings)
+        return Wish(self._loader(), trials, settings, source=self.data.value if self._given[1] is None else None)
 
     def _sum_up(self, optimizer: Optimizer) -> None:
         """Say in a line what is chosen: for when the settings are folded."""
