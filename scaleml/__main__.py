@@ -147,6 +147,8 @@ def demo(
         results = _compare_all(parts, column, chosen, workers, settings)
     except (ValueError, TypeError, OSError, scaleml.RunFailed) as error:
         raise click.ClickException(str(error)) from error
+    if not any(result.runs for result in results.values()):
+        raise click.ClickException(" ".join(str(result.verdict) for result in results.values()))
     _write(results, output)
     if any(run.state == "stopped" for result in results.values() for run in result.runs):
         sys.exit(130)  # as a shell says of what Ctrl-C ended
@@ -195,7 +197,7 @@ def _compare(
     return scaleml.compare(
         model, dataset.X, dataset.y, chosen,
         optimizer=scaleml.SGD(rate), epochs=part.epochs, batch_size=part.batch_size,
-        workers=workers or max(2, embedded_size()), progress=True, **settings,
+        workers=workers or max(2, embedded_size()), **settings,
     )  # fmt: skip
 
 

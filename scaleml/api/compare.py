@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -72,7 +73,8 @@ def compare(
     validation : (X, y) or float
         The held-out data, evaluated outside the training clock; default a fifth of the rows.
     seed : int
-        Of the first round; every other round has one of its own, the same for all strategies.
+        Of the first round; every other round has one of its own, the same for all strategies: first parameters, the order of the
+        rows, and which of them are held out. Dask collections keep their order and their held-out rows.
     faults : sequence of Fault, optional
         As for ``train``, in every run; faults of other ranks than 0 leave ``Serial()`` alone.
     repeats : int, optional
@@ -82,7 +84,7 @@ def compare(
         First give every strategy so many trials on the same space of rates and rows an update, by successive halving; the winners
         then run in the rounds, on other seeds.
     budget : float, optional
-        Seconds for all of it. Default: 60, stretched to five rounds where a round takes less than that.
+        Seconds for all of it; at least one round is run. Default: 60, stretched to five rounds where a round takes less than that.
     all_cores : bool
         Whether ``Serial()`` is also run as one process with all the cores of a host; that is left out of the rounds where the
         warm-up shows that it cannot win.
@@ -106,8 +108,9 @@ def compare(
     -----
     **Equal chances.** Settings are those of one update on ``batch_size`` rows. Where a strategy updates on fewer rows, as
     asynchronous and local ones do, its rate is scaled to them: linearly for SGD, by the square root for the others; a ``Trial``'s own
-    optimizer is left alone. Where ``Serial()`` is among the strategies, it also runs with the rows an update and the rate of each of
-    the others: the best of all of these is what scaling has to beat.
+    optimizer is left alone, and so are strategies that average, for their mean moves as by one update of the whole batch. Where
+    ``Serial()`` is among the strategies, it also runs with the rows an update and the rate of each of the others: the best of all
+    of these is what scaling has to beat.
 
     **Rounds.** A short run of everything, which does not count, comes before the first. Times are compared within rounds: by the mean
     of their log ratios and Student's t; exactly, by signs, where a run missed the target. A headline is wrong in at most one
@@ -191,7 +194,8 @@ def _run(
 ) -> Comparison:
     """Bring the data to the workers, and run all stages; what was run is returned whatever ends them."""
     contenders = wish.contenders
-    data = task.data([use for one in contenders for use in one.settings.uses])
+    uses = [use for one in contenders for use in one.settings.uses]
+    data = task.data(uses)
     runner: Runner | None = None
     environment: Environment | None = None
     notes: list[str] = []
@@ -199,7 +203,8 @@ def _run(
         client, own = find_client(task.given.client, task.given.workers)
         columns = data.signature.n_features
         environment = Environment.now(f"{task.model!r} on {data.rows:,} rows of {columns:,} columns")
-        runner = Runner(data, client, own, uuid4().hex[:8], wish.target, on_run)
+        renew = partial(task.data, uses) if task.is_shuffled_anew else None
+        runner = Runner(data, client, own, uuid4().hex[:8], wish.target, on_run, renew)
         for one in contenders:
             prepare(one.settings, data, client, own, one.workers)
         if wish.tune:
@@ -216,8 +221,8 @@ def _run(
         # Whatever ended the comparison also ends the run that was under way.
         if runner is not None and runner.runs and not runner.runs[-1].over:
             runner.runs[-1].stop()
-        data.close()
-    return Comparison(runner.runs, wish.target, runner.ended, notes, environment)
+        (data if runner is None else runner.data).close()
+    return Comparison(runner.runs, wish.target, runner.ended, notes, environment, runner.a_round)
 
 
 def _completed(contenders: list[Contender], runner: Runner, all_cores: bool) -> list[Contender]:

@@ -1,7 +1,8 @@
 """Contenders of a comparison: every strategy with settings that give it an equal chance, and the baselines it has to beat.
 
-Settings are those of one update on ``batch_size`` rows. Where a strategy updates on fewer rows, its rate is scaled to them, and
-a serial run with those rows and that rate stands beside it: what a smaller batch gains is not what parallelism gains.
+Settings are those of one update on ``batch_size`` rows. Where a strategy updates on fewer rows, as on a server that takes every rank's
+gradient by itself, its rate is scaled to them, and a serial run with those rows and that rate stands beside it: what a smaller batch
+gains is not what parallelism gains. Ranks that average step on fewer rows, too, but their mean moves as by one update of all of them.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def with_equal_chances(
     """
     found: list[Contender] = []
     for one in contenders:
-        updates = one.settings.strategy.updates_a_batch(workers_of(one))
+        updates = one.settings.strategy.parts_of_a_batch(workers_of(one))
         # An estimator's own steps know the rows of an update themselves.
         own = one.has_own_optimizer or updates == 1 or one.settings.steps is not None
         optimizer = one.settings.optimizer if own else scaled(one.settings.optimizer, 1 / updates)
@@ -130,7 +131,7 @@ def with_equal_chances(
 
 
 def _update_rows(one: Contender, workers: int, rows: int) -> int:
-    return max(1, min(one.settings.batch_size, rows) // one.settings.strategy.updates_a_batch(workers))
+    return max(1, min(one.settings.batch_size, rows) // one.settings.strategy.parts_of_a_batch(workers))
 
 
 def _same(one: Contender, other: Contender, workers_of: Callable[[Contender], int], rows: int) -> bool:

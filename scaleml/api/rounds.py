@@ -53,11 +53,15 @@ class Runner:
         A run that was stopped beyond it is as good as finished.
     on_run : callable or None
         Told of each run as it starts, and the rows it will train on.
+    renew : callable or None
+        Brings the data anew, in the order of a seed and with other rows held out; None where it lies on the workers.
 
     Attributes
     ----------
     runs : list of Run
         All so far.
+    a_round : float or None
+        Seconds that a round takes.
     ended : str or None
         Why nothing more is to be run.
     """
@@ -68,11 +72,24 @@ class Runner:
     comparison: str
     target: float | None
     on_run: Callable[[Run, int], None] | None
+    renew: Callable[..., TrainingData] | None = None
     runs: list[Run] = field(default_factory=list)
+    a_round: float | None = None
     ended: str | None = None
 
     def __post_init__(self) -> None:
         self._enough = len(calls.identity(self.client))
+
+    def shuffle(self, seed: int) -> None:
+        """Have the rows in another order, and others held out: what a verdict rests on is not one split."""
+        if self.renew is None:
+            return
+        try:
+            data = self.renew(seed=seed)
+        except (ValueError, OSError):  # a class may be rare enough to be missed by a split
+            return
+        former, self.data = self.data, data
+        former.close()
 
     def run(
         self,
@@ -179,7 +196,7 @@ class Allowance:
 
     def note(self, done: int, a_round: float, contenders: int) -> str:
         """What the time bought, in words."""
-        rounds = f"{done} round{'s' * (done != 1)} of {contenders} runs"
+        rounds = f"{done} round{'s' * (done != 1)} of {contenders} run{'s' * (contenders != 1)}"
         text = f"Measured in {rounds}, about {seconds(a_round)} a round; all of it took {seconds(self.spent)}"
         if self.repeats is not None and done < self.repeats:
             return f"{text}: the rest of {self.repeats} rounds did not fit in budget={self.budget:g}."
@@ -197,13 +214,15 @@ def run_rounds(
     total = allowance.repeats
     while total is None or done < total:
         left = [entry for entry in order(chosen, done) if failures[entry] < 2]
+        if done:
+            runner.shuffle((seed + done) % 2**32)
         for position, entry in enumerate(left):
             run = runner.run(contenders[entry], entry, "round", done, total, (seed + done) % 2**32)
             failures[entry] += run is not None and run.state == "failed"
             if runner.ended:
                 return _cut(runner, contenders, left[position + 1 :], done)
         done += 1
-        a_round = (WALL.now() - began) / done
+        a_round = runner.a_round = (WALL.now() - began) / done
         total = allowance.planned(done, a_round)
     return allowance.note(done, (WALL.now() - began) / max(1, done), len(chosen))
 

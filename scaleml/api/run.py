@@ -85,7 +85,7 @@ class Run(RunResults):
         plan = driver.plan
         self.optimizer = repr(plan.optimizer)
         self.learning_rate = plan.optimizer.learning_rate
-        self.rows_an_update = max(1, plan.batch_size // plan.strategy.updates_a_batch(self.workers))
+        self.rows_an_update = max(1, plan.batch_size // plan.strategy.parts_of_a_batch(self.workers))
         self.planned_faults = tuple(describe(fault) for fault in plan.faults)
         self.suspect = facts.advice
         self.score_name = facts.score_name

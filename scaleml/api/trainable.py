@@ -12,6 +12,7 @@ from scaleml.api.settings import Fitted, MoreSettings, Settings, check_kind
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.data.collection_source import CollectionSource
+from scaleml.data.collections import is_collection
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer, RowSteps
 from scaleml.runtime.stop_rule import StopRule
@@ -117,11 +118,18 @@ class Trainable:
             **more,
         )
 
-    def data(self, uses: Sequence[tuple[Strategy, Optimizer]] = ((Serial(), SGD()),)) -> TrainingData:
-        """Bring the data to the workers, once for all runs; see `TrainingData`."""
+    def data(
+        self, uses: Sequence[tuple[Strategy, Optimizer]] = ((Serial(), SGD()),), seed: int | None = None
+    ) -> TrainingData:
+        """Bring the data to the workers, for all runs that have its order and its held-out rows; see `TrainingData`."""
         given = self.given
         data = (given.X, given.y, given.sample_weight, given.validation)
-        return TrainingData(self.model, *data, self.seed, given.client, given.workers, uses)
+        return TrainingData(self.model, *data, self.seed if seed is None else seed, given.client, given.workers, uses)
+
+    @property
+    def is_shuffled_anew(self) -> bool:
+        """Whether the data can be brought again in another order: not what lies on the workers already."""
+        return not (is_collection(self.given.X) or isinstance(self.given.X, CollectionSource))
 
     def close(self) -> None:
         """Remove what was brought to workers already, where ``data`` was never called."""

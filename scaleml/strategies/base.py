@@ -42,6 +42,9 @@ class Strategy(ABC):
         Whether the optimizer's state is the same on every rank after a commit; otherwise it is private.
     synchronous : bool
         Whether all ranks take step ``k`` together (or, in local methods, commit together).
+    adds_updates : bool
+        Whether what ranks do by themselves adds up in one vector, as of a server; where it is averaged, an update of all is worth one
+        of the whole batch at the same rate.
     shares_memory : bool
         Whether all ranks have one ``w``, in the memory of one host; ``ctx.shared`` then counts the updates.
     has_sparse_form : bool
@@ -51,6 +54,7 @@ class Strategy(ABC):
 
     replicated: ClassVar[bool] = True
     synchronous: ClassVar[bool] = True
+    adds_updates: ClassVar[bool] = False
     shares_memory: ClassVar[bool] = False
     has_sparse_form: ClassVar[bool] = False
 
@@ -73,6 +77,10 @@ class Strategy(ABC):
     def updates_a_batch(self, workers: int) -> int:
         """Return into how many updates of the parameters one batch goes: one, or one a rank that steps by itself."""
         return 1 if self.replicated else workers
+
+    def parts_of_a_batch(self, workers: int) -> int:
+        """Return into how many steps of the one model a batch goes: several only where ranks' updates add up."""
+        return self.updates_a_batch(workers) if self.adds_updates else 1
 
     def sums_gradients(self, step: int) -> bool:
         """Whether step ``step`` applies the exact sum of all ranks' gradients at the same parameters: where their noise is measured.
@@ -118,6 +126,7 @@ class ServerStrategy(Strategy):
 
     replicated: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
+    adds_updates: ClassVar[bool] = True
     compression: Codec | None = None
     overlap: bool = False
 

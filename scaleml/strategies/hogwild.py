@@ -50,6 +50,7 @@ class Hogwild(Strategy):
     """
 
     replicated: ClassVar[bool] = False
+    adds_updates: ClassVar[bool] = True
     synchronous: ClassVar[bool] = False
     shares_memory: ClassVar[bool] = True
     has_sparse_form: ClassVar[bool] = True

@@ -12,8 +12,9 @@ from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.run_like import RunLike
 from scaleml.telemetry.saved_file import load, save
 from scaleml.telemetry.summary import Summary
-from scaleml.telemetry.verdict import Verdict, judge
+from scaleml.telemetry.verdict import Verdict
 from scaleml.telemetry.verdict.case import Case
+from scaleml.telemetry.verdict.judge import judge_case
 from scaleml.telemetry.verdict.series import Series, gather
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Comparison:
         What the verdict is to say besides.
     environment : Environment, optional
         When and where it was measured, on what.
+    round_seconds : float, optional
+        What a round took, with all that is not training.
 
     Attributes
     ----------
@@ -71,6 +74,7 @@ class Comparison:
         ended: str | None = None,
         notes: Sequence[str] = (),
         environment: Environment | None = None,
+        round_seconds: float | None = None,
     ) -> None:
         rule = "a finite number, the held-out loss to be reached, or None to have one computed"
         self._target = None if target is None else check_number("target", target, rule=rule)
@@ -81,6 +85,7 @@ class Comparison:
         self.ended = ended
         self.notes = tuple(notes)
         self.environment = environment
+        self.round_seconds = round_seconds
 
     @property
     def target(self) -> float | None:
@@ -104,7 +109,7 @@ class Comparison:
         A string; its `headline`, its `reasons` and `best`, the row of the recommended contender, also stand alone.
         """
         case = self._case
-        found = judge(case.series, case.target, computed=case.computed)
+        found = judge_case(case)
         more = (*self.notes, *(() if self.ended is None else (self.ended,)))
         return Verdict(found.headline, (*found.reasons, *more), found.best) if more else found
 
@@ -116,7 +121,7 @@ class Comparison:
 
     @property
     def _case(self) -> Case:
-        return Case(*gather(self.runs, self._target, self.warm_ups), self._target is None)
+        return Case(*gather(self.runs, self._target, self.warm_ups), self._target is None, self.round_seconds)
 
     def table(self) -> pd.DataFrame:
         """The numbers as a pandas frame, one row a contender.

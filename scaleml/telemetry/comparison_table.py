@@ -119,7 +119,7 @@ def footnote_of(rows: Sequence[Summary], target: float | None, is_given: bool, s
     if target is not None:
         reached = "." if is_given else ", which every finished run that learnt reached and held."
         parts.append(f"Target: a loss of {number(target)}{reached}")
-    if "95%" in shown and any(np.isfinite(row.low) for row in rows):
+    if "95%" in shown and any(_interval(row) != "-" for row in rows):
         parts.append("95%: where the speed-up lies, for all rows together.")
     if any(row.speedup_by == "samples/s" for row in rows):
         parts.append("* samples a second against the baseline's: no time to the target to compare.")
@@ -136,7 +136,7 @@ def _speedup(row: Summary) -> str:
 
 
 def _interval(row: Summary) -> str:
-    if not np.isfinite(row.low) or (row.low == 0 and math.isinf(row.high)):
+    if not np.isfinite(row.low) or row.high > 1000 * row.low:
         return "-"
     high = "more" if math.isinf(row.high) else f"{row.high:.2f}"
     return f"{row.low:.2f} to {high}"

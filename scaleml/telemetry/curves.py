@@ -43,10 +43,13 @@ class Curve:
         return float(self.loss[-HOLD:].mean()) if len(self.loss) else float("nan")
 
     def held(self) -> NDArray[np.float64]:
-        """The mean of each loss and those that follow it, `HOLD` in all; (m - HOLD + 1,), of a shorter curve one."""
-        width = min(HOLD, len(self.loss))
-        if not width:
+        """The mean of each loss and those that follow it, `HOLD` in all; (m - HOLD + 1,).
+
+        Of a curve of so few, all but the loss before training have to do.
+        """
+        if not len(self.loss):
             return np.empty(0)
+        width = max(1, min(HOLD, len(self.loss) - 1))
         with np.errstate(invalid="ignore"):
             return np.lib.stride_tricks.sliding_window_view(self.loss, width).mean(axis=1)
 

@@ -94,6 +94,7 @@ class Progress:
         self._stage = "starting the workers and bringing them the data"
         self._round: tuple[int, int | None] | None = None
         self._a_round: dict[str, int] = {}
+        self._early = ""
         self._lanes: dict[str, _Lane] = {}
         self._current: _Lane | None = None
         self._over = False
@@ -120,7 +121,7 @@ class Progress:
             self._finish()
             place = run.place
             if place is not None and place.stage != "round":
-                self._stage = f"{place}: {run.label}"
+                self._stage, self._early = f"{place}: {run.label}", place.stage
                 self.refresh()
                 return
             if place is not None:
@@ -209,7 +210,8 @@ class Progress:
         begun = sum(lane.begun for lane in self._lanes.values())
         planned = sum(lane.planned for lane in self._lanes.values())
         if self._over and not begun:
-            return f"{self._name}: no run was started"
+            what = f"ended in its {self._early}" if self._early else "no run was started"
+            return f"{self._name}: {what}"
         if self._over:
             what = f"{begun} run{'s' * (begun != 1)} in" if begun > 1 else "ended after"
             return f"{self._name}: {what} {seconds(self._clock.now() - self._began)}"

@@ -99,7 +99,8 @@ class RecordedRun:
         return runs_figure([self])
 
     def __repr__(self) -> str:
-        return f"<RecordedRun {self.label}: {self.state}, {self.workers} workers, {self.train_seconds or 0:.2f} s>"
+        workers = f"{self.workers} worker{'s' * (self.workers != 1)}"
+        return f"<RecordedRun {self.label}: {self.state}, {workers}, {self.train_seconds or 0:.2f} s>"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         from scaleml.telemetry.report import run_fragment

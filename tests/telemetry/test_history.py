@@ -223,7 +223,7 @@ def crossing(loss, target, time=None):
         ((1.0, 0.25, 0.5, 0.25, 0.5), 0.375, (5 / 6, 500 / 6, 50 / 6)),  # it stays below on average
         ((1.0, 0.25, 1.0, 0.5, 0.25, 0.25, 0.25), 0.375, (3.5, 350, 35)),  # a lucky dip is not there yet
         ((1.0, 0.5, 0.25, 0.5), 0.375, None),  # nobody knows whether it would have stayed
-        ((1.0, 0.25), 0.625, None),  # fewer evaluations than have to hold: all of them do
+        ((1.0, 0.25), 0.625, (0.5, 50, 5)),  # of few evaluations all but the one before training have to hold
         ((1.0, np.nan, 0.25, 0.25, 0.25), 0.375, (2, 200, 20)),  # nothing is known in between
         ((np.nan, np.nan, np.nan), 0.3, None),
         ((np.inf, 0.5, 0.25, 0.25), 0.5, (1, 100, 10)),

@@ -29,11 +29,14 @@ class Case:
         The loss to be reached; None if no run has a loss.
     computed : bool
         Whether the target was computed from the runs themselves.
+    measured : float, optional
+        What a round took, with all that is not training.
     """
 
     series: Sequence[Series]
     target: float | None
     computed: bool
+    measured: float | None = None
 
     @cached_property
     def rows(self) -> list[Summary]:
@@ -129,6 +132,8 @@ class Case:
     @property
     def round_seconds(self) -> float:
         """What one more round of all would take."""
+        if self.measured is not None:
+            return self.measured
         spent = [
             np.mean([row.cold for row in series.rows if np.isfinite(row.time) and not row.running] or [0.0])
             for series in self.alive

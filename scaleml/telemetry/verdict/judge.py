@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from scaleml.telemetry.verdict.reasons import faults, reasons, target_notes, tro
 from scaleml.telemetry.verdict.series import Series
 from scaleml.telemetry.verdict.statistics import Interval
 from scaleml.telemetry.verdict.verdict import Verdict
+
+_USELESS: Final = 1000.0
+"""From this factor on an interval's ends say nothing."""
 
 
 def judge(series: Sequence[Series], target: float | None, computed: bool) -> Verdict:
@@ -34,7 +38,11 @@ def judge(series: Sequence[Series], target: float | None, computed: bool) -> Ver
     >>> judge([], None, computed=False)
     'Nothing was compared.'
     """
-    case = Case(series, target, computed)
+    return judge_case(Case(series, target, computed))
+
+
+def judge_case(case: Case) -> Verdict:
+    """The verdict on a case."""
     rows = case.rows
     if not rows:
         return Verdict("Nothing was compared.")
@@ -43,7 +51,7 @@ def judge(series: Sequence[Series], target: float | None, computed: bool) -> Ver
         failed = all(row.failed for row in rows)
         return Verdict("No run finished." if failed else "Nothing to judge yet: no run has taken a step.", notes)
     headline, best = _headline(case)
-    if any(row.running for one in series for row in one.rows):
+    if any(row.running for one in case.series for row in one.rows):
         headline = f"So far (not all runs have finished): {headline}"
     at = None if best is None else case.index(best)
     return Verdict(headline, reasons(case, best) + notes, at)
@@ -70,7 +78,10 @@ def _headline(case: Case) -> tuple[str, Series | None]:
             None,
         )
     if not case.wide:
-        return f"Do not scale: only {row.name} reaches {goal}, in {seconds(row.time_to_target)}.", base
+        only = f"only {row.name} reaches {goal}, in {seconds(row.time_to_target)}"
+        if len(base.times) < 2:
+            return f"One round was run, and one round claims nothing: {only}.", base
+        return f"Do not scale: {only}.", base
     if not case.fit:
         return _only_doubtful(case, goal), None
     return _against(case, base, case.fit[0], goal)
@@ -99,10 +110,10 @@ def _against(case: Case, base: Series, best: Series, goal: str) -> tuple[str, Se
             best,
         )
     if loss.holds:
-        other = f"the best that scales, {row.name}" if len(case.wide) > 1 else row.name
+        other = f"the best that scales, {row.name}," if len(case.wide) > 1 else row.name
         return f"Do not scale: {its.name} is {_times(loss)} as fast as {other} to {goal}{_sure(loss, its, row)}.", base
-    text = f"No difference shown between {row.name} and {its.name}: to {goal} the first is {_times(gain)} as fast"
-    return f"{text}{_sure(gain, row, its)}. That is no reason to pay for more machines.", base
+    text = f"No difference shown between {row.name} and {its.name}: to {goal} the first takes {_share(gain)}"
+    return f"{text}{_sure(loss, row, its)}. That is no reason to pay for more machines.", base
 
 
 def _without_base(case: Case, goal: str) -> tuple[str, Series]:
@@ -119,15 +130,14 @@ def _without_base(case: Case, goal: str) -> tuple[str, Series]:
             f"{row.name} took {seconds(row.time_to_target)} to {goal}, {second.name} {seconds(second.time_to_target)}"
         )
         return f"One round was run, and one round claims nothing: {times}; {add}", best
-    sure = _sure(claims[0], row, second)
     if all(claim.holds for claim in claims):
+        sure = _sure(claims[0], row, second)
         return (
             f"{row.name} is the first to reach {goal}: {_times(claims[0])} as fast as {second.name}{sure}; {add}",
             best,
         )
-    text = (
-        f"No difference shown between {row.name} and {second.name}: to {goal} the first is {_times(claims[0])} as fast"
-    )
+    sure = _sure(case.claims.slower(best, others[0]), row, second)
+    text = f"No difference shown between {row.name} and {second.name}: to {goal} the first takes {_share(claims[0])}"
     return f"{text}{sure}; {add}", best
 
 
@@ -146,10 +156,18 @@ def _times(claim: Claim) -> str:
     return "infinitely many times" if math.isinf(ratio) else f"{ratio:.3g} times"
 
 
+def _share(gain: Claim) -> str:
+    """How long the first takes in terms of the other, by the mean of the rounds' ratios."""
+    ratio = gain.pair.ratio
+    if ratio and math.isfinite(ratio):
+        return f"{1 / ratio:.3g} times as long"
+    return "no time beside a miss" if ratio else "infinitely longer"
+
+
 def _sure(claim: Claim, first: Summary, second: Summary) -> str:
     """How sure a ratio is, and what it was computed from."""
     pair = f"{seconds(first.time_to_target)} against {seconds(second.time_to_target) if second.reached else 'a miss'}"
-    return f" ({interval_text(claim.interval)}, {claim.rounds} rounds; {pair})"
+    return f" ({interval_text(claim.interval)}, {claim.rounds} rounds; medians {pair})"
 
 
 def _signs(claim: Claim) -> str:
@@ -162,7 +180,7 @@ def interval_text(found: Interval) -> str:
     >>> interval_text(Interval(2.0, 1.8, 2.25)), interval_text(Interval(2.0, 0.0, math.inf))
     ('95% interval 1.8 to 2.25', 'no interval yet')
     """
-    if found.low == 0 and math.isinf(found.high):
+    if found.high > _USELESS * found.low:
         return "no interval yet"
     if math.isinf(found.high):
         return f"with 95% at least {found.low:.3g}"
@@ -199,7 +217,11 @@ def _unreached(alive: list[Summary], target: float | None) -> str:
         )
     near = min(known, key=lambda row: row.held if np.isfinite(row.held) else math.inf)
     lowest = near.held if np.isfinite(near.held) else near.best
+    if near.best <= target:
+        how = f"{near.name} came below it, to {number(near.best)} at best, but on average over three evaluations only to {number(lowest)}"
+    else:
+        how = f"the closest is {near.name} with {number(lowest)}"
     return (
-        f"No run reached a {near.kind} loss of {number(target)} and stayed there: the closest is {near.name} with {number(lowest)} "
-        f"after {seconds(near.time)}. Train longer, change the learning rate, or set an easier target."
+        f"No run reached a {near.kind} loss of {number(target)} and stayed there: {how} after {seconds(near.time)}. "
+        "Train longer, change the learning rate, or set an easier target."
     )

@@ -14,6 +14,8 @@ from scaleml.telemetry.verdict.claims import Claim
 from scaleml.telemetry.verdict.series import ALONE, Series
 from scaleml.telemetry.verdict.statistics import MEANINGFUL
 
+_MANY = 100
+"""More rounds than these nobody will run."""
 ALIKE = 0.05
 """Numbers that differ by less are said to be the same."""
 
@@ -25,7 +27,7 @@ def reasons(case: Case, best: Series | None) -> list[str]:
     if candidates:
         subject = candidates[0] if case.wide else max(candidates, key=lambda one: _rate(case.row(one)))
         found += _subject(case, subject, best)
-    return found + _about_learning(case) + _doubts(case) + _crowding([case.row(one) for one in case.alive])
+    return found + _about_learning(case, best) + _doubts(case) + _crowding([case.row(one) for one in case.alive])
 
 
 def _subject(case: Case, subject: Series, best: Series | None) -> list[str]:
@@ -44,14 +46,14 @@ def _subject(case: Case, subject: Series, best: Series | None) -> list[str]:
     return found
 
 
-def _about_learning(case: Case) -> list[str]:
+def _about_learning(case: Case, best: Series | None) -> list[str]:
     """What larger batches would bring, whether it overfits, and what its score is worth; of the best that has something to say."""
-    reached = [*case.fit, *([] if case.base is None else [case.base])]
+    reached = [*([] if best is None else [best]), *case.fit, *([] if case.base is None else [case.base])]
     rows = [case.row(one) for one in reached] or [case.row(one) for one in case.alive]
     noise = next((row.noise for row in rows if row.noise), "")
     rises = [f"{row.name}: {row.overfits}; its model is the one of then." for row in rows if row.overfits]
     worth = [
-        score_sentence(row.score_name, row.score, row.baseline)
+        f"{row.name}: {score_sentence(row.score_name, row.score, row.baseline)}"
         for row in rows[:1]
         if np.isfinite(row.score) and np.isfinite(row.baseline)
     ]
@@ -76,10 +78,11 @@ def _sureness(case: Case) -> list[str]:
 
 def _what_settles(case: Case, claim: Claim) -> list[str]:
     more_rounds = claim.more_rounds
-    if more_rounds is None:
+    if more_rounds is None or more_rounds > _MANY:
         return ["More rounds would hardly show a difference that matters."] if claim.rounds >= 5 else []
     cost = seconds(more_rounds * case.round_seconds)
-    return [f"{more_rounds} more round{'s' * (more_rounds != 1)}, about {cost}, would probably settle it."]
+    rounds = f"{more_rounds} more round{'s' * (more_rounds != 1)}, about {cost}"
+    return [f"{rounds}, would probably settle it (repeats={claim.rounds + more_rounds})."]
 
 
 def _smaller_batch(case: Case, subject: Series) -> list[str]:
@@ -91,13 +94,14 @@ def _smaller_batch(case: Case, subject: Series) -> list[str]:
     other = min(wider, key=lambda one: case.row(one).time_to_target)
     claim = case.claims.slower(other, twin)
     rows, more = row.rows_an_update, case.row(other).rows_an_update
+    what = f"Updates of {rows} rows (rate {number(row.learning_rate)}) instead of {more} (rate {number(case.row(other).learning_rate)})"
     if claim.holds:
-        part = "that part of a gain is the smaller batch's, not parallelism's"
-        return [
-            f"Updates of {rows} rows instead of {more} make one process {claim.pair.ratio:.3g} times as fast: {part}."
-        ]
-    gain = "a gain is not the smaller batch's"
-    return [f"Updates of {rows} rows instead of {more} are not shown to help one process: {gain}."]
+        part = "that part of a gain is those settings', not parallelism's"
+        return [f"{what} make one process {claim.pair.ratio:.3g} times as fast: {part}."]
+    gain = case.gain(subject)
+    if gain is None or not gain.holds:
+        return []
+    return [f"{what} are not shown to help one process: the gain is not theirs."]
 
 
 def _against_base(row: Summary, base: Summary) -> list[str]:
@@ -112,7 +116,7 @@ def _against_base(row: Summary, base: Summary) -> list[str]:
     if abs(need - 1) < ALIKE:
         return [text + " and needs as many samples to the target."]
     text += f" and needs {factor(need)} the samples to the target"
-    steps = (row.steps_to_target, base.steps_to_target)
+    steps = (round(row.steps_to_target, 0), round(base.steps_to_target, 0))
     return [f"{text} ({count(steps[0])} steps against {count(steps[1])})." if np.isfinite(steps).all() else text + "."]
 
 
@@ -242,6 +246,10 @@ def target_notes(case: Case) -> list[str]:
         notes.append(
             "The target was passed before the second evaluation, so these times are rough: set a harder target."
         )
+    for one in case.alive:
+        misses = sum(1 for time in one.times.values() if np.isinf(time))
+        if 0 < misses < len(one.times):
+            notes.append(f"{case.row(one).name} missed the target in {misses} of {len(one.times)} rounds.")
     missed = [row for row in alive if not (row.reached or row.running or row.diverged) and np.isfinite(row.best)]
     if missed and reached:
         names = [f"{row.name} ({number(row.best)} at best)" for row in missed]

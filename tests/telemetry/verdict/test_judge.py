@@ -12,7 +12,7 @@ def test_scale():
     assert said.headline.startswith(
         "Scale with AllReduce() on 2 workers: it is 2 times as fast as Serial() to a held-out loss of 0.2 (95% interval 1.9"
     )
-    assert said.headline.endswith("6 rounds; 4 s against 8 s).")
+    assert said.headline.endswith("6 rounds; medians 4 s against 8 s).")
     assert said.best == 1
     assert (
         "AllReduce() on 2 workers processes 2.00x the samples a second of Serial() "
@@ -25,7 +25,7 @@ def test_scale():
 def test_do_not_scale():
     said = verdict(serial(8.0), contender(time=10.0), contender("Gossip()", 12.0, seed=3))
     assert said.headline.startswith(
-        "Do not scale: Serial() is 1.25 times as fast as the best that scales, AllReduce() on 2 workers to a held-out loss of 0.2"
+        "Do not scale: Serial() is 1.25 times as fast as the best that scales, AllReduce() on 2 workers, to a held-out loss of 0.2"
     )
     assert said.best == 0
 
@@ -43,7 +43,7 @@ def test_noise_claims_nothing_and_says_what_would_settle_it():
     said = verdict(serial(8.0, luck=luck), contender(time=6.0, luck=luck))
     assert said.headline.startswith("No difference shown")
     (more,) = [reason for reason in said.reasons if "more round" in reason]
-    assert more.endswith("would probably settle it.")
+    assert more.endswith("would probably settle it (repeats=25).")
     assert "about" in more
 
 
@@ -101,12 +101,14 @@ def test_another_rate_than_the_baselines_claims_nothing():
 
 
 def test_what_a_smaller_batch_gains_is_told_from_what_parallelism_gains():
-    small = {"rows_an_update": 128, "optimizer": "SGD(0.05)"}
-    said = verdict(serial(8.0), serial(5.0, seed=2, **small), contender("Gossip()", 3.0, seed=3, **small))
+    small = {"rows_an_update": 128, "optimizer": "SGD(0.05)", "learning_rate": 0.05}
+    said = verdict(
+        serial(8.0, learning_rate=0.1), serial(5.0, seed=2, **small), contender("Gossip()", 3.0, seed=3, **small)
+    )
     assert "1.67 times as fast as Serial()" in said.headline  # against the better serial run
     assert (
-        "Updates of 128 rows instead of 256 make one process 1.6 times as fast: "
-        "that part of a gain is the smaller batch's, not parallelism's." in said.reasons
+        "Updates of 128 rows (rate 0.05) instead of 256 (rate 0.1) make one process 1.6 times as fast: "
+        "that part of a gain is those settings', not parallelism's." in said.reasons
     )
     said = verdict(serial(8.0), serial(8.0, seed=2, **small), contender("Gossip()", 5.0, seed=3, **small))
     assert "are not shown to help one process" in said
