@@ -127,7 +127,7 @@ def compare(
     """
     trials = trials_of(strategies)
     check_target(target)
-    allowance = _allowance(repeats, tune, budget)
+    allowance = _allowance(repeats, tune, budget, all_cores)
     check_client(client)
     for each in (workers, *(trial.workers for trial in trials)):
         check_workers(each)
@@ -256,13 +256,17 @@ def _measured(
     return notes if said is None else [*notes, said]
 
 
-def _allowance(repeats: int | None, tune: int | None, budget: float | None) -> Allowance:
+def _allowance(repeats: int | None, tune: int | None, budget: float | None, all_cores: bool) -> Allowance:
     if repeats is not None:
         check_integer(
             "repeats",
             repeats,
             1,
             rule="a positive integer, the rounds to run, or None for as many as the budget allows",
+        )
+    if not isinstance(all_cores, bool):
+        raise TypeError(
+            f"all_cores={all_cores!r}: must be True or False, whether Serial() also runs with all the cores of a host"
         )
     if tune is not None:
         check_integer(

@@ -172,3 +172,19 @@ def test_a_comparison_survives_its_cluster(threads: Client, problem: Problem, tm
         np.testing.assert_array_equal(run.params, record.params)
         np.testing.assert_array_equal(run.model.predict(problem.X), record.model.predict(problem.X))
         assert run.history.to_frame().equals(record.history.to_frame())
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"repeats": 0}, ValueError, "repeats=0: must be a positive integer, the rounds to run"),
+        ({"repeats": 2.5}, ValueError, "repeats=2.5: must be a positive integer"),
+        ({"tune": 36}, ValueError, "tune=36: must be an integer from 1 to 35"),
+        ({"budget": 0}, ValueError, "budget=0: must be a positive number, the seconds"),
+        ({"all_cores": "no"}, TypeError, "all_cores='no': must be True or False"),
+        ({"progress": "yes"}, TypeError, "progress='yes': must be True, False, or None"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_at_once(problem: Problem, settings: Any, error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        compare(problem, [AllReduce()], **settings)

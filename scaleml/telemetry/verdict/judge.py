@@ -75,7 +75,7 @@ def _headline(case: Case) -> tuple[str, Series | None]:
     if all(one.is_serial for one in case.rows):
         return (
             f"Nothing that scales was run: {row.name} reaches {goal} in {seconds(row.time_to_target)}; add AllReduce().",
-            None,
+            base,
         )
     if not case.wide:
         only = f"only {row.name} reaches {goal}, in {seconds(row.time_to_target)}"
