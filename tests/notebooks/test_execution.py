@@ -11,7 +11,7 @@ import pytest
 from notebooks.running import NOTEBOOKS, execute
 
 SMALL: dict[str, dict[str, Any]] = {
-    "01": {"EPOCHS": 6, "ROWS": 4000},
+    "01": {"EPOCHS": 6, "ROWS": 4000, "ROUNDS": 3},
     "02": {"EPOCHS": 24, "RATES": [0.1, 0.8]},
     "03": {"ROWS": 40_000},
 }
