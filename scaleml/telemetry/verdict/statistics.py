@@ -193,24 +193,6 @@ def holm(p_values: Sequence[float], alpha: float) -> list[float]:
     return levels
 
 
-def median_interval(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float, float]:
-    """Return the median of some times, with the range that holds it; (0, inf) where too few were measured.
-
-    Parameters
-    ----------
-    values : array-like of shape (n,)
-        Seconds; inf for a miss, NaN where there was no such run.
-    """
-    known = np.asarray(values, dtype=float)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return math.nan, math.nan, math.nan
-    middle = np.sort(known)[[(len(known) - 1) // 2, len(known) // 2]]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = _order_interval(np.log(known), alpha)
-    return float(middle.mean()) if np.isfinite(middle).all() else float(middle[1]), low, high
-
-
 def _order_interval(logs: NDArray[np.float64], alpha: float) -> tuple[float, float]:
     """The range of the median that the sign test does not reject."""
     n, ordered = len(logs), np.sort(logs)

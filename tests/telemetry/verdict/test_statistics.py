@@ -13,7 +13,6 @@ from scaleml.telemetry.verdict.statistics import (
     Interval,
     PairedRatio,
     holm,
-    median_interval,
     sign_test,
     student,
 )
@@ -171,11 +170,3 @@ def test_rounds_that_are_foreseen_settle_it():
 
 def test_no_rounds_are_foreseen_for_a_difference_not_worth_a_word():
     assert PairedRatio(np.array([0.03, -0.01, 0.02, 0.0])).more_rounds() is None
-
-
-def test_the_median_of_some_times():
-    assert median_interval([3.0, 1.0, 2.0, math.nan])[0] == 2.0
-    assert median_interval([1.0] * 3)[1:] == (0.0, math.inf)
-    assert median_interval([math.inf, 1.0, math.inf])[0] == math.inf
-    values = np.arange(1.0, 11.0)
-    assert median_interval(values) == pytest.approx((5.5, 2.0, 9.0))  # the ranks that the sign test leaves of ten
