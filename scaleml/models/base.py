@@ -101,7 +101,7 @@ class Model(ABC):
 
     def with_class_weight(self, weights: tuple[float, ...]) -> Model:
         """Return this model for classes of these weights, one for each, where they weigh apart."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self!r} weighs classes apart, so its class has to say how: with_class_weight")
 
     @property
     @abstractmethod

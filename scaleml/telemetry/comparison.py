@@ -33,8 +33,8 @@ class Comparison:
     """Runs of one model on one data set under several strategies, each in several rounds.
 
     Numbers are medians over the rounds. Speed-up is the serial baseline's time to the target over a contender's own, round by round,
-    with the interval that all of them together hold with 95%; efficiency is that divided by the workers. The baseline is the best of
-    the serial contenders. Where the target was not reached, the ratio of samples a second stands instead, marked with a star.
+    with its 95% interval, which all that scale hold together, and all that are serial; efficiency is that divided by the workers. The
+    baseline is the best of the serial contenders. Where the target was not reached, the ratio of samples a second stands instead, marked with a star.
 
     Parameters
     ----------

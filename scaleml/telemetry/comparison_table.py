@@ -120,7 +120,7 @@ def footnote_of(rows: Sequence[Summary], target: float | None, is_given: bool, s
         reached = "." if is_given else ", which every finished run that learnt reached and held."
         parts.append(f"Target: a loss of {number(target)}{reached}")
     if "95%" in shown and any(_interval(row) != "-" for row in rows):
-        parts.append("95%: where the speed-up lies, for all rows together.")
+        parts.append("95%: where the speed-up lies, for all that scale together, and for the serial ones.")
     if any(row.speedup_by == "samples/s" for row in rows):
         parts.append("* samples a second against the baseline's: no time to the target to compare.")
     if any(row.crowded and row.speedup_by for row in rows):
