@@ -34,7 +34,8 @@ class Comparison:
 
     Numbers are medians over the rounds. Speed-up is the serial baseline's time to the target over a contender's own, round by round,
     with its 95% interval, which all that scale hold together, and all that are serial; efficiency is that divided by the workers. The
-    baseline is the best of the serial contenders. Where the target was not reached, the ratio of samples a second stands instead, marked with a star.
+    baseline is the best of the serial contenders. Where the target was not reached, the ratio of samples a second stands
+    instead, marked with a star.
 
     Parameters
     ----------
