@@ -43,6 +43,9 @@ class FakeRun:
     best_evaluation: int | None = None
     fitted: object = None
 
+    def __post_init__(self):
+        self.first_label = self.label
+
     @property
     def ledger(self) -> Ledger:
         return Ledger(self.history)

@@ -40,7 +40,9 @@ class Run(RunResults):
     Attributes
     ----------
     label : str
-        The strategy that it was started with (and what a ``Trial`` changed), as its repr.
+        The strategy that it was started with (and what a ``Trial`` changed), as its repr; or what it was renamed to.
+    first_label : str
+        That it began with: its colour follows it.
     history : History
         What happened, row by row; grows while the run lives.
     workers, hosts, cores : int
@@ -72,7 +74,7 @@ class Run(RunResults):
     """
 
     def __init__(self, driver: Driver, facts: RunFacts) -> None:
-        self.label = facts.label
+        self.label = self.first_label = facts.label
         self.history = driver.history
         self.workers = driver.placement.layout.workers
         self.hosts = facts.hosts

@@ -29,7 +29,8 @@ class Lanes:
     @property
     def strokes(self) -> list[Stroke]:
         """How each is drawn: one colour a strategy for ever."""
-        return strokes([lane.trace.run.label for lane in self.all])
+        runs = [lane.trace.run for lane in self.all]
+        return strokes([run.label for run in runs], [run.first_label for run in runs])
 
     @property
     def current(self) -> int | None:

@@ -69,7 +69,7 @@ def runs_figure(
     grid = figure.add_gridspec(2, 2, height_ratios=[3.4, below])
     by_time = figure.add_subplot(grid[0, 0])
     by_samples = figure.add_subplot(grid[0, 1], sharey=by_time)
-    drawn = strokes([run.label for run in runs])
+    drawn = strokes([run.label for run in runs], [run.first_label for run in runs])
     behind = [[loss_curve(run.history) for run in every] for every in rounds or [[run] for run in runs]]
     for axes, x in ((by_time, "time"), (by_samples, "samples")):
         _rounds(axes, x, behind, drawn)

@@ -52,22 +52,24 @@ class Stroke:
     dashes: tuple[float, ...]
 
 
-def strokes(labels: Sequence[str]) -> list[Stroke]:
+def strokes(labels: Sequence[str], first_labels: Sequence[str] | None = None) -> list[Stroke]:
     """One stroke a run, by its label: a strategy has its colour for ever, in every chart, picture and page.
 
     Runs of the same label (the rounds of a comparison) look the same; other settings of a strategy have its colour and other dashes,
-    after four of those another shade.
+    after four of those another shade. A run that was renamed keeps the colour of its strategy: ``first_labels`` are those before.
 
     >>> [stroke.color for stroke in strokes(["Serial()", "AllReduce()", "LocalSGD(period=8)", "AllReduce()"])]
     ['#7F7F7F', '#0072B2', '#009E73', '#0072B2']
     >>> [stroke.dashes for stroke in strokes(["LocalSGD(period=8)", "LocalSGD(period=4)"])]
     [(1.5, 1.5), (6, 2, 1.5, 2)]
+    >>> strokes(["best"], ["LocalSGD(period=8)"])[0].color
+    '#009E73'
     """
     found: dict[str, Stroke] = {}
     variants: dict[str, int] = {}
-    for label in labels:
+    for label, first_label in zip(labels, first_labels or labels, strict=True):
         if label not in found:
-            color, first = _look(kind(label))
+            color, first = _look(kind(first_label))
             variant = variants[color] = variants.get(color, -1) + 1
             dashes = DASHES[(first + variant) % len(DASHES)]
             found[label] = Stroke(_paler(color, 0.45 * (variant // len(DASHES) % 2)), dashes)

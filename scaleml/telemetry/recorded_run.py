@@ -25,6 +25,7 @@ class RecordedRun:
     """
 
     label: str
+    first_label: str
     is_serial: bool
     workers: int
     threads: int

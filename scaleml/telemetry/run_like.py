@@ -15,7 +15,9 @@ class RunLike(Protocol):
     Attributes
     ----------
     label : str
-        The strategy, as its repr.
+        The strategy, as its repr; or the name it was given.
+    first_label : str
+        That it began with: its colour follows it.
     is_serial : bool
     workers, threads : int
         Ranks that train, and BLAS threads of each.
@@ -53,6 +55,8 @@ class RunLike(Protocol):
 
     @property
     def label(self) -> str: ...
+    @property
+    def first_label(self) -> str: ...
     @property
     def is_serial(self) -> bool: ...
     @property

@@ -14,8 +14,10 @@ import pytest
 from lab.clicking import finished
 from scaleml.lab.keeping import FILE, Keeping, contenders, csv_of
 from scaleml.lab.kept_runs import renamed, without
+from scaleml.lab.lanes import Lanes
 from scaleml.strategies import AllReduce, Serial
 from scaleml.telemetry import Comparison
+from scaleml.telemetry.palette import strokes
 from scaleml.telemetry.recorded_run import RecordedRun
 from telemetry_fakes import in_rounds, made
 
@@ -177,6 +179,11 @@ def test_a_labs_runs_are_renamed_and_stay_runs(lab):
     assert found[1].plan == one.runs[1].plan
     assert found[1].wait(1).state == "finished"
     assert "mine" in str(Comparison(found))
+    lanes = Lanes()
+    lanes.follow(found)
+    assert [stroke.color for stroke in lanes.strokes] == [
+        stroke.color for stroke in strokes(["Serial()", "AllReduce()"])
+    ]
 
 
 CELL = """import scaleml, ipywidgets as widgets
