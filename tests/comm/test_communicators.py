@@ -78,10 +78,10 @@ def test_blocks_go_round(run):
             for index, place in enumerate(places):
                 assert (place == 10 * left + index + 1000 * (index == 0)).all()
         x = np.full(70_000, float(group.rank))
-        y = np.zeros_like(x)
-        group.send_receive([x, y], right, [y, x], left, ahead=1)  # what came is handed on
+        y, z = np.full((2, x.size), -1.0)
+        group.send_receive([x, y], right, [y, z], left, ahead=1)  # what came is handed on
         assert (y == left).all()
-        assert (x == (group.rank - 2) % group.size).all()
+        assert (z == (group.rank - 2) % group.size).all()
 
     run(4, rank)
 
