@@ -167,8 +167,8 @@ class Collectives(Protocol):
     ) -> None:
         """Send blocks to `dest` and receive as many as it sends from `source`, both at once, each in its order.
 
-        Every pair of ranks that talks so calls it alike; others need not call it. All are contiguous, of one dimension and dtype. What comes
-        may only overwrite an outgoing block that it has come from, as a ring's sum has: another one might not be sent yet.
+        Every pair of ranks that talks so calls it alike; others need not call it. All are contiguous, of one dimension and dtype. What
+        comes may only overwrite an outgoing block that it was made of, as a ring's sum is: another one might not be sent yet.
 
         Parameters
         ----------
