@@ -18,6 +18,8 @@ DATA ?=
 STRATEGIES ?=
 ARGS ?=
 export DATA STRATEGIES
+# Every worker process imports the package: a quarter of its start would be compiling what was compiled before.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help lab demo test bench lint format notebooks clean distclean
 .DELETE_ON_ERROR:
