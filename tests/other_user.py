@@ -27,7 +27,7 @@ os.chdir("/")
 def start(imports: str, code: str, *arguments: object) -> subprocess.Popen[str]:
     """Start a Python process that runs `code` as nobody; what it imports it does before, while it may read everything."""
     return subprocess.Popen(
-        [sys.executable, "-c", f"import {imports}\n{_DROP}{textwrap.dedent(code)}", *map(str, arguments)],
+        [sys.executable, "-c", f"import encodings.idna, {imports}\n{_DROP}{textwrap.dedent(code)}", *map(str, arguments)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
