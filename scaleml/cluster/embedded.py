@@ -21,7 +21,7 @@ from distributed import Client, get_client
 from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
-from scaleml.cluster import follow_parent, no_http
+from scaleml.cluster import follow_parent, handshake_limit, no_http
 from scaleml.cluster.certificate import security_settings, write_certificate
 from scaleml.cluster.embedded_process import START_TIMEOUT, EmbeddedProcess, Spec
 from scaleml.cluster.errors import StartFailed
@@ -61,7 +61,7 @@ class _Embedded:
         certificate = pathlib.Path(name) / "certificate.pem"
         write_certificate(certificate)
         security = security_settings(certificate)
-        follow, no_pages = follow_parent.__name__, no_http.__name__
+        follow, limit, no_pages = follow_parent.__name__, handshake_limit.__name__, no_http.__name__
         scheduler: Spec = {
             "cls": "distributed.Scheduler",
             "opts": {
@@ -71,7 +71,7 @@ class _Embedded:
                 "dashboard_address": "127.0.0.1:0",
                 "protocol": "tls",
                 "security": security,
-                "preload": [follow, no_pages],
+                "preload": [follow, limit, no_pages],
                 "scheduler_file": f"{name}/scheduler.json",
             },
         }
@@ -83,8 +83,8 @@ class _Embedded:
                 "memory_limit": 0,
                 "local_directory": name,
                 "security": security,
-                **_preloads(no_pages),
-                "preload_nanny": [follow],
+                **_preloads(limit, no_pages),
+                "preload_nanny": [follow, limit],
             },
         }
         self.cluster = _Cluster(
@@ -135,11 +135,12 @@ class _Embedded:
         os.close(self._hold)
 
 
-def _preloads(first: str) -> dict[str, object]:
-    """Return what a worker preloads: this module, then what the user's configuration says."""
+def _preloads(*first: str) -> dict[str, object]:
+    """Return what a worker preloads: these modules, then what the user's configuration says."""
     more, arguments = (dask.config.get(f"distributed.worker.preload{what}") for what in ("", "-argv"))
-    own: list[object] = [[]] if arguments and not isinstance(arguments[0], str) else []  # else all are given the same
-    return {"preload": [first, *([more] if isinstance(more, str) else more)], "preload_argv": [*own, *arguments]}
+    # One list is for all of them; of several, each has its own.
+    own: list[object] = [[] for _ in first] if arguments and not isinstance(arguments[0], str) else []
+    return {"preload": [*first, *([more] if isinstance(more, str) else more)], "preload_argv": [*own, *arguments]}
 
 
 def _hold(folder: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from cluster.conftest import Problem
 from cluster.harness import running, sockets_of_links
 from embedded import dask_processes, embedded, listening
 from scaleml.cluster import embedded as clusters
+from scaleml.cluster import handshake_limit
 from scaleml.cluster.certificate import security_settings, write_certificate
 
 
@@ -132,6 +134,21 @@ def test_a_client_needs_the_certificate(client: Client, tmp_path: Path) -> None:
         Client(address, security=other, timeout=0.3, set_as_default=False)
     with Client(address, security=client.security, set_as_default=False) as again:
         assert len(again.run(os.getpid)) == 2
+
+
+def test_who_shows_no_certificate_makes_way(client: Client) -> None:
+    """More connections than a process holds, none of which says anything."""
+    port = int(client.scheduler.address.rsplit(":", 1)[1])
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for _ in range(handshake_limit.AT_ONCE + 1)
+        ]
+        silent[0].settimeout(20)
+        assert silent[0].recv(1) == b""
+        with Client(client.scheduler.address, security=client.security, set_as_default=False) as again:
+            assert len(again.run(os.getpid)) == 2
+    assert "handshake failed" not in (folder() / "scheduler.log").read_text()
 
 
 @pytest.mark.parametrize(("shared", "kind"), [(True, "socket AF_UNIX"), (False, r"SSLSocket TLSv1\.3")])
