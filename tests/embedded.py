@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import psutil
 import pytest
 from distributed import Client
 
@@ -19,3 +23,18 @@ def embedded(workers: int) -> Client:
         client, is_own = clusters.find_client(None, workers)
     assert is_own
     return client
+
+
+def dask_processes() -> Iterator[psutil.Process]:
+    """The embedded cluster's processes; other tests' clusters may have left Python's resource tracker."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "spec" in child.cmdline():
+                yield child
+                yield from child.children(recursive=True)
+
+
+def listening(processes: Iterable[psutil.Process]) -> list[tuple[str, int]]:
+    """The addresses and ports at which these processes listen."""
+    connections = [connection for process in processes for connection in process.net_connections()]
+    return [tuple(one.laddr) for one in connections if one.status == psutil.CONN_LISTEN]

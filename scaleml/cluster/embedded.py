@@ -2,109 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
-import json
+import fcntl
 import logging
 import multiprocessing
 import os
 import pathlib
-import sys
 import tempfile
 import threading
 from numbers import Integral
-from typing import Final, TypedDict
+from typing import Final
 
+import dask
 import psutil
 from dask.system import CPU_COUNT
 from distributed import Client, get_client
 from distributed.deploy.spec import SpecCluster
-from distributed.deploy.subprocess import Subprocess
+from distributed.security import Security
 
-from scaleml.cluster import follow_parent
+from scaleml.cluster import follow_parent, handshake_limit, no_http
+from scaleml.cluster.certificate import security_settings, write_certificate
+from scaleml.cluster.embedded_process import START_TIMEOUT, EmbeddedProcess, Spec
 from scaleml.cluster.errors import StartFailed
 
-_START_TIMEOUT: Final = 60.0
-_END_TIMEOUT: Final = 3.0
 _A_CORE: Final = 32
 _WORKER_BYTES: Final = 150 * 2**20
 """A worker's process as such, with its nanny's."""
-_QUIET: Final = {
-    "WORKER__PROFILE__ENABLED": "False",
-    "ADMIN__TICK__INTERVAL": "500ms",
-    "ADMIN__SYSTEM_MONITOR__INTERVAL": "2s",
-}
-"""What Dask would do for a dashboard that is not there, many times a second, on the cores of the ranks."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Spec(TypedDict):
-    """What ``dask spec`` is to start."""
-
-    cls: str
-    opts: dict[str, object]
-
-
-class _Process(Subprocess):
-    """A Dask process of the embedded cluster: in a session of its own, so that Ctrl-C in a terminal is ours to handle."""
-
-    def __init__(self, scheduler: str | None = None, name: object = None, *, folder: str, spec: _Spec) -> None:
-        self.folder = pathlib.Path(folder)
-        self.spec: _Spec = {"cls": spec["cls"], "opts": {**spec["opts"], "name": name}} if scheduler else spec
-        self.scheduler = scheduler
-        self.name = name
-        super().__init__()
-
-    async def _start(self) -> None:
-        arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
-        environment = dict(os.environ)
-        environment[follow_parent.PARENT] = str(os.getpid())
-        environment[follow_parent.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
-        for setting, value in _QUIET.items():
-            environment.setdefault(f"DASK_DISTRIBUTED__{setting}", value)
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        with open(self.folder / f"{'scheduler' if self.scheduler is None else f'worker-{self.name}'}.log", "ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "dask", "spec", *arguments),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=environment,
-            )
-        if self.scheduler is None:
-            await self._await_address()
-
-    async def close(self) -> None:
-        """End the process, gently if it lets itself: killed with its children it would leave semaphores in /dev/shm."""
-        process = self.process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _END_TIMEOUT)
-            except TimeoutError:
-                # Only itself: its worker follows by a pipe, and its resource tracker cleans up after both.
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        self.process = None
-        await super().close()
-
-    async def _await_address(self) -> None:
-        file = self.folder / "scheduler.json"
-        assert self.process is not None
-        for _ in range(int(_START_TIMEOUT / 0.02)):
-            with contextlib.suppress(OSError, ValueError):
-                self.address = json.loads(file.read_text())["address"]
-                return
-            if self.process.returncode is not None:
-                break
-            await asyncio.sleep(0.02)
-        log = (self.folder / "scheduler.log").read_text(errors="replace")
-        raise StartFailed(f"the embedded Dask scheduler did not start; its log ends with:\n{log[-2000:]}")
 
 
 class _Cluster(SpecCluster):
@@ -131,33 +57,42 @@ class _Embedded:
         self.pid = os.getpid()
         self.folder = tempfile.TemporaryDirectory(prefix=follow_parent.PREFIX, ignore_cleanup_errors=True)
         name = self.folder.name
-        preload = [follow_parent.__name__]
-        scheduler: _Spec = {
+        self._hold = _hold(name)
+        certificate = pathlib.Path(name) / "certificate.pem"
+        write_certificate(certificate)
+        security = security_settings(certificate)
+        follow, limit, no_pages = follow_parent.__name__, handshake_limit.__name__, no_http.__name__
+        scheduler: Spec = {
             "cls": "distributed.Scheduler",
             "opts": {
                 "host": "127.0.0.1",
                 "port": 0,
                 "dashboard": False,
                 "dashboard_address": "127.0.0.1:0",
-                "preload": preload,
+                "protocol": "tls",
+                "security": security,
+                "preload": [follow, limit, no_pages],
                 "scheduler_file": f"{name}/scheduler.json",
             },
         }
-        worker: _Spec = {
+        worker: Spec = {
             "cls": "distributed.Nanny",
             "opts": {
                 "host": "127.0.0.1",
                 "nthreads": 1,
                 "memory_limit": 0,
                 "local_directory": name,
-                "preload_nanny": preload,
+                "security": security,
+                **_preloads(limit, no_pages),
+                "preload_nanny": [follow, limit],
             },
         }
         self.cluster = _Cluster(
-            scheduler={"cls": _Process, "options": {"folder": name, "spec": scheduler}},
-            worker={"cls": _Process, "options": {"folder": name, "spec": worker}},
-            workers={i: {"cls": _Process, "options": {"folder": name, "spec": worker}} for i in range(workers)},
+            scheduler={"cls": EmbeddedProcess, "options": {"folder": name, "spec": scheduler}},
+            worker={"cls": EmbeddedProcess, "options": {"folder": name, "spec": worker}},
+            workers={i: {"cls": EmbeddedProcess, "options": {"folder": name, "spec": worker}} for i in range(workers)},
             name=f"scaleml-{os.getpid()}",
+            security=Security(**security),
             silence_logs=40,
         )
         self.client = Client(self.cluster, set_as_default=False)
@@ -180,10 +115,10 @@ class _Embedded:
         self.cluster.sync(self.cluster.reopen)
         for count in range(1, workers + 1):
             try:
-                self.client.wait_for_workers(count, timeout=_START_TIMEOUT)
+                self.client.wait_for_workers(count, timeout=START_TIMEOUT)
             except TimeoutError:
                 raise StartFailed(
-                    f"the embedded cluster has {count - 1} of {workers} workers, and no other came within {_START_TIMEOUT:g} s: each "
+                    f"the embedded cluster has {count - 1} of {workers} workers, and no other came within {START_TIMEOUT:g} s: each "
                     f"is a process of its own, and this machine has {embedded_size()} cores. Ask for fewer workers, or pass the "
                     "client of a larger cluster"
                 ) from None
@@ -197,6 +132,23 @@ class _Embedded:
         with contextlib.suppress(Exception):
             self.cluster.close(timeout=5)
         self.folder.cleanup()
+        os.close(self._hold)
+
+
+def _preloads(*first: str) -> dict[str, object]:
+    """Return what a worker preloads: these modules, then what the user's configuration says."""
+    more, arguments = (dask.config.get(f"distributed.worker.preload{what}") for what in ("", "-argv"))
+    # One list is for all of them; of several, each has its own.
+    own: list[object] = [[] for _ in first] if arguments and not isinstance(arguments[0], str) else []
+    return {"preload": [*first, *([more] if isinstance(more, str) else more)], "preload_argv": [*own, *arguments]}
+
+
+def _hold(folder: str) -> int:
+    """Lock a folder, so that what removes old temporary files passes it over however long the cluster stands."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # not all file systems have locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
 
 
 class _Own:
@@ -233,7 +185,12 @@ def find_client(client: Client | None, workers: object = None) -> tuple[Client, 
         except ValueError:
             return _own_client(int(workers) if isinstance(workers, int | Integral) else 0), True
         check_client(client)
-    return client, _own.cluster is not None and client is _own.cluster.client
+    return client, is_embedded(client)
+
+
+def is_embedded(client: Client) -> bool:
+    """Whether this is the embedded cluster's client: all of its processes are this user's, on this host."""
+    return _own.cluster is not None and client is _own.cluster.client
 
 
 def has_client() -> bool:

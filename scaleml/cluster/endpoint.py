@@ -29,6 +29,8 @@ class EndpointRequest:
     token: bytes
     """The secret that every link of the run begins with."""
     port_range: tuple[int, int] | None
+    near: bool
+    """Whether all ranks are processes of one user on one host, who need no TLS for Unix sockets of their own."""
     expires: float
     """Seconds after which an unused endpoint closes by itself: its client has vanished."""
 
@@ -72,6 +74,7 @@ class Endpoint:
             rank=request.rank,
             port_range=request.port_range,
             tls=tls,
+            near=request.near or tls is None,
         )
 
     def attach(self, group: Abortable) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from distributed import Client, Future
 
 from scaleml.cluster import calls, config
+from scaleml.cluster.embedded import is_embedded
 from scaleml.cluster.endpoint import EndpointRequest, OpenEndpoints, open_endpoints
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Placement
@@ -99,6 +100,7 @@ class Launcher:
                 nonce=self._nonces[rank],
                 token=self._token,
                 port_range=config.port_range(),
+                near=is_embedded(self.client),
                 expires=2 * self.patience,
             )
             requests.setdefault(address, []).append(request)

@@ -62,8 +62,9 @@ def compare(problem: Problem, strategies: Any, **changed: Any) -> Any:
 
 
 def sockets_of_links() -> list[str]:
-    """The types of the sockets that ranks in this process hold to each other."""
+    """The types of the sockets that ranks in this process hold to each other, with their family or version of TLS."""
     import gc
 
     links = [o for o in gc.get_objects() if type(o).__name__ in ("PlainLink", "TLSLink")]
-    return [f"{type(link.sock).__name__} {getattr(link.sock, 'version', lambda: '')()}" for link in links]
+    socks = [link.sock for link in links if link.sock.fileno() >= 0]  # not those of a run that is over
+    return [f"{type(sock).__name__} {getattr(sock, 'version', lambda sock=sock: sock.family.name)()}" for sock in socks]

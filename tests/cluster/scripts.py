@@ -32,10 +32,16 @@ def temporary(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def script(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a script from a file, as a user does; what it starts puts its temporary files into `folder`."""
+    """Run a script from a file, as a user does; what it starts puts its temporary files into `folder`.
+
+    Its working directory is one that others can write into: modules lie there which nobody asked for.
+    """
     file = folder / "script.py"
     file.write_text(textwrap.dedent(code))
     (folder / "tmp").mkdir()
+    (folder / "shared").mkdir()
+    for module in ("dask", "json", "scaleml"):
+        (folder / "shared" / f"{module}.py").write_text("raise SystemExit('imported from the working directory')")
     environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, str(file)],
@@ -43,7 +49,7 @@ def script(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        cwd=folder,
+        cwd=folder / "shared",
     )
     try:
         yield process

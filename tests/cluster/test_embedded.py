@@ -8,7 +8,6 @@ import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from distributed import Client
 import scaleml
 from cluster.conftest import Problem, poll
 from cluster.scripts import alive, script, temporary
+from embedded import dask_processes, listening
 from leaks import segments
 from scaleml import RunFailed
 from scaleml.cluster.embedded import close_embedded, embedded_size, find_client
@@ -133,15 +133,6 @@ def test_no_cluster_is_started_inside_a_child_process(tmp_path: Path) -> None:
 # Within one process.
 
 
-def dask_processes() -> Iterator[psutil.Process]:
-    """The embedded cluster's processes; other tests' clusters may have left Python's resource tracker."""
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "spec" in child.cmdline():
-                yield child
-                yield from child.children(recursive=True)
-
-
 def worker_pids(client: Client) -> dict[Any, int]:
     return {facts["name"]: facts["pid"] for facts in pids(client).values()}
 
@@ -217,21 +208,17 @@ def test_threads_that_ask_at_once_get_the_same_one() -> None:
 
 @pytest.mark.usefixtures("embedded")
 def test_it_listens_to_this_machine_only() -> None:
-    find_client(None, 2)
-    listening = {
-        connection.laddr.ip
-        for process in dask_processes()
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1"}
+    client, _ = find_client(None, 2)
+    places = [host for host, _ in listening(dask_processes())]
+    workers = len(worker_pids(client))
+    assert places == ["127.0.0.1"] * (1 + 2 * workers), "the scheduler, nannies and workers, and no web server"
 
 
 @pytest.mark.usefixtures("embedded")
 def test_a_killed_worker_ends_the_run_and_the_next_one_has_its_replacement(problem: Problem) -> None:
     find_client(None, 2)
     before = segments()
-    with pytest.raises(RunFailed, match=r"rank 1 lost at step \d+: the Dask worker tcp://.* is gone"):
+    with pytest.raises(RunFailed, match=r"rank 1 lost at step \d+: the Dask worker tls://.* is gone"):
         scaleml.train(**problem.settings(workers=2, faults=[scaleml.faults.Kill(1, 4)]))
     assert poll(lambda: segments() <= before, 5)
     problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)

@@ -189,6 +189,24 @@ def test_an_altered_header_is_refused():
     close(groups)
 
 
+def test_frames_that_were_altered_at_random_are_refused():
+    """Some of their bytes, then the end of the link: never a payload, never another error, never a wait."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        groups = inprocess.groups(2)
+        channel = groups[1].mesh.channel
+        channel.summed = True
+        payload = rng.bytes(rng.integers(1, 300))
+        key = frame.Key(groups[1].members.number, 0, 0, frame.BYTES, 0)
+        raw = np.frombuffer(bytearray(channel.header(key, payload, kind=frame.MESSAGE) + payload), np.uint8)
+        raw[rng.integers(len(raw), size=rng.integers(1, 20))] ^= rng.integers(1, 256, dtype=np.uint8)
+        channel.links[0].sock.sendall(raw[: rng.integers(1, len(raw) + 1)])
+        channel.links[0].wake()
+        with pytest.raises((CorruptFrame, PeerLost)):
+            groups[0].recv(1)
+        close(groups)
+
+
 @pytest.mark.parametrize("length", [1, 50, 100_000])
 def test_an_altered_payload_is_refused(length):
     groups = inprocess.groups(2)

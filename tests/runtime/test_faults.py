@@ -91,7 +91,7 @@ def test_an_altered_frame_names_ranks_worker_and_step(cluster, strategy, part):
     with pytest.raises(RunFailed) as caught:
         trained(harness.on_workers, strategy, [faults.CorruptFrame(1, to=to, step=6, part=part)], epochs=100_000)
     words = str(caught.value)
-    assert words.startswith(f"rank {to} on worker tcp://")
+    assert words.startswith(f"rank {to} on worker tls://")
     assert f"rank {to} got a corrupt frame from rank 1" in words
     if strategy == AllReduce():
         assert "failed at step 6: " in words
@@ -100,7 +100,7 @@ def test_an_altered_frame_names_ranks_worker_and_step(cluster, strategy, part):
 
 
 def test_a_cut_link_names_ranks_and_step(cluster):
-    with pytest.raises(RunFailed, match=r"lost rank . on worker tcp://.* failed at step 6: .* lost rank"):
+    with pytest.raises(RunFailed, match=r"lost rank . on worker tls://.* failed at step 6: .* lost rank"):
         trained(harness.on_workers, broken=[DropLink(1, to=0, step=6)])
 
 

@@ -48,7 +48,7 @@ def test_the_way_from_a_server_is_long(train):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Crash(SERVER, 5), r"rank 2 on worker tcp://.* failed at step 5: InjectedCrash"),
+        (Crash(SERVER, 5), r"rank 2 on worker tls://.* failed at step 5: InjectedCrash"),
         (CorruptFrame(SERVER, to=0, step=5), "rank 0 got a corrupt frame from rank 2"),
         (DropLink(SERVER, to=1, step=5), "lost rank"),
     ],

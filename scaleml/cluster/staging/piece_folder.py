@@ -52,7 +52,8 @@ def pack(piece: Piece) -> bytes:
 def land(piece: Piece, token: str, content: bytes) -> Piece:
     """Write the file of a piece on this worker."""
     path = folder_of(get_worker(), token) / pathlib.Path(piece.path).name
-    path.write_bytes(content)
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
     return dataclasses.replace(piece, path=str(path))
 
 

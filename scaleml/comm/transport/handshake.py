@@ -6,6 +6,7 @@ import hmac
 import secrets
 import socket
 import struct
+from collections.abc import Generator
 from typing import NamedTuple
 
 from scaleml.clock import WALL
@@ -50,21 +51,23 @@ def dial(sock: socket.socket, token: bytes, hello: Hello, deadline: float) -> No
         raise Refused("it did not welcome us")
 
 
-def accept(sock: socket.socket, token: bytes, deadline: float) -> Hello:
-    """Check who calls; the caller then has to `welcome`.
+def accept(token: bytes) -> Generator[tuple[bytes, int], bytes, Hello]:
+    """Check who calls, as a conversation: yields what to send and how many bytes then to read, is sent these, returns who it is.
+
+    The caller then has to `welcome`.
 
     Raises
     ------
     Refused
         If it is not one of us.
     """
-    raw = _read(sock, _HELLO.size, deadline)
+    raw = yield b"", _HELLO.size
     magic, *fields, _ = _HELLO.unpack(raw)
     if magic != MAGIC:
         raise Refused("it does not speak this protocol")
     nonce = secrets.token_bytes(NONCE)
-    sock.sendall(nonce + _prove(token, b"acceptor", raw + nonce))
-    if not hmac.compare_digest(_read(sock, _PROOF, deadline), _prove(token, b"dialler", raw + nonce)):
+    proof = yield nonce + _prove(token, b"acceptor", raw + nonce), _PROOF
+    if not hmac.compare_digest(proof, _prove(token, b"dialler", raw + nonce)):
         raise Refused("it does not know this run's token")
     return Hello(*fields)
 

@@ -11,18 +11,20 @@ from typing import final
 from scaleml.clock import WALL
 from scaleml.comm.errors import Aborted, HandshakeError
 from scaleml.comm.transport import nearby
-from scaleml.comm.transport.handshake import Hello, Refused, accept, welcome
-from scaleml.comm.transport.sockets import send_at_once, wake
+from scaleml.comm.transport.caller import Caller
+from scaleml.comm.transport.handshake import Hello, Refused, welcome
+from scaleml.comm.transport.sockets import wake
 
 HANDSHAKE_SECONDS = 10.0
 """How long a connection may take to introduce itself; others are not held up by it."""
 
-_AT_ONCE = 256  # connections that introduce themselves at the same time
+_AT_ONCE = 256  # connections of a door that introduce themselves at the same time
+_A_TURN = 16  # of those that wait at a door, how many are let in before the others are heard again
 
 
 @final
 class Listener:
-    """Accepts the links of one rank, in the background.
+    """Accepts the links of one rank, in the background: one thread hears all who call, and waits for none of them.
 
     Parameters
     ----------
@@ -36,11 +38,15 @@ class Listener:
         Use the first free port of these, both included; by default any free one.
     tls : ssl.SSLContext, optional
         The server's side; all ranks must use TLS then.
+    near : bool, optional
+        Whether ranks of this host may come by a Unix socket, without TLS; by default where there is no TLS. All ranks must agree.
 
     Attributes
     ----------
     address : (str, int)
         Host and port, for the address book.
+    near : bool
+        As given.
     rejected : int
         Connections that were closed because they were not one of us.
 
@@ -60,19 +66,20 @@ class Listener:
         rank: int,
         port_range: tuple[int, int] | None = None,
         tls: ssl.SSLContext | None = None,
+        near: bool | None = None,
     ) -> None:
         self.run = run
         self.generation = generation
         self.rank = rank
         self.token = token
+        self.near = tls is None if near is None else near
         self.rejected = 0
         self.reason: str | None = None  # why it was aborted
         self._tls = tls
         self._closed = False
         self._changed = threading.Condition()
         self._links: dict[tuple[int, int], socket.socket] = {}
-        self._talking: dict[socket.socket, None] = {}  # in order of age
-        self._threads: set[threading.Thread] = set()
+        self._guarded: set[socket.socket] = set()
         self._bell = socket.socketpair()  # wakes the accepting thread
         try:
             door = _bind(host, port_range, rank)
@@ -81,8 +88,8 @@ class Listener:
                 end.close()
             raise
         self.address: tuple[str, int] = (host, door.getsockname()[1])
-        near = nearby.listen(self.address) if tls is None else None
-        self._doors = [door] if near is None else [door, near]
+        second = nearby.listen(self.address, token) if self.near else None
+        self._doors = [_Door(door, tls)] if second is None else [_Door(door, tls), _Door(second, None)]
         self._thread = threading.Thread(target=self._accept, name=f"scaleml-listener-{rank}", daemon=True)
         self._thread.start()
 
@@ -127,14 +134,14 @@ class Listener:
         """Have `abort` and `close` wake whoever blocks on this socket too."""
         with self._changed:
             if not self.ended:
-                self._talking[sock] = None
+                self._guarded.add(sock)
                 return
         wake(sock)
 
     def unguard(self, sock: socket.socket) -> None:
         """The end of `guard`."""
         with self._changed:
-            self._talking.pop(sock, None)
+            self._guarded.discard(sock)
 
     def close(self) -> None:
         """Stop listening, close what was not handed over, end all threads; can be called again."""
@@ -142,17 +149,14 @@ class Listener:
             self._closed = True
             self._changed.notify_all()
             self._ring()
-            threads = list(self._threads)
         self._thread.join()
-        for own in (*self._doors, *self._bell):
+        for own in (*(door.sock for door in self._doors), *self._bell):
             own.close()
-        for thread in threads:
-            thread.join()
         for sock in self.take().values():
             sock.close()
 
     def _ring(self) -> None:
-        for sock in self._talking:
+        for sock in self._guarded:
             wake(sock)
         try:
             self._bell[0].send(b"\0")
@@ -165,66 +169,96 @@ class Listener:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # --- its threads ----------------------------------------------------------------------------------------------
+    # --- its thread -----------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        doors = {door.fileno(): door for door in self._doors}
         poll = select.poll()
-        for descriptor in (*doors, self._bell[1].fileno()):
+        for descriptor in (*(door.sock.fileno() for door in self._doors), self._bell[1].fileno()):
             poll.register(descriptor, select.POLLIN)
-        while True:
-            calls = poll.poll()
-            with self._changed:
+        try:
+            while True:
+                calls = poll.poll(self._patience())
                 if self.ended:
                     return
-            for door in (doors[descriptor] for descriptor, _ in calls if descriptor in doors):
-                try:
-                    sock, _ = door.accept()
-                except BlockingIOError:  # the caller hung up first
-                    continue
-                except OSError:  # out of descriptors: others may become free
-                    self.pause(0.1)
-                    continue
-                self._receive(sock)
+                ready = {descriptor for descriptor, _ in calls}
+                for door in self._doors:
+                    for descriptor in ready & door.callers.keys():
+                        self._hear(door, descriptor, poll)
+                    if door.sock.fileno() in ready:
+                        self._open(door, poll)
+                    self._expire(door, poll)
+        finally:
+            for door in self._doors:
+                for caller in door.callers.values():
+                    caller.close()
 
-    def _receive(self, sock: socket.socket) -> None:
-        with self._changed:
-            if len(self._talking) >= _AT_ONCE:  # strangers who say nothing: the oldest has had its time
-                wake(next(iter(self._talking)))
-            self._talking[sock] = None
-            thread = threading.Thread(target=self._introduce, args=(sock,), daemon=True)
+    def _patience(self) -> float | None:
+        """Return the milliseconds until somebody's time is over."""
+        deadlines = [next(iter(door.callers.values())).deadline for door in self._doors if door.callers]
+        return max(min(deadlines) - WALL.now(), 0) * 1e3 + 1 if deadlines else None
+
+    def _open(self, door: _Door, poll: select.poll) -> None:
+        for _ in range(_A_TURN):
             try:
-                thread.start()
-            except RuntimeError:  # out of threads; the caller will try again
-                del self._talking[sock]
-                sock.close()
+                sock, _ = door.sock.accept()
+            except BlockingIOError:  # nobody else waits
                 return
-            self._threads.add(thread)
+            except ConnectionError:  # the caller hung up first
+                continue
+            except OSError:  # out of descriptors: others may become free
+                if not self._refuse_oldest(door, poll):
+                    self.pause(0.1)
+                return
+            if len(door.callers) >= _AT_ONCE:
+                self._refuse_oldest(door, poll)
+            self._let_in(door, sock, poll)
 
-    def _introduce(self, plain: socket.socket) -> None:
-        sock = plain
-        deadline = WALL.now() + HANDSHAKE_SECONDS
+    def _let_in(self, door: _Door, sock: socket.socket, poll: select.poll) -> None:
+        if sock.family == getattr(socket, "AF_UNIX", None) and not nearby.is_same_user(sock):
+            self.rejected += 1
+            sock.close()
+            return
         try:
-            plain.settimeout(HANDSHAKE_SECONDS)
-            send_at_once(plain)
-            if self._tls is not None:
-                sock = secure = self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-                self.unguard(plain)
-                self.guard(sock)
-                secure.do_handshake()
-            hello = accept(sock, self.token, deadline)
-            if not self._admit(hello, sock):
+            caller = Caller(sock, self.token, WALL.now() + HANDSHAKE_SECONDS, door.tls)
+        except (OSError, ValueError):
+            self.rejected += 1
+            return
+        descriptor = caller.sock.fileno()
+        door.callers[descriptor] = caller
+        poll.register(descriptor, caller.events)
+        self._hear(door, descriptor, poll)
+
+    def _hear(self, door: _Door, descriptor: int, poll: select.poll) -> None:
+        caller = door.callers[descriptor]
+        try:
+            hello = caller.hear()
+            if hello is None:
+                poll.modify(descriptor, caller.events)
+                return
+            if not self._admit(hello, caller.sock):
                 raise Refused("it is not of this generation")
         except (OSError, ValueError, Refused):
-            wake(sock)
-            sock.close()
-            with self._changed:
-                self.rejected += not self.ended
-        finally:
-            self.unguard(plain)
-            self.unguard(sock)
-            with self._changed:
-                self._threads.discard(threading.current_thread())
+            self._refuse(door, descriptor, poll)
+            return
+        del door.callers[descriptor]
+        poll.unregister(descriptor)
+
+    def _refuse(self, door: _Door, descriptor: int, poll: select.poll) -> None:
+        self.rejected += 1
+        poll.unregister(descriptor)
+        door.callers.pop(descriptor).close()
+
+    def _refuse_oldest(self, door: _Door, poll: select.poll) -> bool:
+        """Make room: the oldest of those who have proved nothing has had its time; False if there is nobody."""
+        oldest = next(iter(door.callers), None)
+        if oldest is not None:
+            self._refuse(door, oldest, poll)
+        return oldest is not None
+
+    def _expire(self, door: _Door, poll: select.poll) -> None:
+        now = WALL.now()
+        while door.callers and next(iter(door.callers.values())).deadline <= now:
+            self._refuse_oldest(door, poll)
 
     def _admit(self, hello: Hello, sock: socket.socket) -> bool:
         expected = Hello(self.run, self.generation, hello.source, self.rank, hello.channel)
@@ -238,10 +272,17 @@ class Listener:
             if older is not None:  # it dialled again
                 older.close()
             self._links[hello.source, hello.channel] = sock
-            # Now, not at this thread's end: it is a link from here on, and makes way for no stranger.
-            self.unguard(sock)
             self._changed.notify_all()
         return True
+
+
+class _Door:
+    """A listening socket, and who came in by it and has proved nothing yet, in order of age."""
+
+    def __init__(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        self.sock = sock
+        self.tls = tls
+        self.callers: dict[int, Caller] = {}
 
 
 def _bind(host: str, port_range: tuple[int, int] | None, rank: int) -> socket.socket:

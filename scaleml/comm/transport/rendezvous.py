@@ -49,7 +49,7 @@ def connect(
     scratch : str, optional
         A folder for shared memory where ``/dev/shm`` has no room.
     shared_memory : bool
-        Whether ranks of one host share its memory, and talk over Unix sockets unless there is TLS.
+        Whether ranks of one host share its memory, and talk over Unix sockets where their listeners do.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def connect(
     links: dict[tuple[int, int], socket.socket] = {}
     group = None
     try:
-        _link(listener, book, rank, deadline_s, tls, shared_memory, links)
+        _link(listener, book, rank, deadline_s, tls, shared_memory and listener.near, links)
         for sock in links.values():
             listener.guard(sock)
         size = len(book)
@@ -151,8 +151,8 @@ def _dial(
     while not listener.ended and (left := deadline - WALL.now()) > 0:
         sock: socket.socket | None = None
         try:
-            sock = _connected(listener, address, min(left, HANDSHAKE_SECONDS), near and tls is None)
-            if tls is not None:
+            sock = _connected(listener, address, min(left, HANDSHAKE_SECONDS), near)
+            if tls is not None and is_remote(sock):
                 plain, host = sock, address[0] if tls.check_hostname else None
                 sock = secure = tls.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
                 listener.unguard(plain)
@@ -173,7 +173,7 @@ def _dial(
 
 
 def _connected(listener: Listener, address: Address, seconds: float, near: bool) -> socket.socket:
-    if near and (found := nearby.dial(address, seconds)) is not None:
+    if near and (found := nearby.dial(address, listener.token, seconds)) is not None:
         listener.guard(found)
         return found
     family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
