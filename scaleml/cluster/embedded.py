@@ -11,6 +11,7 @@ import os
 import pathlib
 import tempfile
 import threading
+import weakref
 from numbers import Integral
 from typing import Final
 
@@ -57,7 +58,7 @@ class _Embedded:
         self.pid = os.getpid()
         self.folder = tempfile.TemporaryDirectory(prefix=follow_parent.PREFIX, ignore_cleanup_errors=True)
         name = self.folder.name
-        self._hold = _hold(name)
+        self._let_go = weakref.finalize(self.folder, os.close, _hold(name))
         certificate = pathlib.Path(name) / "certificate.pem"
         write_certificate(certificate)
         security = security_settings(certificate)
@@ -132,7 +133,7 @@ class _Embedded:
         with contextlib.suppress(Exception):
             self.cluster.close(timeout=5)
         self.folder.cleanup()
-        os.close(self._hold)
+        self._let_go()
 
 
 def _preloads(*first: str) -> dict[str, object]:

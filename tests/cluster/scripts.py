@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -31,16 +31,19 @@ def temporary(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def script(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def script(code: str, folder: Path, planted: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """Run a script from a file, as a user does; what it starts puts its temporary files into `folder`.
 
-    Its working directory is one that others can write into: modules lie there which nobody asked for.
+    Parameters
+    ----------
+    planted : sequence of str
+        Modules that somebody else has put into its working directory, where others may write.
     """
     file = folder / "script.py"
     file.write_text(textwrap.dedent(code))
     (folder / "tmp").mkdir()
     (folder / "shared").mkdir()
-    for module in ("dask", "json", "scaleml"):
+    for module in planted:
         (folder / "shared" / f"{module}.py").write_text("raise SystemExit('imported from the working directory')")
     environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(

@@ -52,7 +52,7 @@ def test_a_plain_script_without_a_guard_works_and_leaves_nothing(tmp_path: Path)
     print(run.state, run.workers, run.model.score(X, y) > 0.8)
     print(*children())
     """
-    with script(DATA + textwrap.dedent(code), tmp_path) as process:
+    with script(DATA + textwrap.dedent(code), tmp_path, planted=("dask", "json", "numpy", "scaleml")) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert err == ""
