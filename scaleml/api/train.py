@@ -101,6 +101,7 @@ def prepare(
         start=settings.begin,
         steps=None if settings.steps is None else settings.steps(rows),
         keep_end=settings.keep_end,
+        nonzeros=data.placed.train.nonzeros,
         snapshots=settings.snapshots,
         by_rows=settings.by_rows,
         score=score_rule(settings.scoring, data.network, data.classes, data.signature.n_features),

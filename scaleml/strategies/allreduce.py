@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from scaleml.arrays import Array
 from scaleml.checks import check_flag, check_option
 from scaleml.comm.collectives import TOPOLOGIES, choose
+from scaleml.comm.collectives.sparse import sparse_allreduce
 from scaleml.comm.communicator import Handle
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
 from scaleml.compression.error_feedback import forget
 from scaleml.strategies.base import Strategy
-from scaleml.strategies.context import TAIL, Context
+from scaleml.strategies.context import TAIL, Context, SparseGradient
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,9 +78,11 @@ class AllReduce(Strategy):
     Agarwal et al., A reliable effective terascale linear learning system, JMLR 2014.
     """
 
+    has_sparse_form: ClassVar[bool] = True
     compression: Codec | None = None
     topology: str = "auto"
     overlap: bool = False
+    sparse: bool | None = None
 
     def __post_init__(self) -> None:
         first: object = self.compression  # as Gossip takes its topology
@@ -109,15 +113,25 @@ class AllReduce(Strategy):
 
     def step(self, w: Array, state: dict[str, Array], ctx: Context) -> None:
         """Take one step, in place."""
+        g: Array | SparseGradient
         if self.overlap:
             under_way: list[Handle[None]] = []
             g = ctx.gradient(w, lambda part: under_way.append(ctx.group.allreduce_start(part, self.topology)))
             for reduced in under_way:
                 reduced.wait()
         else:
-            g = ctx.gradient(w)
-            sum_gradient(g, state, ctx, self.compression, self.topology)
+            g = ctx.touched_gradient(w)
+            if isinstance(g, SparseGradient):
+                g = sum_touched(g, ctx)
+            else:
+                sum_gradient(g, state, ctx, self.compression, self.topology)
         ctx.optimizer.apply(w, g, state)
+
+
+def sum_touched(g: SparseGradient, ctx: Context) -> SparseGradient:
+    """Return the sum over the ranks of sparse gradients, tails included: what any of them has touched."""
+    keys, values = sparse_allreduce(ctx.group, g.keys, g.values, g.width)
+    return SparseGradient(keys, values, g.width)
 
 
 def sum_gradient(
