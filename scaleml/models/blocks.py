@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from scaleml.arrays import Array, Matrix, aligned, is_sparse, namespace
+from scaleml.models.products import product, transposed_product
 from scaleml.models.scalars import Scalars
 
 __all__ = ["ACTIVATIONS", "Block", "Dense", "Score", "Workspace"]
@@ -205,7 +206,7 @@ class Dense(Block):
         shape = (self.in_features, self.out_features)
         gradient = out[: self.n_weights].reshape(shape)
         if type(x) is not np.ndarray and is_sparse(x):
-            gradient[...] = x.T @ dy
+            gradient[...] = transposed_product(x, dy)
         else:
             work.xp.matmul(x.T, dy, out=gradient)
         if self.bias:
@@ -257,7 +258,7 @@ class Score(Block):
         else:
             work = work or Workspace(namespace(w), w.dtype)
             y = work.rows(self._y, len(x))
-            _product(work.xp, x, w[:n], y)
+            product(work.xp, x, w[:n], y)
         if self.bias:
             y += w[n:]
         return y, x
@@ -269,9 +270,9 @@ class Score(Block):
         work = work or Workspace(namespace(w), w.dtype)
         n = self.n_weights
         if type(saved) is not np.ndarray and is_sparse(saved):
-            out[:n] = saved.T @ dy
+            out[:n] = transposed_product(saved, dy)
         else:
-            _product(work.xp, dy, saved, out[:n])
+            product(work.xp, dy, saved, out[:n])
         if self.bias:
             out[n] = work.sum(dy)
         if not need_dx:
@@ -279,14 +280,6 @@ class Score(Block):
         dx = work.rows(self._dx, len(dy), n)
         work.xp.multiply(dy[:, None], w[:n], out=dx)
         return dx
-
-
-def _product(xp: ModuleType, a: Array, b: Array, out: Array) -> None:
-    """Write ``a @ b`` into `out`; NumPy's ``dot`` comes to the same product of BLAS in half the time, but converts nothing."""
-    if xp is np and a.dtype == b.dtype == out.dtype:
-        a.dot(b, out)
-    else:
-        xp.matmul(a, b, out=out)
 
 
 def _activate(xp: ModuleType, activation: str, y: Array) -> None:
