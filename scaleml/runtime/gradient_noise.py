@@ -87,7 +87,6 @@ class GradientNoise:
         self.recorder = recorder
         self.model = plan.model
         self.group = group
-        self.is_sparse = plan.sparse
         self.by_rows = plan.by_rows
         self.rows = plan.rows
         self.due: float = math.inf if _why_not(plan) else 0
@@ -119,7 +118,8 @@ class GradientNoise:
         self.due = next_measured(step, self._interval(step, batch_size, is_summed))
 
     def _interval(self, step: int, batch_size: int, is_summed: bool) -> int:
-        return measuring_interval(self.model.size, batch_size / self.group.size, self._few_columns, step, is_summed)
+        rows, touches = batch_size / self.group.size, self.optimizer.touches
+        return measuring_interval(self.model.size, rows, self._few_columns, step, is_summed, touches)
 
     def divisor(self, weight: float, rows: float) -> float:
         """Return what a sum of gradients is divided by."""

@@ -42,6 +42,8 @@ class OptimizerStep:
         What the L2 penalty does where gradients are sparse, and so are the updates by them.
     whole : callable or None
         Makes a whole gradient of a sparse one, where updates are of all parameters.
+    touches : bool
+        Whether a step goes by what its batch touches alone.
     """
 
     def __init__(self, plan: Plan, world: Communicator, state: TrainState, recorder: Recorder) -> None:
@@ -56,6 +58,7 @@ class OptimizerStep:
             self._objective_grad = None
         self.decay: WeightDecay | None = None
         self.whole: Callable[[SparseGradient], Array] | None = None
+        self.touches = False
         self._recorder = recorder
         self._buffer: Array | None = None
         self._mean = self._tail = np.empty(0)

@@ -48,6 +48,8 @@ class Plan:
     """Whether the outcome says where training could go on from."""
     nonzeros: float | None = None
     """Stored values in a row of CSR data, on average; None where that is not known."""
+    one_memory: bool = True
+    """Whether all ranks share the memory of one host: there whole vectors travel fast."""
     snapshots: bool = False
     """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
 
@@ -73,8 +75,9 @@ class Plan:
     def why_dense(self) -> str:
         """Why gradients are whole vectors; nothing where they are sparse."""
         filled = None if self.nonzeros is None else self.nonzeros * self.batch_size
-        workers = self.layout.workers
-        return why_dense(self.model, self.strategy, self.optimizer, self.steps, filled=filled, workers=workers)
+        workers, near = self.layout.workers, self.one_memory
+        strategy, optimizer = self.strategy, self.optimizer
+        return why_dense(self.model, strategy, optimizer, self.steps, filled=filled, workers=workers, one_memory=near)
 
     @property
     def sparse(self) -> bool:

@@ -84,7 +84,7 @@ class TrainingLoop:
         rank.recorder.begin(rank.world.clock.now(), rank.state.clock)
         if rank.plan.resumed and rank.world.rank == 0:
             rank.mark(f"strategy={rank.plan.strategy!r}", "strategy")
-        rank.report("entered", topology=getattr(rank.strategy, "topology", None))
+        rank.report("entered", topology=None if rank.form.sparse else getattr(rank.strategy, "topology", None))
         rank.evaluation.at(rank.w, rank.step)
 
     def _train(self) -> None:

@@ -68,6 +68,7 @@ class UpdateForm:
         self.sparse, self._decay = sparse, decay
         self._compute = gradients.compute if sparse is None else sparse.compute
         optimizer.decay = decay
+        optimizer.touches = plan.sparse and not plan.why_dense_updates and strategy.replicated
         optimizer.whole = gradients.whole if plan.why_dense_updates and strategy.replicated else None
 
     def compute(self, w: Array) -> Array | SparseGradient:

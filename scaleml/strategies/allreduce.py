@@ -43,12 +43,15 @@ class AllReduce(Strategy):
         Send a layer's gradient while the next one's is computed. A thread of its own sends: worth it where the network is
         slower than the processor (two hosts at 100 Mbit/s, 2.3 million parameters: 1.2 times as fast), not in shared memory
         (0.9 times).
+    sparse : bool, optional
+        True for sparse gradients of CSR data or an error that says what is against them, False for whole vectors. Default: sparse
+        where a batch fills few columns, see the notes.
 
     Raises
     ------
     ValueError
-        If ``compression`` is no codec, ``topology`` is none of these, or one of them goes with ``compression``, which has a way of
-        its own.
+        If ``compression`` is no codec, ``topology`` is none of these, or two of ``compression``, ``sparse`` and the others go
+        together that have a way of their own each.
 
     Notes
     -----
@@ -61,6 +64,18 @@ class AllReduce(Strategy):
         Halving and doubling: exchanges in the number of the ranks' binary digits.
     ``"hierarchical"``
         Within each host in shared memory, then between one leader a host.
+
+    **Sparse gradients.** With CSR data and a linear model, the gradient of the loss is zero but at the columns that the batch's rows
+    fill. Only these are computed and sent, as keys and values; every rank adds all ranks' in the order of ranks, which gives the bits
+    of ``"direct"``. The update is then of these columns alone with plain `SGD` (an L2 penalty's decay of all coefficients is kept in
+    one number: the same to rounding) and with `AdaGrad` without penalty. Momentum, Adam, averaging, an L1 penalty, `clip_norm` with
+    a penalty, and the steps of scikit-learn's estimators move every coefficient at every update: there gradients travel sparse, and
+    the update is as of whole vectors, to the bit.
+
+    By default that is so where the values that the rows of a batch store, over all ranks and on the average of all data, are less than
+    an eighth of the columns of X; where all ranks share one host's memory, through which whole vectors go fast, a 64th. All ranks have
+    the same figures, and go by them again when ``run.update`` changes the batch size. What was chosen, and why, stands in the run's
+    settings. A topology or a codec that is named is of whole vectors, and so is ``overlap``.
 
     ``"auto"`` is one of them by the bytes of the parameters and the ranks on each host, see `comm.collectives.choose`. It is fixed at
     the start, and ``run.topology`` says which; name it to have the same bits in another place.
@@ -76,6 +91,7 @@ class AllReduce(Strategy):
     ----------
     Goyal et al., Accurate, large minibatch SGD, 2017, arXiv:1706.02677.
     Agarwal et al., A reliable effective terascale linear learning system, JMLR 2014.
+    Renggli et al., SparCML: high-performance sparse communication for machine learning, SC 2019, arXiv:1802.08021 (``sparse``).
     """
 
     has_sparse_form: ClassVar[bool] = True
@@ -95,6 +111,11 @@ class AllReduce(Strategy):
             raise ValueError(
                 f"{self!r}: compressed gradients go directly from each rank to all, when all layers are there; "
                 "leave out topology and overlap, or compression"
+            )
+        if self.sparse and (self.compression is not None or self.overlap or self.topology != "auto"):
+            raise ValueError(
+                f"{self!r}: sparse gradients go their own way, when all of one is there: leave out compression, topology and overlap, "
+                "or sparse"
             )
 
     def resolve(self, nbytes: int, hosts: Sequence[int]) -> AllReduce:

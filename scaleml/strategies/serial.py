@@ -19,7 +19,8 @@ class Serial(Strategy):
 
         w <- w - rate * mean gradient of the batch
 
-    Of CSR data and a linear model it computes and updates what a batch touches, where that comes to the same; see `AllReduce`.
+    Of CSR data and a linear model it computes and updates the columns that a batch fills, where that comes to the same and is less
+    work; see `AllReduce`.
 
     Parameters
     ----------
