@@ -97,7 +97,7 @@ def _why_not(strategy: Strategy) -> str:
         )
     if getattr(strategy, "overlap", False):
         return "the next batch's parameters are in the answer that overlap does not wait for: leave overlap out"
-    if getattr(strategy, "topology", "auto") != "auto":
+    if getattr(strategy, "topology", "auto") not in ("auto", "direct"):
         return f"topology={strategy.topology!r} is of whole vectors: leave topology out"  # type: ignore[attr-defined]
     return ""
 

@@ -75,7 +75,7 @@ class AllReduce(Strategy):
     By default that is so where the values that the rows of a batch store, over all ranks and on the average of all data, are less than
     an eighth of the columns of X; where all ranks share one host's memory, through which whole vectors go fast, a 64th. All ranks have
     the same figures, and go by them again when ``run.update`` changes the batch size. What was chosen, and why, stands in the run's
-    settings. A topology or a codec that is named is of whole vectors, and so is ``overlap``.
+    settings. A topology other than ``"direct"`` that is named is of whole vectors, and so are codecs and ``overlap``.
 
     ``"auto"`` is one of them by the bytes of the parameters and the ranks on each host, see `comm.collectives.choose`. It is fixed at
     the start, and ``run.topology`` says which; name it to have the same bits in another place.
@@ -112,17 +112,18 @@ class AllReduce(Strategy):
                 f"{self!r}: compressed gradients go directly from each rank to all, when all layers are there; "
                 "leave out topology and overlap, or compression"
             )
-        if self.sparse and (self.compression is not None or self.overlap or self.topology != "auto"):
+        if self.sparse and (self.compression is not None or self.overlap or self.topology not in ("auto", "direct")):
             raise ValueError(
-                f"{self!r}: sparse gradients go their own way, when all of one is there: leave out compression, topology and overlap, "
-                "or sparse"
+                f"{self!r}: sparse gradients go directly from each rank to all, when all of one is there; "
+                "leave out compression, topology and overlap, or sparse"
             )
 
     def resolve(self, nbytes: int, hosts: Sequence[int]) -> AllReduce:
         """Return it with a topology for parameters of ``nbytes`` bytes on hosts with so many ranks each."""
         if self.topology != "auto":
             return self
-        return replace(self, topology="direct" if self.compression is not None else choose(nbytes, hosts))
+        is_direct = self.sparse or self.compression is not None
+        return replace(self, topology="direct" if is_direct else choose(nbytes, hosts))
 
     def sums_gradients(self, step: int) -> bool:
         """Yes, unless a codec loses something."""
