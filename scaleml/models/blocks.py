@@ -11,8 +11,8 @@ from typing import Any, final
 import numpy as np
 
 from scaleml.arrays import Array, Matrix, aligned, is_sparse, namespace
-from scaleml.models.products import product, transposed_product
 from scaleml.models.scalars import Scalars
+from scaleml.models.transposed_product import transposed_product
 
 __all__ = ["ACTIVATIONS", "Block", "Dense", "Score", "Workspace"]
 
@@ -258,7 +258,7 @@ class Score(Block):
         else:
             work = work or Workspace(namespace(w), w.dtype)
             y = work.rows(self._y, len(x))
-            product(work.xp, x, w[:n], y)
+            _product(work.xp, x, w[:n], y)
         if self.bias:
             y += w[n:]
         return y, x
@@ -272,7 +272,7 @@ class Score(Block):
         if type(saved) is not np.ndarray and is_sparse(saved):
             out[:n] = transposed_product(saved, dy)
         else:
-            product(work.xp, dy, saved, out[:n])
+            _product(work.xp, dy, saved, out[:n])
         if self.bias:
             out[n] = work.sum(dy)
         if not need_dx:
@@ -280,6 +280,14 @@ class Score(Block):
         dx = work.rows(self._dx, len(dy), n)
         work.xp.multiply(dy[:, None], w[:n], out=dx)
         return dx
+
+
+def _product(xp: ModuleType, a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` into `out`; NumPy's ``dot`` comes to the same product of BLAS in half the time, but converts nothing."""
+    if xp is np and a.dtype == b.dtype == out.dtype:
+        a.dot(b, out)
+    else:
+        xp.matmul(a, b, out=out)
 
 
 def _activate(xp: ModuleType, activation: str, y: Array) -> None:

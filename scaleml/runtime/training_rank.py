@@ -97,7 +97,7 @@ class TrainingRank:
         self.optimizer = OptimizerStep(plan, world, self.state, recorder)
         self.noise = GradientNoise(plan, self.group, self.optimizer, recorder)
         self.form = UpdateForm(plan, self.gradients, self.optimizer, self.state)
-        self.gradient, self.touched_gradient = self.gradients.compute, self.form.compute  # bound once, called each step
+        self.gradient, self.touched_gradient = self.gradients.compute, self.form.follow()  # bound: called each step
         self._codec_context = CodecContext(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
         self._client: ParameterServerClient | None = None
         if plan.layout.servers:
@@ -196,7 +196,7 @@ class TrainingRank:
     @batch_size.setter
     def batch_size(self, rows: int) -> None:
         self.state.batch_size = self.gradients.batch_size = rows
-        self.form.follow()
+        self.touched_gradient = self.form.follow()
 
     @property
     def epoch_end(self) -> int:
@@ -241,7 +241,7 @@ class TrainingRank:
         state = self.state
         self.strategy = strategy.resolve(state.params.nbytes, placement(self.world.hosts))
         self.optimizer.follow(strategy)
-        self.form.follow(strategy)
+        self.touched_gradient = self.form.follow(strategy)
         state.replicated = strategy.replicated
         strategy.begin(state.params, state.arrays)
 
@@ -295,7 +295,7 @@ class TrainingRank:
         state, gradients = self.state, self.gradients
         self.epoch, gradients.consumed = divmod(state.consumed, self._rows)
         gradients.batch_size = state.batch_size or self.plan.batch_size
-        self.form.follow()
+        self.touched_gradient = self.form.follow()
         self.recorder.samples = state.samples
         self.noise.begin(state.step, self.strategy, gradients.batch_size)
         self.evaluation.passed(state.consumed)

@@ -17,6 +17,8 @@ from scaleml.runtime.weight_decay import WeightDecay
 from scaleml.strategies import Strategy
 from scaleml.strategies.context import SparseGradient
 
+Compute = Callable[[Array], Array | SparseGradient]
+
 
 @final
 class UpdateForm:
@@ -46,13 +48,14 @@ class UpdateForm:
         self._state = state
         self._made: SparseGradients | None = None
         self._decay: WeightDecay | None = None
-        self.sparse: SparseGradients | None = None
-        self._compute: Callable[[Array], Array | SparseGradient] = gradients.compute
         self._strategy = plan.strategy
-        self.follow()
+        self.sparse: SparseGradients | None = None
 
-    def follow(self, strategy: Strategy | None = None) -> None:
-        """Go on in the form for a strategy, or the one in force, and the batch size in force: all ranks have the same of both."""
+    def follow(self, strategy: Strategy | None = None) -> Compute:
+        """Go on in the form for a strategy, or the one in force, and the batch size in force: all ranks have the same of both.
+
+        Returns what computes a gradient in that form, see `Context.touched_gradient`.
+        """
         strategy = self._strategy = strategy or self._strategy
         plan, gradients, optimizer = self._plan, self._gradients, self._optimizer
         plan = replace(plan, strategy=strategy, batch_size=gradients.batch_size)
@@ -66,14 +69,10 @@ class UpdateForm:
         if decay is None:
             self.end()
         self.sparse, self._decay = sparse, decay
-        self._compute = gradients.compute if sparse is None else sparse.compute
         optimizer.decay = decay
         optimizer.touches = plan.sparse and not plan.why_dense_updates and strategy.replicated
         optimizer.whole = gradients.whole if plan.why_dense_updates and strategy.replicated else None
-
-    def compute(self, w: Array) -> Array | SparseGradient:
-        """Return the gradient sum over this rank's part of the batch, with its tail, in the form in force."""
-        return self._compute(w)
+        return gradients.compute if sparse is None else sparse.compute
 
     def parameters(self) -> Array:
         """Return what the rank holds of the parameters, (P,): to be read only."""

@@ -1,20 +1,8 @@
-"""Products of a layer's first pass and its way back, where NumPy's and SciPy's own operators take longer than the arithmetic."""
+"""The product on the way back through a first layer of CSR rows, where SciPy's operators take longer than the arithmetic."""
 
 from __future__ import annotations
 
-from types import ModuleType
-
-import numpy as np
-
 from scaleml.arrays import CSR, Array, compressed
-
-
-def product(xp: ModuleType, a: Array, b: Array, out: Array) -> None:
-    """Write ``a @ b`` into `out`; NumPy's ``dot`` comes to the same product of BLAS in half the time, but converts nothing."""
-    if xp is np and a.dtype == b.dtype == out.dtype:
-        a.dot(b, out)
-    else:
-        xp.matmul(a, b, out=out)
 
 
 def transposed_product(x: CSR, dy: Array) -> Array:
