@@ -73,7 +73,7 @@ class AllReduce(Strategy):
     the update is as of whole vectors, to the bit.
 
     By default that is so where the values that the rows of a batch store, over all ranks and on the average of all data, are less than
-    an eighth of the columns of X; where all ranks share one host's memory, through which whole vectors go fast, a 64th. All ranks have
+    an eighth of the columns of X; where all ranks share one host's memory, through which whole vectors go fast, a 32nd. All ranks have
     the same figures, and go by them again when ``run.update`` changes the batch size. What was chosen, and why, stands in the run's
     settings. A topology other than ``"direct"`` that is named is of whole vectors, and so are codecs and ``overlap``.
 

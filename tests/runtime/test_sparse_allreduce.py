@@ -126,7 +126,7 @@ def test_the_decay_under_way_is_part_of_the_state():
 def test_the_form_follows_strategy_and_batch_size():
     columns = 2**13
     x, y = hashed(900, columns)
-    steps = {  # a batch of 30 rows has few columns, one of 300 has too many: 128 values are a 64th of the columns
+    steps = {  # a batch of 3 rows fills few columns, one of 300 too many: 256 values are a 32nd of them
         2: {"strategy": describe(LocalSGD(2))},
         5: {"strategy": describe(AllReduce())},
         10: {"batch_size": 300},
