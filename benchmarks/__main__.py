@@ -10,7 +10,7 @@ from .report import ONE_THREAD, Row, parser, show
 
 NAMES = (
     "allreduce", "compression", "topologies", "numpy_loop", "two_ranks", "start", "time_to_loss", "dask_predict", "actors",
-    "stragglers", "lab",
+    "sparse", "stragglers", "lab",
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def orders(problem: Problem, workers: int) -> list[np.ndarray]:
     return [rows[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
-def timed_seconds(run: Any, problem: Problem) -> float:
+def timed_seconds(run: Any, last_epoch: int) -> float:
     """Return the seconds from the end of the first epoch to the end of the last, on the slowest rank's clock.
 
     A history has a row for every few milliseconds, not one for every step: the end of the first epoch is read off the
@@ -48,6 +48,6 @@ def timed_seconds(run: Any, problem: Problem) -> float:
     seconds = []
     for rank in np.unique(ranks):
         own = ranks == rank
-        first, last = np.interp([1.0, problem.epochs], epochs[own], times[own])
+        first, last = np.interp([1.0, last_epoch], epochs[own], times[own])
         seconds.append(last - first)
     return float(max(seconds))

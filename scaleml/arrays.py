@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 __all__ = [
-    "CSR", "Array", "Matrix", "Rows", "aligned", "concatenate_rows", "csr", "filled_columns", "is_sparse", "namespace",
-    "only_columns", "own_copy", "rows", "to_numpy",
+    "CSR", "Array", "Matrix", "Rows", "aligned", "compressed", "concatenate_rows", "csr", "filled_columns", "is_sparse",
+    "namespace", "only_columns", "own_copy", "rows", "to_numpy",
 ]  # fmt: skip
 
 INT32_MAX = 2**31 - 1
+_BLANK: dict[Any, dict[str, Any]] = {}  # what an empty matrix of SciPy has, by its class
 PART = 131072
 """Elements of long arrays to work on together: they stay in the processor's cache through all passes over them."""
 
@@ -234,16 +235,24 @@ def csr(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> C
     """
     from scipy.sparse import csr_matrix
 
-    out: CSR = csr_matrix(shape, dtype=data.dtype)
-    out.data, out.indices, out.indptr = data, indices, indptr
-    return out
+    return compressed(csr_matrix, data, indices, indptr, shape)
 
 
 def _csr(like: Rows, data: Array, indices: Array, indptr: Array, n_rows: int) -> Rows:
-    """Return a CSR matrix of `like`'s class over these three arrays, unchecked: they come from checked matrices."""
-    kind: Any = type(like)
-    out = kind((n_rows, like.shape[1]), dtype=data.dtype)
-    out.data, out.indices, out.indptr = data, indices, indptr
+    out: Rows = compressed(type(like), data, indices, indptr, (n_rows, like.shape[1]))
+    return out
+
+
+def compressed(kind: Any, data: Array, indices: Array, indptr: Array, shape: tuple[int, ...]) -> Any:
+    """Return a CSR or CSC matrix over arrays that fit, unchecked: SciPy's constructor takes longer than a small product."""
+    if not kind.__module__.startswith("scipy"):
+        out = kind(shape, dtype=data.dtype)
+        out.data, out.indices, out.indptr = data, indices, indptr
+        return out
+    if kind not in _BLANK:
+        _BLANK[kind] = vars(kind((1, 1)))
+    out = kind.__new__(kind)
+    vars(out).update(_BLANK[kind], data=data, indices=indices, indptr=indptr, _shape=shape)
     return out
 
 

@@ -84,6 +84,7 @@ def prepare(
     rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
     if settings.scoring is not None and data.placed.held_out is None:
         raise ValueError(f"scoring={settings.scoring!r}, but no rows are held out to score: pass validation=0.2, say")
+    cluster = ClusterFacts.of(client, info, placement, is_own=own_cluster)
     watched = data.placed.held_out is not None or settings.stop is not None
     plan = Plan(
         model=data.network,
@@ -101,11 +102,13 @@ def prepare(
         start=settings.begin,
         steps=None if settings.steps is None else settings.steps(rows),
         keep_end=settings.keep_end,
+        nonzeros=data.placed.train.nonzeros,
+        one_memory=cluster.share_memory(placement),
         snapshots=settings.snapshots,
         by_rows=settings.by_rows,
         score=score_rule(settings.scoring, data.network, data.classes, data.signature.n_features),
     )
-    check_run(plan, placement, data.placed, ClusterFacts.of(client, info, placement, is_own=own_cluster))
+    check_run(plan, placement, data.placed, cluster)
     return plan, placement
 
 

@@ -65,6 +65,10 @@ class ClusterFacts:
             config.memory_share(),
         )
 
+    def share_memory(self, placement: Placement) -> bool:
+        """Whether all ranks of a placement share the memory of one host."""
+        return self.shared_memory and len({self.hosts[address]["boot"] for address in placement.addresses}) == 1
+
 
 def check_run(plan: Plan, placement: Placement, data: PlacedData, cluster: ClusterFacts) -> None:
     """Refuse what cannot run: roles, faults, sparse updates, memory.

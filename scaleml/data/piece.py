@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,3 +124,14 @@ class Run:
     def is_plain(self) -> bool:
         """Whether ranks take the rows as they lie in the file."""
         return self.codes is None and self.factors is None and self.columns is None
+
+
+def stored_in_a_row(runs: Sequence[Run]) -> float | None:
+    """Return how many values a row of CSR runs stores, on average; None of dense rows."""
+    stored, rows = 0.0, 0
+    for run in runs:
+        if isinstance(run.piece.x, Region):
+            return None
+        stored += run.rows * run.piece.x[0].shape[0] / max(1, run.piece.rows)
+        rows += run.rows
+    return stored / max(1, rows)

@@ -12,6 +12,7 @@ import numpy as np
 
 from scaleml.arrays import Array, Matrix, aligned, is_sparse, namespace
 from scaleml.models.scalars import Scalars
+from scaleml.models.transposed_product import transposed_product
 
 __all__ = ["ACTIVATIONS", "Block", "Dense", "Score", "Workspace"]
 
@@ -205,7 +206,7 @@ class Dense(Block):
         shape = (self.in_features, self.out_features)
         gradient = out[: self.n_weights].reshape(shape)
         if type(x) is not np.ndarray and is_sparse(x):
-            gradient[...] = x.T @ dy
+            gradient[...] = transposed_product(x, dy)
         else:
             work.xp.matmul(x.T, dy, out=gradient)
         if self.bias:
@@ -269,7 +270,7 @@ class Score(Block):
         work = work or Workspace(namespace(w), w.dtype)
         n = self.n_weights
         if type(saved) is not np.ndarray and is_sparse(saved):
-            out[:n] = saved.T @ dy
+            out[:n] = transposed_product(saved, dy)
         else:
             _product(work.xp, dy, saved, out[:n])
         if self.bias:

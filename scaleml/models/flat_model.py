@@ -148,7 +148,7 @@ class Sparse(Protocol):
     def l2(self) -> float: ...
 
     def why_dense(self) -> str:
-        """Return why whole vectors have to be used after all, in words; nothing where they need not."""
+        """Return why gradients are whole vectors after all, in words; nothing where they need not be."""
 
     def narrowed(self, columns: int) -> FlatModel:
         """Return this model for data of so many columns, for a batch that has no others; scratch is shared."""

@@ -169,13 +169,11 @@ class Network:
         return self.blocks[0].in_features
 
     def why_dense(self) -> str:
-        """Return why whole vectors have to be used, in words; nothing where an update may leave alone what no row of it touches."""
+        """Return why gradients are whole vectors, in words; nothing where they are zero at the columns that no row of a batch has."""
         if not self.signature.sparse:
             return X_IS_DENSE
         if len(self.blocks) > 1:
             return "the model has hidden layers, whose parameters every row touches"
-        if self.l1:
-            return "an L1 penalty moves every coefficient: use penalty='l2' or None"
         return ""
 
     def narrowed(self, columns: int) -> Network:

@@ -21,4 +21,4 @@ def current(rank: TrainingRank) -> Array:
         assert kept is not None
         return kept
     assert state.optimizer is not None
-    return np.array(state.optimizer.result(state.params, state.arrays, state.updates))
+    return np.array(state.optimizer.result(rank.w, state.arrays, state.updates))

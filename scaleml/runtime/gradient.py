@@ -11,7 +11,7 @@ from scaleml.data.batches import Batches
 from scaleml.models.flat_model import parts_of
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.plan import Plan
-from scaleml.strategies.context import TAIL
+from scaleml.strategies.context import TAIL, SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
 __all__ = ["TAIL", "Gradient"]
@@ -83,6 +83,13 @@ class Gradient:
         if ready is not None:
             ready(self._tail)
         self.finish(begin, rows)
+        return self._buffer
+
+    def whole(self, g: SparseGradient) -> Array:
+        """Return a sparse gradient with its tail as a whole one, (P + 3,), in this rank's memory for gradients."""
+        self._buffer[:] = 0
+        self._sums[g.entries] = g.values[:-TAIL]
+        self._tail[:] = g.values[-TAIL:]
         return self._buffer
 
     def _telling(self, ready: Callable[[Array], object]) -> Callable[[slice], object]:

@@ -87,7 +87,6 @@ class GradientNoise:
         self.recorder = recorder
         self.model = plan.model
         self.group = group
-        self.is_sparse = plan.sparse
         self.by_rows = plan.by_rows
         self.rows = plan.rows
         self.due: float = math.inf if _why_not(plan) else 0
@@ -119,7 +118,8 @@ class GradientNoise:
         self.due = next_measured(step, self._interval(step, batch_size, is_summed))
 
     def _interval(self, step: int, batch_size: int, is_summed: bool) -> int:
-        return measuring_interval(self.model.size, batch_size / self.group.size, self._few_columns, step, is_summed)
+        rows, touches = batch_size / self.group.size, self.optimizer.touches
+        return measuring_interval(self.model.size, rows, self._few_columns, step, is_summed, touches)
 
     def divisor(self, weight: float, rows: float) -> float:
         """Return what a sum of gradients is divided by."""
@@ -243,7 +243,11 @@ class _Summed(_Watched):
         return self._ctx.gradient(w, look)
 
     def touched_gradient(self, w: Array) -> Array | SparseGradient:
-        return self.gradient(w)
+        g = self._ctx.touched_gradient(w)
+        values = g.values if isinstance(g, SparseGradient) else g
+        self._look(values[:-TAIL])
+        self._look_at_tail(values[-TAIL:])
+        return g
 
     def _look(self, part: Array) -> None:
         self._squares += float(part.dot(part))
@@ -254,19 +258,22 @@ class _Summed(_Watched):
 
     def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
         """Update ``w``, and note the estimate; see the module."""
-        assert isinstance(g, np.ndarray) or not isinstance(g, SparseGradient)
         noise, parts, own = self._noise, self._parts, self._divisor
-        total = g[:-TAIL]
-        _, weight, rows = g[-TAIL:].tolist()
+        values = g.values if isinstance(g, SparseGradient) else g
+        total = values[:-TAIL]
+        _, weight, rows = values[-TAIL:].tolist()
         divisor = noise.divisor(weight, rows)
         squares = float(total.dot(total)) / divisor**2 if divisor > 0 else math.nan
+        decay, of_penalty = noise.optimizer.decay, 0.0
+        if decay is not None and divisor > 0 and isinstance(g, SparseGradient):
+            of_penalty = decay.squares(w, total / divisor, g.entries)
         self._ctx.optimizer.apply(w, g, state, scale)
         if not (own > 0 and divisor > 0):
             return
         share = 1 - own / (divisor * parts)
         if share > 0:
             trace = rows / divisor * (self._squares / own - own * squares)
-            signal = share * noise.optimizer.squares - trace * (1 / (rows * parts) - 1 / noise.rows)
+            signal = share * (noise.optimizer.squares + of_penalty) - trace * (1 / (rows * parts) - 1 / noise.rows)
             noise.recorder.noisy(trace, signal, share)
 
 
@@ -288,10 +295,15 @@ class _Single(_Watched):
 
     def touched_gradient(self, w: Array) -> Array | SparseGradient:
         g = self._ctx.touched_gradient(w)
-        if isinstance(g, SparseGradient):
-            self._keep(w, g.values[:-TAIL], g.values[-TAIL:], g.entries)
-        else:
+        decay = self._noise.optimizer.decay
+        if not isinstance(g, SparseGradient):
             self._keep(w, g[:-TAIL], g[-TAIL:], None)
+        elif decay is None:
+            self._keep(w, g.values[:-TAIL], g.values[-TAIL:], g.entries)
+        else:  # with its penalty it is a whole vector
+            sums = np.zeros(len(w), w.dtype)
+            sums[g.entries] = g.values[:-TAIL]
+            self._keep(decay.values(w), sums, g.values[-TAIL:], None)
         return g
 
     def _keep(self, w: Array, sums: Array, tail: Array, keys: Array | None) -> None:

@@ -14,7 +14,9 @@ RARELY: Final = 512
 """Steps between two estimates, at the most."""
 
 
-def measuring_interval(size: int, rows: float, is_sparse: bool, step: int, is_summed: bool = False) -> int:
+def measuring_interval(
+    size: int, rows: float, is_sparse: bool, step: int, is_summed: bool = False, touches: bool = False
+) -> int:
     """Return between how many steps one is measured, a power of two: a function of numbers that all ranks know.
 
     So that measuring takes `SHARE` of the time, by costs in nanoseconds of one core: a step's overhead and what it does with each row,
@@ -32,6 +34,8 @@ def measuring_interval(size: int, rows: float, is_sparse: bool, step: int, is_su
         Which step it is: at the start estimates come denser, where they take but microseconds.
     is_summed : bool
         Whether an estimate takes two dot products, rather than a copy and a comparison of whole gradients.
+    touches : bool
+        Whether a step goes by the few columns of its rows alone, which an estimate need not.
 
     Examples
     --------
@@ -41,7 +45,10 @@ def measuring_interval(size: int, rows: float, is_sparse: bool, step: int, is_su
     [4, 8, 512]
     """
     overhead, passes = (35_000, 0.6 * size) if is_summed else (70_000, 4.5 * size)
-    a_step = 18_000 + 15 * rows + size * (3 + (0 if is_sparse else 0.04 * rows))
+    if touches:
+        a_step = 100_000 + 400 * rows
+    else:
+        a_step = 18_000 + 15 * rows + size * (3 + (0 if is_sparse else 0.04 * rows))
     most = min(RARELY, (overhead + passes) / (SHARE * a_step))
     if passes < overhead:
         most = min(most, step / (16 if is_summed else 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 
 import numpy as np
@@ -13,6 +14,7 @@ from scaleml.optim import clip
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.train_state import TrainState
+from scaleml.runtime.weight_decay import WeightDecay
 from scaleml.strategies import Strategy
 from scaleml.strategies.context import TAIL, SparseGradient
 from scaleml.telemetry.recorder import Recorder
@@ -35,7 +37,13 @@ class OptimizerStep:
     Attributes
     ----------
     squares : float
-        The squared norm of the gradient that was applied last, with its penalty, not clipped.
+        The squared norm of the gradient that was applied last, not clipped; with its penalty, but for one by `decay`.
+    decay : WeightDecay or None
+        What the L2 penalty does where gradients are sparse, and so are the updates by them.
+    whole : callable or None
+        Makes a whole gradient of a sparse one, where updates are of all parameters.
+    touches : bool
+        Whether a step goes by what its batch touches alone.
     """
 
     def __init__(self, plan: Plan, world: Communicator, state: TrainState, recorder: Recorder) -> None:
@@ -46,8 +54,11 @@ class OptimizerStep:
         self._objective_grad = plan.model.objective_grad if isinstance(plan.model, Penalised) else None
         self._steps = plan.steps
         self._by_rows = plan.by_rows
-        if plan.sparse:  # the gradient has the penalty already, or a server adds it
+        if plan.sparse and not plan.strategy.replicated:  # the gradient has the penalty already, or a server adds it
             self._objective_grad = None
+        self.decay: WeightDecay | None = None
+        self.whole: Callable[[SparseGradient], Array] | None = None
+        self.touches = False
         self._recorder = recorder
         self._buffer: Array | None = None
         self._mean = self._tail = np.empty(0)
@@ -63,8 +74,14 @@ class OptimizerStep:
     def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
         """Update ``w`` (P,) in place from the gradient sum ``g``, (P + 3,) or sparse, which is used up."""
         begin = self._now()
-        values, where = (g.values, g.entries) if isinstance(g, SparseGradient) else (g, None)
-        mean = self.mean(w, values)
+        where: Array | None = None
+        if not isinstance(g, SparseGradient):
+            mean = self.mean(w, g)
+        elif self.whole is not None:
+            mean = self.mean(w, self.whole(g))
+        else:
+            where = g.entries
+            mean = self.mean(w, g.values, penalised=False)
         if mean is not None:
             own = self._state
             optimizer = own.optimizer
@@ -73,13 +90,15 @@ class OptimizerStep:
                 clip(mean, optimizer.clip_norm)
             own.updates = t = own.updates + 1
             rate = optimizer.rate(t, state, scale)
+            if where is not None and self.decay is not None and self.decay.step(w, mean, where, rate):
+                self._refuse(w)
             optimizer.apply(w, mean, state, t, where, rate)
             if self._steps is not None and self._steps.l1:
                 self._steps.shrink(w, self._seen, rate, state)
         self._recorder.apply += self._now() - begin
 
-    def mean(self, w: Array, g: Array) -> Array | None:
-        """Return the gradient of the objective at ``w`` in place of the sum: the mean, with penalty.
+    def mean(self, w: Array, g: Array, penalised: bool = True) -> Array | None:
+        """Return the gradient of the objective at ``w`` in place of the sum: the mean, with penalty where that is wanted.
 
         None when the rows of the batch weigh nothing.
         """
@@ -98,7 +117,7 @@ class OptimizerStep:
             state.epoch_loss += loss / weight * rows
             state.epoch_weight += rows
         scale = 1.0 / (rows if self._by_rows else weight)
-        if self._objective_grad is not None:
+        if penalised and self._objective_grad is not None:
             squares = self._objective_grad(w, mean, scale)
         else:
             mean *= scale

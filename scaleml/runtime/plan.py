@@ -10,7 +10,7 @@ from scaleml.models.flat_model import FlatModel, Sparse
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.held_out_score import ScoreRule
 from scaleml.runtime.process_grid import ParameterPartition
-from scaleml.runtime.sparsity import in_words, why_dense
+from scaleml.runtime.sparsity import in_words, why_dense, why_dense_updates
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import Layout, Strategy
@@ -46,6 +46,10 @@ class Plan:
     """How held-out rows are scored; None for the model's own score."""
     keep_end: bool = False
     """Whether the outcome says where training could go on from."""
+    nonzeros: float | None = None
+    """Stored values in a row of CSR data, on average; None where that is not known."""
+    one_memory: bool = True
+    """Whether all ranks share the memory of one host: there whole vectors travel fast."""
     snapshots: bool = False
     """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
 
@@ -69,18 +73,26 @@ class Plan:
 
     @cached_property
     def why_dense(self) -> str:
-        """Why updates are of whole vectors; nothing where they are sparse."""
-        return why_dense(self.model, self.strategy, self.optimizer, self.steps)
+        """Why gradients are whole vectors; nothing where they are sparse."""
+        filled = None if self.nonzeros is None else self.nonzeros * self.batch_size
+        workers, near = self.layout.workers, self.one_memory
+        strategy, optimizer = self.strategy, self.optimizer
+        return why_dense(self.model, strategy, optimizer, self.steps, filled=filled, workers=workers, one_memory=near)
 
     @property
     def sparse(self) -> bool:
-        """Whether updates are of what a batch touches."""
+        """Whether gradients are of what a batch touches; updates are, too, but for `why_dense_updates`."""
         return not self.why_dense
+
+    @cached_property
+    def why_dense_updates(self) -> str:
+        """Why an update is of all parameters, whatever gradients are; nothing where it may be of what a batch touches."""
+        return why_dense_updates(self.model, self.strategy, self.optimizer, self.steps)
 
     @property
     def form(self) -> str:
-        """The form of updates in words, where there was something to decide."""
-        return in_words(self.model, self.strategy, self.why_dense)
+        """The form of gradients and updates in words, where there was something to decide."""
+        return in_words(self.model, self.strategy, self.why_dense, self.why_dense_updates)
 
     @cached_property
     def partition(self) -> ParameterPartition:

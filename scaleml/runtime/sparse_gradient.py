@@ -14,6 +14,7 @@ from scaleml.arrays import Array, Matrix
 from scaleml.models.flat_model import Sparse
 from scaleml.runtime.gradient import Gradient
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.weight_decay import WeightDecay
 from scaleml.strategies.context import TAIL, SparseGradient
 
 
@@ -51,6 +52,8 @@ class SparseGradients:
         self.features = model.columns
         self.fetch: WeakMethod[Callable[[Array, Array], None]] | None = None
         """Brings the newest parameters at some keys into ``w``, where they lie elsewhere; weak, for its object holds this one."""
+        self.decay: WeightDecay | None = None
+        """What ``w``'s coefficients are yet to be multiplied by."""
         self._base = base
         self._model = model
         self._l2 = model.l2
@@ -76,6 +79,8 @@ class SparseGradients:
         values = np.empty(len(batch.keys) * width + TAIL, w.dtype)
         if batch.rows:
             part = w.reshape(-1, width)[batch.keys].ravel()
+            if self.decay is not None:
+                self.decay.at(part, batch.keys, width)
             narrow = self._model.narrowed(len(batch.keys) - len(self._intercept))
             loss, weight = narrow.loss_grad(part, batch.x, batch.y, batch.weights, values[:-TAIL])
             base.check(loss, batch.y)
@@ -92,6 +97,10 @@ class SparseGradients:
         batch = self._at(*self._base.following)
         batch.here = True
         return batch.keys
+
+    def forget(self) -> None:
+        """Take the next batch anew: the order of the rows may be another."""
+        self._batch = None
 
     def _at(self, consumed: int, count: int) -> _Batch:
         """Return a batch; a call for the next one comes when this one is used up."""

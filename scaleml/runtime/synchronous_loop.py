@@ -38,7 +38,7 @@ def train_synchronously(rank: TrainingRank, commands: CommandHandler) -> None:
 def _look_at_progress(rank: TrainingRank) -> bool:
     """Evaluate if that is due; return whether the run is to end."""
     state, evaluation = rank.state, rank.evaluation
-    w = state.params
+    w = rank.w
     if not state.committed:
         w = evaluation.off_the_clock(lambda: rank.mean(np.array(state.params)))
     if state.consumed >= evaluation.due_at:

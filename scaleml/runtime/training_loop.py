@@ -84,7 +84,7 @@ class TrainingLoop:
         rank.recorder.begin(rank.world.clock.now(), rank.state.clock)
         if rank.plan.resumed and rank.world.rank == 0:
             rank.mark(f"strategy={rank.plan.strategy!r}", "strategy")
-        rank.report("entered", topology=getattr(rank.strategy, "topology", None))
+        rank.report("entered", topology=None if rank.form.sparse else getattr(rank.strategy, "topology", None))
         rank.evaluation.at(rank.w, rank.step)
 
     def _train(self) -> None:
@@ -98,6 +98,7 @@ class TrainingLoop:
     def _end(self) -> None:
         """Evaluate what the run ends with, unless others go on or that was done."""
         rank, together = self.rank, self.rank.coordinator is None
+        rank.form.end()
         if rank.switching or (rank.early_stopping.converged and together):
             return
         rank.evaluation.at(rank.w, rank.step)
@@ -140,7 +141,7 @@ class TrainingLoop:
         """Return the parameters to give out; averages that each rank took of its own way are averaged over the ranks."""
         rank, state = self.rank, self.rank.state
         assert state.optimizer is not None
-        result = np.array(state.optimizer.result(state.params, state.arrays, state.updates))
+        result = np.array(state.optimizer.result(rank.w, state.arrays, state.updates))
         if "average" in state.arrays and not rank.strategy.replicated and rank.group.size > 1:
             rank.mean(result)
         return result

@@ -33,10 +33,9 @@ from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
-from scaleml.runtime.sparse_gradient import SparseGradients
 from scaleml.runtime.train_state import TrainState
+from scaleml.runtime.update_form import UpdateForm
 from scaleml.strategies import Strategy
-from scaleml.strategies.context import SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
 
@@ -97,15 +96,12 @@ class TrainingRank:
         self.gradients = Gradient(plan, world, batches, buffer[: len(self.state.params) + TAIL], recorder)
         self.optimizer = OptimizerStep(plan, world, self.state, recorder)
         self.noise = GradientNoise(plan, self.group, self.optimizer, recorder)
-        self._sparse = SparseGradients(plan, self.gradients, not plan.layout.servers) if plan.sparse else None
-        # What strategies call each step, bound once: `Context.gradient` and `Context.touched_gradient`.
-        self.gradient = self.gradients.compute
-        sparse = self._sparse
-        self.touched_gradient: Callable[[Array], Array | SparseGradient] = sparse.compute if sparse else self.gradient
+        self.form = UpdateForm(plan, self.gradients, self.optimizer, self.state)
+        self.gradient, self.touched_gradient = self.gradients.compute, self.form.follow()  # bound: called each step
         self._codec_context = CodecContext(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
         self._client: ParameterServerClient | None = None
         if plan.layout.servers:
-            self._client = ParameterServerClient(plan, grid, self.optimizer, recorder, buffer, self._sparse)
+            self._client = ParameterServerClient(plan, grid, self.optimizer, recorder, buffer, self.form.sparse)
             world.buffer(0, plan.model.dtype)  # the servers' outboxes: making buffers is collective
         self._neighbours = GossipCoordinator(plan, world, self.state.params, recorder)
         self.coordinator: AsynchronousCoordinator | None = self._client or self._memory
@@ -121,15 +117,16 @@ class TrainingRank:
     def _make_buffers(self, plan: Plan, world: Communicator) -> Array:
         """Make the state, its parameters where others can read them, and return memory for gradients; collective."""
         size, dtype = plan.model.size, plan.model.dtype
+        nothing = plan.sparse and not plan.strategy.replicated  # is sent whole
         if self._memory is not None:
             params = self._memory.w
         else:
-            params = world.buffer(0 if plan.sparse else size, dtype)  # sparse: nothing is sent from it
+            params = world.buffer(0 if nothing else size, dtype)
             params = params if len(params) else np.empty(size, dtype)
         params[:] = plan.model.init(plan.seed) if plan.start is None else plan.start.params
         slots = plan.optimizer.init(size, dtype) | ({} if plan.steps is None else plan.steps.slots())
         self.state = TrainState(params, slots, faults=plan.faults, replicated=self.strategy.replicated)
-        items = 0 if plan.sparse else buffer_items(plan) if plan.layout.servers else size + TAIL
+        items = 0 if nothing else buffer_items(plan) if plan.layout.servers else size + TAIL
         buffer = world.buffer(items, dtype)
         self.strategy.begin(params, slots)
         if plan.start is not None:
@@ -143,8 +140,8 @@ class TrainingRank:
 
     @property
     def w(self) -> Array:
-        """What this rank holds of the parameters."""
-        return self.state.params
+        """What this rank holds of the parameters, to be read."""
+        return self.form.parameters()
 
     @property
     def step(self) -> int:
@@ -199,6 +196,7 @@ class TrainingRank:
     @batch_size.setter
     def batch_size(self, rows: int) -> None:
         self.state.batch_size = self.gradients.batch_size = rows
+        self.touched_gradient = self.form.follow()
 
     @property
     def epoch_end(self) -> int:
@@ -243,6 +241,7 @@ class TrainingRank:
         state = self.state
         self.strategy = strategy.resolve(state.params.nbytes, placement(self.world.hosts))
         self.optimizer.follow(strategy)
+        self.touched_gradient = self.form.follow(strategy)
         state.replicated = strategy.replicated
         strategy.begin(state.params, state.arrays)
 
@@ -252,6 +251,7 @@ class TrainingRank:
         Where they differ that is the mean of all ranks.
         """
         arrays = self.state.arrays
+        self.form.end()
         self.strategy.end(arrays)
         private = self.state.private
         for name in [name for name in arrays if name in private]:  # in the order in which all ranks have them
@@ -295,13 +295,14 @@ class TrainingRank:
         state, gradients = self.state, self.gradients
         self.epoch, gradients.consumed = divmod(state.consumed, self._rows)
         gradients.batch_size = state.batch_size or self.plan.batch_size
+        self.touched_gradient = self.form.follow()
         self.recorder.samples = state.samples
         self.noise.begin(state.step, self.strategy, gradients.batch_size)
         self.evaluation.passed(state.consumed)
 
     def last_good(self) -> Array | None:
         """Return what this rank holds of the parameters of the last good step."""
-        w = self.state.params
+        w = self.w
         return w.copy() if np.isfinite(w).all() else self.evaluation.kept
 
     # --- what it notes --------------------------------------------------------------------------------------------

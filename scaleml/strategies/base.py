@@ -48,8 +48,8 @@ class Strategy(ABC):
     shares_memory : bool
         Whether all ranks have one ``w``, in the memory of one host; ``ctx.shared`` then counts the updates.
     has_sparse_form : bool
-        Whether it can do with what a batch touches: it has a setting ``sparse``, and takes a sparse gradient where that is
-        chosen.
+        Whether it can do with what a batch touches: it takes a sparse gradient where that is chosen. A setting ``sparse``, if it
+        has one, may choose.
     """
 
     replicated: ClassVar[bool] = True

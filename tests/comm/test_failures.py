@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scaleml.comm import Aborted, CommError, CorruptFrame, HandshakeError, PeerLost, PeerTimeout, inprocess
+from scaleml.comm.collectives.sparse import sparse_allreduce
 from scaleml.comm.transport import frame
 
 
@@ -39,6 +40,7 @@ CALLS = {
     "allreduce_start": lambda g: g.allreduce_start(np.zeros(10)).wait(),
     "allgather": lambda g: g.allgather(np.zeros(10)),
     "allgather_bytes": lambda g: g.allgather_bytes(b"x"),
+    "sparse allreduce": lambda g: sparse_allreduce(g, np.arange(9, dtype=np.int32), np.zeros(9)),
     "barrier": lambda g: g.barrier(),
     "broadcast": lambda g: g.broadcast(np.zeros(10), 2),
     "recv": lambda g: g.recv(2),

@@ -79,6 +79,7 @@ def on_threads(
     prepare: Callable[[TrainingLoop | ServerLoop], None] | None = None,
     stop: StopRule | None = None,
     start: Any = None,
+    **planned: Any,
 ) -> Result:
     """Run the loops of all ranks on threads of this process.
 
@@ -95,6 +96,8 @@ def on_threads(
         Called with each rank's loop before it runs.
     start : (P,) array, optional
         Parameters to start from.
+    **planned
+        More of the plan.
     """
     inputs = array_source(X, y, sample_weight, classifier=model.is_classifier)
     rows = hold_out(inputs.rows, 0.0, seed)[0]
@@ -122,6 +125,7 @@ def on_threads(
         faults=tuple(faults),
         stop=stop,
         start=None if start is None else TrainState(np.array(start)),
+        **planned,
     )
     data = [_rows_of(inputs, rows[a:b], model.dtype) for a, b in pairwise(bounds)]
     held_out = _held_out(model, validation, inputs.classes, layout.workers)

@@ -44,11 +44,14 @@ def test_one_worker_gets_the_parameters_of_whole_vectors(kind, servers, optimize
     penalty = None if isinstance(optimizer, AdaGrad) else "l2"
     settings = {"optimizer": optimizer, "epochs": EPOCHS, "batch_size": BATCH, "workers": 1}
     strategy = ParameterServer(servers=servers, sparse=True)
-    dense, sparse, whole = (
+    dense, sparse, serial, whole = (
         harness.on_threads(model(kind, penalty, 0.1), data, y, strategy=strategy, **settings)
-        for data, strategy in ((csr_array(x), Serial()), (csr_array(x), strategy), (x, ParameterServer()))
-    )
+        for data, strategy in (
+            (csr_array(x), AllReduce(sparse=False)), (csr_array(x), strategy), (csr_array(x), Serial()), (x, ParameterServer()),
+        )
+    )  # fmt: skip
     close(sparse.params, dense.params)
+    close(serial.params, dense.params)
     close(whole.params, dense.params)
 
 
@@ -57,7 +60,7 @@ def test_bulk_synchronous_workers_do_too(train, fit_intercept):
     x, y, _ = made("multiclass")
     settings = {"optimizer": SGD(0.3), "epochs": EPOCHS, "batch_size": BATCH, "workers": 3, "shards": SHARDS}
     kind = model("multiclass", fit_intercept=fit_intercept)
-    dense = train(kind, csr_array(x), y, strategy=AllReduce(), **settings)
+    dense = train(kind, csr_array(x), y, strategy=AllReduce(sparse=False), **settings)
     sparse = train(kind, csr_array(x), y, strategy=ParameterServer("bsp", servers=2, sparse=True), **settings)
     close(sparse.params, dense.params)
 
@@ -68,8 +71,8 @@ def test_clipping_sees_the_whole_gradient(clip_norm):
     settings = {"optimizer": SGD(0.5, clip_norm=clip_norm), "epochs": EPOCHS, "batch_size": BATCH, "shards": SHARDS}
     kind = model(penalty=None)
     for sparse, dense, workers in (
-        (ParameterServer("bsp", servers=2, sparse=True), AllReduce(), 3),
-        (ParameterServer(servers=2, sparse=True), Serial(), 1),
+        (ParameterServer("bsp", servers=2, sparse=True), AllReduce(sparse=False), 3),
+        (ParameterServer(servers=2, sparse=True), AllReduce(sparse=False), 1),
     ):
         runs = [
             harness.on_threads(kind, csr_array(x), y, strategy=s, workers=workers, **settings) for s in (sparse, dense)
@@ -82,8 +85,10 @@ def test_a_strong_penalty_decays_to_the_last_bit_of_room():
     x, y, _ = made("binary")
     settings = {"optimizer": SGD(0.5), "epochs": 6, "batch_size": 20, "workers": 1}
     kind = model(alpha=0.5)
-    runs = [harness.on_threads(kind, csr_array(x), y, strategy=s, **settings) for s in (Serial(), ParameterServer())]
-    close(runs[1].params, runs[0].params)
+    strategies = AllReduce(sparse=False), ParameterServer(), AllReduce(sparse=True)
+    dense, *sparse = [harness.on_threads(kind, csr_array(x), y, strategy=s, **settings).params for s in strategies]
+    for params in sparse:
+        close(params, dense)
 
 
 def test_a_new_batch_size_fetches_what_was_not_asked_for():
@@ -200,12 +205,19 @@ def test_it_is_decided_by_the_data_and_stands_in_the_settings(cluster):
             (csr_array(x), SGD(0.1), ParameterServer()),
             (csr_array(x), SGD(0.1), Hogwild()),
             (csr_array(x), SGD(0.1), AllReduce()),
+            (csr_array(x), SGD(0.1), AllReduce(sparse=True)),
+            (csr_array(x), Adam(0.1), AllReduce(sparse=True)),
             (csr_array(x), Adam(0.1), ParameterServer()),
         )
     }
-    nothing, server, hogwild, allreduce, adam = words.values()
-    assert nothing == allreduce == ""
-    assert server == hogwild == ", sparse updates"
+    nothing, server, hogwild, full, allreduce, half, adam = words.values()
+    assert nothing == ""
+    assert server == hogwild == allreduce == ", sparse updates"
+    assert (
+        full
+        == f", dense updates (a batch has {300 * np.count_nonzero(x) / len(x):,.0f} values in 7 columns: no less work)"
+    )
+    assert half.startswith(", sparse gradients, dense updates (Adam(")
     assert adam.startswith(", dense updates (Adam(")
     with pytest.raises(ValueError, match="X is dense"):
         harness.on_workers(model(), x, y, strategy=ParameterServer(sparse=True))
@@ -215,7 +227,7 @@ def test_rows_without_any_value_train_the_intercept():
     y = np.arange(90) % 3 == 0
     runs = [
         harness.on_threads(model(), csr_matrix((90, 4)), y, strategy=strategy, optimizer=SGD(0.5), workers=1)
-        for strategy in (Serial(), ParameterServer(), Hogwild())
+        for strategy in (AllReduce(sparse=False), Serial(), ParameterServer(), Hogwild())
     ]
     assert runs[0].params[-1] < -0.05
     for run in runs[1:]:
@@ -224,7 +236,7 @@ def test_rows_without_any_value_train_the_intercept():
 
 def test_ranks_without_rows_in_a_batch_take_part():
     x, y, _ = made("binary")
-    for strategy in (ParameterServer(), ParameterServer("bsp", servers=2), Hogwild()):
+    for strategy in (ParameterServer(), ParameterServer("bsp", servers=2), Hogwild(), AllReduce(sparse=True)):
         result = harness.on_threads(model(), csr_array(x), y, strategy=strategy, workers=4, epochs=1, batch_size=2)
         assert Ledger(result.history).samples[:4].sum() >= ROWS
         assert np.isfinite(result.params).all()

@@ -11,7 +11,7 @@ from scaleml.cluster import calls
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.staging.files import Delivered, Files
 from scaleml.cluster.staging.piece_folder import readable
-from scaleml.data.piece import Run
+from scaleml.data.piece import Run, stored_in_a_row
 from scaleml.data.shard import Shard, cut_shards
 
 
@@ -33,6 +33,7 @@ class PlacedRows:
         self.files = files
         self.rows = sum(run.rows for run in runs)
         self.nbytes = sum(run.nbytes for run in runs)
+        self.nonzeros = stored_in_a_row(runs)
         self._runs, self._seed = list(runs), seed
         self._cuts: dict[int, list[Shard]] = {}
 

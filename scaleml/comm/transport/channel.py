@@ -123,7 +123,7 @@ class Channel(LinkSet):
         if len(peers) == 1:
             self.await_header(peers[0], key)
             return [self.read_payload(peers[0], key)]
-        self._await_headers(peers, key)
+        self.await_headers(peers, key)
         return [self.read_payload(peer, key) for peer in peers]
 
     def send_started(self, peers: Iterable[int], key: Key) -> None:
@@ -162,7 +162,8 @@ class Channel(LinkSet):
         except LinkClosed:
             raise self.lose(peer, key) from None
 
-    def _await_headers(self, peers: Sequence[int], key: Key) -> None:
+    def await_headers(self, peers: Sequence[int], key: Key) -> None:
+        """Wait until the headers of the collective's next frames from all `peers` are here."""
         waiting: Sequence[int] = peers
         for _ in range(max(1, LOOKS // max(1, len(peers)))):
             waiting = [peer for peer in waiting if self.next_header(peer, key, key) is None]

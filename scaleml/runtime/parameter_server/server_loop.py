@@ -18,7 +18,7 @@ from scaleml.runtime.parameter_server.compressed_format import CompressedFormat
 from scaleml.runtime.parameter_server.message_format import DenseFormat, SparseFormat
 from scaleml.runtime.parameter_server.server_commands import ServerCommandHandler
 from scaleml.runtime.parameter_server.server_noise import ServerNoise
-from scaleml.runtime.parameter_server.server_optimizer import DECAY, DenseServerOptimizer, SparseServerOptimizer
+from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, SparseServerOptimizer
 from scaleml.runtime.parameter_server.shared_monitor import SharedMemoryMonitor
 from scaleml.runtime.parameter_server.shared_server import SharedMemoryServer, shared_memory_servers
 from scaleml.runtime.parameter_server.worker_connections import WorkerConnections
@@ -26,6 +26,7 @@ from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.train_state import TrainState
+from scaleml.runtime.weight_decay import DECAY
 from scaleml.telemetry.recorder import Recorder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, final
+from typing import final
 
 import numpy as np
 
@@ -15,15 +15,9 @@ from scaleml.optim import Optimizer
 from scaleml.runtime.parameter_server.message_format import are_applied_together
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.train_state import TrainState
+from scaleml.runtime.weight_decay import WeightDecay
 from scaleml.strategies.context import SparseGradient
 from scaleml.telemetry.recorder import Recorder
-
-_SMALLEST: Final = 1e-3
-"""A factor of all coefficients that is smaller is multiplied into them, or they would overflow."""
-
-
-DECAY: Final = "server.decay"
-"""Where in the state's arrays the factor of all coefficients is kept."""
 
 
 @final
@@ -71,17 +65,10 @@ class DenseServerOptimizer:
 class SparseServerOptimizer:
     """Updates the keys that a gradient has; the L2 penalty's decay of all coefficients is one factor of them all.
 
-    With a factor ``a`` the parameters are ``a * w``, but for the intercept's. An update
-    ``a w <- a w - rate * (l2 * a w + g)`` is ``a <- (1 - rate * l2) a`` and, at the keys of ``g``, ``w <- w - rate * g / a``.
-
     Parameters
     ----------
     state : TrainState
         Of the slice.
-
-    References
-    ----------
-    Bottou, Stochastic gradient descent tricks, 2012, section 5.1.
     """
 
     def __init__(
@@ -95,10 +82,8 @@ class SparseServerOptimizer:
         self._recorder = recorder
         self._norm = _Norm(plan, servers)
         self._width = model.width
-        self._l2 = model.l2
-        self._penalised = min(model.columns * model.width, state.stop) - state.start
-        """So many of the slice's parameters are coefficients; the others are intercepts."""
-        state.arrays[DECAY] = np.ones(1)
+        coefficients = min(model.columns * model.width, state.stop) - state.start
+        self._decay = WeightDecay(state.arrays, coefficients, model.l2)
 
     def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
         """Update the slice ``w`` in place from the mean gradient ``g``, the learning rate times ``scale``."""
@@ -108,40 +93,21 @@ class SparseServerOptimizer:
         own, optimizer = self.state, optimizer_of(self.state)
         own.updates = t = own.updates + 1
         rate = optimizer.rate(t, state, scale)
-        if self._l2:
-            self._decay(w, 1.0 - rate * self._l2)
         entries = g.entries
-        factor = float(own.arrays[DECAY][0])
-        if factor != 1.0:
-            g.values[: np.searchsorted(entries, self._penalised)] /= factor
+        self._decay.step(w, g.values, entries, rate)
         optimizer.apply(w, g.values, state, t, entries, rate)
         self._recorder.apply += _applied(self._clock, begin, self.slowness)
 
     def values(self, w: Array, keys: Array | None) -> Array:
         """Return the parameters at some keys, or all for None."""
-        found: Array = np.array(w) if keys is None else w.reshape(-1, self._width)[keys].ravel()
-        factor = float(self.state.arrays[DECAY][0])
-        if factor != 1.0:
-            last = (
-                self._penalised
-                if keys is None
-                else int(np.searchsorted(keys * self._width, self._penalised)) * self._width
-            )
-            found[:last] *= factor
-        return found
+        if keys is None:
+            return np.array(self._decay.values(w))
+        part: Array = w.reshape(-1, self._width)[keys].ravel()
+        return self._decay.at(part, keys, self._width)
 
     def result(self, w: Array, state: dict[str, Array]) -> Array:
         """Return all parameters."""
         return self.values(w, None)
-
-    def _decay(self, w: Array, by: float) -> None:
-        kept = self.state.arrays[DECAY]
-        factor = float(kept[0]) * by
-        if factor > _SMALLEST:
-            kept[0] = factor
-        else:  # once in thousands of updates, unless the rate is absurd
-            w[: self._penalised] *= factor
-            kept[0] = 1.0
 
 
 def optimizer_of(state: TrainState) -> Optimizer:
