@@ -10,7 +10,7 @@ from dask.base import compute, tokenize
 from dask.delayed import delayed
 
 from scaleml.arrays import Array
-from scaleml.data.collections import is_frame, partitions_of
+from scaleml.data.collections import Table, is_frame, partitions_of
 from scaleml.data.columns import refuse_columns
 from scaleml.models import FlatModel
 
@@ -84,7 +84,7 @@ def blocks(
 
 def statistics(model: Predictor, X: Any, y: Any, sample_weight: Any) -> Array:
     """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
-    parts = partitions_of(X, y, sample_weight)
+    (parts,) = partitions_of(Table(X, y, sample_weight))
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
     brought, function = sent(model, _token(model)), delayed(_statistics, pure=True)
     sums = [function(brought, *part) for part in zip(parts.x, parts.y, weights, strict=True)]

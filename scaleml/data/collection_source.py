@@ -11,7 +11,7 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
-from scaleml.data.collections import partitions_of
+from scaleml.data.collections import Table, partitions_of
 from scaleml.data.column_sizes import ColumnSizes
 from scaleml.data.columns import names_of
 from scaleml.data.labels import merge_classes, places_of
@@ -245,8 +245,9 @@ def collection_source(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    partitions = partitions_of(X, y, sample_weight, name)
-    options = PassOptions(secrets.token_hex(8), form.dtype, form.classifier, form.seed, fraction, name, indicators)
+    (partitions,) = partitions_of(Table(X, y, sample_weight, name))
+    how = (form.dtype, form.classifier, form.seed, fraction, name, indicators, partitions.columns, partitions.targets)
+    options = PassOptions(secrets.token_hex(8), *how)
     pieces = stager.stage(X, partitions, options)
     check_summaries(pieces.summaries, name)
     return CollectionSource(pieces, options, is_weighted=sample_weight is not None, names=names_of(X))

@@ -10,7 +10,15 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
-from scaleml.data.bad_columns import REAL, bad_values_of_frame, kind_of, kinds_of_frame, not_finite, refuse_kinds
+from scaleml.data.bad_columns import (
+    REAL,
+    bad_values_of_frame,
+    kind_of,
+    kinds_of_frame,
+    listed,
+    not_finite,
+    refuse_kinds,
+)
 
 
 def as_matrix(given: object, name: str) -> Matrix:
@@ -160,6 +168,33 @@ def names_of(given: object) -> tuple[object, ...] | None:
     """Return the names of the columns of a pandas or a Dask dataframe; None for anything else."""
     columns = getattr(given, "columns", None)
     return None if columns is None or not hasattr(given, "iloc") else tuple(columns)
+
+
+def in_order(partition: Any, columns: Sequence[object] | None, name: str) -> Any:
+    """Return a partition of a dataframe with its columns in the order that Dask was told of; anything else as it is.
+
+    Raises
+    ------
+    ValueError
+        For other columns, by name.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> in_order(pd.DataFrame({"b": [2], "a": [1]}), ("a", "b"), "X").to_numpy().tolist()
+    [[1, 2]]
+    """
+    own = names_of(partition)
+    if columns is None or own is None or own == tuple(columns):
+        return partition
+    if len(own) == len(columns) == len(set(own)) and set(own) == set(columns):
+        return partition[list(columns)]
+    wrong = [("lacks", [c for c in columns if c not in own]), ("has", [c for c in own if c not in columns])]
+    told = [f"{verb} {listed(names)}" for verb, names in wrong if names] or [f"has the columns {listed(own)}"]
+    raise ValueError(
+        f"{name} {' and '.join(told)}, unlike what its dataframe says, {listed(columns)}: all partitions need the same columns; make "
+        "them alike where they are read, or pass a right meta to from_map, from_delayed or map_partitions"
+    )
 
 
 def matrix_of_frame(given: object, name: str) -> Array:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from scaleml.arrays import Array, Matrix
-from scaleml.data.collections import Partitions
 from scaleml.data.partition import PassOptions, PieceSummary
+from scaleml.data.partitions import Partitions
 from scaleml.data.piece import Run
 from scaleml.data.source import ArraySource
 

@@ -12,7 +12,7 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from scaleml.data.bad_columns import REAL
-from scaleml.data.collections import is_collection, is_frame, partitions_of
+from scaleml.data.collections import Table, is_collection, is_frame, partitions_of
 from scaleml.data.columns import array_of_column, matrix_of_frame, refuse_columns
 from scaleml.estimators.blockwise import can_label, labels
 
@@ -46,7 +46,7 @@ def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
 
     check_is_fitted(estimator)
     estimator.predict(_one_row(X, estimator.n_features_in_))
-    parts = partitions_of(X, y, sample_weight)
+    (parts,) = partitions_of(Table(X, y, sample_weight))
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
     bare = sent(*_bare(estimator))
     from dask.delayed import delayed

@@ -173,9 +173,11 @@ def test_missing_labels_are_refused(storage: str, client: Client) -> None:
 
 def test_numpy_labels_need_known_lengths(client: Client) -> None:
     X, _ = both(frame().assign(y=LETTERS))
-    with pytest.raises(ValueError, match=r"X\.to_dask_array\(lengths=True\)"):
+    with pytest.raises(ValueError, match=r"X\.to_dask_array\(\)\.compute_chunk_sizes\(\)"):
         scaleml.start(LinearModel(), X, LETTERS, client=client)
-    run = scaleml.train(LinearModel(), X.astype("f8").to_dask_array(lengths=True), LETTERS, epochs=1, client=client)
+    run = scaleml.train(
+        LinearModel(), X.astype("f8").to_dask_array().compute_chunk_sizes(), LETTERS, epochs=1, client=client
+    )
     assert run.state == "finished"
 
 

@@ -110,10 +110,10 @@ MISTAKES: dict[str, Callable[[], tuple[dict[str, Any], type[Exception], str]]] =
     ),
     "dense and CSR": lambda: ({"X": table().map_blocks(mixed, dtype=float)}, ValueError, "some .*CSR and some dense"),
     "other rows": lambda: ({"y": column(Y[:-1], 50)}, ValueError, "X has 200 rows but y has 199"),
-    "other partitions, unknown": lambda: (
-        {"X": unknown(table()), "y": unknown(column(Y, 100))},
+    "other partitions and rows, unknown": lambda: (
+        {"X": unknown(table()), "y": unknown(column(Y[:-1], 100))},
         ValueError,
-        "X has 3 partitions but y has 2 chunks.*compute_chunk_sizes",
+        r"partition 2 of X has 50 rows but that of y has 49",
     ),
     "other rows in a partition": lambda: (
         {"X": unknown(table()), "y": unknown(column(Y, (80, 60, 60)))},

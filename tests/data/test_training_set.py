@@ -14,8 +14,9 @@ import pytest
 
 from data import pieces as stored
 from scaleml.arrays import Array, Matrix
-from scaleml.data.collections import Partitions, is_collection
+from scaleml.data.collections import is_collection
 from scaleml.data.partition import PassOptions, PieceSummary, RowFormat, write_partition
+from scaleml.data.partitions import Partitions
 from scaleml.data.piece import Run
 from scaleml.data.shard import cut_shards
 from scaleml.data.source import ArraySource, Source, array_source

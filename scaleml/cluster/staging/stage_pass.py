@@ -16,8 +16,8 @@ from distributed import Client, Future, KilledWorker, as_completed, futures_of, 
 
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.staging.piece_folder import folder_of, is_closed, lease, lease_key
-from scaleml.data.collections import Partitions
 from scaleml.data.partition import PassOptions, PieceSummary, write_partition
+from scaleml.data.partitions import Partitions
 
 
 def homes_of(

@@ -18,8 +18,8 @@ from scaleml.cluster.staging.memory import check_partition
 from scaleml.cluster.staging.placed_data import PlacedRows
 from scaleml.cluster.staging.stage_pass import StagePass, homes_of
 from scaleml.cluster.staging.worker_files import WorkerFiles
-from scaleml.data.collections import Partitions
 from scaleml.data.partition import PassOptions
+from scaleml.data.partitions import Partitions
 from scaleml.data.piece import Run
 from scaleml.data.source import ArraySource
 from scaleml.data.stager import Pieces
