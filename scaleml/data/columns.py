@@ -170,30 +170,27 @@ def names_of(given: object) -> tuple[object, ...] | None:
     return None if columns is None or not hasattr(given, "iloc") else tuple(columns)
 
 
-def in_order(partition: Any, columns: Sequence[object] | None, name: str) -> Any:
-    """Return a partition of a dataframe with its columns in the order that Dask was told of; anything else as it is.
-
-    Raises
-    ------
-    ValueError
-        For other columns, by name.
+def as_told(partition: Any, columns: Sequence[object] | None, name: str) -> Any:
+    """Return a partition of a dataframe as it is; raise ValueError unless it has just the columns that Dask was told of, in their order.
 
     Examples
     --------
     >>> import pandas as pd
-    >>> in_order(pd.DataFrame({"b": [2], "a": [1]}), ("a", "b"), "X").to_numpy().tolist()
-    [[1, 2]]
+    >>> as_told(pd.DataFrame({"b": [2], "a": [1]}), ("a", "b"), "X")
+    Traceback (most recent call last):
+    ...
+    ValueError: X has the columns 'b', 'a', in another order than what its dataframe says, 'a', 'b': make all partitions alike where \
+they are read or made (frame[[...]]), or pass a right meta to from_map, from_delayed or map_partitions
     """
     own = names_of(partition)
     if columns is None or own is None or own == tuple(columns):
         return partition
-    if len(own) == len(columns) == len(set(own)) and set(own) == set(columns):
-        return partition[list(columns)]
-    wrong = [("lacks", [c for c in columns if c not in own]), ("has", [c for c in own if c not in columns])]
-    told = [f"{verb} {listed(names)}" for verb, names in wrong if names] or [f"has the columns {listed(own)}"]
+    lacks, has = [c for c in columns if c not in own], [c for c in own if c not in columns]
+    wrong = [f"{verb} {listed(names)}" for verb, names in (("lacks", lacks), ("has", has)) if names]
+    what = f"{' and '.join(wrong)}, unlike" if wrong else f"has the columns {listed(own)}, in another order than"
     raise ValueError(
-        f"{name} {' and '.join(told)}, unlike what its dataframe says, {listed(columns)}: all partitions need the same columns; make "
-        "them alike where they are read, or pass a right meta to from_map, from_delayed or map_partitions"
+        f"{name} {what} what its dataframe says, {listed(columns)}: make all partitions alike where they are read or made "
+        "(frame[[...]]), or pass a right meta to from_map, from_delayed or map_partitions"
     )
 
 
