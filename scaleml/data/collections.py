@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scaleml.data.bad_columns import REAL
-from scaleml.data.columns import as_column, names_of, refuse_columns
+from scaleml.data.columns import as_column, names_of, refuse_columns, refuse_pieces
 from scaleml.data.partitions import Columns, Partitions, delayed_together
 
 
@@ -76,6 +76,7 @@ def _checked(table: Table) -> tuple[Partitions, Columns]:
 
 def refuse_no_table(X: object, name: str) -> None:
     """Raise TypeError for a Dask collection that is neither array nor dataframe, and for a list of such."""
+    refuse_pieces(X, name)
     if is_collection(X) and not (is_frame(X) or is_array(X)):
         raise _no_table(X, name)
 
@@ -166,8 +167,24 @@ def _known(chunks: tuple[Any, ...]) -> tuple[int, ...] | None:
     return None if any(np.isnan(size) for size in chunks) else tuple(int(size) for size in chunks)
 
 
+def is_bag(value: object) -> bool:
+    """Return whether this is a Dask bag."""
+    return _comes_from(value, "dask.bag")
+
+
+def is_several(y: Any) -> bool:
+    """Return whether y has several columns, by its shape; raise TypeError for what has none."""
+    refuse_no_table(y, "y")
+    shape = getattr(y, "shape", None) or np.shape(y)
+    return len(shape) == 2 and shape[1] != 1
+
+
 def _no_table(value: object, what: str) -> TypeError:
+    remedy = (
+        f"{what}.to_dataframe() makes of a bag"
+        if is_bag(value)
+        else "dask.array.from_delayed(...) or dask.dataframe.from_delayed(...) makes of delayed values"
+    )
     return TypeError(
-        f"{what} is a {type(value).__module__}.{type(value).__name__}: pass a Dask array or dataframe, such as "
-        "dask.array.from_delayed(...) or dask.dataframe.from_delayed(...) makes of delayed values"
+        f"{what} is a {type(value).__module__}.{type(value).__name__}: pass a Dask array or dataframe, such as {remedy}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,20 @@ from scaleml.data.bad_columns import (
 )
 
 
+def refuse_pieces(given: object, name: str) -> None:
+    """Raise TypeError for a list of Dask's delayed values or collections: nobody knows how many rows each has."""
+    first = given[0] if isinstance(given, list | tuple) and given else None
+    if type(first).__module__.split(".")[0] == "dask":
+        raise TypeError(
+            f"{name} is a list of {type(first).__module__}.{type(first).__name__}: make one dataframe of such parts, "
+            "dask.dataframe.from_delayed(parts), or one array, dask.array.concatenate([dask.array.from_delayed(part, shape, dtype) "
+            "for part in parts])"
+        )
+
+
 def as_matrix(given: object, name: str) -> Matrix:
     """Return X as a 2-d array or a CSR matrix of real numbers; raise ValueError or TypeError if it is none."""
+    refuse_pieces(given, name)
     if type(given).__module__.split(".")[0] == "dask":
         raise TypeError(f"{name} is a Dask collection: pass {name}.compute() if it fits into this process's memory")
     if given is None or isinstance(given, str | bytes | os.PathLike):
@@ -57,6 +70,7 @@ def as_matrix(given: object, name: str) -> Matrix:
 
 def as_column(given: object, what: str, n: int, name: str) -> Array:
     """Return y or the weights as an array of ``n`` rows; raise ValueError for another shape."""
+    refuse_pieces(given, what)
     values = array_of_column(given)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -71,9 +85,11 @@ def as_column(given: object, what: str, n: int, name: str) -> Array:
 
 def as_targets(y: Array, name: str = "y", first: int = 0) -> Array:
     """Return real targets; raise for others, naming the row, counted from ``first``."""
+    y = _numbers(y, name, first)
     if y.dtype.kind not in REAL:
         raise TypeError(
-            f"{name} has dtype {y.dtype}, but regression needs real numbers: for labels use loss='log_loss'"
+            f"{name} has dtype {y.dtype}, but regression needs real numbers: for labels train a classifier (an estimator such as "
+            "SGDClassifier, or a model with loss='log_loss')"
         )
     _refuse_non_finite(y, name, first)
     return y
@@ -81,6 +97,7 @@ def as_targets(y: Array, name: str = "y", first: int = 0) -> Array:
 
 def as_weights(weights: Array, name: str = "sample_weight", first: int = 0) -> Array:
     """Return weights; raise for what is no weight, naming the row, counted from ``first``."""
+    weights = _numbers(weights, name, first)
     if weights.dtype.kind not in REAL:
         raise TypeError(f"{name} has dtype {weights.dtype}: must be real numbers")
     _refuse_non_finite(weights, name, first)
@@ -88,6 +105,22 @@ def as_weights(weights: Array, name: str = "sample_weight", first: int = 0) -> A
         row = int(np.flatnonzero(weights < 0)[0])
         raise ValueError(f"{name} is {weights[row]} at row {first + row}: must not be negative")
     return weights
+
+
+def _numbers(values: Array, what: str, first: int) -> Array:
+    """Return objects that are numbers as such, what is missing as NaN, as scikit-learn does; other values as they are."""
+    if values.dtype != object:
+        return values
+    flat, rows = values.ravel(), len(values)
+    for place, value in enumerate(flat):
+        if not isinstance(value, Real) and not is_missing(value):
+            row = first + place * rows // flat.size
+            raise TypeError(
+                f"{what} has dtype object and holds {value!r} (row {row}), but real numbers are needed: convert it "
+                "(pandas.to_numeric); for labels train a classifier (an estimator such as SGDClassifier, or a model with loss='log_loss')"
+            )
+    numbers = [np.nan if is_missing(value) else float(value) for value in flat]
+    return np.array(numbers, np.float64).reshape(values.shape)
 
 
 def refuse_no_weight(any_weight: bool) -> None:
@@ -226,3 +259,16 @@ def array_of_column(given: object) -> Array:
             return values.to_numpy(dtype=np.float64, na_value=np.nan)
         return values.to_numpy(dtype=kind.numpy_dtype)
     return np.asarray(values)
+
+
+def is_missing(value: object) -> bool:
+    """Whether this is None, NaN, or what pandas has for a missing value, which differs from itself, or knows not.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> [is_missing(value) for value in (None, float("nan"), pd.NA, pd.NaT, "", 0)]
+    [True, True, True, True, False, False]
+    """
+    same: object = value == value
+    return value is None or not isinstance(same, bool | np.bool_) or not same

@@ -10,7 +10,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.data.class_weights import ClassTally, count
 from scaleml.data.collection_source import CollectionSource, collection_source
-from scaleml.data.collections import is_collection
+from scaleml.data.collections import is_bag, is_collection, refuse_no_table
 from scaleml.data.partition import RowFormat
 from scaleml.data.source import ArraySource, Source, array_source
 from scaleml.data.split import hold_out
@@ -128,10 +128,13 @@ def _source(
 
 def _here(y: object, sample_weight: object, stager: Stager) -> tuple[object, object]:
     """Return y and weights in this process, as X is: what are Dask collections is computed, both together."""
-    columns = {name: values for name, values in (("y", y), ("w", sample_weight)) if is_collection(values)}
+    columns = {name: values for name, values in (("y", y), ("sample_weight", sample_weight)) if is_collection(values)}
+    for name, values in columns.items():
+        if is_bag(values):
+            refuse_no_table(values, name)
     if columns:
         columns = dict(zip(columns, stager.compute(list(columns.values())), strict=True))
-    return columns.get("y", y), columns.get("w", sample_weight)
+    return columns.get("y", y), columns.get("sample_weight", sample_weight)
 
 
 def _validation_source(

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Final, final
 
-import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from scaleml.api.trainable import Given, Trainable
 from scaleml.arrays import Array
-from scaleml.data.collections import is_collection
+from scaleml.data.collections import is_collection, is_several
 from scaleml.data.source import ArraySource
 from scaleml.data.split import hold_out
 from scaleml.data.training_set import checked_validation, refuse_empty_side
@@ -200,8 +199,7 @@ def _staged(own: Any, given: Given, pipeline: Any, seed: int) -> Any:
         )
     fraction = given.validation if isinstance(given.validation, float) else 0.0
     classifier = is_classifier(own)
-    shape = getattr(given.y, "shape", None) or np.shape(given.y)
-    indicators = classifier and len(shape) == 2 and shape[1] != 1
+    indicators = classifier and is_several(given.y)
     whose = (given.client, given.workers, seed)
     source = stage(
         own, given.X, given.y, given.sample_weight, classifier and not indicators, True, indicators, fraction, *whose

@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from scaleml.data.collections import Table, is_collection, is_frame, partitions_of
-from scaleml.data.columns import array_of_column, as_told, matrix_of_frame
+from scaleml.data.collections import Table, is_bag, is_collection, is_frame, partitions_of, refuse_no_table
+from scaleml.data.columns import array_of_column, as_told, matrix_of_frame, refuse_pieces
 from scaleml.estimators.blockwise import can_label, labels
 
 _NOT_NEEDED: Final = (
@@ -67,7 +67,11 @@ def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
 
 
 def local(estimator: Any, *values: Any) -> list[Any]:
-    """Return values of one item a row in this process: those that are Dask collections are fetched."""
+    """Return y and the weights in this process: those that are Dask collections are fetched."""
+    for value, what in zip(values, ("y", "sample_weight"), strict=False):
+        refuse_pieces(value, what)
+        if is_bag(value):
+            refuse_no_table(value, what)
     lazy = [value for value in values if is_collection(value)]
     found = iter(_computed(estimator, lazy)) if lazy else iter(())
     return [next(found) if is_collection(value) else value for value in values]

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from scaleml.data.collection_source import CollectionSource, collection_source
-from scaleml.data.collections import is_frame
+from scaleml.data.collections import is_frame, refuse_no_table
 from scaleml.data.partition import RowFormat
 
 
@@ -78,6 +78,7 @@ def stage(
     from scaleml.cluster.staging.room import check_room
     from scaleml.cluster.staging.stager import ClusterStager
 
+    refuse_no_table(X, "X")
     frame = is_frame(X)
     _check_feature_names(estimator, X._meta if frame and X.ndim == 2 else np.empty((0, 0)), reset=reset)
     kinds = list(X.dtypes) if frame and X.ndim == 2 else [X.dtype]
