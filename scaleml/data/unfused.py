@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 Key = Any
@@ -25,38 +25,51 @@ def unfused(graph: Graph) -> Graph:
     >>> sorted(unfused({(key, 0): task for key, task in fused.items()}))
     [('read', 0), ('x', 0), ('y', 0)]
     """
-    counts = Counter(inner for key, task in graph.items() for inner in _held(task) if inner != key)
-    shared = {key for key, count in counts.items() if count > 1 or (key in graph and not _is_alias(graph[key]))}
+    held: dict[Key, list[Any]] = {key: [task] for key, task in graph.items() if not _is_alias(task)}
+    for key, task in graph.items():
+        for inner, part in _held(task):
+            if inner != key:
+                held.setdefault(inner, []).append(part)
+    several = {key: tasks for key, tasks in held.items() if len(tasks) > 1}
+    unlike = {key for key, tasks in several.items() if not _are_one(key, tasks)}
+    shared = several.keys() - unlike
     if not shared:
         return graph
     found = dict(graph)  # what was an alias of a fused task becomes the task itself
     for key, task in graph.items():
         if _parts(task):
-            _add(found, key, task, shared)
+            found |= _taken_apart(key, task, shared, unlike)
     return found
 
 
-def _held(task: Any) -> Iterator[Key]:
-    """Yield the keys of the tasks inside a fused one, to any depth."""
-    for key, inner in _parts(task).items():
-        yield key
-        for deeper in _held(inner):
-            if deeper != key:
-                yield deeper
+def _held(task: Any) -> Iterator[tuple[Key, Any]]:
+    """Yield the tasks inside a fused one, to any depth, with their keys."""
+    for key, part in _parts(task).items():
+        yield key, part
+        yield from (deeper for deeper in _held(part) if deeper[0] != key)
 
 
-def _add(graph: Graph, key: Key, task: Any, shared: set[Key]) -> None:
-    """Add a task to the graph, taken apart if it holds shared ones."""
+def _are_one(key: Key, tasks: list[Any]) -> bool:
+    """Whether tasks of one key are the same: blocks have keys of their own, but a name alone may stand for one of each block."""
+    return isinstance(key, tuple) or all(task is tasks[0] or bool(task == tasks[0]) for task in tasks[1:])
+
+
+def _taken_apart(key: Key, task: Any, shared: AbstractSet[Key], unlike: AbstractSet[Key]) -> Graph:
+    """Return what is in a fused task, if some of it is shared; else the task as it is."""
     parts = _parts(task)
-    if not shared.intersection(_held(task)) - {key}:
-        graph[key] = task
-        return
+    if unlike & parts.keys() or not any(inner in shared for inner, _ in _held(task) if inner != key):
+        return {key: task}
     from dask._task_spec import Alias
 
+    found: Graph = {}
     for inner, part in parts.items():
-        _add(graph, inner, part, shared)
+        if not (
+            _is_alias(part) and part.target == inner
+        ):  # as Dask leaves them of delayed parts: what is meant stands beside
+            found |= _taken_apart(inner, part, shared, unlike)
     if key not in parts:
-        graph[key] = Alias(key, task.args[1])
+        found[key] = Alias(key, task.args[1])
+    return found
 
 
 def _is_alias(task: Any) -> bool:
@@ -64,12 +77,9 @@ def _is_alias(task: Any) -> bool:
 
 
 def _parts(task: Any) -> dict[Key, Any]:
-    """Return the tasks inside a fused one that stand in the graph under keys of their own; none for any other task.
-
-    Those of Dask's blockwise operations are named without their block: the same name is another task in another block.
-    """
+    """Return the tasks inside a fused one by their keys; none for any other task, and where they see others under other keys."""
     if getattr(getattr(task, "func", None), "__name__", "") != "_execute_subgraph":
         return {}
     inner, _, outer, *given = task.args
     renamed = any(getattr(ref, "key", None) != key for key, ref in zip(outer, given, strict=True))
-    return {} if renamed or not all(isinstance(key, tuple) for key in inner) else dict(inner)
+    return {} if renamed else dict(inner)
