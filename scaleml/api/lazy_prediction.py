@@ -85,13 +85,13 @@ def blocks(
 
 
 def _blocks_of_frame(frame: Any, function: Callable[..., Array], model: object, token: str, meta: Array) -> Any:
-    """Return an array of the partitions as Dask's optimizer leaves them, which may be fewer than there are files.
+    """Return an array of the partitions, as many as the dataframe has: it can be assigned to it.
 
     Made task by task: Dask fuses what ``map_partitions`` makes of a dataframe of one partition with its reading, and fails at the model.
     """
     import dask.array as da
 
-    graph, (keys,) = merged([frame])
+    graph, (keys,) = merged([frame], merge_files=False)
     name = f"scaleml-predict-{tokenize(function, token, keys)}"
     source, sender = f"scaleml-rows-{tokenize(keys)}", f"scaleml-model-{token}"
     places = [(name, index, *(0 for _ in meta.shape[1:])) for index in range(len(keys))]

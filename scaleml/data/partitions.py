@@ -95,8 +95,12 @@ def delayed_together(tables: Sequence[Columns]) -> list[list[Sequence[object]]]:
     ]
 
 
-def merged(collections: Sequence[Any]) -> tuple[Graph, list[list[Key]]]:
-    """Return one graph of all these Dask arrays and dataframes, optimized, and the keys of the partitions of each."""
+def merged(collections: Sequence[Any], *, merge_files: bool = True) -> tuple[Graph, list[list[Key]]]:
+    """Return one graph of all these Dask arrays and dataframes, optimized, and the keys of the partitions of each.
+
+    Unless ``merge_files`` dataframes have the partitions that they say, also where Dask would read several small files as one.
+    """
+    from dask import config
     from dask.base import collections_to_expr
     from dask.core import flatten
 
@@ -104,7 +108,8 @@ def merged(collections: Sequence[Any]) -> tuple[Graph, list[list[Key]]]:
     keys: list[list[Key]] = [[] for _ in collections]
     framed = [position for position, each in enumerate(collections) if hasattr(each, "expr")]
     if framed:
-        whole = collections_to_expr([collections[position] for position in framed]).optimize()
+        with config.set({} if merge_files else {"optimization.tune.active": False}):
+            whole = collections_to_expr([collections[position] for position in framed]).optimize()
         graph |= whole.__dask_graph__()
         for position, frame in zip(framed, whole.operands, strict=True):
             keys[position] = list(flatten(frame.__dask_keys__()))
