@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,22 @@ def test_what_is_cut_from_one_source_is_read_once_and_stays_paired(cut: str) -> 
         np.testing.assert_allclose(np.asarray(weights), x[:, 0] ** 2)
 
 
-def stored(folder: Path, wide: int) -> Any:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """Two tables alike, each of twelve files."""
+    folder = tmp_path_factory.mktemp("stored")
+    write(folder / "one", 8)
+    shutil.copytree(folder / "one", folder / "other")
+    return dd.read_parquet(folder / "one"), dd.read_parquet(folder / "other")
+
+
+def write(folder: Path, wide: int) -> None:
     """Twelve files of which Dask's optimizer merges more, the fewer of their columns are wanted."""
+    folder.mkdir()
     for number in range(12):
         x = np.random.default_rng(number).standard_normal((10 + number, 3))
         table = pd.DataFrame(x, columns=COLUMNS).assign(t=x @ FACTORS, w=x[:, 0] ** 2)
         table.assign(**{f"z{column}": 0.0 for column in range(wide)}).to_parquet(folder / f"{number:02}.parquet")
-    return dd.read_parquet(folder)
 
 
 @pytest.mark.parametrize(
@@ -116,11 +126,8 @@ def stored(folder: Path, wide: int) -> Any:
     ],
     ids=["all", "few", "arrays", "table and array", "two sources", "other partitions"],
 )
-def test_rows_are_paired_whatever_files_the_optimizer_merges(cut: Any, tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-    frame, other = stored(tmp_path / "one", 8), stored(tmp_path / "other", 8)
-    found = columns([cut(frame, other, [*COLUMNS, *(f"z{column}" for column in range(8))])])
+def test_rows_are_paired_whatever_files_the_optimizer_merges(cut: Any, stored: tuple[Any, Any]) -> None:
+    found = columns([cut(*stored, [*COLUMNS, *(f"z{column}" for column in range(8))])])
     assert 1 < len(found) <= 12
     assert sum(len(x) for x, _, _ in found) == sum(10 + number for number in range(12))
     for x, y, weights in found:
