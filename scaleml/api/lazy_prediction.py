@@ -1,18 +1,25 @@
-"""Lazy predictions of Dask collections: a task a block, the model sent once as a task of its own."""
+"""Lazy predictions of Dask collections: a task a block, the model as it is now sent once, as a task of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from dask.base import compute, tokenize
 from dask.delayed import delayed
+from dask.highlevelgraph import HighLevelGraph
 
 from scaleml.arrays import Array
-from scaleml.data.collections import is_frame, partitions_of
-from scaleml.data.columns import refuse_columns
+from scaleml.data.bad_columns import REAL
+from scaleml.data.collections import Table, is_frame, partitions_of, refuse_no_table
+from scaleml.data.columns import as_told, refuse_columns
+from scaleml.data.partitions import merged
 from scaleml.models import FlatModel
+
+Names = tuple[object, ...] | None
+"""Of columns, where they have some."""
 
 
 class Predictor(Protocol):
@@ -22,6 +29,7 @@ class Predictor(Protocol):
     params: Array
     classes: Array | None
 
+    def snapshot(self) -> Predictor: ...
     def check_width(self, shape: tuple[float, ...]) -> None: ...
     def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Array: ...
     def no_statistics(self) -> Array: ...
@@ -46,12 +54,10 @@ def by_blocks(model: Predictor, method: str, X: Any, meta: Array) -> Any:
     ValueError, TypeError
         For columns other than those of the training data, as far as they are known.
     """
-    if is_frame(X):
-        if X.ndim != 2:
-            raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
-        refuse_columns(X.dtypes.items(), "X")
+    check_table(X)
     model.check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape)
-    return blocks(X, _apply, (method,), model, _token(model), meta)
+    kept = model.snapshot()
+    return blocks(X, _apply, (method,), kept, _token(kept), meta)
 
 
 def blocks(
@@ -69,24 +75,55 @@ def blocks(
         The result for no rows.
     """
     x: Any = X
-    outputs = meta.shape[1] if meta.ndim == 2 else None
     if is_frame(x):
-        found = x.map_partitions(function, *arguments, sent(model, token), meta=meta)
-        if outputs is not None:  # its columns are known, whatever a dataframe's partitions say
-            found._chunks = (found.chunks[0], (outputs,))
-        return found
+        return _blocks_of_frame(x, partial(_of_block, function, arguments, meta, tuple(x.columns)), model, token, meta)
     if len(x.chunks[1]) > 1:
         x = x.rechunk({1: -1})
-    where = {"drop_axis": 1} if outputs is None else {"chunks": (x.chunks[0], (outputs,))}
+    where = {"drop_axis": 1} if meta.ndim == 1 else {"chunks": (x.chunks[0], meta.shape[1:])}
     settings = {"dtype": meta.dtype, "meta": meta, "token": f"scaleml-{function.__name__.strip('_')}", **where}
-    return x.map_blocks(function, *arguments, sent(model, token), **settings)
+    return x.map_blocks(partial(_of_block, function, arguments, meta, None), sent(model, token), **settings)
+
+
+def _blocks_of_frame(frame: Any, function: Callable[..., Array], model: object, token: str, meta: Array) -> Any:
+    """Return an array of the partitions, as many as the dataframe has: it can be assigned to it.
+
+    Made task by task: Dask fuses what ``map_partitions`` makes of a dataframe of one partition with its reading, and fails at the model.
+    """
+    import dask.array as da
+
+    graph, (keys,) = merged([frame], merge_files=False)
+    name = f"scaleml-predict-{tokenize(function, token, keys)}"
+    source, sender = f"scaleml-rows-{tokenize(keys)}", f"scaleml-model-{token}"
+    places = [(name, index, *(0 for _ in meta.shape[1:])) for index in range(len(keys))]
+    layers = {
+        source: graph,
+        sender: {sender: model},
+        name: {place: (function, key, sender) for place, key in zip(places, keys, strict=True)},
+    }
+    whole = HighLevelGraph(layers, {source: set(), sender: set(), name: {source, sender}})
+    chunks = ((np.nan,) * len(keys), *((size,) for size in meta.shape[1:]))
+    return da.Array(whole, name, chunks, meta=meta)
+
+
+def _of_block(
+    function: Callable[..., Array],
+    arguments: tuple[object, ...],
+    meta: Array,
+    columns: Names,
+    block: Any,
+    model: object,
+) -> Array:
+    if not block.shape[0]:  # whose columns may be of any kind, or missing
+        return meta
+    return function(as_told(block, columns, "a partition of X"), *arguments, model)
 
 
 def statistics(model: Predictor, X: Any, y: Any, sample_weight: Any) -> Array:
     """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
-    parts = partitions_of(X, y, sample_weight)
+    (parts,) = partitions_of(Table(X, y, sample_weight))
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
-    brought, function = sent(model, _token(model)), delayed(_statistics, pure=True)
+    function = delayed(partial(_statistics, parts.columns, parts.targets), pure=True)
+    brought = sent(model, _token(model))
     sums = [function(brought, *part) for part in zip(parts.x, parts.y, weights, strict=True)]
     return np.sum(compute(*sums), axis=0)
 
@@ -96,15 +133,35 @@ def sent(model: object, token: str) -> object:
     return delayed(model, name=f"scaleml-model-{token}", traverse=False)
 
 
+def check_table(X: Any) -> None:
+    """Refuse a Dask collection that is no table of numbers, by what is known without computing.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With the remedy.
+    """
+    refuse_no_table(X, "X")
+    if is_frame(X):
+        if X.ndim != 2:
+            raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
+        refuse_columns(X.dtypes.items(), "X")
+        return
+    if X.ndim != 2:
+        raise ValueError(f"X has shape {X.shape}, but must be 2-d (rows, features)")
+    if X.dtype.kind not in REAL:
+        raise TypeError(f"X has dtype {X.dtype}, but a model needs real numbers: convert it with X.astype('float32')")
+
+
 def _token(model: Predictor) -> str:
-    return str(tokenize(model.params, model.classes, repr(model.network)))
+    return str(tokenize(model.params, model.classes, model.network))
 
 
 def _apply(block: object, method: str, model: object) -> Array:
     return getattr(model, method)(block)
 
 
-def _statistics(model: Predictor, x: Any, y: Any, weights: Any) -> Array:
-    if x.shape[0] == 0:
+def _statistics(columns: Names, targets: Names, model: Predictor, x: Any, y: Any, weights: Any) -> Array:
+    if not x.shape[0] and not y.shape[0]:
         return model.no_statistics()
-    return model.statistics(x, y, weights)
+    return model.statistics(as_told(x, columns, "a partition of X"), as_told(y, targets, "a partition of y"), weights)

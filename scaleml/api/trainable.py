@@ -133,8 +133,9 @@ class Trainable:
 
     def close(self) -> None:
         """Remove what was brought to workers already, where ``data`` was never called."""
-        if isinstance(self.given.X, CollectionSource):
-            self.given.X.pieces.close()
+        for given in (self.given.X, self.given.validation):
+            if isinstance(given, CollectionSource):
+                given.pieces.close()
 
 
 class EstimatorLike(Protocol):

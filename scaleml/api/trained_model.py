@@ -112,6 +112,11 @@ class TrainedModel:
         y = np.zeros((0, signature.n_outputs) if wide else 0, np.int32 if signature.task == "multiclass" else dtype)
         return self.network.statistics(self.params, np.zeros((0, signature.n_features), dtype), y)
 
+    def snapshot(self) -> TrainedModel:
+        """Return this model as it is now, with parameters of its own."""
+        classes = None if self.classes is None else self.classes.copy()
+        return TrainedModel(copy.copy(self.network), self.signature, self.params.copy(), classes)
+
     def check_width(self, shape: tuple[float, ...]) -> None:
         """Raise ValueError unless X, of this shape, has the columns the model was trained on; NaN is an unknown number."""
         expected = self.signature.n_features
@@ -124,6 +129,7 @@ class TrainedModel:
         if is_collection(X):
             from scaleml.api import lazy_prediction as lazy
 
+            lazy.check_table(X)
             self.check_width(X.shape)
             return self.network.summarise(lazy.statistics(self, X, y, sample_weight))
         if is_collection(y, sample_weight):

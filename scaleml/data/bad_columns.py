@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,7 @@ _REMEDIES: Final = {
     "durations": "pass numbers, such as .dt.total_seconds()",
     "complex numbers": "pass real and imaginary parts as two columns",
     "mixed values": "make them numbers (pandas.to_numeric(..., errors='coerce')), encode or drop them",
+    "numbers kept as objects": "convert them, .astype('float64')",
     "values that are not numbers": "encode or drop them",
 }
 _VALUES: Final = {
@@ -69,10 +71,14 @@ def kinds_of_frame(frame: Any) -> list[tuple[object, str]]:
         if kind == "text" and str(dtype) == "object":
             present = frame.iloc[:, position].dropna()
             texts = sum(isinstance(value, str) for value in present)
-            kind = "text" if texts == len(present) else "mixed values" if texts else _OTHER
+            kind = "text" if texts == len(present) else "mixed values" if texts else _kind_of_objects(present)
         if kind:
             found.append((column, kind))
     return found
+
+
+def _kind_of_objects(present: Any) -> str:
+    return "numbers kept as objects" if all(isinstance(value, Real) for value in present) else _OTHER
 
 
 def bad_values_of_frame(frame: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -11,14 +12,14 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
-from scaleml.data.collections import partitions_of
+from scaleml.data.collections import Table, partitions_of
 from scaleml.data.column_sizes import ColumnSizes
 from scaleml.data.columns import names_of
 from scaleml.data.labels import merge_classes, places_of
 from scaleml.data.partition import PassOptions, PieceSummary, RowFormat, check_summaries
 from scaleml.data.piece import Run
 from scaleml.data.source import Task, outputs_of, task_of
-from scaleml.data.stager import Pieces, Stager
+from scaleml.data.stager import Pieces, Stager, Staging
 
 _SAMPLE: Final = 64 << 20
 """Bytes of X that a sample takes at most."""
@@ -211,32 +212,21 @@ class CollectionSource:
         return None if factors is None else np.asarray(factors, self.dtype)
 
 
-def collection_source(
-    X: object,
-    y: object,
-    sample_weight: object,
-    form: RowFormat,
-    stager: Stager,
-    *,
-    fraction: float = 0.0,
-    name: str = "X",
-    indicators: bool = False,
-) -> CollectionSource:
-    """Check what is known of a Dask collection, and have it brought into files in one pass over its partitions.
+def collection_sources(
+    tables: Sequence[Table], form: RowFormat, stager: Stager, *, fraction: float = 0.0, indicators: bool = False
+) -> list[CollectionSource]:
+    """Check what is known of Dask collections, and have them brought into files in one pass over their partitions.
 
     Parameters
     ----------
-    X : Dask array or dataframe of shape (rows, features)
-    y, sample_weight : array-like or Dask collection
-        One value a row; the weights may be None.
+    tables : sequence of Table
+        X, y and weights to train on, and others, to evaluate on: what they are made of is made once.
     form : RowFormat
         How the rows are to lie in files.
     stager : Stager
         What brings them there.
     fraction : float
-        Of the rows, to hold out.
-    name : str
-        How errors call X.
+        Of the rows of the first, to hold out.
     indicators : bool
         Whether y has a column of 0 and 1 for each label.
 
@@ -245,8 +235,15 @@ def collection_source(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    partitions = partitions_of(X, y, sample_weight, name)
-    options = PassOptions(secrets.token_hex(8), form.dtype, form.classifier, form.seed, fraction, name, indicators)
-    pieces = stager.stage(X, partitions, options)
-    check_summaries(pieces.summaries, name)
-    return CollectionSource(pieces, options, is_weighted=sample_weight is not None, names=names_of(X))
+    stagings: list[Staging] = []
+    for table, parts in zip(tables, partitions_of(*tables), strict=True):
+        held = 0.0 if stagings else fraction
+        names = indicators, parts.columns, parts.targets
+        options = PassOptions(secrets.token_hex(8), form.dtype, form.classifier, form.seed, held, table.name, *names)
+        stagings.append(Staging(table.X, parts, options))
+    sources = []
+    for table, staging, pieces in zip(tables, stagings, stager.stage(stagings), strict=True):
+        check_summaries(pieces.summaries, table.name)
+        weighted = table.sample_weight is not None
+        sources.append(CollectionSource(pieces, staging.options, is_weighted=weighted, names=names_of(table.X)))
+    return sources

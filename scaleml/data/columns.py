@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
-from scaleml.data.bad_columns import REAL, bad_values_of_frame, kind_of, kinds_of_frame, not_finite, refuse_kinds
+from scaleml.data.bad_columns import (
+    REAL,
+    bad_values_of_frame,
+    kind_of,
+    kinds_of_frame,
+    listed,
+    not_finite,
+    refuse_kinds,
+)
+
+
+def refuse_pieces(given: object, name: str) -> None:
+    """Raise TypeError for a list of Dask's delayed values or collections: nobody knows how many rows each has."""
+    first = given[0] if isinstance(given, list | tuple) and given else None
+    if type(first).__module__.split(".")[0] == "dask":
+        raise TypeError(
+            f"{name} is a list of {type(first).__module__}.{type(first).__name__}: make one dataframe of such parts, "
+            "dask.dataframe.from_delayed(parts), or one array, dask.array.concatenate([dask.array.from_delayed(part, shape, dtype) "
+            "for part in parts])"
+        )
 
 
 def as_matrix(given: object, name: str) -> Matrix:
     """Return X as a 2-d array or a CSR matrix of real numbers; raise ValueError or TypeError if it is none."""
+    refuse_pieces(given, name)
     if type(given).__module__.split(".")[0] == "dask":
         raise TypeError(f"{name} is a Dask collection: pass {name}.compute() if it fits into this process's memory")
     if given is None or isinstance(given, str | bytes | os.PathLike):
@@ -49,6 +70,7 @@ def as_matrix(given: object, name: str) -> Matrix:
 
 def as_column(given: object, what: str, n: int, name: str) -> Array:
     """Return y or the weights as an array of ``n`` rows; raise ValueError for another shape."""
+    refuse_pieces(given, what)
     values = array_of_column(given)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -63,9 +85,11 @@ def as_column(given: object, what: str, n: int, name: str) -> Array:
 
 def as_targets(y: Array, name: str = "y", first: int = 0) -> Array:
     """Return real targets; raise for others, naming the row, counted from ``first``."""
+    y = _numbers(y, name, first)
     if y.dtype.kind not in REAL:
         raise TypeError(
-            f"{name} has dtype {y.dtype}, but regression needs real numbers: for labels use loss='log_loss'"
+            f"{name} has dtype {y.dtype}, but regression needs real numbers: for labels train a classifier (an estimator such as "
+            "SGDClassifier, or a model with loss='log_loss')"
         )
     _refuse_non_finite(y, name, first)
     return y
@@ -73,6 +97,7 @@ def as_targets(y: Array, name: str = "y", first: int = 0) -> Array:
 
 def as_weights(weights: Array, name: str = "sample_weight", first: int = 0) -> Array:
     """Return weights; raise for what is no weight, naming the row, counted from ``first``."""
+    weights = _numbers(weights, name, first)
     if weights.dtype.kind not in REAL:
         raise TypeError(f"{name} has dtype {weights.dtype}: must be real numbers")
     _refuse_non_finite(weights, name, first)
@@ -80,6 +105,22 @@ def as_weights(weights: Array, name: str = "sample_weight", first: int = 0) -> A
         row = int(np.flatnonzero(weights < 0)[0])
         raise ValueError(f"{name} is {weights[row]} at row {first + row}: must not be negative")
     return weights
+
+
+def _numbers(values: Array, what: str, first: int) -> Array:
+    """Return objects that are numbers as such, what is missing as NaN, as scikit-learn does; other values as they are."""
+    if values.dtype != object:
+        return values
+    flat, rows = values.ravel(), len(values)
+    for place, value in enumerate(flat):
+        if not isinstance(value, Real) and not is_missing(value):
+            row = first + place * rows // flat.size
+            raise TypeError(
+                f"{what} has dtype object and holds {value!r} (row {row}), but real numbers are needed: convert it "
+                "(pandas.to_numeric); for labels train a classifier (an estimator such as SGDClassifier, or a model with loss='log_loss')"
+            )
+    numbers = [np.nan if is_missing(value) else float(value) for value in flat]
+    return np.array(numbers, np.float64).reshape(values.shape)
 
 
 def refuse_no_weight(any_weight: bool) -> None:
@@ -162,6 +203,30 @@ def names_of(given: object) -> tuple[object, ...] | None:
     return None if columns is None or not hasattr(given, "iloc") else tuple(columns)
 
 
+def as_told(partition: Any, columns: Sequence[object] | None, name: str) -> Any:
+    """Return a partition of a dataframe as it is; raise ValueError unless it has just the columns that Dask was told of, in their order.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> as_told(pd.DataFrame({"b": [2], "a": [1]}), ("a", "b"), "X")
+    Traceback (most recent call last):
+    ...
+    ValueError: X has the columns 'b', 'a', in another order than what its dataframe says, 'a', 'b': make all partitions alike where \
+they are read or made (frame[[...]]), or pass a right meta to from_map, from_delayed or map_partitions
+    """
+    own = names_of(partition)
+    if columns is None or own is None or own == tuple(columns):
+        return partition
+    lacks, has = [c for c in columns if c not in own], [c for c in own if c not in columns]
+    wrong = [f"{verb} {listed(names)}" for verb, names in (("lacks", lacks), ("has", has)) if names]
+    what = f"{' and '.join(wrong)}, unlike" if wrong else f"has the columns {listed(own)}, in another order than"
+    raise ValueError(
+        f"{name} {what} what its dataframe says, {listed(columns)}: make all partitions alike where they are read or made "
+        "(frame[[...]]), or pass a right meta to from_map, from_delayed or map_partitions"
+    )
+
+
 def matrix_of_frame(given: object, name: str) -> Array:
     """Return a pandas frame as a 2-d array of real numbers; what is missing becomes NaN.
 
@@ -194,3 +259,16 @@ def array_of_column(given: object) -> Array:
             return values.to_numpy(dtype=np.float64, na_value=np.nan)
         return values.to_numpy(dtype=kind.numpy_dtype)
     return np.asarray(values)
+
+
+def is_missing(value: object) -> bool:
+    """Whether this is None, NaN, or what pandas has for a missing value, which differs from itself, or knows not.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> [is_missing(value) for value in (None, float("nan"), pd.NA, pd.NaT, "", 0)]
+    [True, True, True, True, False, False]
+    """
+    same: object = value == value
+    return value is None or not isinstance(same, bool | np.bool_) or not same

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.data.columns import is_missing
 
 
 def check_labels(y: Array, name: str = "y", first: int = 0) -> None:
@@ -151,7 +152,7 @@ def _refuse_missing(y: Array, name: str, first: int) -> None:
     missing = (
         (y != y)
         if y.dtype.kind in "fc"
-        else np.asarray([v is None or v != v for v in y])
+        else np.asarray([is_missing(value) for value in y], bool)
         if y.dtype == object
         else None
     )

@@ -12,7 +12,7 @@ import numpy as np
 from scaleml import arrays
 from scaleml.arrays import Array
 from scaleml.data.column_sizes import ColumnSizes
-from scaleml.data.columns import as_column, as_matrix, as_targets, as_weights, cast_finite, names_of
+from scaleml.data.columns import as_column, as_matrix, as_targets, as_told, as_weights, cast_finite, names_of
 from scaleml.data.labels import check_indicators, local_codes
 from scaleml.data.piece import Piece
 from scaleml.data.piece_file import PieceFile, size_of
@@ -59,6 +59,8 @@ class PassOptions:
         How errors call the data.
     indicators : bool
         Whether y has a column of 0 and 1 for each label.
+    columns, targets : tuple or None
+        Names of the columns of X, and of a y of several, where they have some.
     """
 
     token: str
@@ -68,6 +70,8 @@ class PassOptions:
     fraction: float
     name: str
     indicators: bool = False
+    columns: tuple[object, ...] | None = None
+    targets: tuple[object, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,8 @@ def write_partition(
         sparse, features = hasattr(given_x, "tocsr"), int(given_x.shape[1])
         none = np.zeros(0)
         return PieceSummary(None, 0, 0, features, sparse, 0, None, none, none, none, none)
+    given_x = as_told(given_x, options.columns, f"partition {index} of {options.name}")
+    given_y = as_told(given_y, options.targets, f"partition {index} of y")
     _refuse_other_length(options.name, index, given_x, "y", given_y)
     if partition_weights is not None:
         _refuse_other_length(options.name, index, given_x, "sample_weight", partition_weights)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from scaleml.arrays import Array, Matrix
-from scaleml.data.collections import Partitions
 from scaleml.data.partition import PassOptions, PieceSummary
+from scaleml.data.partitions import Partitions
 from scaleml.data.piece import Run
 from scaleml.data.source import ArraySource
 
@@ -31,6 +32,25 @@ class Pieces(Protocol):
         """Remove the files."""
 
 
+@dataclass(frozen=True)
+class Staging:
+    """A Dask collection to be brought into files.
+
+    Parameters
+    ----------
+    X : Dask array or dataframe
+        As the user passed it.
+    partitions : Partitions
+        Of X, y and the weights.
+    options : PassOptions
+        How they become pieces.
+    """
+
+    X: object
+    partitions: Partitions
+    options: PassOptions
+
+
 class Stager(Protocol):
     """Brings rows into files, and says which of them are trained on.
 
@@ -40,8 +60,8 @@ class Stager(Protocol):
     def compute(self, columns: Sequence[object]) -> Sequence[object]:
         """Return Dask collections of one value a row as arrays of this process, computed together."""
 
-    def stage(self, X: object, partitions: Partitions, options: PassOptions) -> Pieces:
-        """Have one pass turn every partition of X into a piece, on the worker that holds it.
+    def stage(self, tables: Sequence[Staging]) -> Sequence[Pieces]:
+        """Have one pass turn every partition of each X into a piece, on the worker that holds it; what they share is computed once.
 
         Raises
         ------

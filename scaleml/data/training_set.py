@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.data.bad_columns import listed
 from scaleml.data.class_weights import ClassTally, count
-from scaleml.data.collection_source import CollectionSource, collection_source
-from scaleml.data.collections import is_collection
+from scaleml.data.collection_source import CollectionSource, collection_sources
+from scaleml.data.collections import Table, is_bag, is_collection, refuse_no_table
 from scaleml.data.partition import RowFormat
 from scaleml.data.source import ArraySource, Source, array_source
 from scaleml.data.split import hold_out
@@ -35,7 +36,7 @@ def place_training_set(
     ----------
     X, y, sample_weight, validation
         As ``train`` takes them; or X, and the validation data, as an ``ArraySource`` that was checked already; or X as
-        a ``CollectionSource``, with the rows that are to be held out, if any; then validation data are others.
+        a ``CollectionSource``, with the rows that are to be held out, if any; then validation data are others, of any kind.
     form : RowFormat
         How the rows are to lie in files.
     stager : Stager
@@ -51,7 +52,12 @@ def place_training_set(
     """
     aside = checked_validation(validation)
     fraction = aside if isinstance(aside, float) else 0.0
-    train = _source(X, y, sample_weight, form, stager, fraction=fraction)
+    table = Table(X, y, sample_weight)
+    if is_collection(X) and isinstance(aside, list | tuple) and is_collection(aside[0]):
+        whole, aside = collection_sources([table, validation_table(aside)], form, stager)
+        train: ArraySource | CollectionSource = whole.coded(whole.found_labels, whole.found_labels)
+    else:
+        train = _source(table, form, stager, fraction=fraction)
     rows = held_rows = np.zeros(0, np.int64)
     if isinstance(train, ArraySource):
         rows, held_rows = hold_out(train.rows, fraction, form.seed)
@@ -104,52 +110,61 @@ def _held_mass(
 
 
 def _source(
-    X: object,
-    y: object,
-    sample_weight: object,
+    table: Table,
     form: RowFormat,
     stager: Stager,
     *,
     fraction: float = 0.0,
     classes: Array | None = None,
-    name: str = "X",
     label: str = "y",
 ) -> ArraySource | CollectionSource:
     """Return X, y and weights as a source; ``classes`` are those of training, for validation data."""
-    if isinstance(X, ArraySource | CollectionSource):
-        return X
-    if is_collection(X):
-        staged = collection_source(X, y, sample_weight, form, stager, fraction=fraction, name=name)
+    if isinstance(table.X, ArraySource | CollectionSource):
+        return table.X
+    if is_collection(table.X):
+        (staged,) = collection_sources([table], form, stager, fraction=fraction)
         labels = staged.found_labels if classes is None else classes
         return replace(staged.coded(labels, labels), name=label)
-    y, sample_weight = _here(y, sample_weight, stager)
-    return array_source(X, y, sample_weight, classifier=form.classifier, classes=classes, name=name, label=label)
+    y, weights = _here(table.y, table.sample_weight, stager)
+    return array_source(table.X, y, weights, classifier=form.classifier, classes=classes, name=table.name, label=label)
+
+
+def validation_table(validation: Sequence[object]) -> Table:
+    """Return (X, y) or (X, y, sample_weight) as a table."""
+    X, y, *weights = validation
+    return Table(X, y, weights[0] if weights else None, "the validation X")
 
 
 def _here(y: object, sample_weight: object, stager: Stager) -> tuple[object, object]:
     """Return y and weights in this process, as X is: what are Dask collections is computed, both together."""
-    columns = {name: values for name, values in (("y", y), ("w", sample_weight)) if is_collection(values)}
+    columns = {name: values for name, values in (("y", y), ("sample_weight", sample_weight)) if is_collection(values)}
+    for name, values in columns.items():
+        if is_bag(values):
+            refuse_no_table(values, name)
     if columns:
         columns = dict(zip(columns, stager.compute(list(columns.values())), strict=True))
-    return columns.get("y", y), columns.get("w", sample_weight)
+    return columns.get("y", y), columns.get("sample_weight", sample_weight)
 
 
 def _validation_source(
-    validation: ArraySource | Sequence[object], train: Source, form: RowFormat, stager: Stager
+    validation: ArraySource | CollectionSource | Sequence[object], train: Source, form: RowFormat, stager: Stager
 ) -> ArraySource | CollectionSource:
     """Return validation data as a source; raise unless it has the columns, labels and targets of the training set."""
     if isinstance(validation, ArraySource):
         return validation
-    X, y, *weights = validation
-    held = _source(
-        *(X, y, weights[0] if weights else None, form, stager),
-        classes=train.classes,
-        name="the validation X",
-        label="the validation y",
-    )
+    label = "the validation y"
+    if isinstance(validation, CollectionSource):
+        held: ArraySource | CollectionSource = replace(validation.coded(train.classes, train.classes), name=label)
+    else:
+        held = _source(validation_table(validation), form, stager, classes=train.classes, label=label)
     if held.features != train.features:
         raise ValueError(
             f"the validation X has {held.features} columns, X has {train.features}: they must be the same features"
+        )
+    if held.names is not None and train.names is not None and held.names != train.names:
+        raise ValueError(
+            f"the validation X has the columns {listed(held.names)}, X has {listed(train.names)}: they must be the same features, in the "
+            "same order"
         )
     if held.n_outputs != train.n_outputs:
         raise ValueError(
@@ -178,9 +193,9 @@ def refuse_empty_side(fraction: float, rows: int, held: int) -> None:
         )
 
 
-def checked_validation(validation: object) -> ArraySource | Sequence[object] | float | None:
+def checked_validation(validation: object) -> ArraySource | CollectionSource | Sequence[object] | float | None:
     """Return held-out data, or the fraction of the rows to hold out, as ``train`` takes them; raise for anything else."""
-    if validation is None or isinstance(validation, ArraySource):
+    if validation is None or isinstance(validation, ArraySource | CollectionSource):
         return validation
     if isinstance(validation, float):
         if not 0 < validation < 1:

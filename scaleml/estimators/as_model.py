@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Final, final
 
-import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from scaleml.api.trainable import Given, Trainable
 from scaleml.arrays import Array
-from scaleml.data.collections import is_collection
+from scaleml.data.collection_source import CollectionSource
+from scaleml.data.collections import Table, is_collection, is_several
 from scaleml.data.source import ArraySource
 from scaleml.data.split import hold_out
-from scaleml.data.training_set import checked_validation, refuse_empty_side
+from scaleml.data.training_set import checked_validation, refuse_empty_side, validation_table
 from scaleml.estimators import lazy
 from scaleml.estimators.job import Job
 from scaleml.estimators.staged import stage
@@ -95,17 +95,19 @@ def as_trainable(estimator: Any, whole: Any, given: Given) -> Trainable:
     pipeline = None if whole is estimator else clone(whole)
     inputs: Any
     held_out: Any
-    if is_collection(given.X):
-        inputs, held_out = _staged(own, given, pipeline, seed), None
-    else:
+    if not is_collection(given.X):
         inputs, held_out = _checked(own, given, pipeline, seed)
+        return _assembled(own, given, pipeline, seed, inputs, held_out)
+    sources = _staged(own, given, pipeline, seed)
     try:
-        if not isinstance(inputs, ArraySource):
-            held_out = _held_out_there(own, given, inputs)
+        if isinstance(given.validation, float):
+            refuse_empty_side(given.validation, sources[0].rows, sources[0].held)
+        inputs = own._staged_inputs(sources[0])
+        held_out = _held_out_there(own, given, inputs, *sources[1:])
         return _assembled(own, given, pipeline, seed, inputs, held_out)
     except BaseException:
-        if not isinstance(inputs, ArraySource):
-            inputs.pieces.close()
+        for source in sources:
+            source.pieces.close()
         raise
 
 
@@ -191,8 +193,8 @@ def _picked(X: Any, y: Any, weights: Any, rows: Any) -> tuple[Any, Any, Any]:
     return picked[0], picked[1], picked[2]
 
 
-def _staged(own: Any, given: Given, pipeline: Any, seed: int) -> Any:
-    """Return a Dask collection, brought to files of its workers, as it is trained on."""
+def _staged(own: Any, given: Given, pipeline: Any, seed: int) -> list[CollectionSource]:
+    """Return a Dask collection brought to files of its workers, and what is evaluated on, if that is one, too."""
     if pipeline is not None and any(step not in (None, "passthrough") for _, step in pipeline.steps[:-1]):
         raise TypeError(
             "X is a Dask collection, and scikit-learn's transformers need it in this process: pass X.compute(), or transform it first "
@@ -200,22 +202,15 @@ def _staged(own: Any, given: Given, pipeline: Any, seed: int) -> Any:
         )
     fraction = given.validation if isinstance(given.validation, float) else 0.0
     classifier = is_classifier(own)
-    shape = getattr(given.y, "shape", None) or np.shape(given.y)
-    indicators = classifier and len(shape) == 2 and shape[1] != 1
+    indicators = classifier and is_several(given.y)
     whose = (given.client, given.workers, seed)
-    source = stage(
-        own, given.X, given.y, given.sample_weight, classifier and not indicators, True, indicators, fraction, *whose
-    )
-    try:
-        if fraction:
-            refuse_empty_side(fraction, source.rows, source.held)
-        return own._staged_inputs(source)
-    except BaseException:
-        source.pieces.close()
-        raise
+    tables = [Table(given.X, given.y, given.sample_weight)]
+    if given.validation is not None and not fraction and is_collection(given.validation[0]):
+        tables.append(validation_table(given.validation))
+    return stage(own, tables, classifier and not indicators, True, indicators, fraction, *whose)
 
 
-def _held_out_there(own: Any, given: Given, inputs: Any) -> Any:
+def _held_out_there(own: Any, given: Given, inputs: Any, staged: CollectionSource | None = None) -> Any:
     """Return held-out data other than a part of a Dask collection, as ``TrainingData`` takes it."""
     if given.validation is None or isinstance(given.validation, float):
         return None
@@ -227,4 +222,4 @@ def _held_out_there(own: Any, given: Given, inputs: Any) -> Any:
             f"validation is a Dask collection, and loss={own.loss!r} learns 1 and -1 of classes: pass validation as the fraction of "
             "the rows to hold out, or as arrays of this process"
         )
-    return given.validation
+    return staged

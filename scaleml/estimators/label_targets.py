@@ -10,6 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from scaleml.data.collections import is_several
 from scaleml.data.labels import as_text, encode_labels
 from scaleml.estimators import lazy
 from scaleml.estimators.base import KINDS, column_of, inputs_of
@@ -61,8 +62,7 @@ class LabelTargets:
         return weights
 
     def _staged(self: Any, X: Any, y: Any, weights: Any, reset: bool) -> Any:
-        shape = getattr(y, "shape", None) or np.shape(y)
-        several = len(shape) == 2 and shape[1] != 1
+        several = is_several(y)
         return staged(self, X, y, weights, classifier=not several, reset=reset, indicators=several)
 
     def _coded_there(self: Any, rows: Any) -> Any:

@@ -11,15 +11,17 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from scaleml.data.bad_columns import REAL
-from scaleml.data.collections import is_collection, is_frame, partitions_of
-from scaleml.data.columns import array_of_column, matrix_of_frame, refuse_columns
+from scaleml.data.collections import Table, is_bag, is_collection, is_frame, partitions_of, refuse_no_table
+from scaleml.data.columns import array_of_column, as_told, matrix_of_frame, refuse_pieces
 from scaleml.estimators.blockwise import can_label, labels
 
 _NOT_NEEDED: Final = (
-    *("_end", "_columns", "_client", "_skl_callbacks", "feature_names_in_", "loss_curve_"),
+    *("_end", "_columns", "_client", "_skl_callbacks", "feature_names_in_", "loss_curve_", "validation_scores_"),
     *("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept", "_loss_function_"),
+    *("_coef_grads", "_intercept_grads", "_optimizer", "_random_state", "_no_improvement_count"),
 )
+_SETTINGS: Final = ("strategy", "workers", "optimizer", "batch_size", "random_state", "verbose", "n_jobs", "warm_start")
+"""Of training alone: what is predicted does not depend on them."""
 
 
 def by_blocks(estimator: Any, method: str, X: Any) -> Any:
@@ -36,8 +38,8 @@ def by_blocks(estimator: Any, method: str, X: Any) -> Any:
 
     check_is_fitted(estimator)
     meta = getattr(estimator, method)(_one_row(X, estimator.n_features_in_))[:0]
-    bare, token = _bare(estimator)
-    return blocks(X, _apply, (method, meta), bare, token, meta)
+    bare = copy.deepcopy(_bare(estimator))  # what the estimator learns from now on is not in it
+    return blocks(X, _apply, (method, meta), bare, _token(bare), meta)
 
 
 def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
@@ -46,13 +48,15 @@ def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
 
     check_is_fitted(estimator)
     estimator.predict(_one_row(X, estimator.n_features_in_))
-    parts = partitions_of(X, y, sample_weight)
+    (parts,) = partitions_of(Table(X, y, sample_weight))
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
-    bare = sent(*_bare(estimator))
+    bare = _bare(estimator)
+    brought = sent(bare, _token(bare))
     from dask.delayed import delayed
 
-    function = delayed(_right if is_classifier(estimator) else _residuals, pure=True)
-    found = _computed(estimator, [function(bare, *part) for part in zip(parts.x, parts.y, weights, strict=True)])
+    count = _right if is_classifier(estimator) else _residuals
+    function = delayed(partial(_counted, count, parts.columns, parts.targets), pure=True)
+    found = _computed(estimator, [function(brought, *part) for part in zip(parts.x, parts.y, weights, strict=True)])
     found = [part for part in found if part is not None]
     if not found:
         raise ValueError("X has no rows: at least one is needed for a score")
@@ -63,7 +67,11 @@ def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
 
 
 def local(estimator: Any, *values: Any) -> list[Any]:
-    """Return values of one item a row in this process: those that are Dask collections are fetched."""
+    """Return y and the weights in this process: those that are Dask collections are fetched."""
+    for value, what in zip(values, ("y", "sample_weight"), strict=False):
+        refuse_pieces(value, what)
+        if is_bag(value):
+            refuse_no_table(value, what)
     lazy = [value for value in values if is_collection(value)]
     found = iter(_computed(estimator, lazy)) if lazy else iter(())
     return [next(found) if is_collection(value) else value for value in values]
@@ -79,32 +87,34 @@ def _computed(estimator: Any, values: Sequence[Any]) -> Sequence[Any]:
 
 def _one_row(X: Any, features: int) -> Any:
     """Return a row of zeros as X has them, by what is known of it: names, number and dtype of the columns."""
+    from scaleml.api.lazy_prediction import check_table
+
+    check_table(X)
     if is_frame(X):
-        if X.ndim != 2:
-            raise ValueError("X is a Dask series: a table of rows and columns is needed; use X.to_frame()")
         import pandas as pd
 
-        refuse_columns(X.dtypes.items(), "X")
         dtype = matrix_of_frame(X._meta_nonempty, "X").dtype
         return pd.DataFrame(np.zeros((1, len(X.columns)), dtype), columns=list(X.columns))
-    if X.ndim != 2:
-        raise ValueError(f"X has shape {X.shape}, but must be 2-d (rows, features)")
-    if X.dtype.kind not in REAL:
-        raise TypeError(f"X has dtype {X.dtype}, but a model needs real numbers: convert it with X.astype('float32')")
     width = X.shape[1]
     return np.zeros((1, features if np.isnan(width) else int(width)), X.dtype)
 
 
-def _bare(estimator: Any) -> tuple[Any, str]:
-    """Return what predicts, without the rest, and a name for it."""
-    from dask.base import tokenize
-
+def _bare(estimator: Any) -> Any:
+    """Return what predicts, without the rest: names were checked already, and blocks come without them."""
     bare = copy.copy(estimator)
-    # Names were checked already, and blocks come without them.
     for name in _NOT_NEEDED:
         vars(bare).pop(name, None)
-    fitted = sorted((name, value) for name, value in vars(bare).items() if name.endswith("_"))
-    return bare, tokenize(type(bare).__name__, getattr(bare, "loss", None), [name for name, _ in fitted], dict(fitted))
+    for name in _SETTINGS:
+        if name in vars(bare):
+            setattr(bare, name, None)
+    return bare
+
+
+def _token(bare: Any) -> str:
+    """Return a name for all that decides what is predicted."""
+    from dask.base import tokenize
+
+    return str(tokenize(type(bare).__name__, sorted(vars(bare).items(), key=lambda item: item[0])))
 
 
 def _matrix(block: Any) -> Any:
@@ -113,17 +123,19 @@ def _matrix(block: Any) -> Any:
 
 def _apply(block: Any, method: str, meta: Any, bare: Any) -> Any:
     x = _matrix(block)
-    if not x.shape[0]:
-        return meta
     function = partial(labels, bare) if method == "predict" and can_label(bare, x) else getattr(bare, method)
     return function(x).astype(meta.dtype, copy=False)
 
 
-def _right(bare: Any, x: Any, y: Any, weights: Any) -> Any:
-    """Return the weight of the right predictions and of all; None for no rows."""
-    x = _matrix(x)
-    if not x.shape[0]:
+def _counted(count: Any, columns: Any, targets: Any, bare: Any, x: Any, y: Any, weights: Any) -> Any:
+    if not x.shape[0] and not y.shape[0]:
         return None
+    return count(bare, as_told(x, columns, "a partition of X"), as_told(y, targets, "a partition of y"), weights)
+
+
+def _right(bare: Any, x: Any, y: Any, weights: Any) -> Any:
+    """Return the weight of the right predictions and of all."""
+    x = _matrix(x)
     same: Any = np.asarray(bare.predict(x) == _column(y, x))
     right: Any = (same.all(axis=1) if same.ndim > 1 else same).astype(np.float64)
     mass = np.ones(len(right)) if weights is None else array_of_column(weights)
@@ -133,8 +145,6 @@ def _right(bare: Any, x: Any, y: Any, weights: Any) -> Any:
 def _residuals(bare: Any, x: Any, y: Any, weights: Any) -> Any:
     """Return, for the rows of a block, the weight, the mean of y, its squares about that, and those of the residuals."""
     x = _matrix(x)
-    if not x.shape[0]:
-        return None
     y = _column(y, x).astype(np.float64)
     y = y.reshape(len(y), -1)
     errors = y - bare.predict(x).reshape(y.shape)

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from scaleml.arrays import Array
-from scaleml.data.collections import is_collection
+from scaleml.data.collections import is_collection, refuse_no_table
 from scaleml.data.source import ArraySource
 from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
@@ -34,6 +34,7 @@ class Perceptron(Trained):
 
     def _is_left_to_scikit_learn(self: Any, X: Any, partial: bool = False) -> bool:
         """Whether scikit-learn's own code does it: L-BFGS is no method of batches, and Poisson's loss is not among ours."""
+        refuse_no_table(X, "X")
         here = self.strategy == "auto" and self.optimizer is None and not is_collection(X)
         return here and (self._is_of_another_loss or (self.solver == "lbfgs" and not partial))
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from sklearn.base import is_classifier
 
-from scaleml.data.collections import is_collection
+from scaleml.data.collections import is_collection, refuse_no_table
 from scaleml.telemetry.fitting import Fitting
 
 LITTLE: Final = 2_000_000
@@ -40,6 +40,7 @@ class Rowwise:
 
         Not where something is asked for that it lacks.
         """
+        refuse_no_table(X, "X")
         if self.strategy != "auto" or self.optimizer is not None or is_collection(X):
             return False
         if self.learning_rate in ("pa1", "pa2"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
-from scaleml.data.collection_source import CollectionSource, collection_source
-from scaleml.data.collections import is_frame
+from scaleml.data.collection_source import CollectionSource, collection_sources
+from scaleml.data.collections import Table, is_frame, refuse_no_table
 from scaleml.data.partition import RowFormat
 
 
@@ -27,7 +27,8 @@ def staged(
     """
     fraction = float(estimator.validation_fraction) if estimator.early_stopping else 0.0
     whose = (estimator.client, estimator.workers, estimator._seed())
-    source = stage(estimator, X, y, sample_weight, classifier, reset, indicators, fraction, *whose)
+    table = Table(X, y, sample_weight)
+    (source,) = stage(estimator, [table], classifier, reset, indicators, fraction, *whose)
     try:
         if estimator.early_stopping and not 0 < source.held < source.all_rows:
             raise ValueError(
@@ -41,9 +42,7 @@ def staged(
 
 def stage(
     estimator: Any,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
+    tables: Sequence[Table],
     classifier: bool,
     reset: bool,
     indicators: bool,
@@ -51,13 +50,13 @@ def stage(
     client: Any,
     workers: Any,
     seed: int,
-) -> CollectionSource:
+) -> list[CollectionSource]:
     """Bring X, y and the weights to files of the workers, which the caller is to remove.
 
     Parameters
     ----------
-    X : Dask array or dataframe
-    y, sample_weight : array-like or Dask collection
+    tables : sequence of Table
+        What is trained on, and what is evaluated on, if that is a Dask collection, too.
     classifier : bool
         Whether y holds labels.
     reset : bool
@@ -65,7 +64,7 @@ def stage(
     indicators : bool
         Whether y has a column of 0 and 1 for each label.
     fraction : float
-        Of the rows, to hold out.
+        Of the rows to train on, to hold out.
     client, workers, seed
         Where to, and what decides the order of the rows.
 
@@ -78,6 +77,8 @@ def stage(
     from scaleml.cluster.staging.room import check_room
     from scaleml.cluster.staging.stager import ClusterStager
 
+    X: Any = tables[0].X
+    refuse_no_table(X, "X")
     frame = is_frame(X)
     _check_feature_names(estimator, X._meta if frame and X.ndim == 2 else np.empty((0, 0)), reset=reset)
     kinds = list(X.dtypes) if frame and X.ndim == 2 else [X.dtype]
@@ -87,9 +88,9 @@ def stage(
     check_columns(X, client, workers)
     stager = ClusterStager(client, workers)
     try:
-        source = collection_source(X, y, sample_weight, form, stager, fraction=fraction, indicators=indicators)
-        _check_n_features(estimator, np.broadcast_to(0.0, (1, source.features)), reset=reset)
+        sources = collection_sources(tables, form, stager, fraction=fraction, indicators=indicators)
+        _check_n_features(estimator, np.broadcast_to(0.0, (1, sources[0].features)), reset=reset)
     except BaseException:
         stager.close()
         raise
-    return source
+    return sources

@@ -71,8 +71,14 @@ def test_dataframes_that_are_made_of_one_are_computed_once(client: Client, tmp_p
 
     table = dd.from_map(read, range(4), meta=read(0).iloc[:0])
     (tmp_path / "0").unlink()
+    X, y = table[["a", "b"]], table["y"]
     run = scaleml.train(
-        LinearModel(), table[["a", "b"]], table["y"], sample_weight=table["w"], epochs=1, batch_size=8, client=client
+        *(LinearModel(), X, y),
+        sample_weight=table["w"],
+        validation=(X, y, table["w"]),
+        epochs=1,
+        batch_size=8,
+        client=client,
     )
     assert run.plan.rows == 80
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["read "] * 4
@@ -162,9 +168,10 @@ def test_what_is_no_number_is_refused(kind: str, storage: str, client: Client) -
 
 
 @pytest.mark.parametrize("storage", ["pandas", "dask"])
-def test_missing_labels_are_refused(storage: str, client: Client) -> None:
-    labels = pd.array(RNG.integers(0, 3, ROWS), "Int64")
-    labels[7] = pd.NA
+@pytest.mark.parametrize("dtype", ["Int64", "string", "str", "category"])
+def test_missing_labels_are_refused(dtype: str, storage: str, client: Client) -> None:
+    labels = pd.Series(TARGETS["nullable"] if dtype == "Int64" else LETTERS).astype(dtype)
+    labels[7] = None
     table = frame().assign(y=labels)
     X, y = both(table) if storage == "dask" else (table.drop(columns="y"), table["y"])
     with pytest.raises(ValueError, match="y is missing at row 7"):
@@ -173,10 +180,23 @@ def test_missing_labels_are_refused(storage: str, client: Client) -> None:
 
 def test_numpy_labels_need_known_lengths(client: Client) -> None:
     X, _ = both(frame().assign(y=LETTERS))
-    with pytest.raises(ValueError, match=r"X\.to_dask_array\(lengths=True\)"):
+    with pytest.raises(ValueError, match=r"X\.to_dask_array\(\)\.compute_chunk_sizes\(\)"):
         scaleml.start(LinearModel(), X, LETTERS, client=client)
-    run = scaleml.train(LinearModel(), X.astype("f8").to_dask_array(lengths=True), LETTERS, epochs=1, client=client)
+    run = scaleml.train(
+        LinearModel(), X.astype("f8").to_dask_array().compute_chunk_sizes(), LETTERS, epochs=1, client=client
+    )
     assert run.state == "finished"
+
+
+def test_partitions_and_validation_data_with_other_columns_are_refused(client: Client) -> None:
+    X, y = both(frame().assign(y=LETTERS))
+    parts, turned = [X.get_partition(k).compute() for k in range(3)], list(reversed(X.columns))
+    parts[1] = parts[1][turned]
+    lying = dd.from_map(parts.__getitem__, range(3), meta=parts[0].iloc[:0])
+    with pytest.raises(ValueError, match=r"partition 1 of X has the columns 'bool', .*, in another order"):
+        scaleml.start(LinearModel(), lying, y, client=client)
+    with pytest.raises(ValueError, match=r"the validation X has the columns 'bool', .*, X has 'plain'"):
+        scaleml.start(LinearModel(), X, y, validation=(X[turned], y), client=client)
 
 
 def test_a_series_is_no_table(client: Client) -> None:

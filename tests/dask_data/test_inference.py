@@ -98,6 +98,28 @@ def test_nothing_is_computed_before_it_is_asked_for_and_the_model_is_one_task(cl
     np.testing.assert_array_equal(client.compute(found).result(), trained.predict(X))
 
 
+def test_a_lazy_prediction_is_that_of_the_model_as_it_was() -> None:
+    trained, table = model("multiclass"), da.from_array(X, chunks=100)
+    before, lazy = trained.decision_function(X).copy(), trained.decision_function(table)
+    trained.params[:] = 0
+    np.testing.assert_allclose(lazy.compute(scheduler="synchronous"), before, rtol=1e-4, atol=1e-5)
+    assert not trained.decision_function(table).compute(scheduler="synchronous").any()
+
+
+def test_models_of_equal_parameters_keep_apart_when_computed_together() -> None:
+    signature = Signature(8)
+    params = RNG.standard_normal(MLP((4,)).build(signature).size).astype("f4")
+    twins = [
+        TrainedModel(MLP((4,), activation=activation).build(signature), signature, params, LABELS["binary"])
+        for activation in ("relu", "tanh")
+    ]
+    table = da.from_array(X, chunks=100)
+    found = dask.compute(*(twin.decision_function(table) for twin in twins), scheduler="synchronous")
+    for values, twin in zip(found, twins, strict=True):
+        np.testing.assert_allclose(values, twin.decision_function(X), rtol=1e-4, atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 0.1
+
+
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 def test_scores_are_computed_where_the_data_is(kind: str) -> None:
     trained = model(kind)

@@ -16,7 +16,7 @@ from scaleml.cluster.staging.files import Delivered, Files
 from scaleml.cluster.staging.placed_data import PlacedData, PlacedRows, nearest
 from scaleml.cluster.staging.stage_pass import StagePass, homes_of
 from scaleml.cluster.staging.worker_files import WorkerFiles
-from scaleml.data.collections import partitions_of
+from scaleml.data.collections import Table, partitions_of
 from scaleml.data.partition import PassOptions
 from scaleml.data.piece import Piece, Region, Run
 from scaleml.data.shard import Shard, cut_shards
@@ -115,13 +115,13 @@ def test_shards_are_cut_once_for_all_ranks_and_whoever_follows_them(
 def test_on_several_hosts_each_worker_stages_one_run_of_partitions(client: Client) -> None:
     info = client.scheduler_info()["workers"]
     first, second = sorted(info)
-    partitions = partitions_of(dense(), LETTERS, None)
+    (partitions,) = partitions_of(Table(dense(), LETTERS))
     assert homes_of(dense(), partitions, info, [first, second]) is None
     apart = {first: {"host": "alpha"}, second: {"host": "beta"}}
     homes = homes_of(dense(), partitions, apart, [first, second])
     assert homes == [first, second, second, second]  # 200 rows, and 300
     X = unknown(dense())
-    even = homes_of(X, partitions_of(X, unknown(column(LETTERS)), None), apart, [first, second])
+    even = homes_of(X, partitions_of(Table(X, unknown(column(LETTERS))))[0], apart, [first, second])
     assert even == [first, first, second, second]
     assert homes_of(client.persist(dense()), partitions, apart, [first, second]) is None
     options = PassOptions("0" * 16, "float32", True, 0, 0.0, "X")

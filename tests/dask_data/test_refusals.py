@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dask.array as da
+import dask.bag
 import numpy as np
 import pytest
 import scipy.sparse
@@ -36,6 +37,10 @@ def table(values: Any = X, chunks: Any = CHUNKS) -> Any:
 
 def column(values: Any = Y, chunks: Any = CHUNKS) -> Any:
     return da.from_array(values, chunks=chunks)
+
+
+def bag(values: Any) -> Any:
+    return dask.bag.from_sequence(values.tolist(), npartitions=2)
 
 
 def unknown(array: Any) -> Any:
@@ -91,7 +96,7 @@ MISTAKES: dict[str, Callable[[], tuple[dict[str, Any], type[Exception], str]]] =
         TypeError,
         r"no common order.*astype\(str\)",
     ),
-    "targets": lambda: ({"model": REGRESSION, "y": column(Y)}, TypeError, "y has dtype <U3.*log_loss"),
+    "targets": lambda: ({"model": REGRESSION, "y": column(Y)}, TypeError, "y has dtype <U3.*train a classifier"),
     "NaN target": lambda: (
         {"model": REGRESSION, "y": column(spoilt(NUMBERS, 150, np.nan))},
         ValueError,
@@ -110,10 +115,10 @@ MISTAKES: dict[str, Callable[[], tuple[dict[str, Any], type[Exception], str]]] =
     ),
     "dense and CSR": lambda: ({"X": table().map_blocks(mixed, dtype=float)}, ValueError, "some .*CSR and some dense"),
     "other rows": lambda: ({"y": column(Y[:-1], 50)}, ValueError, "X has 200 rows but y has 199"),
-    "other partitions, unknown": lambda: (
-        {"X": unknown(table()), "y": unknown(column(Y, 100))},
+    "other partitions and rows, unknown": lambda: (
+        {"X": unknown(table()), "y": unknown(column(Y[:-1], 100))},
         ValueError,
-        "X has 3 partitions but y has 2 chunks.*compute_chunk_sizes",
+        r"partition 2 of X has 50 rows but that of y has 49",
     ),
     "other rows in a partition": lambda: (
         {"X": unknown(table()), "y": unknown(column(Y, (80, 60, 60)))},
@@ -129,6 +134,14 @@ MISTAKES: dict[str, Callable[[], tuple[dict[str, Any], type[Exception], str]]] =
     "one dimension": lambda: ({"X": column(X[:, 0])}, ValueError, r"X\.reshape\(-1, 1\)"),
     "text": lambda: ({"X": table(X.astype(str))}, TypeError, "X has dtype <U.*OneHotEncoder"),
     "delayed": lambda: ({"y": delayed(Y)}, TypeError, "y is a dask.delayed.Delayed.*from_delayed"),
+    "list of delayed": lambda: ({"X": [delayed(X)]}, TypeError, "X is a list of dask.delayed.*from_delayed"),
+    "bag": lambda: ({"X": bag(X)}, TypeError, r"X is a dask.bag.*X\.to_dataframe"),
+    "bag of labels": lambda: ({"y": bag(Y), "X": X}, TypeError, r"y is a dask.bag.*y\.to_dataframe"),
+    "text among numbers": lambda: (
+        {"model": REGRESSION, "y": column(spoilt(NUMBERS.astype(object), 81, "many"))},
+        TypeError,
+        r"holds 'many' \(row 81\).*to_numeric.*train a classifier",
+    ),
     "y is None": lambda: ({"y": None}, ValueError, "y is None"),
     "validation, other columns": lambda: (
         {"validation": (table(X[:, :5]), column())},

@@ -14,12 +14,13 @@ import pytest
 
 from data import pieces as stored
 from scaleml.arrays import Array, Matrix
-from scaleml.data.collections import Partitions, is_collection
+from scaleml.data.collections import is_collection
 from scaleml.data.partition import PassOptions, PieceSummary, RowFormat, write_partition
+from scaleml.data.partitions import Partitions
 from scaleml.data.piece import Run
 from scaleml.data.shard import cut_shards
 from scaleml.data.source import ArraySource, Source, array_source
-from scaleml.data.stager import Pieces
+from scaleml.data.stager import Pieces, Staging
 from scaleml.data.training_set import place_training_set
 
 ROWS, CHUNK = 120, 40
@@ -62,8 +63,11 @@ class HereStager:
         self.asked.append(f"compute {len(columns)}")
         return dask.compute(*columns)
 
-    def stage(self, X: object, partitions: Partitions, options: PassOptions) -> Staged:
-        self.asked.append(f"stage {options.name}")
+    def stage(self, tables: Sequence[Staging]) -> list[Staged]:
+        self.asked.append(f"stage {', '.join(table.options.name for table in tables)}")
+        return [self._staged(table.partitions, table.options) for table in tables]
+
+    def _staged(self, partitions: Partitions, options: PassOptions) -> Staged:
         weights = partitions.weights or [None] * len(partitions.x)
         found = dask.compute(*zip(partitions.x, partitions.y, weights, strict=True), scheduler="sync")
         firsts = partitions.firsts

@@ -16,8 +16,8 @@ from distributed import Client, Future, KilledWorker, as_completed, futures_of, 
 
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.staging.piece_folder import folder_of, is_closed, lease, lease_key
-from scaleml.data.collections import Partitions
 from scaleml.data.partition import PassOptions, PieceSummary, write_partition
+from scaleml.data.partitions import Partitions
 
 
 def homes_of(
@@ -64,6 +64,14 @@ def stage(
     return dataclasses.replace(summary, worker=worker.address)
 
 
+def begin(client: Client, passes: Mapping[StagePass, Sequence[int]]) -> None:
+    """Submit the tasks of several passes at once: what their partitions are made of is then made once for all of them."""
+    tasks = {each: each.tasks(client, indices) for each, indices in passes.items()}
+    futures = iter(client.compute([task for some in tasks.values() for task in some]))
+    for each, indices in passes.items():
+        each.take([next(futures) for _ in tasks[each]], indices)
+
+
 class StagePass:
     """Brings partitions into files of the workers that have them, and says there for how long they are wanted.
 
@@ -93,6 +101,7 @@ class StagePass:
         self._workers = None if workers is None else list(workers)
         self._homes = homes
         self._attempts = 0
+        self._begun: dict[Future[Any], int] = {}
         self._leases: dict[str, Future[Any]] = {}
 
     def __len__(self) -> int:
@@ -100,14 +109,16 @@ class StagePass:
         return len(self._partitions.x)
 
     def run(self, client: Client, indices: Sequence[int]) -> dict[int, PieceSummary]:
-        """Stage some of the partitions.
+        """Stage some of the partitions, or wait for what was begun.
 
         Raises
         ------
         ValueError, TypeError
             For values that cannot be trained on, by row and column.
         """
-        futures = self._submit(client, indices)
+        if not self._begun:
+            begin(client, {self: indices})
+        futures, self._begun = self._begun, {}
         found: dict[int, PieceSummary] = {}
         try:
             done = as_completed(list(futures), loop=client.loop, with_results=True)
@@ -141,7 +152,18 @@ class StagePass:
         """Say that no piece is wanted any more."""
         self._leases.clear()
 
-    def _submit(self, client: Client, indices: Sequence[int]) -> dict[Future[Any], int]:
+    def cancel(self, client: Client) -> None:
+        """Give up what was begun and never waited for."""
+        if self._begun:
+            client.cancel(list(self._begun))
+            self._begun = {}
+
+    def take(self, futures: Sequence[Future[Any]], indices: Sequence[int]) -> None:
+        """Have what was submitted waited for by the next call of `run`."""
+        self._begun = dict(zip(futures, indices, strict=True))
+
+    def tasks(self, client: Client, indices: Sequence[int]) -> list[object]:
+        """Return a task for each of these partitions."""
         partitions, self._attempts = self._partitions, self._attempts + 1
         y = self._on_workers(client, [partitions.y[index] for index in indices])
         w: Sequence[object] = [None] * len(indices)
@@ -149,13 +171,13 @@ class StagePass:
             w = self._on_workers(client, [partitions.weights[index] for index in indices])
         make = delayed(stage, pure=False)
         firsts = partitions.firsts
-        tasks = []
+        tasks: list[object] = []
         for i, index in enumerate(indices):
             with annotate(**self._place(index)):
                 arguments = (self.options, index, firsts[index], partitions.x[index], y[i], w[i])
                 key = f"scaleml-stage-{self.options.token}-{self._attempts}-{index}"
                 tasks.append(make(*arguments, dask_key_name=key))
-        return dict(zip(client.compute(tasks), indices, strict=True))
+        return tasks
 
     def _place(self, index: int) -> dict[str, object]:
         chosen = self._workers if self._homes is None else [self._homes[index]]

@@ -16,13 +16,11 @@ from scaleml.cluster.staging.client_file import ClientFile
 from scaleml.cluster.staging.files import Files
 from scaleml.cluster.staging.memory import check_partition
 from scaleml.cluster.staging.placed_data import PlacedRows
-from scaleml.cluster.staging.stage_pass import StagePass, homes_of
+from scaleml.cluster.staging.stage_pass import StagePass, begin, homes_of
 from scaleml.cluster.staging.worker_files import WorkerFiles
-from scaleml.data.collections import Partitions
-from scaleml.data.partition import PassOptions
 from scaleml.data.piece import Run
 from scaleml.data.source import ArraySource
-from scaleml.data.stager import Pieces
+from scaleml.data.stager import Pieces, Staging
 
 
 @final
@@ -51,8 +49,8 @@ class ClusterStager:
         found, _ = find_client(*self._cluster)
         return list(found.compute(list(columns), sync=True))
 
-    def stage(self, X: object, partitions: Partitions, options: PassOptions) -> WorkerFiles:
-        """Have one pass turn every partition of X into a piece of a worker; see `scaleml.data.stager.Stager`.
+    def stage(self, tables: Sequence[Staging]) -> Sequence[WorkerFiles]:
+        """Have one pass turn every partition of each X into a piece of a worker; see `scaleml.data.stager.Stager`.
 
         Raises
         ------
@@ -62,11 +60,21 @@ class ClusterStager:
         found, own = find_client(*self._cluster)
         info = calls.identity(found, 10.0)
         chosen = candidates(info, self._cluster[1], own)
-        check_partition(info, chosen, partitions.largest_nbytes, options.name, is_own=own)
         somewhere = None if len(chosen) == len(info) else chosen
-        homes = homes_of(X, partitions, info, list(info) if somewhere is None else chosen)
-        files = WorkerFiles(found, StagePass(partitions, options, somewhere, homes))
-        self._made.append(files)
+        passes = []
+        for table in tables:
+            check_partition(info, chosen, table.partitions.largest_nbytes, table.options.name, is_own=own)
+            homes = homes_of(table.X, table.partitions, info, list(info) if somewhere is None else chosen)
+            passes.append(StagePass(table.partitions, table.options, somewhere, homes))
+        begin(found, {each: range(len(each)) for each in passes})
+        try:
+            files = []
+            for each in passes:
+                files.append(WorkerFiles(found, each))
+                self._made.append(files[-1])
+        finally:
+            for each in passes:
+                each.cancel(found)
         return files
 
     def write(self, source: ArraySource, rows: Array, dtype: str, name: str) -> None:
