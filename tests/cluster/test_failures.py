@@ -192,7 +192,7 @@ def test_a_worker_killed_from_outside_is_told_soon(watch, cluster, strategy, ran
 
 @pytest.mark.parametrize("strategy", [AllReduce(), ParameterServer()], ids=repr)
 def test_a_closed_client_ends_the_run(watch, cluster, strategy):
-    mine = Client(cluster.scheduler.address, set_as_default=False)
+    mine = Client(cluster.scheduler.address, security=cluster.security, set_as_default=False)
     run = under_way(started(strategy, client=mine))
     began = time.monotonic()
     mine.close()
@@ -202,7 +202,7 @@ def test_a_closed_client_ends_the_run(watch, cluster, strategy):
 
 
 def test_a_killed_run_is_refused_on_a_cluster_of_the_user(cluster):
-    with Client(cluster.scheduler.address, set_as_default=False) as mine:
+    with Client(cluster.scheduler.address, security=cluster.security, set_as_default=False) as mine:
         known = mine.scheduler.address
         assert known
         x, y, _ = made("binary")
