@@ -192,7 +192,7 @@ def test_partitions_and_validation_data_with_other_columns_are_refused(client: C
     X, y = both(frame().assign(y=LETTERS))
     parts, turned = [X.get_partition(k).compute() for k in range(3)], list(reversed(X.columns))
     parts[1] = parts[1][turned]
-    lying = dd.from_map(parts.__getitem__, range(3), meta=parts[0].iloc[:0])
+    lying = dd.from_map(lambda k: parts[k], range(3), meta=parts[0].iloc[:0])
     with pytest.raises(ValueError, match=r"partition 1 of X has the columns 'bool', .*, in another order"):
         scaleml.start(LinearModel(), lying, y, client=client)
     with pytest.raises(ValueError, match=r"the validation X has the columns 'bool', .*, X has 'plain'"):
