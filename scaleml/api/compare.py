@@ -21,6 +21,7 @@ from scaleml.api.tuning import tune as tuned
 from scaleml.api.validation import check_workers
 from scaleml.checks import check_integer, check_number
 from scaleml.cluster.embedded import check_client, find_client
+from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded
 from scaleml.faults import Fault
@@ -217,6 +218,10 @@ def _run(
         if runner is None or not runner.runs:
             raise
         runner.ended = "The comparison was interrupted."
+    except (StartFailed, OSError) as error:  # between two runs, of a client or cluster that is gone
+        if runner is None or not runner.runs:
+            raise
+        runner.ended = f"The comparison ended early: {error}"
     finally:
         # Whatever ended the comparison also ends the run that was under way.
         if runner is not None and runner.runs and not runner.runs[-1].over:

@@ -86,7 +86,11 @@ class Runner:
             return
         try:
             data = self.renew(seed=seed)
-        except (ValueError, OSError):  # a class may be rare enough to be missed by a split
+        except (
+            StartFailed,
+            ValueError,
+            OSError,
+        ):  # a class that a split misses; of a lost cluster the next start tells
             return
         former, self.data = self.data, data
         former.close()
@@ -120,12 +124,12 @@ class Runner:
             self._wait(run, most)
         except RunFailed:
             # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
-            with contextlib.suppress(TimeoutError, OSError):  # of a cluster that is gone the next start tells
-                self.client.wait_for_workers(self._enough, timeout=_REPLACEMENT)
-        else:
-            stopped = run.state == "stopped" and not run.skipped and not self._has_reached(run)
-            if stopped or run.interrupted:
-                self.ended = "stopped"
+            if not run.interrupted:
+                with contextlib.suppress(Exception):  # of a client or cluster that is gone the next start tells
+                    self.client.wait_for_workers(self._enough, timeout=_REPLACEMENT)
+        stopped = run.state == "stopped" and not run.skipped and not self._has_reached(run)
+        if stopped or run.interrupted:
+            self.ended = "stopped"
         return run
 
     def _wait(self, run: Run, most: float | None) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NotRequired, TypedDict, TypeVar, cast, overload
 
-from distributed import Client
+from distributed import Client, Worker
 
+from scaleml.clock import WALL
 from scaleml.cluster.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds for a call that should be answered in milliseconds."""
+
+_LOOK: Final = 0.5
+"""Seconds between two looks whether the client is still open."""
+
+_AT_ONCE: Final = 64
+"""Workers asked at the same time."""
 
 Answer = TypeVar("Answer")
 
@@ -39,13 +46,38 @@ def within(client: Client, seconds: float, coroutine: Coroutine[object, object, 
     ------
     TimeoutError
         Naming ``what``, when it takes longer than ``seconds``.
+    StartFailed
+        When the client is closed, also in the middle of the call: what Dask then raises, if anything, is of many kinds, and none says so.
     """
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loop(client))
     try:
-        return future.result(seconds)
-    except concurrent.futures.TimeoutError:
+        check_open(client)
+        future = asyncio.run_coroutine_threadsafe(coroutine, _loop(client))
+    except BaseException:
+        coroutine.close()
+        raise
+    deadline = WALL.now() + seconds
+    try:
+        while True:
+            left = deadline - WALL.now()
+            done, _ = concurrent.futures.wait([future], max(0.0, min(left, _LOOK)))
+            if done:
+                return future.result()
+            if left <= 0:
+                raise TimeoutError(f"{what} took longer than {seconds:g} s")
+            check_open(client)
+    except Exception:
+        check_open(client)
+        raise
+    finally:
         future.cancel()
-        raise TimeoutError(f"{what} took longer than {seconds:g} s") from None
+
+
+def check_open(client: Client) -> None:
+    """Raise StartFailed for a client that is closed or about to be."""
+    if client.scheduler is None or client.status in ("closing", "closed"):
+        raise StartFailed(
+            f"the Dask client is {client.status}: make a new distributed.Client, or pass client=None"
+        ) from None
 
 
 @overload
@@ -77,6 +109,57 @@ def on_workers(
     return dict(within(client, seconds, call, f"calling {function.__name__} on {', '.join(workers)}"))
 
 
+def ask_each(
+    client: Client,
+    seconds: float,
+    question: Callable[[str], Coroutine[object, object, Answer]],
+    workers: Sequence[str],
+) -> dict[str, Answer | BaseException]:
+    """Ask workers one by one, all at once, and return each one's answer, its error, or a TimeoutError, by address.
+
+    A call to several goes by one message, and is answered when the slowest has answered: it does not tell who did not.
+
+    Parameters
+    ----------
+    seconds : float
+        For each of them.
+    question : callable
+        Given an address, returns a coroutine; it runs on the client's event loop.
+    """
+    few = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(address: str) -> Answer:
+        async with few:
+            return await asyncio.wait_for(question(address), seconds)
+
+    async def ask_all() -> list[Answer | BaseException]:
+        return await asyncio.gather(*(ask(address) for address in workers), return_exceptions=True)
+
+    turns = 1 + len(workers) // _AT_ONCE
+    answers = within(client, turns * (seconds + 1), ask_all(), f"asking {len(workers)} workers")
+    return dict(zip(workers, answers, strict=True))
+
+
+async def on_worker(client: Client, address: str, function: Callable[..., Answer], *args: object) -> Answer:
+    """Return what a function returns on one worker; for `ask_each`."""
+    answers: dict[str, Answer] = await client._run(function, *args, workers=[address])
+    return answers[address]
+
+
+def known_addresses(client: Client, given: Iterable[str]) -> dict[str, str]:
+    """Return, by what workers call themselves, how the scheduler calls them, of those where the two differ."""
+    workers = list(identity(client))
+    if set(given) <= set(workers):
+        return {}
+    answers = ask_each(client, CALL_TIMEOUT, lambda address: on_worker(client, address, own_address), workers)
+    return {own: address for address, own in answers.items() if isinstance(own, str) and own != address}
+
+
+def own_address(dask_worker: Worker) -> str:
+    """Return what a worker takes for its address."""
+    return str(dask_worker.address)
+
+
 def tell_workers(
     client: Client, seconds: float, function: Callable[..., object], *args: object, workers: Sequence[str]
 ) -> None:
@@ -96,8 +179,8 @@ def identity(client: Client, seconds: float = CALL_TIMEOUT) -> dict[str, WorkerF
     TimeoutError, OSError
         When the scheduler does not answer, or is gone.
     """
-    if client.scheduler is None:
-        raise StartFailed(f"the Dask client is {client.status}: make a new distributed.Client, or pass client=None")
+    check_open(client)
+    assert client.scheduler is not None
     question = client.scheduler.identity(n_workers=-1)
     answer = within(client, seconds, question, "asking the Dask scheduler for its workers")
     return dict(answer["workers"])

@@ -15,6 +15,7 @@ from distributed import Client, Future
 from scaleml.arrays import Array
 from scaleml.clock import WALL
 from scaleml.cluster import calls, config, event_router
+from scaleml.cluster.cancellation import cancel_ranks
 from scaleml.cluster.endpoint import abort_ranks, deliver_command, newest_params
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.events import (
@@ -43,6 +44,7 @@ from scaleml.cluster.placement import Placement
 from scaleml.cluster.results import Result, gather_result
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
+from scaleml.cluster.task_watch import TaskWatch
 from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
@@ -198,6 +200,7 @@ class Driver:
         endpoints = launcher.open_endpoints()
         self._supervisor.busy = {address: opened["busy"] for address, opened in endpoints.items()}
         self._supervisor.start_by = WALL.now() + launcher.patience
+        self._watch = TaskWatch(self.client, self._futures)
         launcher.submit(endpoints, self._futures, self._former)
         ranks = ", ".join(f"{rank} on {address}" for rank, address in enumerate(now.placement.addresses))
         _log.info("run %s: placed the ranks of %r: %s", self.name, now.plan.strategy, ranks)
@@ -209,6 +212,9 @@ class Driver:
             except queue.Empty:
                 event = Tick()
             self._handle(event)
+            if isinstance(event, Tick):
+                for seen in self._watch.look(self._supervisor.ended, WALL.now()):
+                    self._handle(seen)
             if self.client.status != "running":
                 self._handle(ClientLost(why_client_lost(self.client)))
 
@@ -298,18 +304,6 @@ class Driver:
         if self.client.status == "running":
             if self._supervisor.state == "failed":
                 living = [address for address in self.placement.workers if address not in self._supervisor.lost]
-                with contextlib.suppress(Exception):
-                    calls.on_workers(
-                        self.client,
-                        ENDING / 2,
-                        abort_ranks,
-                        self.run,
-                        "the run failed",
-                        workers=living,
-                        on_error="ignore",
-                    )
-                with contextlib.suppress(Exception):
-                    cancelled = self.client._cancel(futures, force=True)
-                    calls.within(self.client, calls.CALL_TIMEOUT, cancelled, "cancelling the ranks")
+                cancel_ranks(self.client, self.run, living, futures, ENDING / 2)
             for future in futures:
                 future.release()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypedDict
 
@@ -111,16 +111,10 @@ def host_of(address: str) -> str:
     return "127.0.0.1" if scheme == "inproc" else rest.rsplit(":", 1)[0].strip("[]")
 
 
-def open_endpoints(requests: Mapping[str, Sequence[EndpointRequest]], dask_worker: Worker) -> OpenEndpoints:
-    """Open an endpoint for each rank that the client wants on this worker; runs on the worker, out of band.
-
-    Parameters
-    ----------
-    requests : mapping
-        Of all workers, by address.
-    """
+def open_endpoints(requests: Sequence[EndpointRequest], dask_worker: Worker) -> OpenEndpoints:
+    """Open an endpoint for each rank that the client wants on this worker; runs on the worker, out of band."""
     addresses = {}
-    for request in requests[dask_worker.address]:
+    for request in requests:
         endpoint = Endpoint(request, dask_worker)
         with _lock:
             _open[request.key] = endpoint

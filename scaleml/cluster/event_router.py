@@ -38,11 +38,9 @@ def subscribe(client: Client, run: str, addresses: Iterable[str], listener: RunL
         for address in addresses:
             _by_address.setdefault(address, weakref.WeakSet()).add(listener)
             topics.append(address)
-    handlers = client._event_handlers
     for topic in topics:
-        handler = _on_rank_event if topic == TOPIC else _worker_handler(topic)
-        if topic not in handlers:
-            client.subscribe_topic(topic, handler)
+        # Each time: a scheduler that a client has come back to knows nothing of its topics, and Dask's client does not tell it.
+        client.subscribe_topic(topic, _on_rank_event if topic == TOPIC else _worker_handler(topic))
 
 
 def unsubscribe(run: str, addresses: Iterable[str], listener: RunListener) -> None:

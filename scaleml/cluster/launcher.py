@@ -104,8 +104,12 @@ class Launcher:
                 expires=2 * self.patience,
             )
             requests.setdefault(address, []).append(request)
-        answers = calls.on_workers(
-            self.client, calls.CALL_TIMEOUT, open_endpoints, requests, workers=list(requests), on_error="return"
+        # Each worker is asked for itself: by what address the scheduler knows it, it may not know.
+        answers = calls.ask_each(
+            self.client,
+            calls.CALL_TIMEOUT,
+            lambda address: calls.on_worker(self.client, address, open_endpoints, requests[address]),
+            list(requests),
         )
         opened: dict[str, OpenEndpoints] = {}
         for address in requests:

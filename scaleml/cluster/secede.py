@@ -15,12 +15,18 @@ def seceded() -> Iterator[None]:
 
     As Dask's own ``compute`` does inside a task. Joblib's Dask backend runs its jobs as tasks that know nothing of it.
     """
-    try:
-        secede()
-    except (ValueError, AttributeError, KeyError):  # no task; not on a pool of Dask's; seceded already
-        yield
-        return
+    has_seceded = _secede()
     try:
         yield
     finally:
-        rejoin()
+        if has_seceded:
+            rejoin()
+
+
+def _secede() -> bool:
+    # A function of its own: an error of the block must not show what was raised here as its context.
+    try:
+        secede()
+    except (ValueError, AttributeError, KeyError):  # no task; not on a pool of Dask's; seceded already
+        return False
+    return True

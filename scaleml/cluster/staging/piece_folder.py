@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from distributed import Worker, get_worker
@@ -74,9 +74,9 @@ def readable(files: Sequence[tuple[str, bytes]]) -> list[bool]:
     return [_sees(path, end) for path, end in files]
 
 
-def missing(paths: Mapping[str, Sequence[str]], dask_worker: Worker) -> list[str]:
+def missing(paths: Sequence[str]) -> list[str]:
     """Return those of this worker's files that are gone."""
-    return [path for path in paths[dask_worker.address] if not os.path.exists(path)]
+    return [path for path in paths if not os.path.exists(path)]
 
 
 def remove(token: str, dask_worker: Worker) -> None:

@@ -14,6 +14,7 @@ from dask.base import annotate, is_dask_collection
 from dask.delayed import delayed
 from distributed import Client, Future, KilledWorker, as_completed, futures_of, get_worker
 
+from scaleml.cluster import calls
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.staging.piece_folder import folder_of, is_closed, lease, lease_key
 from scaleml.data.partition import PassOptions, PieceSummary, write_partition
@@ -126,6 +127,7 @@ class StagePass:
                 if isinstance(summary, Refused):
                     raise summary.error()
                 found[futures[future]] = summary
+            found = self._as_known(client, found)
             self.hold(client, (summary.worker for summary in found.values() if summary.piece is not None))
         except KilledWorker as error:
             raise StartFailed(
@@ -139,6 +141,15 @@ class StagePass:
             for future in futures:
                 future.release()
         return found
+
+    @staticmethod
+    def _as_known(client: Client, found: Mapping[int, PieceSummary]) -> dict[int, PieceSummary]:
+        """Return summaries that name each worker as the scheduler does: one known by a host's name gives that itself."""
+        known = calls.known_addresses(client, {summary.worker for summary in found.values()})
+        return {
+            index: dataclasses.replace(summary, worker=known[summary.worker]) if summary.worker in known else summary
+            for index, summary in found.items()
+        }
 
     def hold(self, client: Client, workers: Iterable[str]) -> None:
         """Say on these workers that their pieces are wanted."""

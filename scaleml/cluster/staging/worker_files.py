@@ -64,9 +64,9 @@ class WorkerFiles(Files):
         for summary in self._now.values():
             if summary.worker in living:
                 paths.setdefault(summary.worker, []).append(_piece(summary).path)
-        answers: dict[str, object] = {}
-        if paths:
-            answers = calls.on_workers(client, _CALL, missing, paths, workers=list(paths), on_error="return")
+        answers = calls.ask_each(
+            client, _CALL, lambda worker: calls.on_worker(client, worker, missing, paths[worker]), list(paths)
+        )
         there: set[str] = set()
         for worker, mine in paths.items():
             gone = answers.get(worker)

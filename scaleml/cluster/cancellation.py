@@ -1,0 +1,36 @@
+"""Cancellation of a run's ranks: told first, so that they end by themselves, then forgotten by Dask."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from distributed import Client, Future
+
+from scaleml.cluster import calls
+from scaleml.cluster.endpoint import abort_ranks
+from scaleml.runtime.outcome import Outcome
+
+
+def cancel_ranks(
+    client: Client, run: str, workers: Sequence[str], futures: Sequence[Future[Outcome | None]], seconds: float
+) -> None:
+    """Have the ranks of a failed run end, and Dask forget their tasks; nothing of it raises, for some may be gone.
+
+    Parameters
+    ----------
+    client : Client
+        The cluster.
+    run : str
+        The run's id.
+    workers : sequence of str
+        Those of its workers that live.
+    futures : sequence of Future
+        Its tasks.
+    seconds : float
+        To wait for the workers' answers.
+    """
+    with contextlib.suppress(Exception):
+        calls.on_workers(client, seconds, abort_ranks, run, "the run failed", workers=workers, on_error="ignore")
+    with contextlib.suppress(Exception):
+        calls.within(client, calls.CALL_TIMEOUT, client._cancel(futures, force=True), "cancelling the ranks")
