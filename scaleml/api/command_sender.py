@@ -77,10 +77,20 @@ class CommandSender:
             self._changed.notify_all()
 
     def wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `condition` holds, looked at after each change; return whether it does."""
+        """Wait until `condition` holds, looked at after each change; return whether it does.
+
+        Raises
+        ------
+        RuntimeError
+            Where nothing will ever change: in a child that was forked off the run's process.
+        """
         deadline = None if timeout is None else WALL.now() + timeout
         with self._changed:
             while not condition():
+                if not self._driver.is_alive and not condition():
+                    raise RuntimeError(
+                        "the run belongs to the process that this one was forked from: wait for it and tell it what to do there"
+                    )
                 left = 1.0 if deadline is None else min(1.0, deadline - WALL.now())
                 if left <= 0:
                     return False

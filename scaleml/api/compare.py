@@ -20,7 +20,8 @@ from scaleml.api.trial import Trial, trials_of
 from scaleml.api.tuning import tune as tuned
 from scaleml.api.validation import check_workers
 from scaleml.checks import check_integer, check_number
-from scaleml.cluster.embedded import check_client, find_client
+from scaleml.cluster.current_client import check_client
+from scaleml.cluster.embedded import find_client
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded

@@ -15,7 +15,8 @@ from scaleml.api.settings import Settings
 from scaleml.api.train import launch
 from scaleml.api.validation import check_workers
 from scaleml.arrays import Array
-from scaleml.cluster.embedded import check_client, find_client
+from scaleml.cluster.current_client import check_client
+from scaleml.cluster.embedded import find_client
 from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded

@@ -19,8 +19,9 @@ from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_run, check_shards, check_workers
 from scaleml.clock import WALL
 from scaleml.cluster import calls
+from scaleml.cluster.current_client import check_client
 from scaleml.cluster.driver import Driver
-from scaleml.cluster.embedded import check_client, find_client
+from scaleml.cluster.embedded import find_client
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.placement import Placement, Workers, candidates, place
 from scaleml.cluster.secede import seceded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distributed import Client, get_client
 
-from scaleml.cluster.embedded import has_client
+from scaleml.cluster.current_client import has_client
 
 
 def cluster_name(client: Client | None) -> str:

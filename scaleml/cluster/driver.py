@@ -120,6 +120,11 @@ class Driver:
         self._on_change = on_change
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread lives: in a child that was forked off it does not, whatever the run's state was then."""
+        return self._thread.is_alive()
+
     def join(self) -> None:
         """Wait for the thread's end."""
         self._thread.join()
@@ -212,11 +217,11 @@ class Driver:
             except queue.Empty:
                 event = Tick()
             self._handle(event)
-            if isinstance(event, Tick):
-                for seen in self._watch.look(self._supervisor.ended, WALL.now()):
-                    self._handle(seen)
             if self.client.status != "running":
                 self._handle(ClientLost(why_client_lost(self.client)))
+            elif isinstance(event, Tick):
+                for seen in self._watch.look(self._supervisor.ended, WALL.now()):
+                    self._handle(seen)
 
     def _handle(self, event: Event) -> None:
         before = self.state

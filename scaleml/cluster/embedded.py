@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import pathlib
+import signal
 import tempfile
 import threading
 import weakref
@@ -18,37 +19,25 @@ from typing import Final
 import dask
 import psutil
 from dask.system import CPU_COUNT
-from distributed import Client, get_client
+from distributed import Client
 from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
+from scaleml.clock import WALL
 from scaleml.cluster import follow_parent, handshake_limit, no_http
 from scaleml.cluster.certificate import security_settings, write_certificate
+from scaleml.cluster.current_client import check_client, current_client
 from scaleml.cluster.embedded_process import START_TIMEOUT, EmbeddedProcess, Spec
 from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.nanny_cluster import NannyCluster
 
+_LOOK: Final = 0.5
+"""Seconds between two looks whether a process has ended that is waited for."""
 _A_CORE: Final = 32
 _WORKER_BYTES: Final = 150 * 2**20
 """A worker's process as such, with its nanny's."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Cluster(SpecCluster):
-    """Nannies bring lost workers back, however long that takes, and `reopen` brings back nannies.
-
-    Dask's own looks once, 15 s after a worker was lost: if its name is away then, still or again, it ends the nanny for good.
-    """
-
-    def _update_worker_status(self, op: str, msg: object) -> None:
-        super(SpecCluster, self)._update_worker_status(op, msg)
-
-    async def reopen(self) -> None:
-        """Start again those whose processes have ended."""
-        for name, worker in list(self.workers.items()):
-            if worker.process is None or worker.process.returncode is not None:
-                del self.workers[name]
-        await self._correct_state()
 
 
 class _Embedded:
@@ -88,7 +77,7 @@ class _Embedded:
                 "preload_nanny": [follow, limit],
             },
         }
-        self.cluster = _Cluster(
+        self.cluster = NannyCluster(
             scheduler={"cls": EmbeddedProcess, "options": {"folder": name, "spec": scheduler}},
             worker={"cls": EmbeddedProcess, "options": {"folder": name, "spec": worker}},
             workers={i: {"cls": EmbeddedProcess, "options": {"folder": name, "spec": worker}} for i in range(workers)},
@@ -115,14 +104,22 @@ class _Embedded:
             self.cluster.scale(workers)
         self.cluster.sync(self.cluster.reopen)
         for count in range(1, workers + 1):
-            try:
-                self.client.wait_for_workers(count, timeout=START_TIMEOUT)
-            except TimeoutError:
-                raise StartFailed(
-                    f"the embedded cluster has {count - 1} of {workers} workers, and no other came within {START_TIMEOUT:g} s: each "
-                    f"is a process of its own, and this machine has {embedded_size()} cores. Ask for fewer workers, or pass the "
-                    "client of a larger cluster"
-                ) from None
+            deadline = WALL.now() + START_TIMEOUT
+            while not self._has(count):
+                self.cluster.check_processes(self.folder.name)
+                if WALL.now() > deadline:
+                    raise StartFailed(
+                        f"the embedded cluster has {count - 1} of {workers} workers, and no other came within {START_TIMEOUT:g} s: "
+                        f"each is a process of its own, and this machine has {embedded_size()} cores. Ask for fewer workers, or pass "
+                        "the client of a larger cluster"
+                    )
+
+    def _has(self, workers: int) -> bool:
+        """Whether so many workers are there, or come within a moment."""
+        with contextlib.suppress(TimeoutError):
+            self.client.wait_for_workers(workers, timeout=_LOOK)
+            return True
+        return False
 
     def close(self) -> None:
         """Close the client and end all processes."""
@@ -155,8 +152,10 @@ def _hold(folder: str) -> int:
 class _Own:
     """The embedded cluster of this process, if it has one."""
 
-    lock: Final = threading.Lock()
+    lock = threading.Lock()
     cluster: _Embedded | None = None
+    parents: _Embedded | None = None
+    """That of the process that this one was forked from: kept, for what is collected is closed."""
 
 
 _own: Final = _Own()
@@ -181,9 +180,8 @@ def find_client(client: Client | None, workers: object = None) -> tuple[Client, 
     """
     check_client(client)
     if client is None:
-        try:
-            client = get_client()
-        except ValueError:
+        client = current_client()
+        if client is None:
             return _own_client(int(workers) if isinstance(workers, int | Integral) else 0), True
         check_client(client)
     return client, is_embedded(client)
@@ -192,30 +190,6 @@ def find_client(client: Client | None, workers: object = None) -> tuple[Client, 
 def is_embedded(client: Client) -> bool:
     """Whether this is the embedded cluster's client: all of its processes are this user's, on this host."""
     return _own.cluster is not None and client is _own.cluster.client
-
-
-def has_client() -> bool:
-    """Whether there is a current Dask client: one of the user's, or that of the task this is called from."""
-    try:
-        get_client()
-    except ValueError:
-        return False
-    return True
-
-
-def check_client(client: object) -> None:
-    """Raise TypeError or ValueError for anything but a connected client or None."""
-    if client is None:
-        return
-    if not isinstance(client, Client):
-        raise TypeError(
-            f"client={client!r}: must be a distributed.Client, or None for the current one or an embedded cluster; "
-            "for a scheduler's address pass distributed.Client(address)"
-        )
-    if client.asynchronous:
-        raise ValueError(f"client={client!r} is asynchronous: pass a client made with asynchronous=False")
-    if client.status != "running":
-        raise ValueError(f"client={client!r} is {client.status}: make a new distributed.Client, or pass client=None")
 
 
 def embedded_size() -> int:
@@ -246,6 +220,26 @@ def close_embedded() -> None:
         _log.info("closed the embedded cluster")
 
 
+def _close_at_exit() -> None:
+    """Close the embedded cluster with this process; Ctrl-C has nothing left to end, and would only cut this short."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    close_embedded()
+
+
+def _leave_to_parent() -> None:
+    """Have a child that was forked off know nothing of its parent's cluster: neither to use it nor, at its exit, to end it."""
+    _own.lock = threading.Lock()  # another thread of the parent may have held it
+    if _own.cluster is not None:
+        SpecCluster._instances.discard(_own.cluster.cluster)
+        _own.parents, _own.cluster = _own.cluster, None
+        _own.parents.folder._finalizer.detach()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 def _check_room(more: int, workers: int) -> None:
     """Raise ValueError where so many `more` processes would only bring this machine to a stop."""
     cores, free = embedded_size(), psutil.virtual_memory().available
@@ -272,7 +266,7 @@ def _own_client(workers: int) -> Client:
         _check_room(workers - (0 if _own.cluster is None else len(_own.cluster.cluster.worker_spec)), workers)
         if _own.cluster is None:
             _own.cluster = _Embedded(workers)
-            atexit.register(close_embedded)
+            atexit.register(_close_at_exit)
         else:
             _own.cluster.await_workers(workers)
         return _own.cluster.client

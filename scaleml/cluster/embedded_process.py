@@ -14,6 +14,7 @@ from distributed.deploy.subprocess import Subprocess
 
 from scaleml.cluster import follow_parent
 from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.nanny_cluster import log_end
 
 START_TIMEOUT: Final = 60.0
 """Seconds for a process to be there."""
@@ -94,8 +95,7 @@ class EmbeddedProcess(Subprocess):
             if self.process.returncode is not None:
                 break
             await asyncio.sleep(0.02)
-        log = (self.folder / "scheduler.log").read_text(errors="replace")
-        raise StartFailed(f"the embedded Dask scheduler did not start; its log ends with:\n{log[-2000:]}")
+        raise StartFailed(f"the embedded Dask scheduler did not start{log_end(self.folder)}")
 
 
 def _private(path: str, flags: int) -> int:

@@ -9,6 +9,7 @@ from distributed import Client, Future
 
 from scaleml.cluster import calls
 from scaleml.cluster.events import ClientLost, Event, Left, RankFailed
+from scaleml.cluster.heartbeat import why_client_lost
 from scaleml.runtime.outcome import Outcome
 
 _GRACE: Final = 1.0
@@ -68,6 +69,8 @@ class TaskWatch:
         return [*failed, Left(rank, outcome.status, outcome.step)]
 
     def _why_cancelled(self, future: Future[Outcome | None]) -> str:
+        if self._client.status != "running":
+            return why_client_lost(self._client)
         reasons = {
             "scheduler-restart": f"the Dask cluster was restarted (client.restart()), which ends all tasks; {_AGAIN}",
             "scheduler-connection-lost": (

@@ -41,7 +41,7 @@ class Trained(CallbackSupport):
     @client.setter
     def client(self, client: Any) -> None:
         if client is not None:
-            from scaleml.cluster.embedded import check_client
+            from scaleml.cluster.current_client import check_client
 
             check_client(client)
         self._client = client

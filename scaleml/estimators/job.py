@@ -133,7 +133,7 @@ def check_fits(network: Network, optimizer: Optimizer, strategy: Any, client: An
 def _has_client() -> bool:
     if "distributed" not in sys.modules:
         return False
-    from scaleml.cluster.embedded import has_client
+    from scaleml.cluster.current_client import has_client
 
     return has_client()
 

@@ -7,7 +7,8 @@ from typing import Any
 from dask.delayed import delayed
 from distributed import Client, futures_of
 
-from scaleml.cluster.embedded import find_client, has_client
+from scaleml.cluster.current_client import has_client
+from scaleml.cluster.embedded import find_client
 from scaleml.cluster.placement import Workers
 from scaleml.data.bad_columns import kind_of
 from scaleml.data.collections import is_frame

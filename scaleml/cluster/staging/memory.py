@@ -11,7 +11,8 @@ from distributed.system import MEMORY_LIMIT
 
 from scaleml.cluster import calls
 from scaleml.cluster.calls import WorkerFacts
-from scaleml.cluster.embedded import embedded_size, find_client, has_client
+from scaleml.cluster.current_client import has_client
+from scaleml.cluster.embedded import embedded_size, find_client
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Workers, candidates
 from scaleml.data.stream import BLOCK

@@ -12,7 +12,8 @@ from distributed import Client, get_worker
 from distributed.system import MEMORY_LIMIT
 
 from scaleml.cluster import calls
-from scaleml.cluster.embedded import find_client, has_client
+from scaleml.cluster.current_client import has_client
+from scaleml.cluster.embedded import find_client
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import this_host
 from scaleml.cluster.placement import Workers, candidates

@@ -195,12 +195,14 @@ def _crowding(alive: Sequence[Summary]) -> list[str]:
 
 
 def troubles(rows: Sequence[Summary]) -> list[str]:
-    """Who failed, was stopped, diverged or learnt nothing."""
-    notes = []
+    """Who failed, was stopped, diverged or learnt nothing; what has been said of one is not said again of the next."""
+    notes: list[str] = []
     for row in rows:
         if row.failed:
             at = f" after {seconds(row.time)}" if np.isfinite(row.time) else ""
-            notes.append(f"{row.name} failed{at}: {(row.error or 'no error was recorded').rstrip('.')}.")
+            first, *more = (row.error or "no error was recorded").rstrip(".").split(". ")
+            news = [first, *(sentence for sentence in more if not any(sentence in note for note in notes))]
+            notes.append(f"{row.name} failed{at}: {'. '.join(news)}.")
             continue
         if row.state == "stopped" and not row.reached:
             notes.append(f"{row.name} was stopped after {seconds(row.time)}.")
@@ -208,7 +210,8 @@ def troubles(rows: Sequence[Summary]) -> list[str]:
             best = f"after {number(row.best)} at best " if row.best < row.first else ""
             end = f"its loss rose to {number(row.loss)}" if np.isfinite(row.loss) else "its loss is no longer finite"
             remedy = row.suspect or "try a smaller learning rate"
-            notes.append(f"{row.name} diverged: {best}{end}; {remedy}.")
+            is_new = not any(remedy in note for note in notes)
+            notes.append(f"{row.name} diverged: {best}{end}{f'; {remedy}' * is_new}.")
         elif row.state == "finished" and row.best >= row.first:
             notes.append(
                 f"{row.name} never got below its first loss of {number(row.first)}; try another learning rate."
