@@ -211,7 +211,7 @@ def _run(
             prepare(one.settings, data, client, own, one.workers)
         if wish.tune:
             contenders, said = tuned(runner, contenders, wish.tune, wish.allowance, wish.seed)
-            notes.append(said)
+            notes += [] if said is None else [said]
         if not runner.ended:
             contenders = _completed(contenders, runner, wish.all_cores)
             notes += _measured(runner, contenders, wish, on_plan)

@@ -224,7 +224,9 @@ def run_rounds(
             run = runner.run(contenders[entry], entry, "round", done, total, (seed + done) % 2**32)
             failures[entry] += run is not None and run.state == "failed"
             if runner.ended:
-                return _cut(runner, contenders, left[position + 1 :], done)
+                if runner.ended == "stopped":
+                    runner.ended = _cut(contenders, left[position + 1 :], done)
+                return None
         done += 1
         a_round = runner.a_round = (WALL.now() - began) / done
         total = allowance.planned(done, a_round)
@@ -244,14 +246,9 @@ def order(chosen: Sequence[int], number: int) -> list[int]:
     return turned[::-1] if number % 2 else turned
 
 
-def _cut(runner: Runner, contenders: Sequence[Contender], left: Sequence[int], number: int) -> str | None:
-    """What a comparison that ended early says of itself; None if that was its last run."""
-    if runner.ended != "stopped":
-        return None
-    runner.ended = None
-    if not left and number:
-        return f"The comparison was stopped in round {number + 1}."
+def _cut(contenders: Sequence[Contender], left: Sequence[int], number: int) -> str | None:
+    """What a comparison that was stopped says of itself; None if that was its last run."""
     if not left:
-        return None
+        return f"The comparison was stopped in round {number + 1}." if number else None
     names = listing([contenders[entry].label for entry in sorted(left)])
     return f"The comparison was stopped{f' in round {number + 1}' * (number > 0)} before {names}."

@@ -92,8 +92,8 @@ def loss_at(curve: Curve, time: float) -> float:
 
 def tune(
     runner: Runner, contenders: Sequence[Contender], trials: int, allowance: Allowance, seed: int
-) -> tuple[list[Contender], str]:
-    """Return the contenders with the settings that did best, and what is to be said of it.
+) -> tuple[list[Contender], str | None]:
+    """Return the contenders with the settings that did best, and what is to be said of it, None where it was ended early.
 
     Of a budget at most half is spent here: what does not fit is left out for all of them alike.
     """
@@ -113,7 +113,9 @@ def tune(
                 run = runner.run(short, entry, "tuning", count, None, (seed + _SEEDS + rung) % 2**32)
                 count += 1
                 if runner.ended:
-                    return list(contenders), "The comparison was stopped while it was tuning: no round was run."
+                    if runner.ended == "stopped":
+                        runner.ended = "The comparison was stopped while it was tuning: no round was run."
+                    return list(contenders), None
                 if run is not None and run.state != "failed":
                     seen[entry][point] = loss_curve(run.history)
         for entry, curves in enumerate(seen):

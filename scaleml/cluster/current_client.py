@@ -41,6 +41,11 @@ def check_client(client: object) -> None:
         )
     if client.asynchronous:
         raise ValueError(f"client={client!r} is asynchronous: pass a client made with asynchronous=False")
+    if client.status == "connecting":
+        raise ValueError(
+            f"client={client!r} has lost its scheduler and tries to reach it again: start once its status is 'running', or make a new "
+            "distributed.Client"
+        )
     if client.status != "running":
         raise ValueError(f"client={client!r} is {client.status}: make a new distributed.Client, or pass client=None")
 

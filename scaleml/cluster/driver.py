@@ -17,7 +17,7 @@ from scaleml.clock import WALL
 from scaleml.cluster import calls, config, event_router
 from scaleml.cluster.cancellation import cancel_ranks
 from scaleml.cluster.endpoint import abort_ranks, deliver_command, newest_params
-from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.errors import StartFailed, words_of
 from scaleml.cluster.events import (
     Abort,
     Applied,
@@ -187,7 +187,7 @@ class Driver:
             self._place_ranks()
             self._follow()
         except Exception as error:  # noqa: BLE001  whatever happens, the run must end and say why
-            words = str(error) if isinstance(error, StartFailed) else f"{type(error).__name__}: {error}"
+            words = str(error) if isinstance(error, StartFailed) else words_of(error)
             self._conclude(Conclude("failed", words))
         finally:
             event_router.unsubscribe(self.run, workers, self)
@@ -204,6 +204,7 @@ class Driver:
         launcher.bring(self.data)  # first, for it may take long, and open endpoints do not wait for ever
         endpoints = launcher.open_endpoints()
         self._supervisor.busy = {address: opened["busy"] for address, opened in endpoints.items()}
+        self._supervisor.paused = {address for address, opened in endpoints.items() if opened["is_paused"]}
         self._supervisor.start_by = WALL.now() + launcher.patience
         self._watch = TaskWatch(self.client, self._futures)
         launcher.submit(endpoints, self._futures, self._former)

@@ -233,7 +233,7 @@ def _leave_to_parent() -> None:
     if _own.cluster is not None:
         SpecCluster._instances.discard(_own.cluster.cluster)
         _own.parents, _own.cluster = _own.cluster, None
-        _own.parents.folder._finalizer.detach()
+        _own.parents.folder._finalizer.detach()  # type: ignore[attr-defined]
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypedDict
 
-from distributed import Worker
+from distributed import Status, Worker
 
 from scaleml.arrays import Array
 from scaleml.comm import Listener
@@ -41,10 +41,14 @@ class EndpointRequest:
 
 
 class OpenEndpoints(TypedDict):
-    """What a worker answers: the listeners' addresses, by rank, and the Dask tasks that keep it busy."""
+    """What a worker answers."""
 
     addresses: dict[int, tuple[str, int]]
+    """Where its ranks listen, by rank."""
     busy: list[str]
+    """The Dask tasks that it is running."""
+    is_paused: bool
+    """Whether it takes no new task, for its memory is nearly full."""
 
 
 class Abortable(Protocol):
@@ -123,7 +127,7 @@ def open_endpoints(requests: Sequence[EndpointRequest], dask_worker: Worker) -> 
     busy = [
         str(state.key) for state in dask_worker.state.tasks.values() if state.state in ("executing", "long-running")
     ]
-    return {"addresses": addresses, "busy": busy}
+    return {"addresses": addresses, "busy": busy, "is_paused": dask_worker.status == Status.paused}
 
 
 def take_endpoint(key: RankKey, nonce: str) -> Endpoint | None:

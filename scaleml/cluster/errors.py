@@ -7,5 +7,15 @@ class RunFailed(RuntimeError):
     """A run ended before its time; the message names rank, worker, step and cause."""
 
 
+def words_of(error: BaseException) -> str:
+    """Return an error in words: those of its first cause, for what Dask makes of an error on its way says less than that."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    words = f"{type(root).__name__}: {root}"
+    told = " ".join(str(next(iter(error.args), "")).split()).partition(". ")[0]
+    return words if root is error else f"{words} ({told or type(error).__name__})"
+
+
 class StartFailed(RuntimeError):
     """The ranks of a run could not be brought together; names the one that is missing."""

@@ -46,6 +46,8 @@ class Supervisor:
         How many of the ranks train: those that confirm commands.
     busy : dict
         What else each worker is running, for the error when a rank is late.
+    paused : set
+        The workers that took no tasks then.
 
     Attributes
     ----------
@@ -58,6 +60,7 @@ class Supervisor:
     addresses: Sequence[str]
     start_by: float
     busy: dict[str, list[str]] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
     workers: int = 0
     state: RunState = "starting"
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
@@ -258,6 +261,11 @@ class Supervisor:
         rank = min(missing - self.arrived or missing)
         address = self.addresses[rank]
         tasks = self.busy.get(address, [])
+        if address in self.paused:
+            return (
+                f"rank {rank} on worker {address} did not enter in time: Dask has paused that worker, for its memory is nearly full; free "
+                "some, pass workers= to use other workers, or give it more"
+            )
         doing = (
             f"the worker is running {', '.join(tasks[:3])}"
             if tasks

@@ -8,12 +8,13 @@ from typing import Final, final
 from distributed import Client, Future
 
 from scaleml.cluster import calls
+from scaleml.cluster.errors import words_of
 from scaleml.cluster.events import ClientLost, Event, Left, RankFailed
 from scaleml.cluster.heartbeat import why_client_lost
 from scaleml.runtime.outcome import Outcome
 
 _GRACE: Final = 1.0
-"""Seconds for a rank's own report to come, which says more."""
+"""Seconds for the report of a rank that has ended by itself: an error never gets that far."""
 _AGAIN: Final = "start the run again"
 
 
@@ -47,11 +48,11 @@ class TaskWatch:
         found: list[Event] = []
         for rank, future in enumerate(self._futures):
             status = future.status
+            if status in ("cancelled", "lost"):  # also of ranks that have ended: of just this
+                return [ClientLost(self._why_cancelled(future))]
             if status == "pending" or rank in ended:
                 continue
-            if status in ("cancelled", "lost"):
-                return [ClientLost(self._why_cancelled(future))]
-            if now - self._over_since.setdefault(rank, now) >= _GRACE:
+            if status == "error" or now - self._over_since.setdefault(rank, now) >= _GRACE:
                 found += self._end_of(rank, future)
         return found
 
@@ -60,7 +61,7 @@ class TaskWatch:
         try:
             outcome = calls.within(self._client, calls.CALL_TIMEOUT, future._result(), "asking how a rank ended")
         except Exception as error:  # noqa: BLE001  whatever it is, it ended the rank
-            return _failed(rank, f"{type(error).__name__}: {error}")
+            return _failed(rank, words_of(error))
         if outcome is None:
             return _failed(
                 rank, f"its worker has started anew since it was chosen, and knows nothing of the run; {_AGAIN}"
@@ -83,9 +84,7 @@ class TaskWatch:
             calls.within(self._client, calls.CALL_TIMEOUT, future._result(), "asking why a rank was cancelled")
         except Exception as error:  # noqa: BLE001  Dask's, with its reason
             reason = str(getattr(error, "reason", ""))
-        return reasons.get(
-            reason, f"the tasks of the run were cancelled in Dask{f' ({reason})' * bool(reason)}; {_AGAIN}"
-        )
+        return reasons.get(reason, f"the tasks of the run were cancelled in Dask; {_AGAIN}")
 
 
 def _failed(rank: int, words: str) -> list[Event]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -73,6 +74,15 @@ def begin(client: Client, passes: Mapping[StagePass, Sequence[int]]) -> None:
         each.take([next(futures) for _ in tasks[each]], indices)
 
 
+def lost_words(name: str, error: CancelledError) -> str:
+    """Return what to say of a collection whose tasks Dask has cancelled."""
+    reason = getattr(error, "reason", "")
+    return (
+        f"what {name} is computed from has been cancelled in Dask{f' ({reason})' if reason else ''}: somebody restarted the cluster or "
+        "cancelled it, or the client that persisted it is gone; make the collection, or persist it, again"
+    )
+
+
 class StagePass:
     """Brings partitions into files of the workers that have them, and says there for how long they are wanted.
 
@@ -124,6 +134,8 @@ class StagePass:
         try:
             done = as_completed(list(futures), loop=client.loop, with_results=True)
             for future, summary in chain.from_iterable(done.batches()):
+                if isinstance(summary, CancelledError):
+                    raise StartFailed(lost_words(self.options.name, summary))
                 if isinstance(summary, Refused):
                     raise summary.error()
                 found[futures[future]] = summary

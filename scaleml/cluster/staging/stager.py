@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from typing import final
 
 from distributed import Client
@@ -11,12 +12,13 @@ from distributed import Client
 from scaleml.arrays import Array
 from scaleml.cluster import calls
 from scaleml.cluster.embedded import find_client
+from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Workers, candidates
 from scaleml.cluster.staging.client_file import ClientFile
 from scaleml.cluster.staging.files import Files
 from scaleml.cluster.staging.memory import check_partition
 from scaleml.cluster.staging.placed_data import PlacedRows
-from scaleml.cluster.staging.stage_pass import StagePass, begin, homes_of
+from scaleml.cluster.staging.stage_pass import StagePass, begin, homes_of, lost_words
 from scaleml.cluster.staging.worker_files import WorkerFiles
 from scaleml.data.piece import Run
 from scaleml.data.source import ArraySource
@@ -45,9 +47,18 @@ class ClusterStager:
         self.placed: list[PlacedRows] = []
 
     def compute(self, columns: Sequence[object]) -> Sequence[object]:
-        """Return Dask collections as arrays of this process, computed together."""
+        """Return Dask collections as arrays of this process, computed together.
+
+        Raises
+        ------
+        StartFailed
+            Where Dask has lost what they are computed from.
+        """
         found, _ = find_client(*self._cluster)
-        return list(found.compute(list(columns), sync=True))
+        try:
+            return list(found.compute(list(columns), sync=True))
+        except CancelledError as error:
+            raise StartFailed(lost_words("the data", error)) from error
 
     def stage(self, tables: Sequence[Staging]) -> Sequence[WorkerFiles]:
         """Have one pass turn every partition of each X into a piece of a worker; see `scaleml.data.stager.Stager`.
