@@ -199,7 +199,10 @@ class Run(RunResults):
             if not self._sender.wait_until(lambda: self.over, timeout):
                 raise TimeoutError(f"the run is still {self.state} after {timeout} s; stop() ends it")
         except KeyboardInterrupt:
-            self.interrupted = True
+            self.interrupted = is_told_to_stop = True
+        else:
+            is_told_to_stop = False
+        if is_told_to_stop:  # not above: a second Ctrl-C need not tell of the first
             self.stop()
         self._driver.join()
         if self.state == "failed":

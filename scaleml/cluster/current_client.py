@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING, cast
+import weakref
+from typing import TYPE_CHECKING, Final, cast
 
 from distributed import Client, get_client
 
@@ -51,7 +53,19 @@ def check_client(client: object) -> None:
 
 
 def is_of_parent(client: Client) -> bool:
-    """Whether a client is the copy that a fork has left: its event loop says that it runs, in a thread that is not there."""
+    """Whether a client is the copy that a fork has left: its event loop says that it runs, but the thread of that is not there."""
+    if client in _of_parent:
+        return True
+    # Of a fork before this module was imported: threads are known by their numbers, which may have been given anew.
     loop = cast("BaseAsyncIOLoop", client.loop).asyncio_loop
     thread = getattr(loop, "_thread_id", None)
     return thread is not None and thread not in sys._current_frames()
+
+
+def _leave_to_parent() -> None:
+    _of_parent.update(Client._instances)
+
+
+_of_parent: Final[weakref.WeakSet[Client]] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -121,10 +121,10 @@ class PieceFile:
             break
         else:
             raise OSError(
-                f"no room for {nbytes / 1e9:.2f} GB of training data ({'; '.join(reasons)}): free some, or set "
+                f"no room for {nbytes / 1e6:,.1f} MB of training data ({'; '.join(reasons)}): free some, or set "
                 f"{'TMPDIR' if folder is None else 'temporary-directory in the configuration of Dask'} to a larger disk"
             )
-        self._finalizer = weakref.finalize(self, _remove, self._fd, self.path)
+        self._finalizer = weakref.finalize(self, _remove, self._fd, self.path, os.getpid())
 
     @staticmethod
     def size(source: ArraySource, rows: Array, dtype: str) -> int:
@@ -216,8 +216,9 @@ def _index_dtype(x: CSR) -> np.dtype[Any]:
     return np.dtype(np.int32 if x.shape[1] < 2**31 and x.nnz < 2**31 else np.int64)
 
 
-def _remove(fd: int, path: str) -> None:
+def _remove(fd: int, path: str, owner: int) -> None:
     with contextlib.suppress(OSError):
         os.close(fd)
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+    if owner == os.getpid():  # not at the end of a forked child
+        with contextlib.suppress(OSError):
+            os.unlink(path)

@@ -1,4 +1,4 @@
-"""Ctrl-C in a terminal: the run stops, its parameters stay, the cluster goes on."""
+"""Ctrl-C in a terminal: the run stops, its parameters stay, the cluster goes on; at the end, it is not heard."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start backgro
 import numpy as np
 import scaleml
 from scaleml.api import train as module
+from scaleml.cluster import embedded
 from scaleml.cluster.embedded import find_client
 
 def announced(*arguments, **settings):
@@ -35,6 +36,12 @@ run = scaleml.train(scaleml.LinearModel(), x, y, strategy=eval("scaleml." + sys.
 print(run.state, run.params is not None and bool(np.isfinite(run.params).all()), flush=True)
 module.start = start
 print(scaleml.train(scaleml.LinearModel(), x, y, workers=2).state, flush=True)
+
+def interrupted_again():
+    os.kill(os.getpid(), signal.SIGINT)
+    close()
+
+close, embedded.close_embedded = embedded.close_embedded, interrupted_again  # at exit
 """
 
 

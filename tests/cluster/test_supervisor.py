@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scaleml.cluster.events import (
     Abort,
     Applied,
+    Arrived,
     CheckHeartbeat,
     ClientLost,
     Conclude,
@@ -240,6 +241,14 @@ def test_any_sequence_of_events_has_one_end(events, gaps):
     assert (machine.state == "failed") == failed
     if failed:
         assert instructions[-1].error
+
+
+def test_a_late_rank_on_a_paused_worker_is_told_by_that():
+    machine = supervisor(paused={"tcp://b"}, busy={"tcp://b": ["other"]})
+    feed(machine, Arrived(0), Entered(0))
+    error = conclusion(machine, Tick(), now=START_BY + 1).error
+    assert "rank 1 on worker tcp://b did not enter in time: Dask has paused that worker" in error
+    assert "its memory is nearly full" in error
 
 
 def test_a_start_that_was_given_up_ends_stopped_once_its_ranks_have_gone():

@@ -106,6 +106,25 @@ def test_a_diverged_run_is_named():
     )
 
 
+def test_advice_is_said_once_whoever_needs_it():
+    advice = "Divide the learning rate by 10. Look at X first: column 2 is far larger than the others: scale it"
+    lost = [
+        series(
+            [
+                summary(name, state="failed", error=f"rank {rank} failed at step {rank + 1}. {advice}", time=3.0)
+                for _ in LUCK
+            ]
+        )
+        for rank, name in enumerate(["Gossip()", "LocalSGD(2)"])
+    ]
+    worse = [contender(name, loss=float("nan"), best=0.69) for name in ("Hogwild()", "LocalSGD(4)")]
+    said = verdict(serial(8.0), contender(time=4.0), *lost, *worse)
+    assert f"Gossip() on 2 workers failed after 3 s: rank 0 failed at step 1. {advice}." in said.reasons
+    assert "LocalSGD(2) on 2 workers failed after 3 s: rank 1 failed at step 2." in said.reasons
+    assert said.count("Divide the learning rate by 10") == said.count("scale it") == said.count("try a smaller") == 1
+    assert said.count("diverged") == 2
+
+
 def test_a_run_that_learnt_and_then_diverged_is_named():
     bad = contender("Gossip()", loss=97.2, best=0.3)
     said = verdict(serial(8.0), contender(time=4.0), bad)
