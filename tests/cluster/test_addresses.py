@@ -38,7 +38,7 @@ def worker(host: str, name: str | None = None) -> dict[str, object]:
 
 def test_runs_finish_on_workers_however_they_are_known(problem: Problem) -> None:
     workers = {0: worker("127.0.0.1", "localhost"), 1: worker("::1")}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     with (
         SpecCluster(workers=workers, scheduler=scheduler) as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from scaleml.cluster import embedded
+from scaleml.cluster.embedded_process import EmbeddedProcess
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.nanny_cluster import log_end
 
 
-class _Unlimited(embedded._Process):
+class _Unlimited(EmbeddedProcess):
     """One whose worker is told of no memory limit that there is."""
 
     def __init__(self, scheduler: str | None = None, name: object = None, *, folder: str, spec: Any) -> None:
@@ -21,9 +22,9 @@ class _Unlimited(embedded._Process):
 
 
 def test_a_worker_that_ends_says_why_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_Process", _Unlimited)
+    monkeypatch.setattr(embedded, "EmbeddedProcess", _Unlimited)
     # Not after the 60 s that a worker may take to come.
-    monkeypatch.setattr(embedded, "_START_TIMEOUT", 1e9)
+    monkeypatch.setattr(embedded, "START_TIMEOUT", 1e9)
     words = r"worker 0 of the embedded cluster did not start: \w+Error: .*asmuchasitlikes.*; its log ends with:\n"
     with pytest.raises(StartFailed, match=words):
         embedded._Embedded(1)
