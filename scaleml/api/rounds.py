@@ -35,6 +35,8 @@ _CANNOT_WIN: Final = 0.7
 """Of the samples a second of one thread: what all cores with less have lost, for their mathematics is the same."""
 _REPLACEMENT: Final = 30.0
 """Seconds to wait for a lost worker's replacement."""
+_RECONNECTION: Final = 5.0
+"""Seconds to wait for a client that reaches for its scheduler again."""
 _WARM_UP_SEED: Final = 2**32 - 1
 
 
@@ -125,8 +127,7 @@ class Runner:
         except RunFailed:
             # It stands in the comparison with its error. If it lost a worker, the others wait for its replacement.
             if not run.interrupted:
-                with contextlib.suppress(Exception):  # of a client or cluster that is gone the next start tells
-                    self.client.wait_for_workers(self._enough, timeout=_REPLACEMENT)
+                self._await_workers()
         stopped = run.state == "stopped" and not run.skipped and not self._has_reached(run)
         if stopped or run.interrupted:
             self.ended = "stopped"
@@ -140,6 +141,18 @@ class Runner:
             if not run.over and run.train_seconds > most:
                 run.skip()
         run.wait()
+
+    def _await_workers(self) -> None:
+        """Wait for as many workers as there were, and for a client that has just lost its scheduler; if in vain, the next start tells."""
+        began = WALL.now()
+        while (waited := WALL.now() - began) < _REPLACEMENT:
+            if self.client.status == "running":
+                with contextlib.suppress(Exception):  # whatever a cluster says that is about to go
+                    self.client.wait_for_workers(self._enough, timeout=1)
+                    return
+            elif self.client.status != "connecting" or waited > _RECONNECTION:
+                return
+            WALL.sleep(0.05)
 
     def _has_reached(self, run: Run) -> bool:
         return self.target is not None and loss_curve(run.history).crossing(self.target) is not None
