@@ -43,6 +43,7 @@ from scaleml.cluster.placement import Placement
 from scaleml.cluster.results import Result, gather_result
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
+from scaleml.owned_files import sweep
 from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
@@ -176,6 +177,7 @@ class Driver:
     def _drive(self) -> None:
         workers = self.placement.workers
         try:
+            sweep()
             event_router.subscribe(self.client, self.run, workers, self)
             self._place_ranks()
             self._follow()
@@ -313,3 +315,4 @@ class Driver:
                     calls.within(self.client, calls.CALL_TIMEOUT, cancelled, "cancelling the ranks")
             for future in futures:
                 future.release()
+        sweep()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import logging
 import multiprocessing
 import os
-import pathlib
-import tempfile
 import threading
-import weakref
 from numbers import Integral
 from typing import Final
 
@@ -26,6 +22,7 @@ from scaleml.cluster import follow_parent, handshake_limit, no_http
 from scaleml.cluster.certificate import security_settings, write_certificate
 from scaleml.cluster.embedded_process import START_TIMEOUT, EmbeddedProcess, Spec
 from scaleml.cluster.errors import StartFailed
+from scaleml.owned_files import OwnedFolder
 
 _A_CORE: Final = 32
 _WORKER_BYTES: Final = 150 * 2**20
@@ -56,10 +53,9 @@ class _Embedded:
 
     def __init__(self, workers: int) -> None:
         self.pid = os.getpid()
-        self.folder = tempfile.TemporaryDirectory(prefix=follow_parent.PREFIX, ignore_cleanup_errors=True)
-        name = self.folder.name
-        self._let_go = weakref.finalize(self.folder, os.close, _hold(name))
-        certificate = pathlib.Path(name) / "certificate.pem"
+        self.folder = OwnedFolder("cluster")
+        name = str(self.folder.path)
+        certificate = self.folder.path / "certificate.pem"
         write_certificate(certificate)
         security = security_settings(certificate)
         follow, limit, no_pages = follow_parent.__name__, handshake_limit.__name__, no_http.__name__
@@ -132,8 +128,7 @@ class _Embedded:
             self.client.close(timeout=2)
         with contextlib.suppress(Exception):
             self.cluster.close(timeout=5)
-        self.folder.cleanup()
-        self._let_go()
+        self.folder.close()
 
 
 def _preloads(*first: str) -> dict[str, object]:
@@ -142,14 +137,6 @@ def _preloads(*first: str) -> dict[str, object]:
     # One list is for all of them; of several, each has its own.
     own: list[object] = [[] for _ in first] if arguments and not isinstance(arguments[0], str) else []
     return {"preload": [*first, *([more] if isinstance(more, str) else more)], "preload_argv": [*own, *arguments]}
-
-
-def _hold(folder: str) -> int:
-    """Lock a folder, so that what removes old temporary files passes it over however long the cluster stands."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    with contextlib.suppress(OSError):  # not all file systems have locks
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return descriptor
 
 
 class _Own:
