@@ -25,9 +25,7 @@ from scaleml.arrays import Array
 from scaleml.clock import Clock
 from scaleml.comm.meter import Meter
 
-ANY: Final = -1
-"""As a source: whoever sends first."""
-
+ANY: Final = -1  # as a source: whoever sends first
 Data = Array | bytes | bytearray | memoryview
 OnStall = Callable[[int, int, str, float], bool]
 """Called as ``on_stall(peer, step, waiting_for, seconds)``; `peer` is -1 for anybody. True: go on waiting."""
@@ -62,7 +60,8 @@ class Message(NamedTuple):
     @property
     def array(self) -> Array:
         """The payload of a message that brings an array."""
-        assert not isinstance(self.payload, bytes), "this message brings bytes"
+        if isinstance(self.payload, bytes):
+            raise TypeError(f"rank {self.source} sent bytes under tag {self.tag}, where an array was to come")
         return self.payload
 
 
@@ -107,19 +106,20 @@ class LinkEmulation(Protocol):
 
 
 class Stamps(Protocol):
-    """What a rank's messages say of it; plain attributes, for they are set at each step.
+    """What a rank's messages say of it, and whether it is to go on; plain attributes, for each step sets or reads them.
 
     Attributes
     ----------
     step, compute_seconds : int, float
         Set by the caller: its step, and the seconds of its last gradient.
-    control : int
-        The control word; it rises to the highest that came with anything received.
+    control, ended : int, bool
+        The control word, which rises to the highest that came with anything received; whether `Communicator.check` raises.
     """
 
     step: int
     compute_seconds: float
     control: int
+    ended: bool
 
 
 class Collectives(Protocol):

@@ -35,7 +35,7 @@ def child(out, client, run):
 if __name__ == "__main__":
     embedded.CPU_COUNT = 1  # one worker is enough
     own, _ = find_client(None, 1)
-    folder = _own.cluster.folder.name
+    folder = _own.cluster.folder.path
     run = scaleml.start(scaleml.LinearModel(), X, y, epochs=10**9, workers=1)
     with own.as_current():
         context = multiprocessing.get_context("fork")
