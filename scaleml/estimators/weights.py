@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight, _num_samples
 
-NO_WEIGHT = "sample_weight is 0 everywhere: at least one row must count"
+NO_WEIGHT = "Sample weights must contain at least one non-zero number: sample_weight is 0 everywhere; at least one row must count"
 
 
 def row_weights(sample_weight: Any, x: Any, *, scaled: bool = False) -> Any:
