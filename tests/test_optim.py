@@ -29,8 +29,11 @@ def reference(optimizer, w, gradients):
             elif isinstance(optimizer, Adam):
                 a = optimizer.beta_1 * a + (1 - optimizer.beta_1) * g
                 b = optimizer.beta_2 * b + (1 - optimizer.beta_2) * g * g
-                m_hat, v_hat = a / (1 - optimizer.beta_1**t), b / (1 - optimizer.beta_2**t)
-                x -= rate * m_hat / (math.sqrt(v_hat) + optimizer.epsilon)
+                m_hat, c = a / (1 - optimizer.beta_1**t), 1 - optimizer.beta_2**t
+                if optimizer.epsilon_hat:
+                    x -= rate * m_hat * math.sqrt(c) / (math.sqrt(b) + optimizer.epsilon)
+                else:
+                    x -= rate * m_hat / (math.sqrt(b / c) + optimizer.epsilon)
             else:
                 a += g * g
                 x -= rate * g / (math.sqrt(a) + optimizer.epsilon)
@@ -38,7 +41,11 @@ def reference(optimizer, w, gradients):
     return np.array(out)
 
 
-@pytest.mark.parametrize("optimizer", [*ALGORITHMS, Adam(0.1, 0.5, 0.6, 0.1), AdaGrad(0.1, 0.5)], ids=names)
+@pytest.mark.parametrize(
+    "optimizer",
+    [*ALGORITHMS, Adam(0.1, 0.5, 0.6, 0.1), Adam(0.1, 0.5, 0.6, 0.1, epsilon_hat=True), AdaGrad(0.1, 0.5)],
+    ids=names,
+)
 def test_reference(optimizer):
     w, gradients = problem()
     assert_allclose(run(optimizer, w, gradients)[0], reference(optimizer, w, gradients), rtol=1e-12)
@@ -223,6 +230,7 @@ def test_state_names():
         (lambda: SGD(nesterov=True), "nesterov=True with momentum=0: .* use momentum=0.9"),
         (lambda: SGD(schedule="step"), "schedule='step': must be one of 'constant', 'optimal'"),
         (lambda: Adam(beta_2=1.0), "beta_2=1.0: must be .* below 1"),
+        (lambda: Adam(epsilon_hat=1), "epsilon_hat=1: must be True or False"),
         (lambda: Adam(epsilon=0), "epsilon=0: must be .* greater than 0"),
         (lambda: AdaGrad(epsilon=-1), "epsilon=-1: must be"),
         (lambda: AdaGrad(alpha=0), "alpha=0: must be"),

@@ -72,13 +72,13 @@ def _tell_nobody(kind: str, **facts: object) -> None:
     """There is no supervisor here."""
 
 
-def batches_of(data: Arrays, random: np.random.RandomState, shuffle: bool) -> Batches:
-    """Return the batches of data in memory: reshuffled each epoch while it is small, else shuffled once, or in order."""
+def batches_of(data: Arrays, random: np.random.RandomState, shuffle: bool, *, anew: bool = False) -> Batches:
+    """Return the batches of data in memory: reshuffled each epoch while it is small, or if ``anew``, else shuffled once, or in order."""
     x, y, weights = data
     rows = int(y.shape[0])
     if not shuffle:
         return Batches(Schedule([rows]), [0], [data])
-    if arrays.is_sparse(x) or x.nbytes <= _IN_ORDER:
+    if anew or arrays.is_sparse(x) or x.nbytes <= _IN_ORDER:
         return Shuffled(data, random)
     order = random.permutation(rows)
     copied = x[order], y[order], None if weights is None else weights[order]

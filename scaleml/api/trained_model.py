@@ -11,7 +11,7 @@ import numpy as np
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
 from scaleml.data.collections import is_collection
-from scaleml.data.columns import matrix_of_frame
+from scaleml.data.columns import matrix_of_frame, refuse_no_weight
 from scaleml.data.source import array_source
 from scaleml.models import FlatModel, Signature
 from scaleml.models.flat_model import Probabilistic, Reusing, Scoring
@@ -99,7 +99,8 @@ class TrainedModel:
 
     def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
         """Return sums from which ``FlatModel.summarise`` makes loss and score, to be added over parts of the data."""
-        inputs = array_source(X, y, sample_weight, classifier=self.classes is not None, classes=self.classes)
+        classes = self.classes
+        inputs = array_source(X, y, sample_weight, classifier=classes is not None, classes=classes, whole=False)
         self.check_width(inputs.x.shape)
         dtype = self.network.dtype.name
         x = inputs.x.astype(self.network.dtype, copy=False)
@@ -131,12 +132,15 @@ class TrainedModel:
 
             lazy.check_table(X)
             self.check_width(X.shape)
-            return self.network.summarise(lazy.statistics(self, X, y, sample_weight))
-        if is_collection(y, sample_weight):
-            from dask.base import compute
+            totals = lazy.statistics(self, X, y, sample_weight)
+        else:
+            if is_collection(y, sample_weight):
+                from dask.base import compute
 
-            y, sample_weight = compute(y, sample_weight, traverse=False)
-        return self.network.summarise(self.statistics(X, y, sample_weight))
+                y, sample_weight = compute(y, sample_weight, traverse=False)
+            totals = self.statistics(X, y, sample_weight)
+        refuse_no_weight(sample_weight is None or bool(np.any(totals)))
+        return self.network.summarise(totals)
 
     def _by_rows(self, method: str, X: Any) -> Any:
         predict = self._function(method)

@@ -11,13 +11,14 @@ from typing import Final
 import numpy as np
 
 from scaleml import arrays
-from scaleml.arrays import Array, Matrix
+from scaleml.arrays import Array
 from scaleml.data.collections import Table, partitions_of
 from scaleml.data.column_sizes import ColumnSizes
-from scaleml.data.columns import names_of
+from scaleml.data.columns import names_of, refuse_no_weight
 from scaleml.data.labels import merge_classes, places_of
 from scaleml.data.partition import PassOptions, PieceSummary, RowFormat, check_summaries
 from scaleml.data.piece import Run
+from scaleml.data.row_sample import HEAVIEST, RowSample
 from scaleml.data.source import Task, outputs_of, task_of
 from scaleml.data.stager import Pieces, Stager, Staging
 
@@ -167,6 +168,15 @@ class CollectionSource:
             mass[places] += weights
         return counts, mass
 
+    def refuse_no_weight_on_a_side(self) -> None:
+        """Raise ValueError where the rows to train on, or those held out, all weigh nothing."""
+        held = sum(float(summary.held_mass.sum()) for summary in self._full)
+        for there, rows, what in (
+            (sum(float(summary.mass.sum()) for summary in self._full) > held, self.rows, "to train on"),
+            (held > 0 or not self.held, self.held, "held out"),
+        ):
+            refuse_no_weight(there, f"all {rows} rows {what}")
+
     @property
     def _full(self) -> list[PieceSummary]:
         return [summary for summary in self.pieces.summaries if summary.rows]
@@ -183,15 +193,30 @@ class CollectionSource:
             if summary.piece is not None
         ]
 
-    def sample(self, count: int) -> tuple[Matrix, Array]:
-        """Return X and y of about ``count`` of the rows to train on, of all partitions, fetched from the workers."""
+    def sample(self, count: int) -> RowSample:
+        """Return about ``count`` of the rows to train on, of all partitions, and the heaviest, fetched from the workers."""
         runs = self.runs(held_out=False)
         nbytes = sum(run.piece.row_nbytes * run.piece.rows for run in runs)
         row_nbytes = max(1, nbytes // self.all_rows)
         share = min(1.0, min(count, max(64, _SAMPLE // row_nbytes)) / self.rows)
         wanted = [replace(run, stop=run.start + taken) for run in runs if (taken := int(np.ceil(run.rows * share))) > 0]
-        found = self.pieces.fetch(wanted)
-        return arrays.concatenate_rows([x for x, _ in found]), np.concatenate([y for _, y in found])
+        spread = sum(run.rows for run in wanted)
+        if self.is_weighted:
+            each = max(1, HEAVIEST // len(runs))
+            for run, summary in zip(runs, self._full, strict=True):
+                places = [] if summary.heaviest is None else summary.heaviest[-each:].tolist()
+                wanted += [
+                    replace(run, start=place, stop=place + 1) for place in places if run.start <= place < run.stop
+                ]
+        x, y, weights = zip(*self.pieces.fetch(wanted), strict=True)
+        found = RowSample(arrays.concatenate_rows(list(x)), np.concatenate(y))
+        if weights[0] is None:
+            return found
+        mass = np.concatenate(weights).astype(np.float64)
+        counts = np.ones(len(mass))
+        counts[:spread] = self.rows / max(1, spread)
+        there = np.flatnonzero(mass)
+        return RowSample(found.x[there], found.y[there], mass[there], counts[there])
 
     @cached_property
     def _codings(self) -> list[tuple[Array | None, Array | None]]:

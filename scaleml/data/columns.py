@@ -123,10 +123,12 @@ def _numbers(values: Array, what: str, first: int) -> Array:
     return np.array(numbers, np.float64).reshape(values.shape)
 
 
-def refuse_no_weight(any_weight: bool) -> None:
-    """Raise ValueError unless some row counts."""
+def refuse_no_weight(any_weight: bool, where: str = "everywhere") -> None:
+    """Raise ValueError unless some row counts, of all or of those ``where``."""
     if not any_weight:
-        raise ValueError("sample_weight is 0 everywhere: at least one row must count")
+        raise ValueError(
+            f"sample_weight is 0 {where if where == 'everywhere' else f'for {where}'}: at least one row must count; pass rows of weight"
+        )
 
 
 def _refuse_non_finite(values: Array, what: str, first: int) -> None:

@@ -46,6 +46,24 @@ def check_indicators(y: Array, name: str = "y", first: int = 0) -> None:
         )
 
 
+def refuse_unordered(y: object, name: str = "y") -> None:
+    """Raise for labels of Python objects that are missing, or text and others side by side; any other y passes.
+
+    Examples
+    --------
+    >>> refuse_unordered(np.array(["ant", 7], object))
+    Traceback (most recent call last):
+    TypeError: the labels are of types int and str, which have no common order: make them one type, such as y.astype(str)
+    """
+    if str(getattr(y, "dtype", None)) != "object" or getattr(y, "ndim", 1) != 1:
+        return
+    labels = np.asarray(y)
+    _refuse_missing(labels, name, 0)
+    texts = sum(isinstance(label, str) for label in labels)
+    if 0 < texts < len(labels):
+        raise _no_order([labels])
+
+
 def as_text(y: Array) -> Array:
     """Return labels that are all text as NumPy's own text, as scikit-learn's ``classes_`` are; others as they are.
 
@@ -59,7 +77,7 @@ def as_text(y: Array) -> Array:
 
 def encode_labels(y: Array, known: Array | None, name: str = "y") -> tuple[Array, Array]:
     """Return the labels' codes and their sorted classes, at least two; ``known`` gives the classes, if they are."""
-    check_labels(y)
+    check_labels(y, name)
     try:
         classes = np.unique(y) if known is None else known
         codes = np.searchsorted(classes, y)

@@ -16,6 +16,7 @@ from scaleml.data.columns import as_column, as_matrix, as_targets, as_told, as_w
 from scaleml.data.labels import check_indicators, local_codes
 from scaleml.data.piece import Piece
 from scaleml.data.piece_file import PieceFile, size_of
+from scaleml.data.row_sample import heaviest_of
 
 _SALT: Final = 0x91ECE
 
@@ -102,6 +103,8 @@ class PieceSummary:
         Of the columns of dense X.
     worker : str
         The Dask worker whose folder the file is in.
+    heaviest : (m,) int array or None
+        Where in the file the rows to train on are that weigh most; None without weights.
     """
 
     piece: Piece | None
@@ -118,6 +121,7 @@ class PieceSummary:
     filled: Array | None = None
     sizes: ColumnSizes | None = None
     worker: str = ""
+    heaviest: Array | None = None
 
 
 def write_partition(
@@ -202,6 +206,7 @@ def write_partition(
         held_mass=held_mass,
         filled=arrays.filled_columns(x) if arrays.is_sparse(x) else None,
         sizes=ColumnSizes.of(x, order),
+        heaviest=None if w is None else held + heaviest_of(w[order[held:]]),
     )
 
 

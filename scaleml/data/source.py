@@ -181,6 +181,7 @@ def array_source(
     classes: Array | None = None,
     name: str = "X",
     label: str = "y",
+    whole: bool = True,
 ) -> ArraySource:
     """Check the kind and the shapes of the data and encode the target.
 
@@ -198,6 +199,8 @@ def array_source(
         The classes known from training; labels outside them are refused.
     name, label : str
         How the errors call X and y.
+    whole : bool
+        Whether these are all the rows, of which one must count.
 
     Raises
     ------
@@ -216,5 +219,5 @@ def array_source(
     weights = None
     if sample_weight is not None:
         weights = as_weights(as_column(sample_weight, "sample_weight", n, name))
-        refuse_no_weight(bool(weights.any()))
+        refuse_no_weight(not whole or bool(weights.any()))
     return ArraySource(x, codes, weights, classes, names_of(X))

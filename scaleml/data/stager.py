@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scaleml.arrays import Array, Matrix
+from scaleml.arrays import Array
 from scaleml.data.partition import PassOptions, PieceSummary
 from scaleml.data.partitions import Partitions
-from scaleml.data.piece import Run
+from scaleml.data.piece import Arrays, Run
 from scaleml.data.source import ArraySource
 
 
@@ -25,8 +25,8 @@ class Pieces(Protocol):
     @property
     def summaries(self) -> tuple[PieceSummary, ...]: ...
 
-    def fetch(self, runs: Sequence[Run]) -> list[tuple[Matrix, Array]]:
-        """Return X and y of each of these runs."""
+    def fetch(self, runs: Sequence[Run]) -> list[Arrays]:
+        """Return X, y and weights of each of these runs."""
 
     def close(self) -> None:
         """Remove the files."""

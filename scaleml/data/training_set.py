@@ -12,6 +12,7 @@ from scaleml.data.bad_columns import listed
 from scaleml.data.class_weights import ClassTally, count
 from scaleml.data.collection_source import CollectionSource, collection_sources
 from scaleml.data.collections import Table, is_bag, is_collection, refuse_no_table
+from scaleml.data.columns import refuse_no_weight
 from scaleml.data.partition import RowFormat
 from scaleml.data.source import ArraySource, Source, array_source
 from scaleml.data.split import hold_out
@@ -64,6 +65,11 @@ def place_training_set(
     if fraction:
         sides = (train.rows, train.held) if isinstance(train, CollectionSource) else (len(rows), len(held_rows))
         refuse_empty_side(fraction, *sides)
+        if isinstance(train, CollectionSource):
+            train.refuse_no_weight_on_a_side()
+        elif train.weights is not None:
+            for side, what in ((rows, "to train on"), (held_rows, "held out")):
+                refuse_no_weight(bool(train.weights[side].any()), f"all {len(side)} rows {what}")
     counts = _counts(train, rows)
     factors = accept(train, counts)
     held_out = None if aside is None or isinstance(aside, float) else _validation_source(aside, train, form, stager)

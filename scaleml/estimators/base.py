@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight
 
 from scaleml.data.collections import is_collection
 from scaleml.data.source import ArraySource
 from scaleml.estimators import lazy
 from scaleml.estimators.callbacks import CallbackSupport
+from scaleml.estimators.dask_score import score
 from scaleml.optim import Optimizer
 from scaleml.strategies import Strategy
 
@@ -75,7 +75,7 @@ class Trained(CallbackSupport):
         float
         """
         if is_collection(X):
-            return lazy.score(self, X, y, sample_weight)
+            return score(self, X, y, sample_weight)
         return float(super().score(X, *lazy.local(self, y, sample_weight)))
 
     def __scaleml_trainable__(self, whole: Any, given: Any) -> Any:
@@ -92,31 +92,6 @@ class Trained(CallbackSupport):
     def _seed(self) -> int:
         """Draw the run's seed from ``random_state``."""
         return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-
-def weights_for(sample_weight: Any, x: Any, factors: Any = None) -> Any:
-    """Return the weights of the rows (n,), times ``factors``, scaled to mean 1; None where all are equal.
-
-    Raises
-    ------
-    ValueError
-        For weights that are negative, not finite or all 0.
-    """
-    if sample_weight is None and factors is None:
-        return None
-    weights = np.ones(x.shape[0]) if sample_weight is None else _check_sample_weight(sample_weight, x, dtype=np.float64)
-    if (weights < 0).any():
-        raise ValueError("Negative values in data passed to `sample_weight`: drop those rows")
-    if factors is not None:
-        weights = weights * factors
-    return weights * (len(weights) / refuse_no_weight(float(weights.sum())))
-
-
-def refuse_no_weight(total: float) -> float:
-    """Return the sum of all weights; raise ValueError if it is 0."""
-    if total == 0:
-        raise ValueError("sample_weight is 0 everywhere: at least one row must count")
-    return total
 
 
 def inputs_of(x: Any, y: Any, weights: Any, classes: int | None, names: Any = None) -> ArraySource:

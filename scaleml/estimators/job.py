@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,8 @@ from scaleml import arrays
 from scaleml.api.callbacks import Callbacks
 from scaleml.api.in_process import batches_of, train_here
 from scaleml.data.source import ArraySource
-from scaleml.models import Model, Network, Signature
+from scaleml.estimators.batch_objective import BatchObjective
+from scaleml.models import MLP, Model, Network, Signature
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.footprint import Footprint
@@ -56,7 +57,9 @@ class Job:
     by_rows : bool
         Whether gradients are divided by rows, the weights having mean 1.
     random : RandomState, optional
-        Decides the order of the rows in this process, instead of ``seed``.
+        Decides the order of the rows in this process, instead of ``seed``; then anew each epoch, however many there are.
+    alpha : float, optional
+        A perceptron's: in this process a part of each batch's sum; see `BatchObjective`.
     """
 
     model: Model
@@ -72,6 +75,7 @@ class Job:
     shuffle: bool = True
     by_rows: bool = False
     random: Any = None
+    alpha: float | None = None
 
     @property
     def signature(self) -> Signature:
@@ -175,7 +179,7 @@ def _here(job: Job, callbacks: Callbacks) -> Outcome:
     rows, dtype = job.inputs.rows, job.signature.dtype
     batch = min(job.batch_size, rows)
     plan = Plan(
-        model=job.model.build(job.signature),
+        model=_model_here(job),
         strategy=Serial(),
         optimizer=job.optimizer,
         layout=Layout(1),
@@ -193,7 +197,7 @@ def _here(job: Job, callbacks: Callbacks) -> Outcome:
     )
     held_out = None if job.held_out is None else _arrays(job.held_out, dtype)
     random = np.random.RandomState(job.seed) if job.random is None else job.random
-    batches = batches_of(_arrays(job.inputs, dtype), random, job.shuffle)
+    batches = batches_of(_arrays(job.inputs, dtype), random, job.shuffle, anew=job.random is not None)
     try:
         return train_here(plan, batches, held_out, callbacks.on_epoch)
     except NonFinite as error:
@@ -202,6 +206,13 @@ def _here(job: Job, callbacks: Callbacks) -> Outcome:
         advice = "" if sizes is None else sizes.advice(job.inputs.names)
         last = f". Look at X first: {advice}" if advice else ""
         raise ValueError(f"training diverged at step {error.step}: {error.what}. {error.remedy}{last}") from None
+
+
+def _model_here(job: Job) -> Any:
+    if job.alpha is None:
+        return job.model.build(job.signature)
+    assert isinstance(job.model, MLP)
+    return BatchObjective(replace(job.model, alpha=0.0).build(job.signature), job.alpha, job.stop.targets)
 
 
 def _arrays(inputs: ArraySource, dtype: str) -> tuple[Any, Any, Any]:

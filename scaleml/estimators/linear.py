@@ -12,6 +12,7 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import validate_data
 
 from scaleml.data.labels import as_text
+from scaleml.data.row_sample import RowSample, sample_rows
 from scaleml.data.source import ArraySource
 from scaleml.estimators.base import KINDS, Trained, inputs_of
 from scaleml.estimators.callbacks import told
@@ -22,7 +23,6 @@ from scaleml.estimators.warned import warn
 from scaleml.models import LinearModel
 from scaleml.models.losses import CLASSES
 from scaleml.optim import SGD, Averaged, Columns, Optimizer, RowRate, RowSteps
-from scaleml.optim.rows import sample
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
@@ -194,6 +194,7 @@ class Linear(Rowwise, Trained):
         used = None
         if begin is None and self._columns is None and inputs.is_sparse:
             used = inputs.filled
+            used = used if used is not None and len(used) else None  # of no columns there is no model
         layout = CoefficientLayout(inputs.features, inputs.n_outputs, bool(self.fit_intercept), used)
         if used is None:
             return layout, inputs, held_out
@@ -204,19 +205,26 @@ class Linear(Rowwise, Trained):
         """Return the function from the rows of an update to its steps."""
         l1, l2 = self._penalties()
         if isinstance(inputs, ArraySource):
-            seen, targets = sample(inputs.x, _SAMPLE), inputs.y
+            seen, targets = sample_rows(inputs.x, inputs.y, inputs.weights, _SAMPLE), inputs.y
         else:
-            seen, targets = inputs.sample(_SAMPLE)
-        columns = self._columns if self._columns is not None else Columns(seen.shape[1])
-        columns.add(seen)
+            seen = inputs.sample(_SAMPLE)
+            targets = seen.y
+        weights, counts = self._bending(seen), seen.counts
+        if weights is not None and counts is None:
+            counts = np.full(len(weights), inputs.rows / len(weights))
+        columns = self._columns if self._columns is not None else Columns(seen.x.shape[1])
+        columns.add(seen.x, None if weights is None else weights * counts)
 
         def steps(rows: int) -> RowSteps:
             return RowSteps.measured(
-                seen,
+                seen.x,
                 columns,
                 RowRate(self.learning_rate, self.eta0, self.power_t, self.alpha),
                 rows,
                 inputs.rows,
+                weights=weights,
+                counts=counts,
+                spares=self._own_weights is None,
                 seed=seed,
                 intercept=bool(self.fit_intercept),
                 curvature=curvature(self.loss, self.epsilon, targets),
@@ -229,13 +237,19 @@ class Linear(Rowwise, Trained):
 
         return steps
 
+    def _bending(self: Any, seen: RowSample) -> Any:
+        """Return how much the rows of a sample weigh in the problem where they weigh most; None where all weigh 1."""
+        own = self._own_weights
+        if own is None:
+            return seen.weights
+        codes = seen.y if seen.y.ndim == 1 else seen.y.argmax(axis=1)
+        most = np.maximum(1.0, np.asarray(own))[codes.astype(np.int64)]
+        return most if seen.weights is None else most * seen.weights
+
     def _from(self: Any, coef: Any, intercept: Any, inputs: Any) -> TrainState:
         """Return the start at these coefficients."""
         layout = CoefficientLayout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
-        fresh = {
-            "coef_": np.zeros((layout.outputs, layout.features)),
-            "intercept_": np.zeros(layout.outputs),
-        }
+        fresh = {"coef_": np.zeros((layout.outputs, layout.features)), "intercept_": np.zeros(layout.outputs)}
         for name, value in (("coef_", coef), ("intercept_", intercept)):
             if value is not None:
                 if np.size(value) != fresh[name].size and not hasattr(value, "toarray"):

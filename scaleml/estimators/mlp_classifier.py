@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import unique_labels
 
 from scaleml.data.collections import is_collection
-from scaleml.data.labels import as_text
+from scaleml.data.labels import as_text, refuse_one_class
 from scaleml.estimators import lazy
 from scaleml.estimators.base import EXTRAS
 from scaleml.estimators.callbacks import with_callbacks
@@ -23,8 +23,8 @@ class MLPClassifier(LabelTargets, Perceptron, sk.MLPClassifier):
     """Multi-layer perceptron for classes, trained in parallel.
 
     scikit-learn's ``MLPClassifier``: change the import, keep the code. Parameters, attributes and predictions are its own
-    (this class inherits them), and so are the first weights for the same seed's draw, the batches of 200 rows, Adam and
-    SGD; what follows is what differs.
+    (this class inherits them), and so is the model that is trained in this process: to rounding the same for the same seed (see Notes).
+    What follows is what differs.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_
     batch_size : int or "auto"
         The global batch, as in scikit-learn: ``"auto"`` is 200 rows, or all.
     shuffle : bool
-        Rows are shuffled each epoch in this process while they are few, else once. False needs ``strategy="auto"``.
+        Rows are shuffled each epoch in this process, once on a cluster. False needs ``strategy="auto"``.
     verbose : bool
         Shows how the fit goes: live in a notebook or a terminal, else a line an epoch.
     max_fun : int
@@ -65,6 +65,14 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
     ------
     ValueError
         When training runs into infinity, or for a setting that only scikit-learn has.
+
+    Notes
+    -----
+    In this process first weights, held-out rows, batches, steps, penalty, losses and the decision when to stop are scikit-learn's,
+    also with weights, in ``partial_fit`` and after a warm start. What remains: rounding, which grows where training is chaotic; a
+    batch whose rows all weigh nothing is passed over (scikit-learn: ZeroDivisionError); negative weights and ``momentum=1`` are
+    refused; a warm start with `early_stopping` keeps the best model of all fits. On a cluster batches are others, and so is the
+    penalty of an epoch's last, smaller batch: that of a full one.
 
     Examples
     --------
@@ -211,11 +219,6 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
             return self
         X, y, sample_weight = self._checked(X, y, sample_weight, reset=first)
         self._name_classes(first, classes)
-        unknown = np.setdiff1d(unique_labels(y), self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {unknown}."
-            )
         whole = self._coded(X, y, sample_weight)
         self._learn(whole, (X, y, sample_weight), 1, not first, keep_state=True)
         return self
@@ -242,8 +245,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
                 f"warm_start can only be used where `y` has the same classes as in the previous call to fit. Previously got "
                 f"{self.classes_}, `y` has {classes}"
             )
-        if len(classes) < 2:
-            raise ValueError(f"y holds {len(classes)} class: a classifier needs at least two")
+        refuse_one_class(classes)
         self.classes_ = classes
         if not going_on:
             self._first()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, ClassVar, final
 
 from sklearn import neural_network as sk
-from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from scaleml.data.collections import is_collection
 from scaleml.estimators import lazy
 from scaleml.estimators.base import EXTRAS, KINDS, column_of, inputs_of
 from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.checked import told_of_text, validated
 from scaleml.estimators.perceptron import Perceptron
 from scaleml.estimators.staged import staged
+from scaleml.estimators.weights import row_weights
 
 
 @final
@@ -179,11 +180,10 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
     def _checked(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> Any:
         """Return rows as inputs."""
         y, sample_weight = lazy.local(self, y, sample_weight)
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", dtype=KINDS, multi_output=True, y_numeric=True, reset=reset
-        )
-        y = column_of(y).astype(X.dtype, copy=False)
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        X, y = validated(self, X, y, accept_sparse="csr", dtype=KINDS, multi_output=True, y_numeric=True, reset=reset)
+        with told_of_text(X, y):
+            y = column_of(y).astype(X.dtype, copy=False)
+        weights = row_weights(sample_weight, X)
         return inputs_of(X, y, weights, None, getattr(self, "feature_names_in_", None))
 
     def _inputs(self, X: Any, y: Any, sample_weight: Any) -> Any:

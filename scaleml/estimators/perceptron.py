@@ -17,13 +17,15 @@ from scaleml.data.collections import is_collection, refuse_no_table
 from scaleml.data.source import ArraySource
 from scaleml.estimators.base import Trained, rows_of
 from scaleml.estimators.callbacks import told
+from scaleml.estimators.checked import refuse_no_weight_on_a_side
 from scaleml.estimators.job import Job, check_fits, choose, run, signature_of
 from scaleml.estimators.warned import warn
 from scaleml.models import MLP, Network
 from scaleml.models.losses import BinaryLog
 from scaleml.optim import SGD, Adam, Optimizer
+from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.stop_rule import StopRule
-from scaleml.runtime.train_state import TrainState
+from scaleml.runtime.train_state import StoppingState, TrainState
 
 
 class Perceptron(Trained):
@@ -31,6 +33,7 @@ class Perceptron(Trained):
 
     classes_: Any
     _end: TrainState | None = None
+    _converged: bool = False
 
     def _is_left_to_scikit_learn(self: Any, X: Any, partial: bool = False) -> bool:
         """Whether scikit-learn's own code does it: L-BFGS is no method of batches, and Poisson's loss is not among ours."""
@@ -66,7 +69,7 @@ class Perceptron(Trained):
             return self.optimizer
         rate = self.learning_rate_init
         if self.solver == "adam":
-            return Adam(rate, beta_1=self.beta_1, beta_2=self.beta_2, epsilon=self.epsilon)
+            return Adam(rate, beta_1=self.beta_1, beta_2=self.beta_2, epsilon=self.epsilon, epsilon_hat=True)
         return SGD(
             rate,
             momentum=self.momentum,
@@ -92,6 +95,11 @@ class Perceptron(Trained):
             outcome = run(job, choose(job, self.strategy, self.client), self.workers, self.client, watch)
         self._take(outcome, network, train.rows)
 
+    @property
+    def _patience(self: Any) -> int:
+        """Epochs without improvement that end a fit: scikit-learn's perceptrons wait one longer than they say."""
+        return int(min(self.n_iter_no_change, 10**9)) + 1
+
     def _job(
         self: Any, train: Any, held: ArraySource | None, *, epochs: int, begin: TrainState | None, random: Any
     ) -> Job:
@@ -111,7 +119,7 @@ class Perceptron(Trained):
         rule = self._rule()
         sgd = self.optimizer is None and self.solver == "sgd"
         return Job(
-            # scikit-learn divides the penalty by the weight of a batch.
+            # scikit-learn divides the penalty by the weight of each batch; ranks divide it by that of a full one.
             model=self._model(train, self.alpha / (min(batch, rows) * mean_weight)),
             inputs=train,
             held_out=held,
@@ -121,8 +129,8 @@ class Perceptron(Trained):
             seed=int(random.randint(2**31 - 1)) if self.strategy != "auto" or not isinstance(train, ArraySource) else 0,
             random=random,
             stop=StopRule(
-                None if epochs == 1 else float(self.tol),
-                int(min(self.n_iter_no_change, 10**9)) + 1,  # scikit-learn's perceptrons wait one epoch longer
+                float(self.tol),
+                self._patience,
                 "score" if self.early_stopping else "loss",
                 keep_best=bool(self.early_stopping),
                 targets=1 if is_classifier(self) else train.n_outputs,
@@ -130,6 +138,7 @@ class Perceptron(Trained):
             ),
             begin=begin,
             shuffle=self.shuffle,
+            alpha=float(self.alpha),
         )
 
     def _job_for_ranks(self: Any, inputs: Any, epochs: int, plain: bool) -> Job:
@@ -174,13 +183,18 @@ class Perceptron(Trained):
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
         # What is held out weighs what the user says, whatever its class.
-        return rows_of(whole, rows), rows_of(replace(whole, weights=weights), held_rows)
+        train, held = rows_of(whole, rows), rows_of(replace(whole, weights=weights), held_rows)
+        refuse_no_weight_on_a_side(train, held)
+        return train, held
 
     def _take(self: Any, outcome: Any, network: Any, rows: int) -> None:
         """Set the attributes that training gives."""
         for name, value in layers(network, outcome.params).items():
             setattr(self, name, value)
-        self._end = outcome.state
+        self._end, seen = outcome.state, None if outcome.state is None else outcome.state.stopping
+        self._converged = seen is not None and seen.converged
+        # As scikit-learn's own code leaves it, and goes on from it.
+        self._no_improvement_count = 0 if seen is None else self._patience if seen.converged else seen.stale
         self.n_iter_ = outcome.epochs
         self.t_ += outcome.epochs * rows
         self.loss_curve_ = [*self.loss_curve_, *outcome.losses]
@@ -195,6 +209,8 @@ class Perceptron(Trained):
     def _first(self: Any) -> None:
         """Forget what an earlier fit has left."""
         self.t_, self.loss_curve_, self.validation_scores_, self._end = 0, [], None, None
+        self.best_loss_ = self.best_validation_score_ = None
+        self._no_improvement_count = 0
 
     def _go_on(self: Any, dtype: Any, keep_state: bool) -> TrainState | None:
         """Return the start at ``coefs_`` and ``intercepts_``, with the optimizer's state if that goes on, too."""
@@ -202,15 +218,20 @@ class Perceptron(Trained):
             return None
         pairs = zip(self.coefs_, self.intercepts_, strict=True)
         params = np.concatenate([np.asarray(part, dtype).ravel() for pair in pairs for part in pair])
-        end = self._end
-        return (
-            TrainState(params, end.arrays, updates=end.updates, rows=end.rows)
-            if keep_state and end is not None
-            else TrainState(params)
-        )
+        start, end = TrainState(params, rows=float(self.t_)), self._end
+        if keep_state and end is not None:
+            start = replace(start, arrays=end.arrays, updates=end.updates)
+        best = self.best_validation_score_ if self.early_stopping else self.best_loss_
+        if best is None:
+            return start
+        value = -best if self.early_stopping else best
+        start.stopping = StoppingState(value, int(getattr(self, "_no_improvement_count", 0)))
+        if self.early_stopping:
+            start.best = BestParameters(value, 0, params.copy())
+        return start
 
     def _warn(self: Any) -> None:
-        if self.n_iter_ == self.max_iter:
+        if self.n_iter_ == self.max_iter and not self._converged:
             warn(
                 self,
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet.",

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from scaleml.data.collections import is_collection, refuse_no_table
+from scaleml.estimators.checked import told_of_text
 from scaleml.telemetry.fitting import Fitting
 
 LITTLE: Final = 2_000_000
@@ -63,7 +64,8 @@ class Rowwise:
             if value is not None and value.dtype != kind:
                 setattr(self, name, value.astype(kind))
         if not self.verbose:
-            yield
+            with told_of_text(X, y):
+                yield
             return
         self._validate_params()
         verbose = int(self.verbose)

@@ -10,16 +10,17 @@ from sklearn import linear_model as sk
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
 from scaleml.data.collections import is_collection
-from scaleml.data.labels import as_text
+from scaleml.data.labels import as_text, refuse_unordered
 from scaleml.estimators import lazy
-from scaleml.estimators.base import EXTRAS, KINDS, rows_of, weights_for
+from scaleml.estimators.base import EXTRAS, KINDS, rows_of
 from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.checked import refuse_no_weight_on_a_side, validated
 from scaleml.estimators.class_targets import ClassTargets
 from scaleml.estimators.linear import Linear
 from scaleml.estimators.staged import staged
+from scaleml.estimators.weights import row_weights
 from scaleml.optim import Columns
 
 
@@ -177,6 +178,7 @@ class SGDClassifier(ClassTargets, Linear, sk.SGDClassifier):
         """
         if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
+            refuse_unordered(y)
         if self._is_left_to_scikit_learn(X, y):
             with self._left_to_scikit_learn(X, y, self.max_iter):
                 return super().fit(X, y, coef_init, intercept_init, sample_weight)
@@ -213,6 +215,7 @@ class SGDClassifier(ClassTargets, Linear, sk.SGDClassifier):
         """
         if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
+            refuse_unordered(y)
         if self._is_left_to_scikit_learn(X, y, getattr(self, "classes_", classes)):
             with self._left_to_scikit_learn(X, y, 1):
                 return super().partial_fit(X, y, classes, sample_weight)
@@ -229,7 +232,7 @@ class SGDClassifier(ClassTargets, Linear, sk.SGDClassifier):
                 self._open(first, classes)
                 self._learn_staged(rows, 1, None, (X, y, sample_weight))
         else:
-            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", reset=first)
+            X, y = validated(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", reset=first)
             check_classification_targets(y)
             self._open(first, classes)
             self._learn(X, y, sample_weight, 1, None)
@@ -271,8 +274,9 @@ class SGDClassifier(ClassTargets, Linear, sk.SGDClassifier):
             splitter = StratifiedShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
             rows, held_rows = next(splitter.split(np.zeros((len(y), 1)), y))
             # Judged as scikit-learn does: by the weights of the rows, without those of their classes.
-            plain = replace(whole, weights=weights_for(sample_weight, X))
+            plain = replace(whole, weights=row_weights(sample_weight, X, scaled=True))
             train, held = rows_of(whole, rows), rows_of(plain, held_rows)
+            refuse_no_weight_on_a_side(train, held)
         self._train(train, held, epochs=epochs, begin=begin, given=(X, y, sample_weight))
 
 

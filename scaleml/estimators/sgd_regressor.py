@@ -7,14 +7,15 @@ from typing import Any, ClassVar, final
 import numpy as np
 from sklearn import linear_model as sk
 from sklearn.model_selection import ShuffleSplit
-from sklearn.utils.validation import validate_data
 
 from scaleml.data.collections import is_collection
 from scaleml.estimators import lazy
-from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight, rows_of, weights_for
+from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, rows_of
 from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.checked import refuse_no_weight_on_a_side, validated
 from scaleml.estimators.linear import Linear
 from scaleml.estimators.staged import staged
+from scaleml.estimators.weights import row_weights
 from scaleml.optim import Columns
 
 
@@ -138,7 +139,7 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
                 init = self._initial(coef_init, intercept_init)
                 self._learn_staged(rows, self.max_iter, init, (X, y, sample_weight))
         else:
-            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True)
+            X, y = validated(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True)
             self._learn(X, y, sample_weight, self.max_iter, self._initial(coef_init, intercept_init))
         self._warn()
         return self
@@ -170,7 +171,7 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
                 self._open(first)
                 self._learn_staged(rows, 1, None, (X, y, sample_weight))
         else:
-            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True, reset=first)
+            X, y = validated(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True, reset=first)
             self._open(first)
             self._learn(X, y, sample_weight, 1, None)
         return self
@@ -202,13 +203,13 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
         if rows.targets > 1:
             raise ValueError(f"y has {rows.targets} columns, but this estimator learns one target: pass one of them")
         counts, mass = rows.tally(None)
-        factors = counts[0] / refuse_no_weight(float(mass[0])) if rows.is_weighted else None
+        factors = counts[0] / float(mass[0]) if rows.is_weighted else None
         return rows.coded(None, None, None, factors)
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, epochs: int, init: Any) -> None:
         """Train on checked data; ``init`` is where to start, or None to go on."""
         y = y.astype(X.dtype, copy=False)
-        weights = weights_for(sample_weight, X)
+        weights = row_weights(sample_weight, X, scaled=True)
         whole = inputs_of(X, y, weights, None, getattr(self, "feature_names_in_", None))
         begin = self._begin(whole, init)
         train, held = whole, None
@@ -216,18 +217,19 @@ eta0, power_t, early_stopping, validation_fraction, n_iter_no_change, warm_start
             splitter = ShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
             rows, held_rows = next(splitter.split(np.zeros((len(y), 1))))
             train, held = rows_of(whole, rows), rows_of(whole, held_rows)
+            refuse_no_weight_on_a_side(train, held)
         self._train(train, held, epochs=epochs, begin=begin, given=(X, y, sample_weight))
 
     def _inputs(self, X: Any, y: Any, sample_weight: Any) -> Any:
         """Check the rows of a first fit, forget what an earlier one has left, and return them as they are trained on."""
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True)
+        X, y = validated(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True)
         self._initial(None, None)
-        return inputs_of(X, y.astype(X.dtype, copy=False), weights_for(sample_weight, X), None)
+        return inputs_of(X, y.astype(X.dtype, copy=False), row_weights(sample_weight, X, scaled=True), None)
 
     def _held_out(self, X: Any, y: Any, sample_weight: Any) -> Any:
         """Check rows to evaluate on, and return them so."""
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True, reset=False)
-        return inputs_of(X, y.astype(X.dtype, copy=False), weights_for(sample_weight, X), None)
+        X, y = validated(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", y_numeric=True, reset=False)
+        return inputs_of(X, y.astype(X.dtype, copy=False), row_weights(sample_weight, X, scaled=True), None)
 
     def _staged_inputs(self, rows: Any) -> Any:
         """Return a staged collection as it is trained on by a first fit."""

@@ -35,6 +35,8 @@ def staged(
                 f"validation_fraction={estimator.validation_fraction} of {source.all_rows} rows leaves none on one side: pass "
                 "more data, or early_stopping=False"
             )
+        if estimator.early_stopping:
+            source.refuse_no_weight_on_a_side()
         yield source
     finally:
         source.pieces.close()

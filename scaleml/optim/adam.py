@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, final
 
 from scaleml.arrays import Array, namespace
+from scaleml.checks import check_flag
 from scaleml.optim.base import Optimizer, check_settings, set_number
 
 __all__ = ["Adam"]
@@ -18,7 +20,8 @@ class Adam(Optimizer):
 
     ``m = beta_1 m + (1 - beta_1) g``; ``v = beta_2 v + (1 - beta_2) g^2``;
     ``w -= rate * m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon)``. This is the paper's algorithm 1 and
-    PyTorch's; scikit-learn's MLP adds `epsilon` before the correction of v.
+    PyTorch's. With `epsilon_hat` it is ``w -= rate * c * m / (sqrt(v) + epsilon)``, ``c = sqrt(1 - beta_2^t) / (1 - beta_1^t)``: the
+    paper's section 2, which scikit-learn's perceptrons and TensorFlow take. In the first updates `epsilon` counts for more then.
 
     Parameters
     ----------
@@ -27,6 +30,8 @@ class Adam(Optimizer):
         At least 0 and below 1.
     epsilon : float
         Greater than 0.
+    epsilon_hat : bool
+        Whether `epsilon` is added before v is corrected.
     schedule, power_t, alpha, clip_norm, tol, n_iter_no_change
         See `Optimizer`.
 
@@ -58,12 +63,14 @@ class Adam(Optimizer):
     clip_norm: float | None = None
     tol: float = 1e-3
     n_iter_no_change: int = 5
+    epsilon_hat: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)
         set_number(self, "beta_1", 0, 1)
         set_number(self, "beta_2", 0, 1)
         set_number(self, "epsilon", 0, open_low=True)
+        check_flag("epsilon_hat", self.epsilon_hat)
 
     def slots(self) -> tuple[str, ...]:
         """Return ``("first_moment", "second_moment")``."""
@@ -79,6 +86,12 @@ class Adam(Optimizer):
         v *= self.beta_2
         v += g
         namespace(v).sqrt(v, out=g)
+        if self.epsilon_hat:
+            g += self.epsilon
+            step = m * (rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t))
+            step /= g
+            w -= step
+            return
         g *= (1 - self.beta_2**t) ** -0.5
         g += self.epsilon
         step = m / g

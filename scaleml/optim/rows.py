@@ -9,10 +9,11 @@ from typing import Final, Literal, final
 
 import numpy as np
 
-from scaleml.arrays import Array, Matrix, Rows, is_sparse, namespace, rows
+from scaleml.arrays import Array, Matrix, is_sparse, namespace
 from scaleml.optim.columns import Columns
+from scaleml.optim.trial_batches import rare_rows, weighted_batches
 
-__all__ = ["RowRate", "RowSteps", "sample"]
+__all__ = ["RowRate", "RowSteps"]
 
 _DECAY: Final = 0.1
 """By what part of itself the bound on a step tightens each epoch: the noise of large steps dies out."""
@@ -88,6 +89,10 @@ class RowSteps:
         The penalty's parts. The L1 part is applied by `shrink`, so that coefficients become exactly 0.
     unit : float
         The optimizer's own learning rate, by which its steps are multiplied afterwards.
+    level : float
+        Mean weight of the rows of a batch up to which the bound holds.
+    leverage : float
+        By how much of a step the weight above that overshoots: it is of a single row. Such a batch takes a part of its step.
     dtype : str
         Of the parameters.
 
@@ -111,15 +116,19 @@ class RowSteps:
         l1: float = 0.0,
         l2: float = 0.0,
         unit: float = 1.0,
+        level: float = math.inf,
+        leverage: float = 0.0,
         dtype: str = "float32",
     ) -> None:
         self.rate, self.batch, self.epoch, self.l1, self.l2 = rate, batch, epoch, l1, l2
-        self.unit, self.factor = unit, factor
+        self.unit, self.factor, self.level, self.leverage = unit, factor, level, leverage
         self._features, self._outputs, self._intercept = len(moments), outputs, intercept
         self._centre = np.asarray(centre, dtype) if intercept and np.any(centre) else None
         bound = np.append(moments, 1.0) if intercept else np.asarray(moments)
         self._bound = (factor * curvature * bound).astype(dtype)
         self._scale: Array | None = None
+        self._first: Array | None = None
+        self._shorter = 1.0
         self._key = (math.nan, math.nan)
 
     @classmethod
@@ -131,6 +140,9 @@ class RowSteps:
         batch: int,
         epoch: int,
         *,
+        weights: Array | None = None,
+        counts: Array | None = None,
+        spares: bool = True,
         seed: int,
         intercept: bool,
         curvature: float,
@@ -141,6 +153,11 @@ class RowSteps:
         unit: float = 1.0,
     ) -> RowSteps:
         """Return the steps for data like ``x`` (n, F), a sample of the rows, dense or CSR, with these columns.
+
+        Where rows weigh differently, `weights` (n,) are theirs, at a mean of 1 over all the rows, and `counts` (n,) says for
+        how many of all rows each stands: rows without weight are left out. The factor is then such that neither a usual batch
+        overshoots nor one with as many of the heaviest rows as chance will bring together. With `spares` rows that are too heavy and
+        too rare to slow down all steps for are left out of this, and shorten those of their batches.
 
         Examples
         --------
@@ -168,15 +185,27 @@ class RowSteps:
         # What no row fills takes no part: of hashed text that is nearly all.
         filled = np.flatnonzero(moments) if is_sparse(x) else slice(None)
         x, narrow = x[:, filled], (moments[filled], centre[filled])
-        parts = [np.sort(random.choice(x.shape[0], min(batch, x.shape[0]), replace=False)) for _ in range(_BATCHES)]
-        batches, factor = [x[part] for part in parts], 1.0
+        level, rare = math.inf, np.zeros(0, np.int64)
+        if weights is None or counts is None:
+            parts = [np.sort(random.choice(x.shape[0], min(batch, x.shape[0]), replace=False)) for _ in range(_BATCHES)]
+            batches = [(x[part], np.full(len(part), curvature / len(part))) for part in parts]
+        else:
+            rare, usual = rare_rows(weights, counts, batch / epoch if spares else 0.0)
+            parts = [
+                usual[part] for part in weighted_batches(weights[usual], counts[usual], batch, epoch, _BATCHES, random)
+            ]
+            batches = [(x[part], weights[part] * (curvature / batch)) for part in parts]
+            level = max(float(weights[part].sum()) for part in parts) / batch if len(rare) else math.inf
+        factor = 1.0
         for _ in range(4):
             made = make(*narrow, factor=factor)
-            largest = max(_largest(part, made, intercept, curvature, random) for part in batches)
-            if largest <= 1.05:
+            largest = max(_largest(part, bends, made, intercept, random) for part, bends in batches)
+            if (weights is None or largest > 0.95) and largest <= 1.05:
                 break
             factor *= largest
-        return make(moments, centre, factor=made.factor)
+        one = np.full(1, curvature)
+        leverage = max((_largest(x[[row]], one, made, intercept, random) for row in rare[-_BATCHES * 4 :]), default=0.0)
+        return make(moments, centre, factor=made.factor, level=level, leverage=leverage)
 
     def steps(self, seen: float) -> Array:
         """Return the step sizes of the columns, and of the intercept last, after ``seen`` rows."""
@@ -191,19 +220,26 @@ class RowSteps:
             scale *= self.unit
             np.reciprocal(scale, out=scale)
             self._scale = scale
+            if self.leverage:
+                self._first = scale.copy() if self._first is None else self._first
+                self._shorter = float((scale / self._first).max())
             if self._centre is not None:
                 self._own, self._common = floor * self.unit, float(self._bound[f]) * tightened * self.unit
                 self._lean = self._centre * scale[:f]
                 scale[f] = 1 / (self._own + self._common * (1 + self._own * float(self._lean @ self._centre)))
         return self._scale
 
-    def apply(self, g: Array, seen: float, rows: float | None = None) -> None:
-        """Turn the mean gradient ``g`` (P,) of ``rows`` rows into steps, in place, after ``seen`` rows.
+    def apply(self, g: Array, seen: float, rows: float | None = None, weight: float = 1.0) -> None:
+        """Turn the mean gradient ``g`` (P,) of ``rows`` rows of this mean weight into steps, in place, after ``seen`` rows.
 
         The last batch of an epoch is smaller, and so is its step: else its noise would outweigh all others'.
         """
         if rows is not None and rows != self.batch:
             g *= rows / self.batch
+            weight *= rows / self.batch
+        if weight > self.level:
+            self.steps(seen)
+            g *= 1 / (1 + (weight - self.level) * self.leverage * self._shorter)
         self._solve(g.reshape(-1, self._outputs), seen)
 
     def _solve(self, g: Array, seen: float) -> None:
@@ -255,13 +291,16 @@ class RowSteps:
             w[f * k :] += (self._common / (self._common + self._own)) * (xp.asarray(self._centre) @ change)
 
 
-def _largest(x: Matrix, made: RowSteps, intercept: bool, curvature: float, random: np.random.Generator) -> float:
-    """Return the largest eigenvalue of a batch's Hessian in units of the steps: above 2 a step overshoots."""
+def _largest(x: Matrix, bends: Array, made: RowSteps, intercept: bool, random: np.random.Generator) -> float:
+    """Return the largest eigenvalue of a batch's Hessian in units of the steps: above 2 a step overshoots.
+
+    ``bends`` (n,) is the curvature of each row's part of the objective.
+    """
     f = x.shape[1]
     v, largest = random.standard_normal(f + intercept), 0.0
     for _ in range(_POWERS):
         v /= math.sqrt(float(v @ v)) or 1.0
-        scores = (x @ v[:f] + (v[f] if intercept else 0.0)) * (curvature / x.shape[0])
+        scores = (x @ v[:f] + (v[f] if intercept else 0.0)) * bends
         h = np.append(x.T @ scores, scores.sum()) if intercept else x.T @ scores
         along, v = float(v @ h), h.copy()
         made._solve(v[:, None], 0)
@@ -269,12 +308,3 @@ def _largest(x: Matrix, made: RowSteps, intercept: bool, curvature: float, rando
         if along > 0:
             largest = float(h @ v) / along
     return largest
-
-
-def sample(x: Rows, count: int) -> Rows:
-    """Return about ``count`` rows of ``x``, evenly spread: the same ones every time."""
-    n = x.shape[0]
-    if n <= count:
-        return rows(x, 0, n)
-    some: Rows = x[np.arange(count) * n // count]  # type: ignore[assignment]  # of the class that x is of
-    return some

@@ -128,7 +128,7 @@ class OptimizerStep:
         self._seen = state.rows
         state.rows += rows * self._parts
         if self._steps is not None:
-            self._steps.apply(mean, self._seen, rows * self._share)
+            self._steps.apply(mean, self._seen, rows * self._share, weight / rows)
         return mean
 
     def _refuse(self, mean: Array) -> None:

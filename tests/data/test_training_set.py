@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from data import pieces as stored
-from scaleml.arrays import Array, Matrix
+from scaleml.arrays import Array
 from scaleml.data.collections import is_collection
 from scaleml.data.partition import PassOptions, PieceSummary, RowFormat, write_partition
 from scaleml.data.partitions import Partitions
-from scaleml.data.piece import Run
+from scaleml.data.piece import Arrays, Run
 from scaleml.data.shard import cut_shards
 from scaleml.data.source import ArraySource, Source, array_source
 from scaleml.data.stager import Pieces, Staging
@@ -39,7 +39,7 @@ class Staged:
 
     summaries: tuple[PieceSummary, ...]
 
-    def fetch(self, runs: Sequence[Run]) -> list[tuple[Matrix, Array]]:
+    def fetch(self, runs: Sequence[Run]) -> list[Arrays]:
         raise AssertionError("rows come back only where somebody samples them")
 
     def close(self) -> None:

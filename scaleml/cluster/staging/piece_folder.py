@@ -12,8 +12,7 @@ from typing import Final
 
 from distributed import Worker, get_worker
 
-from scaleml.arrays import Array, Matrix
-from scaleml.data.piece import Piece, Run
+from scaleml.data.piece import Arrays, Piece, Run
 from scaleml.data.stream import Blocks
 
 _PREFIX: Final = "scaleml-data-"
@@ -39,9 +38,9 @@ def is_closed(token: str) -> bool:
 # Dask tasks.
 
 
-def read(run: Run) -> tuple[Matrix, Array]:
-    """Return X and y of some rows, on a worker that sees the file."""
-    return Blocks([run], max(1, run.rows), None).all()[:2]
+def read(run: Run) -> Arrays:
+    """Return X, y and weights of some rows, on a worker that sees the file."""
+    return Blocks([run], max(1, run.rows), None).all()
 
 
 def pack(piece: Piece) -> bytes:

@@ -8,13 +8,12 @@ from typing import Any
 
 from distributed import Client, Future
 
-from scaleml.arrays import Array, Matrix
 from scaleml.cluster import calls
 from scaleml.cluster.staging.files import Delivered, Files
 from scaleml.cluster.staging.piece_folder import land, missing, pack, read, remove
 from scaleml.cluster.staging.stage_pass import StagePass
 from scaleml.data.partition import PieceSummary
-from scaleml.data.piece import Piece, Run
+from scaleml.data.piece import Arrays, Piece, Run
 from scaleml.data.shard import Shard
 
 _CALL = 30.0
@@ -112,8 +111,8 @@ class WorkerFiles(Files):
         """Copy the pieces that the worker cannot read to it."""
         self.deliver(client, shards, address, seen)
 
-    def fetch(self, runs: Sequence[Run]) -> list[tuple[Matrix, Array]]:
-        """Return X and y of each of these runs."""
+    def fetch(self, runs: Sequence[Run]) -> list[Arrays]:
+        """Return X, y and weights of each of these runs."""
         settings: dict[str, Any] = {"allow_other_workers": True, "pure": False}
         client = self._client
         futures = [client.submit(read, run, workers=[self._now[run.piece.path].worker], **settings) for run in runs]
