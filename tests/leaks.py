@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import cloudpickle
 import psutil
@@ -46,9 +47,14 @@ def look(sockets: bool = True) -> Residue:
 
     Segments are those of the whole host by name, and those this process still maps after they were unlinked.
     """
-    threads = {f"{thread.name}#{thread.ident}" for thread in threading.enumerate() if thread.is_alive()}
+    frames = sys._current_frames()
     return Residue(
-        frozenset(name for name in threads if not any(part in name for part in DASK_THREADS)),
+        frozenset(
+            f"{thread.name}#{thread.ident}"
+            for thread in threading.enumerate()
+            if thread.is_alive()
+            and (not any(part in thread.name for part in DASK_THREADS) or _is_a_rank(frames.get(thread.ident or 0)))
+        ),
         frozenset(_sockets()) if sockets else frozenset(),
         frozenset(_segments()),
     )
@@ -64,6 +70,13 @@ def guard(*, sockets: bool = True, deadline: float = 5.0) -> Iterator[None]:
     yield
     left = settle(lambda: _own(look(sockets).minus(before)), deadline)
     assert not left, f"left behind: {left}"
+
+
+def _is_a_rank(frame: FrameType | None) -> bool:
+    """Whether a thread, of Dask's or anybody's, is in a rank's task."""
+    while frame is not None and frame.f_code.co_name != "rank_main":
+        frame = frame.f_back
+    return frame is not None
 
 
 def of_this_process(segment: str) -> bool:

@@ -94,9 +94,9 @@ class Endpoint:
             self.abort_reason = self.abort_reason or reason
             group = self._group
         self.listener.abort(reason)
-        self.commands.wake()
         if group is not None:
             group.abort(reason)
+        self.commands.wake()  # last: who is woken looks why
 
 
 _open: Final[dict[RankKey, Endpoint]] = {}

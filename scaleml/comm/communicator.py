@@ -107,19 +107,20 @@ class LinkEmulation(Protocol):
 
 
 class Stamps(Protocol):
-    """What a rank's messages say of it; plain attributes, for they are set at each step.
+    """What a rank's messages say of it, and whether it is to go on; plain attributes, for each step sets or reads them.
 
     Attributes
     ----------
     step, compute_seconds : int, float
         Set by the caller: its step, and the seconds of its last gradient.
-    control : int
-        The control word; it rises to the highest that came with anything received.
+    control, ended : int, bool
+        The control word, which rises to the highest that came with anything received; whether `Communicator.check` raises.
     """
 
     step: int
     compute_seconds: float
     control: int
+    ended: bool
 
 
 class Collectives(Protocol):

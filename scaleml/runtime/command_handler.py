@@ -101,6 +101,7 @@ class CommandHandler:
         self._confirm(command)
         while True:
             if self._is_first and rank.state.commands == self._world.control:  # nothing was announced before the pause
+                self._world.check()  # what woke the queue may have been taken before
                 told = self._queue.wait()
                 if told is None:
                     raise Aborted("the run ended while it was paused")

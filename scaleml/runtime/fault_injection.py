@@ -122,7 +122,7 @@ class FaultInjector:
 
     def _strike(self, fault: Fault) -> None:
         if isinstance(fault, Pause):
-            self._pause(fault.seconds)
+            pause(self._world, fault.seconds)
         elif isinstance(fault, Crash):
             raise InjectedCrash(f"injected by {fault!r}")
         elif isinstance(fault, CorruptFrame):
@@ -133,12 +133,14 @@ class FaultInjector:
             self._world.clock.sleep(_LAST_WORDS)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _pause(self, seconds: float) -> None:
-        clock = self._world.clock
-        until = clock.now() + seconds
-        while (left := until - clock.now()) > 0:
-            self._world.check()
-            clock.sleep(min(left, _LOOK))
+
+def pause(world: Communicator, seconds: float) -> None:
+    """Sleep for so many seconds, or until the rank is aborted."""
+    clock = world.clock
+    until = clock.now() + seconds
+    while (left := until - clock.now()) > 0:
+        world.check()
+        clock.sleep(min(left, _LOOK))
 
 
 def facts_of(fault: Fault) -> dict[str, object]:

@@ -10,6 +10,7 @@ from scaleml.comm.communicator import Communicator
 from scaleml.data.batches import Batches
 from scaleml.models.flat_model import parts_of
 from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.fault_injection import pause
 from scaleml.runtime.plan import Plan
 from scaleml.strategies.context import TAIL, SparseGradient
 from scaleml.telemetry.recorder import Recorder
@@ -45,7 +46,7 @@ class Gradient:
 
     def __init__(self, plan: Plan, world: Communicator, batches: Batches, buffer: Array, recorder: Recorder) -> None:
         self._world = world
-        self._clock, self._stamps = world.clock, world.stamps
+        self._stamps = world.stamps
         self.now = self._now = world.clock.now
         self.batches = batches
         self.recorder = recorder
@@ -111,7 +112,7 @@ class Gradient:
         """Note that a gradient over ``rows`` rows was begun at ``begin`` and is done."""
         self.last_rows = rows
         if self.slowness > 1:
-            self._clock.sleep((self._now() - begin) * (self.slowness - 1))
+            pause(self._world, (self._now() - begin) * (self.slowness - 1))
         seconds = self._now() - begin
         self._stamps.compute_seconds = seconds  # goes out with this rank's next message
         self.recorder.compute += seconds

@@ -210,12 +210,13 @@ class TrainingRank:
 
     def take_step(self) -> None:
         """Take one step of the strategy, on the next batch."""
+        if self._stamps.ended:  # not all strategies talk in every step
+            self.world.check()
         gradients, recorder, state = self.gradients, self.recorder, self.state
         step = state.step
         if step >= self.faults.next:
             self.faults.begin(step)
-        left = self._rows - gradients.consumed
-        batch = gradients.batch_size
+        left, batch = self._rows - gradients.consumed, gradients.batch_size
         gradients.count = count = batch if batch < left else left
         self._stamps.step = step
         if step < self.noise.due:

@@ -1,19 +1,24 @@
-"""Runs beside other runs and other tasks, and from inside of one."""
+"""Runs beside other runs and other tasks, from inside of one, and when nobody waits for them any more."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import dask
 import pytest
-from distributed import Client, Event
+from distributed import Client, Event, LocalCluster
 
 import scaleml
 from cluster.conftest import Problem, poll
 from cluster.harness import nothing_left, running
-from scaleml import ParameterServer, RunFailed
+from cluster.scripts import script
+from leaks import look
+from scaleml import Hogwild, ParameterServer, RunFailed, Serial
+from scaleml.cluster.endpoint import abort_ranks
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
 pytestmark = pytest.mark.usefixtures("users_cluster_only")
@@ -94,3 +99,42 @@ def test_a_busy_worker_that_is_not_asked_for_does_not_matter(client: Client, pro
         release.set()
     problem.check(run.params, shards=1)
     blocker.result(30)
+
+
+# Nobody waits any more: the ranks' threads end, also those of strategies that seldom talk.
+
+
+def test_ranks_that_are_aborted(client: Client, problem: Problem) -> None:
+    with nothing_left(client), contextlib.ExitStack() as runs:
+        both = [
+            runs.enter_context(running(**problem.endless(client=client, strategy=s))) for s in (Serial(), Hogwild())
+        ]
+        for run in both:
+            client.run(abort_ranks, run._driver.run, "nobody wants it")
+        for run in both:
+            with pytest.raises(RunFailed, match="nobody wants it"):
+                run.wait(30)
+
+
+def test_ranks_of_a_client_that_was_killed(cluster: LocalCluster, client: Client, tmp_path: Path) -> None:
+    code = f"""
+    import numpy as np
+    from distributed import Client
+    import scaleml
+
+    X = np.random.default_rng(0).standard_normal((300, 4))
+    client = Client({cluster.scheduler_address!r})
+    runs = [
+        scaleml.start(scaleml.LinearModel(), X, X[:, 0] > 0, strategy=strategy, epochs=10**9, client=client)
+        for strategy in (scaleml.Serial(), scaleml.Hogwild())
+    ]
+    while any(run.state == "starting" for run in runs):
+        pass
+    print(*[run.state for run in runs], flush=True)
+    runs[0].wait()
+    """
+    with nothing_left(client), script(code, tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split() == ["running", "running"], process.communicate()
+        assert poll(lambda: sum(len(there.threads) for there in client.run(look, False).values()) >= 3, 10)
+        process.kill()

@@ -105,13 +105,15 @@ class ServerLoop:
 
     def run(self) -> Outcome:
         """Serve to the end."""
-        clients, recorder, state = self.clients, self.recorder, self.state
+        clients, recorder, state, stamps = self.clients, self.recorder, self.state, self.world.stamps
         self.world.barrier()
         recorder.begin(self._now(), state.clock)
         self.report("entered")
         if self._monitor is not None:
             self._monitor.monitor(self._commands, self.faults, self._flush)
         while not clients.gone:
+            if stamps.ended:
+                self.world.check()
             if clients.version >= self.faults.next:
                 self.faults.begin(clients.version)
             self.world.step = clients.version
