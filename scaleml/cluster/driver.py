@@ -45,6 +45,7 @@ from scaleml.cluster.results import Result, gather_result
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.cluster.task_watch import TaskWatch
+from scaleml.owned_files import sweep
 from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
@@ -183,6 +184,7 @@ class Driver:
     def _drive(self) -> None:
         workers = self.placement.workers
         try:
+            sweep()
             event_router.subscribe(self.client, self.run, workers, self)
             self._place_ranks()
             self._follow()
@@ -313,3 +315,4 @@ class Driver:
                 cancel_ranks(self.client, self.run, living, futures, ENDING / 2)
             for future in futures:
                 future.release()
+        sweep()

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import logging
 import multiprocessing
 import os
-import pathlib
 import signal
-import tempfile
 import threading
-import weakref
 from numbers import Integral
 from typing import Final
 
@@ -30,6 +26,7 @@ from scaleml.cluster.current_client import check_client, current_client
 from scaleml.cluster.embedded_process import START_TIMEOUT, EmbeddedProcess, Spec
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.nanny_cluster import NannyCluster
+from scaleml.owned_files import OwnedFolder
 
 _LOOK: Final = 0.5
 """Seconds between two looks whether a process has ended that is waited for."""
@@ -45,10 +42,9 @@ class _Embedded:
 
     def __init__(self, workers: int) -> None:
         self.pid = os.getpid()
-        self.folder = tempfile.TemporaryDirectory(prefix=follow_parent.PREFIX, ignore_cleanup_errors=True)
-        name = self.folder.name
-        self._let_go = weakref.finalize(self.folder, os.close, _hold(name))
-        certificate = pathlib.Path(name) / "certificate.pem"
+        self.folder = OwnedFolder("cluster")
+        name = str(self.folder.path)
+        certificate = self.folder.path / "certificate.pem"
         write_certificate(certificate)
         security = security_settings(certificate)
         follow, limit, no_pages = follow_parent.__name__, handshake_limit.__name__, no_http.__name__
@@ -106,7 +102,7 @@ class _Embedded:
         for count in range(1, workers + 1):
             deadline = WALL.now() + START_TIMEOUT
             while not self._has(count):
-                self.cluster.check_processes(self.folder.name)
+                self.cluster.check_processes(self.folder.path)
                 if WALL.now() > deadline:
                     raise StartFailed(
                         f"the embedded cluster has {count - 1} of {workers} workers, and no other came within {START_TIMEOUT:g} s: "
@@ -129,8 +125,7 @@ class _Embedded:
             self.client.close(timeout=2)
         with contextlib.suppress(Exception):
             self.cluster.close(timeout=5)
-        self.folder.cleanup()
-        self._let_go()
+        self.folder.close()
 
 
 def _preloads(*first: str) -> dict[str, object]:
@@ -139,14 +134,6 @@ def _preloads(*first: str) -> dict[str, object]:
     # One list is for all of them; of several, each has its own.
     own: list[object] = [[] for _ in first] if arguments and not isinstance(arguments[0], str) else []
     return {"preload": [*first, *([more] if isinstance(more, str) else more)], "preload_argv": [*own, *arguments]}
-
-
-def _hold(folder: str) -> int:
-    """Lock a folder, so that what removes old temporary files passes it over however long the cluster stands."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    with contextlib.suppress(OSError):  # not all file systems have locks
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return descriptor
 
 
 class _Own:
@@ -233,7 +220,6 @@ def _leave_to_parent() -> None:
     if _own.cluster is not None:
         SpecCluster._instances.discard(_own.cluster.cluster)
         _own.parents, _own.cluster = _own.cluster, None
-        _own.parents.folder._finalizer.detach()  # type: ignore[attr-defined]
 
 
 if hasattr(os, "register_at_fork"):

@@ -51,7 +51,7 @@ class EmbeddedProcess(Subprocess):
         arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
         environment = dict(os.environ)
         environment[follow_parent.PARENT] = str(os.getpid())
-        environment[follow_parent.FOLDER] = environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
+        environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
         for setting, value in _QUIET.items():
             environment.setdefault(f"DASK_DISTRIBUTED__{setting}", value)
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)

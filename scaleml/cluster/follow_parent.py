@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import pathlib
-import shutil
 import signal
+import sys
 import threading
 from typing import Final
 
 from scaleml.clock import WALL
+from scaleml.owned_files import stem, sweep
 
 PARENT: Final = "SCALEML_EMBEDDED_PARENT"
 """Set by the parent for its children alone: the process id they belong to."""
-FOLDER: Final = "SCALEML_EMBEDDED_FOLDER"
-"""Set likewise: where their logs and scratch files lie, which nobody else removes when the parent was killed."""
-PREFIX: Final = "scaleml-cluster-"
 PERIOD: Final = 0.5
+_END: Final = 2.0
+"""Seconds for a killed worker to be gone."""
 
 
 def dask_setup(server: object) -> None:
     """Watch the parent from a thread; called by Dask in the scheduler and in each nanny."""
+    if sys.platform == "linux":
+        # A nanny's semaphores have names as long as it lives: ours, for who kills it with all its children leaves them.
+        multiprocessing.current_process()._config["semprefix"] = f"/{stem('semaphore')}"  # type: ignore[attr-defined]
     parent = int(os.environ[PARENT])
     threading.Thread(target=_follow, args=(parent,), name="scaleml-follow-parent", daemon=True).start()
 
@@ -28,11 +31,8 @@ def dask_setup(server: object) -> None:
 def _follow(parent: int) -> None:
     while os.getppid() == parent:
         WALL.sleep(PERIOD)
-    from scaleml.data.piece_file import sweep
-
+    for worker in multiprocessing.active_children():  # it would follow its nanny, but only after we have swept
+        worker.kill()
+        worker.join(_END)
     sweep()
-    folder = pathlib.Path(os.environ[FOLDER])
-    if folder.name.startswith(PREFIX):
-        shutil.rmtree(folder, ignore_errors=True)
-    # The nanny's worker dies with it: Dask keeps a pipe between the two.
     os.kill(os.getpid(), signal.SIGKILL)

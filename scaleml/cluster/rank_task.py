@@ -19,6 +19,7 @@ from scaleml.comm import CommError
 from scaleml.comm.communicator import Communicator
 from scaleml.data.batches import Batches, Schedule, opened
 from scaleml.data.shard import ArrayShard, Shard
+from scaleml.owned_files import sweep
 from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest
 from scaleml.runtime.errors import NonFinite
@@ -62,6 +63,7 @@ def rank_main(
     try:
         secede()
         reporter.send(Arrived(spec.rank))
+        sweep()
         with pinned(spec.threads):
             outcome = _train(resume_from(plan, before), spec, endpoint, reporter, worker, shards, held_out)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
@@ -70,6 +72,7 @@ def rank_main(
     finally:
         release_endpoint(spec.key)
         endpoint.listener.close()
+        sweep()
         reporter.stop()
     reporter.send(Left(spec.rank, outcome.status, outcome.step))
     return outcome

@@ -5,58 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import secrets
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from scaleml import arrays
+from scaleml import arrays, owned_files
 from scaleml.arrays import CSR, Array, Matrix, Rows
 from scaleml.data.columns import finite_block
 from scaleml.data.piece import Piece, Region
 from scaleml.data.source import ArraySource
 
-PREFIX: Final = "scaleml-data-"
 _BLOCK: Final = 8 << 20  # bytes in flight while copying: what the client holds beside the user's own data
 _ALIGN: Final = 64
-
-
-def folders() -> list[pathlib.Path]:
-    """Where a file may lie, best first: memory, then the disk for temporary files."""
-    shared = pathlib.Path("/dev/shm")
-    return [*([shared] if shared.is_dir() and os.access(shared, os.W_OK) else []), pathlib.Path(tempfile.gettempdir())]
-
-
-def _prefix() -> str:
-    # Containers may share /dev/shm but number their processes apart: a file names its process namespace too.
-    try:
-        return f"{PREFIX}{os.stat('/proc/self/ns/pid').st_ino}-"
-    except OSError:
-        return PREFIX
-
-
-def sweep(owner: int | None = None) -> None:
-    """Remove the files of process ``owner``, or those of all processes that are gone."""
-    prefix = _prefix()
-    for folder in folders():
-        for path in folder.glob(f"{prefix}*"):
-            pid = path.name.removeprefix(prefix).partition("-")[0]
-            if pid.isdigit() and (int(pid) == owner or (owner is None and not _alive(int(pid)))):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def row_blocks(
@@ -102,29 +64,27 @@ class PieceFile:
 
     def __init__(self, nbytes: int, folder: pathlib.Path | None = None) -> None:
         if folder is None:
-            sweep()
+            owned_files.sweep()
         self.path = ""
         self._offset = 0
         reasons = []
-        for place in folders() if folder is None else [folder]:
-            path = place / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}"
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        for place in owned_files.folders() if folder is None else [folder]:
+            path, fd = owned_files.create("data", place)
             try:
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(fd, 0, max(1, nbytes))
             except OSError as error:
-                os.close(fd)
-                path.unlink()
+                _remove(fd, path)
                 reasons.append(f"{place}: {error.strerror}")
                 continue
-            self.path, self._fd = str(path), fd
+            self.path, self._fd = path, fd
             break
         else:
             raise OSError(
                 f"no room for {nbytes / 1e6:,.1f} MB of training data ({'; '.join(reasons)}): free some, or set "
                 f"{'TMPDIR' if folder is None else 'temporary-directory in the configuration of Dask'} to a larger disk"
             )
-        self._finalizer = weakref.finalize(self, _remove, self._fd, self.path, os.getpid())
+        self._finalizer = weakref.finalize(self, _remove, self._fd, self.path)
 
     @staticmethod
     def size(source: ArraySource, rows: Array, dtype: str) -> int:
@@ -216,9 +176,7 @@ def _index_dtype(x: CSR) -> np.dtype[Any]:
     return np.dtype(np.int32 if x.shape[1] < 2**31 and x.nnz < 2**31 else np.int64)
 
 
-def _remove(fd: int, path: str, owner: int) -> None:
+def _remove(fd: int, path: str) -> None:
     with contextlib.suppress(OSError):
         os.close(fd)
-    if owner == os.getpid():  # not at the end of a forked child
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+    owned_files.remove(path)

@@ -7,18 +7,19 @@ import stat
 import numpy as np
 import pytest
 
+from scaleml import owned_files
 from scaleml.comm import inprocess
 from scaleml.comm.transport import segment
 from scaleml.comm.transport.segment import Segment
 
 
 def names(folder):
-    return [path for path in os.listdir(folder) if path.startswith(segment.PREFIX)]
+    return [path for path in os.listdir(folder) if path.startswith(owned_files.PREFIX)]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(segment, "MEMORY", tmp_path)
+    monkeypatch.setattr(owned_files, "MEMORY", tmp_path)
     return tmp_path
 
 
@@ -53,7 +54,7 @@ def test_only_segments_are_opened(folder):
 
 def test_where_memory_is_full_the_scratch_folder_serves(folder, monkeypatch, tmp_path_factory):
     scratch = tmp_path_factory.mktemp("scratch")
-    monkeypatch.setattr(segment, "MEMORY", folder / "missing")
+    monkeypatch.setattr(owned_files, "MEMORY", folder / "missing")
     made = Segment.create(100, str(scratch))
     assert os.path.dirname(made.path) == str(scratch)
     made.unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scaleml.comm.transport import segment
+from scaleml import owned_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def test_ranks_in_processes(shared):
     assert finish(start(3, body, shared)) == (["done\n"] * 3, [0, 0, 0])
 
 
-@pytest.mark.skipif(not segment.MEMORY.is_dir(), reason="needs /dev/shm")
+@pytest.mark.skipif(not owned_files.MEMORY.is_dir(), reason="needs /dev/shm")
 def test_a_killed_process_leaks_no_segment():
     body = """
         group.allreduce(y)
@@ -82,7 +82,7 @@ def test_a_killed_process_leaks_no_segment():
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
-        assert not [name for name in os.listdir(segment.MEMORY) if name.startswith(f"{segment.PREFIX}{process.pid}-")]
+        assert not [name for name in os.listdir(owned_files.MEMORY) if f"-{process.pid}-" in name]
     processes[1].send_signal(signal.SIGKILL)
     outputs, codes = finish(processes)
     assert codes == [0, -signal.SIGKILL, 0]

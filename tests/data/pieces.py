@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from scaleml import arrays
-from scaleml.data import piece_file
+from scaleml import arrays, owned_files
 from scaleml.data.piece import Piece, Run
 from scaleml.data.piece_file import PieceFile
 from scaleml.data.shard import Shard, cut_shards
@@ -19,7 +18,7 @@ RNG = np.random.default_rng(7)
 def files(owner: int | None = None) -> list[str]:
     """The files of a process (default: this one) that lie anywhere on this host."""
     mine = f"-{os.getpid() if owner is None else owner}-"
-    return [str(p) for folder in piece_file.folders() for p in folder.glob("scaleml-data-*") if mine in p.name]
+    return [str(p) for folder in owned_files.folders() for p in folder.glob("scaleml-data-*") if mine in p.name]
 
 
 def dense(n: int, features: int = 5, dtype: str = "f8") -> np.ndarray:

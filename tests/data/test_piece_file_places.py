@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data.pieces import dense, files, inputs
-from scaleml.data import piece_file
+from scaleml import owned_files
 from scaleml.data.piece_file import PieceFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def test_a_folder_without_room_is_passed_over(tmp_path: Path, monkeypatch: pytes
     small, large = tmp_path / "small", tmp_path / "large"
     small.mkdir()
     large.mkdir()
-    monkeypatch.setattr(piece_file, "folders", lambda: [small, large])
+    monkeypatch.setattr(owned_files, "folders", lambda: [small, large])
     monkeypatch.setattr(os, "posix_fallocate", tight(10_000))
     modest, big = PieceFile(10_000), PieceFile(10_001)
     assert (Path(modest.path).parent, Path(big.path).parent) == (small, large)
@@ -55,7 +55,7 @@ def test_a_folder_without_room_is_passed_over(tmp_path: Path, monkeypatch: pytes
 def test_no_room_anywhere_says_where_and_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    monkeypatch.setattr(piece_file, "folders", lambda: [small])
+    monkeypatch.setattr(owned_files, "folders", lambda: [small])
     monkeypatch.setattr(os, "posix_fallocate", tight(0))
     with pytest.raises(OSError, match=r"no room for 3\.00 GB .*small: No space left.*TMPDIR"):
         PieceFile(3_000_000_000)
@@ -66,7 +66,7 @@ def test_the_temporary_folder_follows_tmpdir(tmp_path: Path, monkeypatch: pytest
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert piece_file.folders()[-1] == tmp_path
+    assert owned_files.folders()[-1] == tmp_path
 
 
 def test_only_its_owner_may_read_it() -> None:
@@ -141,22 +141,7 @@ def test_the_files_of_a_killed_process_are_swept_and_those_of_a_living_one_are_n
         PieceFile(1).close()  # whoever makes one sweeps
         assert not os.path.exists(lost)
         assert os.path.exists(kept)
-        piece_file.sweep(living.pid)  # by name of the owner, alive or not
-        assert not os.path.exists(kept)
         living.communicate("\n", timeout=30)
-
-
-def test_a_file_of_someone_elses_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(piece_file, "folders", lambda: [tmp_path])
-    others = ["scaleml-data-notes.txt", "scaleml-data-99999999-abc", "other-99999999-1"]  # no, or another, namespace
-    for name in others:
-        (tmp_path / name).touch()
-    (tmp_path / f"{piece_file._prefix()}99999999-abc").touch()
-    piece_file.sweep()
-    gone = {f"{piece_file._prefix()}99999999-abc"}
-    if piece_file._prefix() == piece_file.PREFIX:  # no namespaces on this system
-        gone.add(others[1])
-    assert {path.name for path in tmp_path.iterdir()} == set(others) - gone
 
 
 MEMORY = """
@@ -211,7 +196,7 @@ def test_who_follows_a_parent_removes_the_files_of_its_parent() -> None:
     # What the embedded cluster's processes do when the process that owns them is gone, without the cluster.
     code = f"""
     import os, subprocess, sys, time
-    environment = dict(os.environ, SCALEML_EMBEDDED_PARENT=str(os.getpid()), SCALEML_EMBEDDED_FOLDER="")
+    environment = dict(os.environ, SCALEML_EMBEDDED_PARENT=str(os.getpid()))
     watch = "from scaleml.cluster.follow_parent import dask_setup; import time; dask_setup(None); print('up', flush=True); time.sleep(100)"
     follower = subprocess.Popen([sys.executable, "-c", watch], env=environment, stdout=subprocess.PIPE)
     assert follower.stdout.readline() == b"up\\n"

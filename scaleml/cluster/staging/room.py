@@ -19,8 +19,8 @@ from scaleml.cluster.host_facts import this_host
 from scaleml.cluster.placement import Workers, candidates
 from scaleml.cluster.staging.memory import in_bytes
 from scaleml.data.collections import is_collection
-from scaleml.data.piece_file import folders
 from scaleml.data.source import ArraySource
+from scaleml.owned_files import folders
 
 _SMALL: Final = 1 << 30
 """Bytes that are not worth looking."""

@@ -15,10 +15,11 @@ from scaleml.comm.transport.context import RankContext
 from scaleml.comm.transport.link import Link, PlainLink
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.mesh import Mesh
-from scaleml.comm.transport.segment import Segment, boot_id
+from scaleml.comm.transport.segment import Segment
 from scaleml.comm.transport.socket_communicator import SocketCommunicator
 from scaleml.comm.transport.sockets import send_at_once
 from scaleml.comm.transport.tls import TLSLink
+from scaleml.owned_files import boot_id
 
 _NONCE = 16
 

@@ -5,34 +5,20 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import stat
-import uuid
 from pathlib import Path
 from typing import final
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from scaleml import owned_files
 from scaleml.arrays import Array
-
-PREFIX = "scaleml-"
-"""What the name of every segment's file starts with."""
-
-MEMORY = Path("/dev/shm")
 
 
 def folders(scratch: str | None) -> list[Path]:
     """Where a segment may lie, best first."""
-    return [MEMORY] + ([Path(scratch)] if scratch else [])
-
-
-def boot_id() -> str:
-    """Two processes with different ones cannot share memory."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return f"{uuid.getnode():x}"
+    return [owned_files.MEMORY] + ([Path(scratch)] if scratch else [])
 
 
 @final
@@ -64,18 +50,17 @@ class Segment:
     def create(cls, nbytes: int, scratch: str | None = None) -> Segment | None:
         """Make a segment of `nbytes` > 0 bytes; None where no folder has room for it."""
         for folder in folders(scratch):
-            path = str(folder / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}")
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                path, descriptor = owned_files.create("memory", folder)
             except OSError:
                 continue
             try:
                 _allocate(descriptor, nbytes)
                 return cls(path, descriptor, nbytes, owned=True)
             except (OSError, ValueError):
-                os.unlink(path)
+                owned_files.remove(path)
             finally:
-                os.close(descriptor)
+                os.close(descriptor)  # the map has one of its own, and so the file's lock
         return None
 
     @classmethod
@@ -87,7 +72,7 @@ class Segment:
         OSError
             If it is not there (another host or container), or is not a segment's file of this user.
         """
-        if not os.path.basename(path).startswith(PREFIX):
+        if not os.path.basename(path).startswith(owned_files.PREFIX):
             raise OSError(errno.EINVAL, "not a segment", path)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -102,10 +87,7 @@ class Segment:
         """Take the file's name away; the memory stays as long as somebody maps it."""
         if self.named:
             self.named = False
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:
-                pass
+            owned_files.remove(self.path)
 
     def array(self, dtype: DTypeLike, count: int, offset: int = 0) -> Array:
         """`count` items from byte `offset` on, as a one-dimensional array that shares the memory.
