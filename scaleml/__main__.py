@@ -28,13 +28,14 @@ def read_strategies(text: str) -> list[Any]:
     """
     try:
         body = ast.parse(f"[{text}]", mode="eval").body
-        assert isinstance(body, ast.List)
+        if not isinstance(body, ast.List):
+            raise ValueError("it is more than one list")
         return [_strategy(node) for node in body.elts]
     except SyntaxError:
         raise click.BadParameter(
             f"{text!r}: check its brackets, quotes and commas; write them as in {_DEFAULT!r}"
         ) from None
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError) as error:
         raise click.BadParameter(f"{text!r}: {error}; write them as in {_DEFAULT!r}") from None
 
 
@@ -142,11 +143,13 @@ def demo(
     if hidden is not None:
         given["hidden"] = read_widths(hidden)
     parts = [replace(part, **{name: value for name, value in given.items() if value is not None}) for part in parts]
+    from scaleml.escaping import printable
+
     try:
         settings = {"target": loss, "repeats": repeats, "tune": tune, "budget": budget, "seed": seed}
         results = _compare_all(parts, column, chosen, workers, settings)
     except (ValueError, TypeError, OSError, scaleml.RunFailed) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable(error)) from error
     if not any(result.runs for result in results.values()):
         raise click.ClickException(" ".join(str(result.verdict) for result in results.values()))
     _write(results, output)
@@ -181,19 +184,21 @@ def _compare(
     settings: dict[str, Any],
     console: Any,
 ) -> Any:
+    from rich.text import Text
+
     from scaleml import datasets
     from scaleml.cluster.embedded import embedded_size
+    from scaleml.escaping import printable
 
     dataset = datasets.load(part.data, target=column, seed=settings["seed"])
     classes = dataset.task == "classification"
     loss: Any = "log_loss" if classes else "squared_error"
     model = scaleml.MLP(part.hidden, loss=loss) if part.hidden else scaleml.LinearModel(loss=loss)
     rate = part.learning_rate if classes else min(part.learning_rate, 0.05)
-    console.rule(f"[bold]{dataset.name}")
-    console.print(
-        f"{dataset.description}\n{model!r}, batch {part.batch_size}, SGD({rate:g}), {part.epochs} epochs",
-        highlight=False,
-    )
+    # As text, for names of files and columns may look like markup.
+    console.rule(Text(printable(dataset.name), "bold"))
+    how = f"{model!r}, batch {part.batch_size}, SGD({rate:g}), {part.epochs} epochs"
+    console.print(Text(printable(f"{dataset.description}\n{how}")))
     return scaleml.compare(
         model, dataset.X, dataset.y, chosen,
         optimizer=scaleml.SGD(rate), epochs=part.epochs, batch_size=part.batch_size,

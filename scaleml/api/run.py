@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import fields
-from html import escape
 from typing import TYPE_CHECKING, final
 
 from scaleml import strategies
@@ -19,6 +18,7 @@ from scaleml.cluster.driver import Driver
 from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.events import OVER, RunState
 from scaleml.cluster.secede import seceded
+from scaleml.escaping import escape, printable
 from scaleml.faults import Fault
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.plan import Plan
@@ -98,7 +98,8 @@ class Run(RunResults):
         self._closers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
-        return f"<Run {self.label}: {standing(self)}, {self.workers} worker{'s' * (self.workers != 1)}, {self.train_seconds:.2f} s>"
+        where = f"{self.workers} worker{'s' * (self.workers != 1)}"
+        return printable(f"<Run {self.label}: {standing(self)}, {where}, {self.train_seconds:.2f} s>")
 
     def __reduce__(self) -> tuple[Callable[..., RecordedRun], tuple[object, ...]]:
         """Pickle the record: its workers stay where they are."""
@@ -282,7 +283,7 @@ class Run(RunResults):
     def summary(self) -> str:
         """Return a few lines: how it stands, samples a second, losses, and the ledger of every rank."""
         last = self.error or (f"The run diverged, most likely by its data: {self.advice}." if self.advice else "")
-        return run_text(self) + (f"\n\n{last}" if last else "")
+        return run_text(self) + (f"\n\n{printable(last)}" if last else "")
 
     def plot(self) -> Figure:
         """Return a matplotlib figure: losses against time and samples, and the ledger."""

@@ -45,6 +45,7 @@ from scaleml.cluster.results import Result, gather_result
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.cluster.task_watch import TaskWatch
+from scaleml.escaping import printable
 from scaleml.owned_files import sweep
 from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome
@@ -280,7 +281,7 @@ class Driver:
                 self._events.put(silent)
 
     def _conclude(self, conclusion: Conclude) -> None:
-        self.error = conclusion.error
+        self.error = None if conclusion.error is None else printable(conclusion.error)
         self._supervisor.state = conclusion.state
         if conclusion.state == "failed":
             self._await_ends()

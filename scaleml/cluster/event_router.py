@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol, cast
+from collections.abc import Iterable
+from typing import Final, Protocol, cast, final
 
 from distributed import Client
 
@@ -13,6 +13,8 @@ from scaleml.cluster.events import RankEvent, RankMessage, event_of
 
 TOPIC: Final = "scaleml"
 """Dask's topic that all ranks of all runs log to."""
+_UNDER_WAY: Final = 5.0
+"""Seconds for which events of a worker may still come after its loss."""
 
 
 class RunListener(Protocol):
@@ -40,7 +42,7 @@ def subscribe(client: Client, run: str, addresses: Iterable[str], listener: RunL
             topics.append(address)
     for topic in topics:
         # Each time: a scheduler that a client has come back to knows nothing of its topics, and Dask's client does not tell it.
-        client.subscribe_topic(topic, _on_rank_event if topic == TOPIC else _worker_handler(topic))
+        client.subscribe_topic(topic, _on_rank_event if topic == TOPIC else _WorkerHandler(client, topic))
 
 
 def unsubscribe(run: str, addresses: Iterable[str], listener: RunListener) -> None:
@@ -64,13 +66,37 @@ def _on_rank_event(event: tuple[float, object]) -> None:
             listener.on_rank_event(event_of(message), message["generation"])
 
 
-def _worker_handler(address: str) -> Callable[[tuple[float, object]], None]:
-    def on_event(event: tuple[float, object]) -> None:
-        message = event[1]
-        if isinstance(message, dict) and message.get("action") == "remove-worker":
-            with _lock:
-                listeners = list(_by_address.get(address, ()))
-            for listener in listeners:
-                listener.on_worker_lost(address)
+@final
+class _WorkerHandler:
+    """Hears of one worker, for one client, until it is lost: the next one has another address, and nobody would ask for this again.
 
-    return on_event
+    Attributes
+    ----------
+    is_over : bool
+        Whether it hears nothing any more.
+    """
+
+    def __init__(self, client: Client, address: str) -> None:
+        self._client = weakref.ref(client)
+        self._address = address
+        self.is_over = False
+
+    def __call__(self, event: tuple[float, object]) -> None:
+        """Tell of the worker's loss."""
+        message = event[1]
+        if self.is_over or not isinstance(message, dict) or message.get("action") != "remove-worker":
+            return
+        with _lock:
+            listeners = list(_by_address.get(self._address, ()))
+        for listener in listeners:
+            listener.on_worker_lost(self._address)
+        client = self._client()
+        if client is not None and client.loop is not None:
+            self.is_over = True
+            client.unsubscribe_topic(self._address)
+            client.loop.call_later(_UNDER_WAY, self._forget)  # Dask calls a topic without a handler an error
+
+    def _forget(self) -> None:
+        client = self._client()
+        if client is not None and client._event_handlers.get(self._address) is self:
+            del client._event_handlers[self._address]

@@ -25,8 +25,7 @@ from scaleml.arrays import Array
 from scaleml.clock import Clock
 from scaleml.comm.meter import Meter
 
-ANY: Final = -1
-"""As a source: whoever sends first."""
+ANY: Final = -1  # as a source: whoever sends first
 
 Data = Array | bytes | bytearray | memoryview
 OnStall = Callable[[int, int, str, float], bool]
@@ -62,7 +61,8 @@ class Message(NamedTuple):
     @property
     def array(self) -> Array:
         """The payload of a message that brings an array."""
-        assert not isinstance(self.payload, bytes), "this message brings bytes"
+        if isinstance(self.payload, bytes):
+            raise TypeError(f"rank {self.source} sent bytes under tag {self.tag}, where an array was to come")
         return self.payload
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Matrix
+from scaleml.escaping import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,8 @@ class Dataset:
     def __repr__(self) -> str:
         kind = "CSR" if arrays.is_sparse(self.X) else "dense"
         rows, columns = self.X.shape
-        return f"<Dataset {self.name}: {rows:,} rows, {columns:,} columns, {kind} {self.X.dtype}, {self.task}>"
+        facts = f"{rows:,} rows, {columns:,} columns, {kind} {self.X.dtype}, {self.task}"
+        return printable(f"<Dataset {self.name}: {facts}>")
 
 
 def task_of(y: NDArray[Any]) -> str:

@@ -69,10 +69,10 @@ def _table(path: Path, target: str | None, seed: int) -> Dataset:
         )
     column = target if target is not None else _default_target(list(frame.columns))
     if column not in frame.columns:
-        raise ValueError(f"{path} has no column {column!r} to predict; it has: {', '.join(map(str, frame.columns))}.")
+        raise ValueError(f"{path} has no column {column!r} to predict; it has: {', '.join(map(repr, frame.columns))}.")
     empty = frame.isna().sum() + np.isinf(frame.select_dtypes("number")).sum().reindex(frame.columns, fill_value=0)
     if empty.any():
-        where = ", ".join(f"{name} ({number})" for name, number in empty[empty > 0].items())
+        where = ", ".join(f"{name!r} ({number})" for name, number in empty[empty > 0].items())
         raise ValueError(
             f"{path} has missing or infinite values in {where}: fill or drop them first, "
             "for instance with pandas' dropna()."

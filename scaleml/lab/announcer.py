@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Final, final
 
 import ipywidgets as widgets
 
 from scaleml.clock import WALL, Clock
+from scaleml.escaping import escape
 
 EVERY: Final = 5.0
 """Seconds between two changes, at least."""

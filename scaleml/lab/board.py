@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any, final
 
 import ipywidgets as widgets
@@ -11,6 +10,7 @@ import numpy as np
 
 from scaleml.api.run import Run
 from scaleml.clock import WALL
+from scaleml.escaping import escape
 from scaleml.lab import progress_bar, words
 from scaleml.lab.announcer import Announcer
 from scaleml.lab.axes import Across

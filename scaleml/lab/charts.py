@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any, final
 
 import bqplot
 import ipywidgets as widgets
 import numpy as np
 
+from scaleml.escaping import escape
 from scaleml.lab.axes import INK, Across, fit, fit_log, new_axis
 from scaleml.lab.bands import Bands
 from scaleml.lab.lane import Band

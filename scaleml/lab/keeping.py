@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any, Final, final
 
 import ipywidgets as widgets
 
+from scaleml.escaping import escape
 from scaleml.lab.fields import auto, button, labelled, silent
 from scaleml.lab.kept_runs import Key, keys_of
 from scaleml.telemetry import Comparison

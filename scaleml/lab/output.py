@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from html import escape
 from typing import Any, Final, final
 
 import ipywidgets as widgets
 
+from scaleml.escaping import escape
 from scaleml.lab.report import VIEW
 
 _KEEP: Final = """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
+from scaleml.escaping import escape
 from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.formatting import percent, roughly, seconds

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import ipywidgets as widgets
 
+from scaleml.escaping import escape
 from scaleml.telemetry import Comparison
 
 VIEW = "application/vnd.jupyter.widget-view+json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from html import escape
 from typing import Any, final
 
 import ipywidgets as widgets
@@ -15,6 +14,7 @@ from scaleml.api.trial import Trial
 from scaleml.api.validation import check_workers
 from scaleml.cluster.embedded import embedded_size
 from scaleml.datasets.dataset import task_of
+from scaleml.escaping import escape
 from scaleml.lab import choices, entry
 from scaleml.lab.fields import above, auto
 from scaleml.lab.orders import Wish

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import queue
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 Settings = dict[str, Any]
 """What JSON can say of new settings."""
+
+
+VERBS: Final = ("pause", "resume", "stop", "update", "inject", "switch")
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,20 @@ class Command:
 
     @classmethod
     def decode(cls, data: bytes) -> Command:
-        """Read a command back."""
-        return cls(**json.loads(bytes(data)))
+        """Read a command back.
+
+        Raises
+        ------
+        ValueError
+            For what is no command, or one that no rank knows.
+        """
+        try:
+            command = cls(**json.loads(bytes(data)))
+        except TypeError as error:
+            raise ValueError(f"{bytes(data)[:200]!r} is no command: {error}") from None
+        if command.verb not in VERBS:
+            raise ValueError(f"{command.verb!r} is no command that ranks know: {', '.join(VERBS)}")
+        return command
 
 
 class CommandQueue:

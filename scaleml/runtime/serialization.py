@@ -49,12 +49,23 @@ def describe(thing: object) -> Description:
 
 
 def rebuild(description: Description) -> object:
-    """Make the object that `describe` described; nothing but dataclasses of this package."""
-    assert description["package"] in _PACKAGES
-    home = import_module(f"scaleml.{description['package']}")
-    assert description["name"] in home.__all__
-    kind = getattr(home, description["name"])
-    made: object = kind(**{name: _value(value) for name, value in description["fields"].items()})
+    """Make the object that `describe` described; nothing but dataclasses of this package.
+
+    Raises
+    ------
+    ValueError
+        For a description of anything else, whoever sent it.
+    """
+    package, name = description["package"], description["name"]
+    if package not in _PACKAGES:
+        raise ValueError(
+            f"{package!r} is none of the packages whose objects are rebuilt by name: {', '.join(_PACKAGES)}"
+        )
+    home = import_module(f"scaleml.{package}")
+    kind = getattr(home, name) if name in home.__all__ else None
+    if not isinstance(kind, type) or not is_dataclass(kind):
+        raise ValueError(f"{name!r} is none of the classes of scaleml.{package} that are rebuilt by name")
+    made: object = kind(**{field: _value(value) for field, value in description["fields"].items()})
     return made
 
 
@@ -65,21 +76,28 @@ def _value(value: object) -> object:
 
 
 def strategy_from(description: Description) -> Strategy:
-    """Rebuild a strategy."""
+    """Rebuild a strategy; ValueError for anything else."""
     made = rebuild(description)
-    assert isinstance(made, Strategy)
+    if not isinstance(made, Strategy):
+        raise _is_no(made, "strategy")
     return made
 
 
 def fault_from(description: Description) -> Fault:
-    """Rebuild a fault."""
+    """Rebuild a fault; ValueError for anything else."""
     made = rebuild(description)
-    assert isinstance(made, Fault)
+    if not isinstance(made, Fault):
+        raise _is_no(made, "fault")
     return made
 
 
 def optimizer_from(description: Description) -> Optimizer:
-    """Rebuild an optimizer."""
+    """Rebuild an optimizer; ValueError for anything else."""
     made = rebuild(description)
-    assert isinstance(made, Optimizer)
+    if not isinstance(made, Optimizer):
+        raise _is_no(made, "optimizer")
     return made
+
+
+def _is_no(made: object, kind: str) -> ValueError:
+    return ValueError(f"{made!r} is no {kind}")

@@ -9,8 +9,9 @@ import base64
 import io
 from collections.abc import Callable
 from functools import singledispatch
-from html import escape
 from typing import TYPE_CHECKING
+
+from scaleml.escaping import escape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

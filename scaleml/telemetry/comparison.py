@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from scaleml.checks import check_number
+from scaleml.escaping import printable
 from scaleml.telemetry.comparison_table import cells_of, footnote_of, frame_of, with_speedups
 from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.run_like import RunLike
@@ -198,7 +199,7 @@ class Comparison:
         if not self.runs:
             return str(self.verdict)
         head, cells, note = self.lines()
-        return f"{self.verdict}\n\n{plain(head, cells)}\n{note}"
+        return f"{self.verdict}\n\n{plain(head, cells)}\n{printable(note)}"
 
     def __repr__(self) -> str:
         return f"<Comparison of {len(self.runs)} runs: {self.verdict.headline}>"

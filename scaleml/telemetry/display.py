@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
-
+from scaleml.escaping import escape
 from scaleml.telemetry.bundle import bundle, mimebundle
 from scaleml.telemetry.history import History
 from scaleml.telemetry.ledger import Ledger

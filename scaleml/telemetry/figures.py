@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaleml.escaping import picture
 from scaleml.telemetry.bundle import data_uri
 from scaleml.telemetry.comparison_like import ComparisonLike
 from scaleml.telemetry.curves import Curve, loss_curve, median_curve, throughput_curve
@@ -81,7 +82,7 @@ def runs_figure(
     parts_legend(figure, theme)
     if len(runs) > 1:
         handles = [line for line in by_time.get_lines() if line.get_zorder() == FRONT][: len(runs)]
-        labels = [shorten(title(run), 58) for run in runs]
+        labels = [picture(shorten(title(run), 58)) for run in runs]
         figure.legend(
             handles,
             labels,
@@ -215,7 +216,7 @@ def _throughput(axes: Axes, runs: Sequence[RunLike], drawn: Sequence[Stroke], th
     axes.yaxis.set_major_formatter(_ticks())
     for when, text in _changes(axes, runs[0].history.marks, theme) if len(runs) == 1 else []:
         axes.annotate(
-            shorten(text, 30),
+            picture(shorten(text, 30)),
             (when, 0.02),
             xycoords=("data", "axes fraction"),
             rotation=90,

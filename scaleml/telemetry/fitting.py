@@ -6,12 +6,12 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import numpy as np
 
 from scaleml.clock import WALL, Clock
+from scaleml.escaping import escape, printable
 from scaleml.telemetry import screen
 from scaleml.telemetry.formatting import count, number, seconds
 from scaleml.telemetry.gauge import Gauge
@@ -78,7 +78,7 @@ class FitProgress:
 
     def text(self) -> str:
         """Return one line."""
-        return f"{self.name}: {self.state} {self.where}: {', '.join(self.facts())}"
+        return printable(f"{self.name}: {self.state} {self.where}: {', '.join(self.facts())}")
 
     def html(self) -> str:
         """Return the same with a bar and the curve of the losses: inline styles and no script, so that it stays as it is."""
@@ -175,7 +175,9 @@ class Lines:
     def show(self, progress: FitProgress) -> None:
         """Print the newest epoch."""
         score = f", validation score = {progress.scores[-1]:.6f}" if progress.scores else ""
-        sys.stdout.write(f"{progress.name}, epoch {progress.done}, loss = {progress.losses[-1]:.8f}{score}\n")
+        sys.stdout.write(
+            f"{printable(progress.name)}, epoch {progress.done}, loss = {progress.losses[-1]:.8f}{score}\n"
+        )
 
     def close(self, progress: FitProgress) -> None:
         """Print nothing more."""
@@ -248,7 +250,7 @@ def _line(progress: FitProgress) -> RenderableType:
     for _ in range(3):
         grid.add_column(no_wrap=True, overflow="ellipsis")
     done = progress.epochs if progress.state == "finished" else progress.done
-    words = Text(progress.name, "bold") + Text(f" {progress.state} {progress.where}")
+    words = Text(printable(progress.name), "bold") + Text(f" {progress.state} {progress.where}")
     grid.add_row(words, ProgressBar(total=progress.epochs, completed=done, width=14), Text(", ".join(progress.facts())))
     return grid
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from html import escape
 
+from scaleml.escaping import escape
 from scaleml.telemetry.curves import loss_curve
 from scaleml.telemetry.formatting import number, seconds
 from scaleml.telemetry.run_like import RunLike

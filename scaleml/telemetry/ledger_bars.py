@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from scaleml.escaping import picture
 from scaleml.telemetry.ledger import PARTS, Ledger
 from scaleml.telemetry.palette import HATCHES, Theme
 from scaleml.telemetry.palette import PARTS as PART_COLORS
@@ -42,7 +43,7 @@ def draw_ledger(axes: Axes, bars: Sequence[Bar], theme: Theme) -> None:
     for group, _, parts, first in bars:
         if first and heads:
             place += 0.45 if ticks else 0.0
-            axes.text(0, place, shorten(group, 48), va="center", ha="left", fontsize=8.5, color=theme.ink)
+            axes.text(0, place, picture(shorten(group, 48)), va="center", ha="left", fontsize=8.5, color=theme.ink)
             place += 0.95
         start = 0.0
         for part in PARTS:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, final
 
+from scaleml.escaping import escape, printable
 from scaleml.telemetry.formatting import percent
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Standing:
 
     def text(self) -> str:
         """Return plain lines."""
-        return "\n".join([self.heading, *(_line(lane) for lane in self.lanes)])
+        return "\n".join([printable(self.heading), *(_line(lane) for lane in self.lanes)])
 
 
 class View(Protocol):
@@ -148,13 +148,13 @@ class PlainView:
             turn = "over" if lane.state in OVER else "begun" if lane.state else ""
             if self._states.get(lane.label, "") != turn:
                 self._states[lane.label] = turn
-                self._stream.write(f"{standing.heading}: {_line(lane)}\n")
+                self._stream.write(f"{printable(standing.heading)}: {_line(lane)}\n")
         self._stream.flush()
 
     def close(self, standing: Standing) -> None:
         """Write the last line."""
         self.show(standing)
-        self._stream.write(f"{standing.heading}\n")
+        self._stream.write(f"{printable(standing.heading)}\n")
         self._stream.flush()
 
 
@@ -183,7 +183,7 @@ def _row(lane: Lane) -> str:
 
 def _line(lane: Lane) -> str:
     name = lane.label + (f" on {lane.where}" if lane.where else "")
-    return f"{name}: {percent(lane.share)}, {lane.words}" if lane.state else f"{name}: {lane.words}"
+    return printable(f"{name}: {percent(lane.share)}, {lane.words}" if lane.state else f"{name}: {lane.words}")
 
 
 def _table(standing: Standing, width: int) -> RenderableType:
@@ -201,7 +201,8 @@ def _table(standing: Standing, width: int) -> RenderableType:
         bar = ProgressBar(
             total=1.0, completed=lane.share, width=14, complete_style=lane.color, finished_style=lane.color
         )
-        words = Text(lane.words.replace("\n", " "), "red" if lane.state == "failed" else "")
-        name = Text(lane.label, "bold") + Text(f" {lane.where}", "dim")
+        words = Text(printable(lane.words).replace("\n", " "), "red" if lane.state == "failed" else "")
+        name = Text(printable(lane.label), "bold") + Text(printable(f" {lane.where}"), "dim")
         grid.add_row(name, bar, words)
-    return Group(Text(standing.heading), grid) if standing.lanes else Text(standing.heading)
+    heading = Text(printable(standing.heading))
+    return Group(heading, grid) if standing.lanes else heading

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, final
 
 from scaleml.arrays import Array
+from scaleml.escaping import printable
 from scaleml.telemetry.bundle import bundle
 from scaleml.telemetry.history import History
 from scaleml.telemetry.ledger import Ledger
@@ -101,7 +102,7 @@ class RecordedRun:
 
     def __repr__(self) -> str:
         workers = f"{self.workers} worker{'s' * (self.workers != 1)}"
-        return f"<RecordedRun {self.label}: {self.state}, {workers}, {self.train_seconds or 0:.2f} s>"
+        return printable(f"<RecordedRun {self.label}: {self.state}, {workers}, {self.train_seconds or 0:.2f} s>")
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         from scaleml.telemetry.report import run_fragment

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scaleml.escaping import escape, printable
 from scaleml.telemetry.bundle import data_uri
 from scaleml.telemetry.comparison_like import ComparisonLike
 from scaleml.telemetry.environment import Environment
@@ -18,6 +17,7 @@ from scaleml.telemetry.held_out import held_out_sentences
 from scaleml.telemetry.ledger import Ledger
 from scaleml.telemetry.noise_scale import noise_sentence
 from scaleml.telemetry.run_like import RunLike
+from scaleml.telemetry.saved_file import write_whole
 from scaleml.telemetry.tables import html as table
 from scaleml.telemetry.terminal import plain_line
 
@@ -101,14 +101,7 @@ def page(comparisons: Mapping[str, ComparisonLike]) -> str:
 
 def write(comparisons: Mapping[str, ComparisonLike], path: str | Path) -> Path:
     """Write a page whole or not at all, and return its path."""
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(page(comparisons), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
+    return write_whole(path, page(comparisons).encode())
 
 
 def _section(name: str, comparison: ComparisonLike, heading: str) -> str:
@@ -194,7 +187,7 @@ def run_text(run: RunLike) -> str:
         parts.append(noise_sentence(run.history.noise_scale))
     if run.history.changes:
         parts.append("\n".join(["What changed in mid-run:", *(f"  {text}" for text in _changes(run))]))
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def _changes(run: RunLike) -> list[str]:

@@ -1,9 +1,10 @@
-"""Saved file: one object under a name of its own and a checksum, written whole or not at all."""
+"""Saved file: written whole or not at all; one object under a name of its own and a checksum."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import secrets
 import zlib
 from pathlib import Path
 from typing import Final
@@ -11,17 +12,30 @@ from typing import Final
 _MARK: Final = b"scaleml comparison 1\n"
 
 
+def write_whole(path: str | Path, content: bytes) -> Path:
+    """Write a file whole or not at all, and return its path.
+
+    A draft is written beside it, under a name that is new: others who may write in that folder cannot have put a link there.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{secrets.token_hex(8)}.draft")
+    descriptor = os.open(
+        draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+    )  # as the user's umask has it
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return path
+
+
 def save(thing: object, path: str | Path) -> Path:
     """Write an object to a file and return the file's path."""
-    path = Path(path)
     body = zlib.compress(pickle.dumps(thing, protocol=5))
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(_MARK + zlib.crc32(body).to_bytes(4, "big") + body)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
+    return write_whole(path, _MARK + zlib.crc32(body).to_bytes(4, "big") + body)
 
 
 def load(path: str | Path) -> object:

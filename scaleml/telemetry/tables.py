@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from html import escape
 
+from scaleml.escaping import escape, printable
 from scaleml.telemetry.glossary import WORDS
 
 
@@ -17,12 +17,13 @@ def plain(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     Serial()      0.2
     AllReduce()  0.25
     """
-    widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
+    rows = [[printable(cell) for cell in row] for row in (head, *cells)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
-        for row in (head, *cells)
+        for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from scaleml.escaping import printable
 from scaleml.telemetry.comparison_like import ComparisonLike
 from scaleml.telemetry.formatting import count, number, percent, seconds
 from scaleml.telemetry.gauge import Reading
@@ -25,7 +26,7 @@ SPARE = (
 def plain_line(run: RunLike, now: Reading, total: float | None = None) -> str:
     """One look at a run as one line of plain text."""
     if now.state == "failed":
-        return f"{_name(run)}: failed: {run.error or 'no error was recorded'}"
+        return printable(f"{_name(run)}: failed: {run.error or 'no error was recorded'}")
     parts = [now.state if not now.over else f"{now.state} after {seconds(now.time)}"]
     if now.samples:
         parts.append(_samples(now, total))
@@ -41,7 +42,7 @@ def plain_line(run: RunLike, now: Reading, total: float | None = None) -> str:
         parts.append(f"staleness {now.staleness:.1f}")
     if now.slow is not None:
         parts.append(f"rank {now.slow} holds up the others")
-    return f"{_name(run)}: {', '.join(parts)}"
+    return printable(f"{_name(run)}: {', '.join(parts)}")
 
 
 def view(comparison: ComparisonLike, width: int = 120) -> RenderableType:
@@ -52,10 +53,10 @@ def view(comparison: ComparisonLike, width: int = 120) -> RenderableType:
     from rich.text import Text
 
     verdict = comparison.verdict
-    parts: list[RenderableType] = [Text(verdict.headline, style="bold")]
+    parts: list[RenderableType] = [Text(printable(verdict.headline), style="bold")]
     bullets = Table.grid(padding=(0, 1))
     for reason in verdict.reasons:
-        bullets.add_row(" •", Text(reason))
+        bullets.add_row(" •", Text(printable(reason)))
     parts += [bullets] if verdict.reasons else []
     if comparison.runs:
         head, cells, _ = comparison.lines()
@@ -63,10 +64,12 @@ def view(comparison: ComparisonLike, width: int = 120) -> RenderableType:
         note = comparison.footnote([head[i] for i in shown])
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for i in shown:
-            table.add_column(head[i], justify="right" if i else "left", no_wrap=bool(i), overflow="fold")
+            table.add_column(
+                Text(printable(head[i])), justify="right" if i else "left", no_wrap=bool(i), overflow="fold"
+            )
         for n, row in enumerate(cells):
-            table.add_row(*(Text(row[i]) for i in shown), style="bold" if n == verdict.best else "")
-        parts += [table, Text(note, style="dim")]
+            table.add_row(*(Text(printable(row[i])) for i in shown), style="bold" if n == verdict.best else "")
+        parts += [table, Text(printable(note), style="dim")]
     return Group(*parts)
 
 

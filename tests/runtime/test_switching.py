@@ -21,7 +21,7 @@ from scaleml.faults import Crash, Slow
 from scaleml.models import MLP
 from scaleml.optim import SGD, AdaGrad, Adam
 from scaleml.runtime.commands import Command
-from scaleml.runtime.serialization import describe, rebuild
+from scaleml.runtime.serialization import describe, optimizer_from, rebuild
 from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
 
 RANKS, LONG = 3, 100_000
@@ -315,6 +315,11 @@ def test_nothing_but_our_own_classes_is_rebuilt():
 
     with pytest.raises(ValueError, match="scaleml's own"):
         describe(Mine())
-    for package, name in [("runtime", "Plan"), ("strategies", "base"), ("strategies", "__builtins__")]:
-        with pytest.raises(AssertionError):
+    for package, name in [("runtime", "Plan"), ("strategies", "base"), ("strategies", "__builtins__"), ("optim", "clip")]:
+        with pytest.raises(ValueError, match="rebuilt by name"):
             rebuild({"package": package, "name": name, "fields": {}})
+    with pytest.raises(ValueError, match="is no optimizer"):
+        optimizer_from(describe(Serial()))
+    for data in (b'{"number": 1, "verb": "obey"}', b'{"number": 1, "verb": "stop", "more": 2}', b"{}", b"stop"):
+        with pytest.raises(ValueError, match="command|Expecting value"):
+            Command.decode(data)

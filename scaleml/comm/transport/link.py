@@ -169,7 +169,9 @@ class Link(ABC):
             payload, self._replay = self._replay[1], None
             return memoryview(payload)
         header = self._header
-        assert header is not None and header.length <= INLINE
+        assert header is not None
+        if header.length > INLINE:
+            raise self._corrupt(f"its payload of {header.length} bytes is no small one", header.step)
         while self._high - self._low < header.length:
             if not self._fill(header.length, block):
                 return None
@@ -187,7 +189,9 @@ class Link(ABC):
             self._replay = None
             return True
         header = self._header
-        assert header is not None and header.length == len(target)
+        assert header is not None
+        if header.length != len(target):
+            raise self._corrupt(f"its payload has {header.length} bytes, not {len(target)}", header.step)
         while self._got < header.length:
             ready = min(self._high - self._low, header.length - self._got)
             if ready:

@@ -8,7 +8,7 @@ from scaleml.arrays import Array
 from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY, Data, Message
 from scaleml.comm.conventions import INLINE, bytes_of
-from scaleml.comm.errors import CommError
+from scaleml.comm.errors import CommError, CorruptFrame
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.frame import (
     BYTES,
@@ -186,7 +186,11 @@ def _rung(
     members: Membership, peer: int, header: Header, payload: bytes | memoryview, out: Array | None, view: bool
 ) -> Array:
     array = members.memory.answer(peer, payload, DTYPES[header.dtype])
-    assert array is not None
+    if array is None:
+        rank, step = members.context.rank, members.context.step
+        raise CorruptFrame(
+            f"rank {rank} got a doorbell of rank {peer} that says nothing", rank=rank, peer=peer, step=step
+        )
     members.context.meter.bytes_received += array.nbytes
     if out is not None:
         _check_out(members, peer, header, out, array.nbytes)

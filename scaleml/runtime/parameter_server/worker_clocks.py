@@ -60,7 +60,8 @@ class WorkerClocks:
         """Count a push."""
         clocks = self._clocks
         gap = clocks[worker] - min(clocks.values())
-        assert gap <= ahead, f"rank {worker} pushed {gap} clocks ahead of the slowest; {ahead} are allowed"
+        if gap > ahead:
+            raise RuntimeError(f"rank {worker} pushed {gap} clocks ahead of the slowest; {ahead} are allowed")
         if gap > self.widest:
             self.widest = gap
         clocks[worker] += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from scaleml.escaping import printable
+
 
 @final
 class Verdict(str):
@@ -25,8 +27,9 @@ class Verdict(str):
     best: int | None
 
     def __new__(cls, headline: str, reasons: Sequence[str] = (), best: int | None = None) -> Verdict:
-        self = super().__new__(cls, " ".join([headline, *reasons]))
-        self.headline, self.reasons, self.best = headline, tuple(reasons), best
+        said = [printable(sentence) for sentence in (headline, *reasons)]
+        self = super().__new__(cls, " ".join(said))
+        self.headline, self.reasons, self.best = said[0], tuple(said[1:]), best
         return self
 
     def __getnewargs__(self) -> tuple[str, tuple[str, ...], int | None]:  # type: ignore[override]
