@@ -89,7 +89,7 @@ def _look(name: str) -> tuple[str, int]:
     """Return a strategy's colour and first dashes; of one that is not known here those that its name gives."""
     if not name or name in _LOOKS:
         return _LOOKS.get(name, (LINES[0], 0))
-    code = zlib.crc32(name.encode())
+    code = zlib.crc32(name.encode(errors="surrogatepass"))
     return LINES[code % len(LINES)], code // len(LINES) % len(DASHES)
 
 

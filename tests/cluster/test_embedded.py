@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import textwrap
 import threading
 from pathlib import Path
@@ -24,6 +25,7 @@ from embedded import dask_processes, listening
 from leaks import segments
 from scaleml import RunFailed
 from scaleml.cluster.embedded import close_embedded, embedded_size, find_client
+from scaleml.owned_files import sweep
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
 
@@ -46,6 +48,12 @@ def segments_of(pids: list[int]) -> set[str]:
     return {segment for segment in segments() if set(segment.split("-")) & {str(pid) for pid in pids}}
 
 
+def semaphores_of(pids: list[int]) -> list[str]:
+    """The named semaphores of these processes."""
+    found = [path.name for path in Path("/dev/shm").glob("sem.scaleml-*")]
+    return [name for name in found if set(name.split("-")) & {str(pid) for pid in pids}]
+
+
 def test_a_plain_script_without_a_guard_works_and_leaves_nothing(tmp_path: Path) -> None:
     code = """
     run = scaleml.train(scaleml.LinearModel(), X, y, epochs=3, workers=2)
@@ -65,10 +73,12 @@ def test_a_plain_script_without_a_guard_works_and_leaves_nothing(tmp_path: Path)
     assert temporary(tmp_path) == []
 
 
-@pytest.mark.parametrize("strategy", ["AllReduce()", "ParameterServer('async')"])
-def test_processes_follow_a_killed_parent_and_take_its_files_along(tmp_path: Path, strategy: str) -> None:
-    code = f"""
-    run = scaleml.start(scaleml.LinearModel(), X, y, epochs=10**9, workers=2, strategy=scaleml.{strategy})
+@pytest.mark.parametrize("killed", ["the client", "everything"])
+def test_processes_follow_a_killed_parent_and_take_its_files_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    code = """
+    run = scaleml.start(scaleml.LinearModel(), X, y, epochs=10**9, workers=2, strategy=scaleml.ParameterServer())
     while run.state == "starting":
         pass
     print(run.state, *children(), flush=True)
@@ -81,10 +91,17 @@ def test_processes_follow_a_killed_parent_and_take_its_files_along(tmp_path: Pat
         children = [int(pid) for pid in pids]
         assert segments_of([process.pid, *children])  # the data, at least
         assert len(children) >= 5
-        process.kill()
+        for pid in [process.pid] if killed == "the client" else [process.pid, *children]:
+            os.kill(pid, signal.SIGKILL)
         process.wait(10)
         assert poll(lambda: not alive(children), 20), alive(children)
     own = [process.pid, *children]
+    if killed == "everything":  # then the next run that starts or ends cleans up, also after the nannies' semaphores
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        assert segments_of(own)
+        assert semaphores_of(own)
+        sweep()
+        assert semaphores_of(own) == []
     assert poll(lambda: not segments_of(own), 5), segments_of(own)
     assert poll(lambda: not temporary(tmp_path), 5), temporary(tmp_path)
 
@@ -222,6 +239,34 @@ def test_a_killed_worker_ends_the_run_and_the_next_one_has_its_replacement(probl
         scaleml.train(**problem.settings(workers=2, faults=[scaleml.faults.Kill(1, 4)]))
     assert poll(lambda: segments() <= before, 5)
     problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+
+
+@pytest.mark.usefixtures("embedded")
+@pytest.mark.parametrize("number", [1, 2], ids=["to find out who shares a host", "for its parameters"])
+def test_a_worker_killed_with_a_segment_that_still_has_its_name_leaves_none(problem: Problem, number: int) -> None:
+    client, _ = find_client(None, 2)
+    client.wait_for_workers(2, timeout=60)
+    address, dead = next((address, facts["pid"]) for address, facts in pids(client).items() if facts["name"] == "1")
+    client.run(die_with_segment, number, workers=[address])
+    with pytest.raises(RunFailed, match=r"rank \d|worker"):
+        scaleml.train(**problem.settings(workers=2))
+    assert poll(lambda: not alive([dead]), 10), "the fault did not happen"
+    assert poll(lambda: not segments_of([dead]), 5), segments_of([dead])
+
+
+def die_with_segment(number: int) -> None:
+    """Have this process killed as soon as it has made so many segments more, before any other process has opened the last one."""
+    from scaleml import owned_files
+
+    create, made = owned_files.create, []
+
+    def deadly(kind: str, folder: Path) -> tuple[str, int]:
+        made.append(create(kind, folder))
+        if len(made) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made[-1]
+
+    owned_files.create = deadly
 
 
 @pytest.mark.usefixtures("embedded")

@@ -6,14 +6,18 @@ import pytest
 from distributed import Client
 
 import scaleml
-from cluster.conftest import Problem
+from cluster.conftest import Problem, poll
 from scaleml import RunFailed
+from scaleml.cluster import event_router
 from scaleml.faults import Kill, Slow
 
 pytestmark = pytest.mark.usefixtures("users_cluster_only")
 
 
-def test_a_users_worker_is_killed_only_if_they_say_so(client: Client, problem: Problem) -> None:
+def test_a_users_worker_is_killed_only_if_they_say_so(
+    client: Client, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_router, "_UNDER_WAY", 0.05)
     before = set(client.scheduler_info()["workers"])
     with pytest.raises(ValueError, match=r"only workers that scaleml started.*allow_kill=True"):
         scaleml.train(**problem.settings(client=client, faults=[Kill(1, 3)]))
@@ -27,7 +31,12 @@ def test_a_users_worker_is_killed_only_if_they_say_so(client: Client, problem: P
         run.wait(30)
     assert [text.partition("(")[0] for _, text in run.history.marks] == ["Slow", "Kill"]
     client.wait_for_workers(2, timeout=30)
-    assert len(before - set(client.scheduler_info()["workers"])) == 1, "the fault did not happen"
+    now = set(client.scheduler_info()["workers"])
+    (lost,) = before - now  # else the fault did not happen
+    assert before & now <= set(client._event_handlers)
+    assert poll(lambda: lost not in client._event_handlers, 10), "nobody will ever hear of that address again"
+    problem.check(scaleml.train(**problem.settings(client=client)).params, shards=2)
+    assert now <= set(client._event_handlers)
 
 
 def test_this_very_process_is_never_killed(threads: Client, problem: Problem) -> None:

@@ -315,11 +315,16 @@ def test_nothing_but_our_own_classes_is_rebuilt():
 
     with pytest.raises(ValueError, match="scaleml's own"):
         describe(Mine())
-    for package, name in [("runtime", "Plan"), ("strategies", "base"), ("strategies", "__builtins__"), ("optim", "clip")]:
+    for package, name in [
+        ("runtime", "Plan"),
+        ("strategies", "base"),
+        ("strategies", "__builtins__"),
+        ("optim", "clip"),
+    ]:
         with pytest.raises(ValueError, match="rebuilt by name"):
             rebuild({"package": package, "name": name, "fields": {}})
     with pytest.raises(ValueError, match="is no optimizer"):
         optimizer_from(describe(Serial()))
     for data in (b'{"number": 1, "verb": "obey"}', b'{"number": 1, "verb": "stop", "more": 2}', b"{}", b"stop"):
-        with pytest.raises(ValueError, match="command|Expecting value"):
+        with pytest.raises(ValueError, match=r"command|Expecting value"):
             Command.decode(data)

@@ -1,12 +1,13 @@
 """Comparisons in files: the same numbers, verdict and models, nothing of a cluster, and no torn file read."""
 
+import os
 import pickle
 import re
 
 import numpy as np
 import pytest
 
-from scaleml.telemetry import Comparison
+from scaleml.telemetry import Comparison, saved_file
 from scaleml.telemetry.environment import Environment
 from scaleml.telemetry.recorded_run import RecordedRun
 from telemetry_fakes import in_rounds
@@ -74,3 +75,23 @@ def test_a_record_shows_what_the_run_showed(comparison):
     np.testing.assert_array_equal(record.params, run.params)
     assert "samples" in record.summary()
     assert {"text/plain", "text/html"} <= record._repr_mimebundle_().keys()
+
+
+def test_no_draft_follows_a_link_that_was_put_there_before(tmp_path, monkeypatch):
+    (precious := tmp_path / "precious").write_text("as it was")
+    for name in ("one.scaleml", "page.html"):
+        (tmp_path / f".{name}.{os.getpid()}").symlink_to(precious)  # what can be guessed
+        (tmp_path / name).symlink_to(precious)  # the file itself: replaced, not followed
+    nothing = Comparison([])  # without figures, which take their time
+    nothing.save(tmp_path / "one.scaleml")
+    nothing.to_html(tmp_path / "page.html")
+    assert not (tmp_path / "one.scaleml").is_symlink()
+    assert not (tmp_path / "page.html").is_symlink()
+    # And if the name had been guessed.
+    monkeypatch.setattr(saved_file.secrets, "token_hex", lambda _: "guessed")
+    (tmp_path / ".guessed.draft").symlink_to(precious)
+    for write in (lambda: nothing.save(tmp_path / "two.scaleml"), lambda: nothing.to_html(tmp_path / "two.html")):
+        with pytest.raises(FileExistsError):
+            write()
+    assert precious.read_text() == "as it was"
+    assert (tmp_path / ".guessed.draft").is_symlink()
