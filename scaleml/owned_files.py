@@ -18,6 +18,7 @@ import struct
 import tempfile
 import uuid
 import weakref
+from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -76,15 +77,17 @@ def sweep() -> None:
     What a living process has made or holds stays, in whatever container it runs; so does what is another user's, a link, or of another
     boot: a folder on a network may serve several hosts.
     """
+    started = cache(_start)  # many files have one owner
     for folder in folders():
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                owner = _NAME.fullmatch(entry.name)
-                with contextlib.suppress(OSError):  # gone meanwhile
-                    if owner is not None and _is_abandoned(entry, owner):
-                        _remove(entry.path)
+                if owner := _NAME.fullmatch(entry.name):
+                    with contextlib.suppress(OSError):  # gone meanwhile
+                        if _is_abandoned(entry, owner, started):
+                            _remove(entry.path)
 
 
+@cache
 def boot_id() -> str:
     """Return what tells hosts apart, and one host's boots: processes with different ones cannot share memory."""
     try:
@@ -151,14 +154,15 @@ def _start(pid: int) -> int | None:
     return None if state in b"ZX" else int(numbers[18])
 
 
-def _is_abandoned(entry: os.DirEntry[str], owner: re.Match[str]) -> bool:
+def _is_abandoned(entry: os.DirEntry[str], owner: re.Match[str], started: Callable[[int], int | None]) -> bool:
+    is_near = int(owner["namespace"]) == _namespace()
+    if owner["boot"] != boot_id()[:8] or (is_near and started(int(owner["pid"])) == int(owner["start"])):
+        return False
     status = entry.stat(follow_symlinks=False)
     if status.st_uid != os.geteuid() or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         return False
-    if owner["boot"] != boot_id()[:8]:
-        return False
-    if int(owner["namespace"]) == _namespace():
-        return _start(int(owner["pid"])) != int(owner["start"]) and not _is_held(entry.path, unknown=False)
+    if is_near:
+        return not _is_held(entry.path, unknown=False)
     age = datetime.now().timestamp() - status.st_mtime
     return age > _AGE and not owner["semaphore"] and not _is_held(entry.path, unknown=True)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 import io
+import pickle
 import sys
 import unicodedata
 
 import pytest
 from rich.console import Console
 
+from scaleml import RunFailed
+from scaleml.cluster.errors import StartFailed
 from scaleml.escaping import escape, picture, printable
 from scaleml.telemetry import Comparison
 from scaleml.telemetry.bundle import png
@@ -76,6 +79,9 @@ def test_terminals(comparison: Comparison, capsys: pytest.CaptureFixture[str]) -
     for run in (good, failed):
         said = [run_text(run), plain_line(run, Gauge(run).read()), str(Ledger(run.history)), repr(RecordedRun.of(run))]
         assert all(map(harmless, said)), said
+    for error in (RunFailed(f"rank 1: {EVIL}"), StartFailed(EVIL), pickle.loads(pickle.dumps(RunFailed(EVIL)))):
+        assert harmless(str(error))
+        assert "[red]$x_{$" in str(error)
     for said in (str(comparison), repr(comparison), comparison.verdict, *comparison.verdict.reasons):
         assert harmless(said), said
     assert "[red]$x_{$" in str(comparison)

@@ -207,7 +207,7 @@ class Run(RunResults):
             self.stop()
         self._driver.join()
         if self.state == "failed":
-            raise RunFailed(self.error)
+            raise RunFailed(self.error or "no error was recorded")
         return self
 
     def pause(self) -> None:

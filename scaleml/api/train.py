@@ -26,6 +26,7 @@ from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.placement import Placement, Workers, candidates, place
 from scaleml.cluster.secede import seceded
 from scaleml.cluster.staging.training_data import TrainingData
+from scaleml.escaping import printable
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import Optimizer
@@ -60,7 +61,13 @@ def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: 
     )
     driver = Driver(client, plan, placement, data.placed)
     run = Run(driver, facts)
-    _log.info("run %s: %s, %s; data placed in %.2f s", driver.name, facts.label, run.settings, facts.placing_seconds)
+    _log.info(
+        "run %s: %s, %s; data placed in %.2f s",
+        driver.name,
+        printable(facts.label),
+        run.settings,
+        facts.placing_seconds,
+    )
     driver.start(run.on_change)
     return run
 

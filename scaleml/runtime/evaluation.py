@@ -115,6 +115,9 @@ class Evaluation:
         held_out = self._held_out
         assert held_out is not None
         if isinstance(held_out, Stream):
-            blocks = [self._model.statistics(w, *block) for block in held_out.blocks()]
+            blocks = []
+            for block in held_out.blocks():
+                self._group.check()  # it may take long
+                blocks.append(self._model.statistics(w, *block))
             return np.sum(blocks, axis=0)
         return self._model.statistics(w, *held_out)

@@ -87,7 +87,9 @@ class HeldOutScore:
     def _blocks(self) -> Iterator[Arrays]:
         """Yield this rank's rows; of those that are read from disk a block, which holds until the next one is asked for."""
         held_out = self._held_out
-        return held_out.blocks() if isinstance(held_out, Stream) else iter([held_out])
+        for block in held_out.blocks() if isinstance(held_out, Stream) else [held_out]:
+            self._group.check()
+            yield block
 
     def _gathered_rows(self) -> tuple[Any, Array, Array | None]:
         """Return X (row numbers, where nobody looks at it), y and weights of all rows, in the order of the ranks."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
-from scaleml.escaping import escape
+from scaleml.escaping import escape, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +44,7 @@ def bundle(text: str, html: str | None, draw: Callable[[], Figure] | None) -> di
 
     Pictures are base64, as notebooks keep them. Without matplotlib there is no picture, and the rest stands alone.
     """
+    text = printable(text)
     html = f'<pre style="white-space:pre-wrap">{escape(text)}</pre>' if html is None else html
     try:
         picture = None if draw is None else data_uri(draw())
