@@ -29,7 +29,7 @@ from scaleml.cluster.placement import candidates
 from scaleml.faults import Crash, Kill
 from scaleml.models import LinearModel, Model, Network
 from scaleml.optim import SGD, Optimizer
-from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 STRATEGIES = [Serial(), AllReduce(), LocalSGD(3), ParameterServer(), ParameterServer(servers=2)]
@@ -117,7 +117,8 @@ def test_a_crash_names_rank_worker_step_and_cause(watch, strategy):
 @pytest.mark.parametrize(
     ("strategy", "rank"),
     [
-        (Serial(), 0), (AllReduce(), 0), (AllReduce(), 1), (LocalSGD(3), 1), (ParameterServer(), 0),
+        (Serial(), 0), (AllReduce(), 1), (LocalSGD(3), 1), (Gossip(), 0), (Gossip(asynchronous=True), 1), (Hogwild(), 0),
+        (ParameterServer(), 0),
         (ParameterServer(servers=2), 2), (ParameterServer(), 3), (ParameterServer("bsp", servers=2), 4),  # 3 and 4 are servers
     ],
     ids=str,
