@@ -47,13 +47,13 @@ def look(sockets: bool = True) -> Residue:
 
     Segments are those of the whole host by name, and those this process still maps after they were unlinked.
     """
-    frames = sys._current_frames()
+    # The frames are kept nowhere: one of them is this one, and so is what the ranks' hold.
+    ranks = {ident for ident, frame in sys._current_frames().items() if _is_a_rank(frame)}
     return Residue(
         frozenset(
             f"{thread.name}#{thread.ident}"
             for thread in threading.enumerate()
-            if thread.is_alive()
-            and (not any(part in thread.name for part in DASK_THREADS) or _is_a_rank(frames.get(thread.ident or 0)))
+            if thread.is_alive() and (not any(part in thread.name for part in DASK_THREADS) or thread.ident in ranks)
         ),
         frozenset(_sockets()) if sockets else frozenset(),
         frozenset(_segments()),
