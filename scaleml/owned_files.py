@@ -109,6 +109,8 @@ class OwnedFolder:
         self.path.mkdir(mode=0o700)
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         _claim(descriptor)
+        with contextlib.suppress(OSError):  # as those ask that remove old temporary files, however long it has stood
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         self._finalizer = weakref.finalize(self, _let_go, str(self.path), descriptor)
 
     def close(self) -> None:

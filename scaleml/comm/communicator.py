@@ -26,7 +26,6 @@ from scaleml.clock import Clock
 from scaleml.comm.meter import Meter
 
 ANY: Final = -1  # as a source: whoever sends first
-
 Data = Array | bytes | bytearray | memoryview
 OnStall = Callable[[int, int, str, float], bool]
 """Called as ``on_stall(peer, step, waiting_for, seconds)``; `peer` is -1 for anybody. True: go on waiting."""

@@ -131,8 +131,7 @@ class TrainingRank:
         self.strategy.begin(params, slots)
         if plan.start is not None:
             self.state.resume(plan.start)
-        self.state.optimizer = plan.optimizer
-        self.state.batch_size = plan.batch_size
+        self.state.optimizer, self.state.batch_size = plan.optimizer, plan.batch_size
         self.state.faults = tuple(fault for fault in plan.faults if fault.rank == world.rank)
         return buffer
 
