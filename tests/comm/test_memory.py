@@ -123,7 +123,7 @@ def test_ranks_of_other_hosts_share_nothing(monkeypatch):
 
     def rank(group):
         assert set(group.hosts) != {0}
-        assert sorted(group.hosts) == [0, 0, 1]
+        assert sorted(group.hosts) in ([0, 0, 1], [0, 1, 1])  # whoever was first to ask
         reduce(group)
         pair = group.split(0 if group.hosts.count(group.hosts[group.rank]) == 2 else 1)
         assert set(pair.hosts) == {0}

@@ -14,7 +14,6 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
-from scaleml.comm.errors import Mismatch
 
 KEY = np.dtype(np.int32)
 
@@ -104,7 +103,7 @@ def _split(part: bytes, dtype: np.dtype, width: int, extra: int) -> tuple[Array,
     """Return the keys and the values that a rank has sent."""
     count, left = divmod(len(part) - extra * dtype.itemsize, width * dtype.itemsize + KEY.itemsize)
     if left:
-        raise Mismatch("a rank sent sparse values of another width or dtype: all ranks must call with the same")
+        raise ValueError("a rank sent sparse values of another width or dtype: all ranks must call with the same")
     values = np.frombuffer(part, dtype, count * width + extra)
     return np.frombuffer(part, KEY, count, values.nbytes), values
 
