@@ -42,7 +42,7 @@ def subscribe(client: Client, run: str, addresses: Iterable[str], listener: RunL
             topics.append(address)
     for topic in topics:
         # Each time: a scheduler that a client has come back to knows nothing of its topics, and Dask's client does not tell it.
-        client.subscribe_topic(topic, _on_rank_event if topic == TOPIC else _handler(client, topic))
+        client.subscribe_topic(topic, _on_rank_event if topic == TOPIC else _WorkerHandler(client, topic))
 
 
 def unsubscribe(run: str, addresses: Iterable[str], listener: RunListener) -> None:
@@ -55,11 +55,6 @@ def unsubscribe(run: str, addresses: Iterable[str], listener: RunListener) -> No
                 listeners.discard(listener)
                 if not listeners:
                     del _by_address[address]
-
-
-def _handler(client: Client, address: str) -> _WorkerHandler:
-    known = client._event_handlers.get(address)
-    return known if isinstance(known, _WorkerHandler) and not known.is_over else _WorkerHandler(client, address)
 
 
 def _on_rank_event(event: tuple[float, object]) -> None:

@@ -34,7 +34,7 @@ def client() -> Client:
 
 def folder() -> Path:
     assert clusters._own.cluster is not None
-    return Path(clusters._own.cluster.folder.name)
+    return Path(clusters._own.cluster.folder.path)
 
 
 ATTACK = """
