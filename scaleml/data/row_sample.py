@@ -41,7 +41,7 @@ def sample_rows(x: Rows, y: Array, weights: Array | None, count: int) -> RowSamp
     --------
     >>> weights = np.array([0, 1.0, 0, 1, 9, 1])
     >>> found = sample_rows(np.arange(6.0)[:, None], np.arange(6), weights, 2)
-    >>> found.y.tolist(), found.counts.sum()
+    >>> found.y.tolist(), float(found.counts.sum())
     ([1, 3, 4, 5], 4.0)
     """
     n = x.shape[0]
