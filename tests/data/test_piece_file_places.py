@@ -57,7 +57,7 @@ def test_no_room_anywhere_says_where_and_how_much(tmp_path: Path, monkeypatch: p
     small.mkdir()
     monkeypatch.setattr(owned_files, "folders", lambda: [small])
     monkeypatch.setattr(os, "posix_fallocate", tight(0))
-    with pytest.raises(OSError, match=r"no room for 3\.00 GB .*small: No space left.*TMPDIR"):
+    with pytest.raises(OSError, match=r"no room for 3,000\.0 MB .*small: No space left.*TMPDIR"):
         PieceFile(3_000_000_000)
     assert list(small.iterdir()) == []
 
