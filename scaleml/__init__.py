@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scaleml import compression, faults
     from scaleml.api.compare import compare
+    from scaleml.api.doctor import doctor
     from scaleml.api.run import Run
     from scaleml.api.train import start, train
     from scaleml.api.trial import Trial
@@ -40,6 +41,7 @@ _HOMES = {
     "Trial": "scaleml.api.compare",
     "close": "scaleml.cluster.embedded",
     "compare": "scaleml.api.compare",
+    "doctor": "scaleml.api.doctor",
     "start": "scaleml.api.train",
     "train": "scaleml.api.train",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "close",
     "compare",
     "compression",
+    "doctor",
     "faults",
     "start",
     "train",

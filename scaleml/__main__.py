@@ -1,4 +1,4 @@
-"""``python -m scaleml demo``: compare strategies on real data, in a terminal."""
+"""``python -m scaleml``: ``demo`` compares strategies on real data, ``doctor`` examines a cluster, in a terminal."""
 
 from __future__ import annotations
 
@@ -157,6 +157,29 @@ def demo(
         sys.exit(130)  # as a shell says of what Ctrl-C ended
     if all(run.state == "failed" for result in results.values() for run in result.runs):
         sys.exit(1)
+
+
+@main.command()
+@click.argument("address", required=False)
+@click.option("--scheduler-file", type=click.Path(dir_okay=False), help="of the scheduler, instead of its address")
+@click.option("--tls-ca-file", type=click.Path(dir_okay=False), help="the authority's certificate, in PEM format")
+@click.option("--tls-cert", type=click.Path(dir_okay=False), help="the client's certificate")
+@click.option("--tls-key", type=click.Path(dir_okay=False), help="the client's key")
+def doctor(address: str | None, **files: str | None) -> None:
+    """Examine the cluster at ADDRESS, such as tcp://host:8786: what is wrong with it, each with its remedy.
+
+    Without an address that of Dask's configuration, else the cluster that scaleml starts on this machine. Exit status 1 when there are
+    errors: runs would fail or be refused.
+    """
+    from scaleml.api.doctor import connected
+
+    try:
+        with connected(address, **files) as client:
+            report = scaleml.doctor(client)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(repr(report))
+    sys.exit(0 if report.ok else 1)
 
 
 def _compare_all(

@@ -18,7 +18,7 @@ from scaleml.api.settings import Settings
 from scaleml.api.trial import Trial
 from scaleml.cluster import calls
 from scaleml.cluster.host_facts import hosts_of
-from scaleml.cluster.placement import Workers
+from scaleml.cluster.placement import Workers, candidates
 from scaleml.faults import Fault
 from scaleml.optim import SGD, Optimizer
 from scaleml.strategies import Serial
@@ -155,7 +155,9 @@ def _twin(one: Contender, workers_of: Callable[[Contender], int], rows: int) -> 
 def with_all_cores(contenders: Sequence[Contender], client: Client) -> list[Contender]:
     """Follow every ``Serial()`` by the same in one process with all the cores of its host, if that has more than one."""
     info = calls.identity(client)
-    cores = max((facts["cores"] for facts in hosts_of(client, list(info)).values()), default=1)
+    serial = [one for one in contenders if one.settings.strategy == Serial()]
+    used = list(dict.fromkeys(address for one in serial for address in candidates(info, one.workers, embedded=False)))
+    cores = max((facts["cores"] for facts in hosts_of(client, used, info).values()), default=1)
     threads = min((int(facts["nthreads"]) for facts in info.values()), default=1)
     if cores <= threads:
         return list(contenders)

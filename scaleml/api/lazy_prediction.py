@@ -16,6 +16,7 @@ from scaleml.data.bad_columns import REAL
 from scaleml.data.collections import Table, is_frame, partitions_of, refuse_no_table
 from scaleml.data.columns import as_told, refuse_columns
 from scaleml.data.partitions import merged
+from scaleml.data.sealed import Parcel, parcel, sealed
 from scaleml.models import FlatModel
 
 Names = tuple[object, ...] | None
@@ -76,12 +77,14 @@ def blocks(
     """
     x: Any = X
     if is_frame(x):
-        return _blocks_of_frame(x, partial(_of_block, function, arguments, meta, tuple(x.columns)), model, token, meta)
+        return _blocks_of_frame(
+            x, sealed(partial(_of_block, function, arguments, meta, tuple(x.columns))), model, token, meta
+        )
     if len(x.chunks[1]) > 1:
         x = x.rechunk({1: -1})
     where = {"drop_axis": 1} if meta.ndim == 1 else {"chunks": (x.chunks[0], meta.shape[1:])}
     settings = {"dtype": meta.dtype, "meta": meta, "token": f"scaleml-{function.__name__.strip('_')}", **where}
-    return x.map_blocks(partial(_of_block, function, arguments, meta, None), sent(model, token), **settings)
+    return x.map_blocks(sealed(partial(_of_block, function, arguments, meta, None)), sent(model, token), **settings)
 
 
 def _blocks_of_frame(frame: Any, function: Callable[..., Array], model: object, token: str, meta: Array) -> Any:
@@ -97,7 +100,7 @@ def _blocks_of_frame(frame: Any, function: Callable[..., Array], model: object, 
     places = [(name, index, *(0 for _ in meta.shape[1:])) for index in range(len(keys))]
     layers = {
         source: graph,
-        sender: {sender: model},
+        sender: {sender: parcel(model)},
         name: {place: (function, key, sender) for place, key in zip(places, keys, strict=True)},
     }
     whole = HighLevelGraph(layers, {source: set(), sender: set(), name: {source, sender}})
@@ -111,26 +114,26 @@ def _of_block(
     meta: Array,
     columns: Names,
     block: Any,
-    model: object,
+    model: Parcel,
 ) -> Array:
     if not block.shape[0]:  # whose columns may be of any kind, or missing
         return meta
-    return function(as_told(block, columns, "a partition of X"), *arguments, model)
+    return function(as_told(block, columns, "a partition of X"), *arguments, model.open())
 
 
 def statistics(model: Predictor, X: Any, y: Any, sample_weight: Any) -> Array:
     """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
     (parts,) = partitions_of(Table(X, y, sample_weight))
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
-    function = delayed(partial(_statistics, parts.columns, parts.targets), pure=True)
+    function = delayed(sealed(partial(_statistics, parts.columns, parts.targets)), pure=True)
     brought = sent(model, _token(model))
     sums = [function(brought, *part) for part in zip(parts.x, parts.y, weights, strict=True)]
     return np.sum(compute(*sums), axis=0)
 
 
 def sent(model: object, token: str) -> object:
-    """Return a model as a task of its own, by name."""
-    return delayed(model, name=f"scaleml-model-{token}", traverse=False)
+    """Return a model, as it is now, as a task of its own, by name."""
+    return delayed(parcel(model), name=f"scaleml-model-{token}", traverse=False)
 
 
 def check_table(X: Any) -> None:
@@ -161,7 +164,8 @@ def _apply(block: object, method: str, model: object) -> Array:
     return getattr(model, method)(block)
 
 
-def _statistics(columns: Names, targets: Names, model: Predictor, x: Any, y: Any, weights: Any) -> Array:
+def _statistics(columns: Names, targets: Names, sent: Parcel, x: Any, y: Any, weights: Any) -> Array:
+    model: Predictor = sent.open()
     if not x.shape[0] and not y.shape[0]:
         return model.no_statistics()
     return model.statistics(as_told(x, columns, "a partition of X"), as_told(y, targets, "a partition of y"), weights)

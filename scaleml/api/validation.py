@@ -59,7 +59,7 @@ class ClusterFacts:
         """Add to what the scheduler has said what the workers that take part and Dask's configuration say."""
         return cls(
             workers,
-            hosts_of(client, placement.workers),
+            hosts_of(client, placement.workers, workers),
             is_own,
             config.shared_memory(),
             config.memory_share(),

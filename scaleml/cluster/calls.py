@@ -37,6 +37,10 @@ class WorkerFacts(TypedDict):
     memory_limit: int | None
     resources: NotRequired[dict[str, float] | None]
     metrics: NotRequired[dict[str, float]]
+    status: NotRequired[str]
+    nanny: NotRequired[str | None]
+    local_directory: NotRequired[str]
+    """Of this start of the worker alone."""
 
 
 def within(client: Client, seconds: float, coroutine: Coroutine[object, object, Answer], what: str) -> Answer:
@@ -128,15 +132,20 @@ def ask_each(
     """
     few = asyncio.Semaphore(_AT_ONCE)
 
-    async def ask(address: str) -> Answer:
+    async def ask(address: str) -> Answer | BaseException:
         async with few:
-            return await asyncio.wait_for(question(address), seconds)
+            task = asyncio.ensure_future(question(address))
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+            if not done:
+                task.cancel()  # its end is not waited for: that may take as long
+                return TimeoutError(f"worker {address} did not answer within {seconds:g} s")
+            return task.exception() or task.result()
 
     async def ask_all() -> list[Answer | BaseException]:
-        return await asyncio.gather(*(ask(address) for address in workers), return_exceptions=True)
+        return await asyncio.gather(*(ask(address) for address in workers))
 
     turns = 1 + len(workers) // _AT_ONCE
-    answers = within(client, turns * (seconds + 1), ask_all(), f"asking {len(workers)} workers")
+    answers = within(client, turns * seconds + CALL_TIMEOUT, ask_all(), f"asking {len(workers)} workers")
     return dict(zip(workers, answers, strict=True))
 
 
@@ -144,6 +153,21 @@ async def on_worker(client: Client, address: str, function: Callable[..., Answer
     """Return what a function returns on one worker; for `ask_each`."""
     answers: dict[str, Answer] = await client._run(function, *args, workers=[address])
     return answers[address]
+
+
+async def versions_on(client: Client, address: str) -> dict[str, str | None]:
+    """Return the versions of Python and of Dask's packages on one worker, by name; for `ask_each`. No code of ours is sent."""
+    assert client.scheduler is not None
+    message = {"op": "versions", "packages": []}
+    answers = await client.scheduler.broadcast(msg=message, workers=[address])
+    return dict(answers[address]["packages"])
+
+
+def scheduler_versions(client: Client, seconds: float = CALL_TIMEOUT) -> dict[str, str | None]:
+    """Return the versions of Python and of Dask's packages on the scheduler, by name."""
+    assert client.scheduler is not None
+    question = client.scheduler.versions(packages=[])
+    return dict(within(client, seconds, question, "asking the Dask scheduler for its versions")["packages"])
 
 
 def known_addresses(client: Client, given: Iterable[str]) -> dict[str, str]:

@@ -1,42 +1,38 @@
-"""Host facts: what tells the workers' hosts and installations apart, asked once a worker."""
+"""Host facts: what tells the workers' hosts apart, asked once a worker, after what is installed there was found right."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import platform
-import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypedDict
 
-import numpy as np
 from dask.system import CPU_COUNT
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
 from scaleml.cluster import calls
+from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.errors import StartFailed
-
-_TIMEOUT: Final = 30.0
-"""Seconds for workers to import scaleml, the first time that they hear of it."""
+from scaleml.cluster.installation import IMPORTING, installations, mismatches
+from scaleml.telemetry.problem import merged
 
 
 class HostFacts(TypedDict):
-    """What a process says of its host and of what is installed there: plain values, for they travel between versions."""
+    """What a process says of its host."""
 
     boot: str
     """Tells hosts apart."""
     pid: int
-    python: str
-    numpy: str
-    scaleml: str
     cores: int
     memory: int
     """Bytes, or what the process is limited to."""
 
 
-_known: Final[weakref.WeakKeyDictionary[Client, dict[str, HostFacts]]] = weakref.WeakKeyDictionary()
+_known: Final[weakref.WeakKeyDictionary[Client, dict[str, tuple[str, HostFacts]]]] = weakref.WeakKeyDictionary()
+"""By client and address: which start of the worker that was, and its facts."""
 
 
 def this_host() -> HostFacts:
@@ -45,45 +41,55 @@ def this_host() -> HostFacts:
     return {
         "boot": boot.read_text().strip() if boot.exists() else platform.node(),
         "pid": os.getpid(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scaleml": sys.modules["scaleml"].__version__,
         "cores": int(CPU_COUNT),
         "memory": int(MEMORY_LIMIT),
     }
 
 
-def hosts_of(client: Client, addresses: Sequence[str]) -> dict[str, HostFacts]:
-    """Return the facts of each worker.
+def hosts_of(
+    client: Client, addresses: Sequence[str], workers: Mapping[str, WorkerFacts] | None = None
+) -> dict[str, HostFacts]:
+    """Return the facts of each worker; each is asked once, before it is sent anything that needs scaleml there.
+
+    Parameters
+    ----------
+    client : Client
+        The cluster.
+    addresses : sequence of str
+        Of the workers.
+    workers : mapping, optional
+        What the scheduler has just said of them: who was started anew is asked anew.
 
     Raises
     ------
     StartFailed
-        When a worker cannot import scaleml, or has another version of it or of NumPy.
+        When a worker does not answer, or cannot run what this process would send it: no scaleml, another version or build of it,
+        another NumPy or Python. Names all of them, with the remedies.
     """
     known = _known.setdefault(client, {})
-    unknown = [address for address in addresses if address not in known]
+    starts = {address: _start(workers[address]) if workers else known.get(address, ("",))[0] for address in addresses}
+    unknown = [address for address in addresses if address not in known or starts[address] != known[address][0]]
     if unknown:
-        answers = calls.on_workers(client, _TIMEOUT, this_host, workers=unknown, on_error="return")
-        for address in unknown:
-            known[address] = _checked(address, answers.get(address))
-    return {address: known[address] for address in addresses}
-
-
-def _checked(address: str, answer: HostFacts | BaseException | None) -> HostFacts:
-    if "ModuleNotFoundError" in repr(answer):  # Dask wraps what happens before the call
-        raise StartFailed(
-            f"worker {address} cannot import scaleml or what it needs ({answer}): install scaleml there, in the same version as here"
-        )
-    if answer is None or isinstance(answer, BaseException):
-        raise StartFailed(f"worker {address} does not answer: {answer or 'it left the cluster'}")
-    here = this_host()
-    for what, there, ours in (
-        ("scaleml", answer["scaleml"], here["scaleml"]),
-        ("numpy", answer["numpy"], here["numpy"]),
-    ):
-        if there != ours:
+        found = installations(client, unknown, IMPORTING)
+        problems = merged(mismatches(found))
+        if problems:
             raise StartFailed(
-                f"worker {address} has {what} {there}, this process {ours}: install the same version on both"
+                f"{'; '.join(map(str, problems))}. Nothing was sent there; workers= takes others, and scaleml.doctor(client) says more"
             )
-    return answer
+        answers = calls.on_workers(client, calls.CALL_TIMEOUT, this_host, workers=unknown, on_error="return")
+        for address in unknown:
+            answer = answers.get(address)
+            if answer is None or isinstance(answer, BaseException):
+                raise StartFailed(f"worker {address} does not answer: {answer or 'it left the cluster'}")
+            known[address] = starts[address], answer
+    return {address: known[address][1] for address in addresses}
+
+
+def is_known(client: Client, address: str) -> bool:
+    """Whether a worker was asked before, and found to have what runs need: others are sent nothing."""
+    return address in _known.get(client, {})
+
+
+def _start(facts: WorkerFacts) -> str:
+    """Return what tells one start of a worker from others at the same address."""
+    return facts.get("local_directory", "")

@@ -19,6 +19,8 @@ from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.rank_task import rank_main, task_key
 from scaleml.cluster.staging.files import Delivered
 from scaleml.cluster.staging.placed_data import PlacedData
+from scaleml.cluster.submission import submit
+from scaleml.cluster.user_modules import carried_modules
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
 
@@ -130,8 +132,14 @@ class Launcher:
         """Submit the ranks, each pinned to its worker, and append their futures to ``futures``.
 
         Where they go on for a ``former`` generation, Dask brings each what it needs of theirs: most of it lies where it is.
+
+        Raises
+        ------
+        StartFailed
+            When a worker cannot import what the plan is made of.
         """
         workers = self.placement.layout.workers
+        carried = carried_modules(self.client, self.placement.workers, self.plan)
         book = {rank: address for opened in endpoints.values() for rank, address in opened["addresses"].items()}
         for rank, address in enumerate(self.placement.addresses):
             spec = RankSpec(
@@ -148,19 +156,20 @@ class Launcher:
                 memory_share=config.memory_share(),
             )
             shards, held_out = self._shards[rank] if rank < len(self._shards) else ([], [])
-            future = self.client.submit(
+            future = submit(
+                self.client,
                 rank_main,
                 self.plan,
                 spec,
                 shards,
                 held_out,
                 [former[rank if rank < workers else 0], *former[workers:]] if former else [],
+                carried=carried,
                 key=task_key(self.run, self.generation, rank),
                 workers=[address],
                 allow_other_workers=False,
                 retries=0,
                 resources=(self.placement.resources or None) if rank < workers else None,
-                pure=False,
                 priority=1,
             )
             futures.append(future)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scaleml.data.sealed import by_value
 from scaleml.data.unfused import Graph, Key, unfused
 
 
@@ -147,6 +148,7 @@ def _paired(graph: Graph, x: Sequence[Key], part: list[Any], rows: tuple[int, ..
     return cut
 
 
+@by_value
 def _joined(parts: Sequence[Any]) -> Any:
     if hasattr(parts[0], "iloc"):
         import pandas as pd
@@ -155,9 +157,11 @@ def _joined(parts: Sequence[Any]) -> Any:
     return np.concatenate(list(parts))
 
 
+@by_value
 def _rows(partition: Any) -> int:
     return int(partition.shape[0])
 
 
+@by_value
 def _cut(whole: Any, start: int, stop: int | None) -> Any:
     return whole.iloc[start:stop] if hasattr(whole, "iloc") else whole[start:stop]

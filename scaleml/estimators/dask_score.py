@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from scaleml.data.collections import Table, partitions_of
 from scaleml.data.columns import array_of_column, as_told
+from scaleml.data.sealed import Parcel, sealed
 from scaleml.estimators.lazy import bare_of, computed, matrix_of_block, one_row, token_of
 
 _SHOWN = 8
@@ -43,7 +44,7 @@ def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
     bare = bare_of(estimator)
     brought = sent(bare, token_of(bare))
     count = _taken_for if is_classifier(estimator) else _sums
-    function = delayed(partial(_counted, count, parts.columns, parts.targets), pure=True)
+    function = delayed(sealed(partial(_counted, count, parts.columns, parts.targets)), pure=True)
     found = computed(estimator, [function(brought, *part) for part in zip(parts.x, parts.y, weights, strict=True)])
     found = [part for part in found if part is not None]
     if not found:
@@ -57,11 +58,11 @@ def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
 # What blocks tell.
 
 
-def _counted(count: Any, columns: Any, targets: Any, bare: Any, x: Any, y: Any, weights: Any) -> Any:
+def _counted(count: Any, columns: Any, targets: Any, sent: Parcel, x: Any, y: Any, weights: Any) -> Any:
     """Return what a block tells; None for no rows."""
     if not x.shape[0] and not y.shape[0]:
         return None
-    return count(bare, as_told(x, columns, "a partition of X"), as_told(y, targets, "a partition of y"), weights)
+    return count(sent.open(), as_told(x, columns, "a partition of X"), as_told(y, targets, "a partition of y"), weights)
 
 
 def _taken_for(bare: Any, x: Any, y: Any, weights: Any) -> Any:

@@ -198,7 +198,7 @@ def test_the_rows_of_every_rank_add_up_to_its_clock(comparison: Any) -> None:
 def test_serial_runs_twice_where_a_host_has_more_cores_than_a_worker_has_threads(
     threads: Client, problem: Problem, monkeypatch: pytest.MonkeyPatch, cores: int, strategy: Any, labels: list[str]
 ) -> None:
-    def facts(client: Client, addresses: Any) -> dict[str, Any]:
+    def facts(client: Client, addresses: Any, workers: Any) -> dict[str, Any]:
         return {address: {"cores": cores} for address in addresses}
 
     monkeypatch.setattr("scaleml.api.contenders.hosts_of", facts)

@@ -28,12 +28,17 @@ class Shell:
                 os.killpg(process.pid, 9)
             process.wait(10)
 
-    def dask(self, *words: str) -> subprocess.Popen[bytes]:
-        """Run ``dask`` with these words."""
+    def dask(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Run ``dask`` with these words, and with variables beside those of this process."""
         with open(self._folder / f"{len(self._started)}.log", "wb") as log:
             # Each in a group of its own: a nanny's worker ends with it.
             process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *words], stdout=log, stderr=log, cwd=self._folder, start_new_session=True
+                [sys.executable, "-m", "dask", *words],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env={**os.environ, **environment},
+                start_new_session=True,
             )
         self._started.append(process)
         return process

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -152,19 +151,6 @@ def test_another_version_on_a_worker_is_refused_by_name(cluster: LocalCluster, p
         finally:
             client.run(set_numpy_version, old, workers=[address])
         problem.check(scaleml.train(**problem.settings(client=client)).params, shards=2)
-
-
-def test_a_worker_without_the_package_is_refused_by_name(problem: Problem, tmp_path: Path) -> None:
-    def forget() -> None:
-        sys.modules["scaleml.cluster.host_facts"] = None  # type: ignore[assignment]  # as if it could not be found
-
-    with (
-        LocalCluster(n_workers=1, processes=True, **LOCAL) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        client.run(forget)
-        with pytest.raises(StartFailed, match=r"worker tcp://.* cannot import scaleml.*install scaleml there"):
-            scaleml.train(**problem.settings(client=client))
 
 
 def test_a_cluster_without_workers_is_refused(problem: Problem) -> None:

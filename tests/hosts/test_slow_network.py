@@ -124,3 +124,15 @@ def test_hosts_leave_nothing_behind():
         fail()
     assert set(os.listdir("/sys/class/net")) <= before
     assert not any(Path(f"/proc/{pid}/ns").exists() for pid in sleepers)
+
+
+def test_the_doctor_measures_what_the_network_is_set_to(site):
+    site.hosts.limit(SLOW)
+    report = scaleml.doctor(site.client)
+    assert report.ok, report
+    place = {worker: host for host, mine in enumerate(site.workers) for worker in mine}
+    between = [link for link in report.links.links if place[link.workers[0]] != place[link.workers[1]]]
+    assert len(between) == len(site.workers[0]) * len(site.workers[1])
+    for link in between:
+        assert 0.7 * SLOW < link.bandwidth * 8 / 1e6 < 1.3 * SLOW, link
+        assert link.at.startswith(site.hosts.addresses[0])

@@ -123,7 +123,7 @@ def test_across_hosts_it_is_refused_at_the_start(cluster, monkeypatch):
     monkeypatch.setattr(
         validation,
         "hosts_of",
-        lambda client, workers: {w: {**f, "boot": next(boots)} for w, f in real(client, workers).items()},
+        lambda client, workers, facts: {w: {**f, "boot": next(boots)} for w, f in real(client, workers, facts).items()},
     )
     with pytest.raises(ValueError, match=r"on 2 hosts: use ParameterServer\('async'\)"):
         harness.on_workers(linear("binary"), x, y, strategy=Hogwild())

@@ -8,11 +8,12 @@ from dask.delayed import delayed
 from distributed import Client, futures_of
 
 from scaleml.cluster.current_client import has_client
-from scaleml.cluster.embedded import find_client
 from scaleml.cluster.placement import Workers
+from scaleml.cluster.ready_workers import ready_workers
 from scaleml.data.bad_columns import kind_of
 from scaleml.data.collections import is_frame
 from scaleml.data.columns import matrix_of_frame, refuse_columns
+from scaleml.data.sealed import sealed
 
 
 def check_columns(X: object, client: Client | None, workers: Workers, name: str = "X") -> None:
@@ -31,12 +32,12 @@ def check_columns(X: object, client: Client | None, workers: Workers, name: str 
         return
     has_cluster = client is not None or has_client()
     if has_cluster or not futures_of(X):
-        task = delayed(_problems, pure=False)(
-            frame.get_partition(0).to_delayed()[0], f"{name} (by its first partition)"
-        )
-        told = (
-            find_client(client, workers)[0].compute(task, sync=True) if has_cluster else task.compute(scheduler="sync")
-        )
+        problems = delayed(sealed(_problems, f"{name} (by its first partition)"), pure=False)
+        task = problems(frame.get_partition(0).to_delayed()[0])
+        if has_cluster:
+            told = ready_workers(client, workers).client.compute(task, sync=True)
+        else:
+            told = task.compute(scheduler="sync")
         if told:
             raise TypeError(told)
     refuse_columns(frame.dtypes.items(), name)

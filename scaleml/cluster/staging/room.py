@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,10 +12,10 @@ from distributed.system import MEMORY_LIMIT
 
 from scaleml.cluster import calls
 from scaleml.cluster.current_client import has_client
-from scaleml.cluster.embedded import find_client
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import this_host
-from scaleml.cluster.placement import Workers, candidates
+from scaleml.cluster.placement import Workers
+from scaleml.cluster.ready_workers import ready_workers
 from scaleml.cluster.staging.memory import in_bytes
 from scaleml.data.collections import is_collection
 from scaleml.data.source import ArraySource
@@ -81,9 +80,8 @@ def _check_disks(size: str, nbytes: int, client: Client | None, workers: Workers
 
 
 def _disks(client: Client | None, workers: Workers) -> set[tuple[str, int, int]]:
-    found, own = find_client(client, workers)
-    chosen: Sequence[str] = candidates(calls.identity(found), workers, own)
-    disks = calls.on_workers(found, calls.CALL_TIMEOUT, _disk_of_worker, workers=chosen)
+    ready = ready_workers(client, workers)
+    disks = calls.on_workers(ready.client, calls.CALL_TIMEOUT, _disk_of_worker, workers=ready.chosen)
     return set({disk[:2]: disk for disk in disks.values()}.values())  # workers of one host share theirs
 
 

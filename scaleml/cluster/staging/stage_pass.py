@@ -18,8 +18,10 @@ from distributed import Client, Future, KilledWorker, as_completed, futures_of, 
 from scaleml.cluster import calls
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.staging.piece_folder import folder_of, is_closed, lease, lease_key
+from scaleml.cluster.submission import submit
 from scaleml.data.partition import PassOptions, PieceSummary, write_partition
 from scaleml.data.partitions import Partitions
+from scaleml.data.sealed import sealed
 
 
 def homes_of(
@@ -50,7 +52,7 @@ class Refused:
 
 
 def stage(
-    options: PassOptions, index: int, first: int | None, x: object, y: object, w: object
+    x: object, y: object, w: object, options: PassOptions, index: int, first: int | None
 ) -> PieceSummary | Refused:
     """Turn a partition into a piece of this worker; runs as a Dask task."""
     worker = get_worker()
@@ -167,8 +169,8 @@ class StagePass:
         """Say on these workers that their pieces are wanted."""
         token = self.options.token
         for worker in set(workers) - self._leases.keys():
-            self._leases[worker] = client.submit(
-                lease, token, key=lease_key(token, worker), workers=[worker], allow_other_workers=True
+            self._leases[worker] = submit(
+                client, lease, token, key=lease_key(token, worker), workers=[worker], allow_other_workers=False
             )
 
     def let_go(self) -> None:
@@ -192,19 +194,19 @@ class StagePass:
         w: Sequence[object] = [None] * len(indices)
         if partitions.weights is not None:
             w = self._on_workers(client, [partitions.weights[index] for index in indices])
-        make = delayed(stage, pure=False)
         firsts = partitions.firsts
         tasks: list[object] = []
         for i, index in enumerate(indices):
             with annotate(**self._place(index)):
-                arguments = (self.options, index, firsts[index], partitions.x[index], y[i], w[i])
+                make = delayed(sealed(stage, self.options, index, firsts[index]), pure=False)
                 key = f"scaleml-stage-{self.options.token}-{self._attempts}-{index}"
-                tasks.append(make(*arguments, dask_key_name=key))
+                tasks.append(make(partitions.x[index], y[i], w[i], dask_key_name=key))
         return tasks
 
     def _place(self, index: int) -> dict[str, object]:
-        chosen = self._workers if self._homes is None else [self._homes[index]]
-        return {} if chosen is None else {"workers": chosen, "allow_other_workers": True}
+        if self._workers is not None:  # the others may lack what it needs, and steal what they are allowed to run
+            return {"workers": self._workers, "allow_other_workers": False}
+        return {} if self._homes is None else {"workers": [self._homes[index]], "allow_other_workers": True}
 
     def _on_workers(self, client: Client, values: Sequence[object]) -> Sequence[object]:
         """Send what this process holds straight to the workers: not as part of the tasks, for these go by the scheduler."""

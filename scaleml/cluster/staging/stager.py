@@ -10,10 +10,9 @@ from typing import final
 from distributed import Client
 
 from scaleml.arrays import Array
-from scaleml.cluster import calls
-from scaleml.cluster.embedded import find_client
 from scaleml.cluster.errors import StartFailed
-from scaleml.cluster.placement import Workers, candidates
+from scaleml.cluster.placement import Workers
+from scaleml.cluster.ready_workers import ready_workers
 from scaleml.cluster.staging.client_file import ClientFile
 from scaleml.cluster.staging.files import Files
 from scaleml.cluster.staging.memory import check_partition
@@ -54,7 +53,7 @@ class ClusterStager:
         StartFailed
             Where Dask has lost what they are computed from.
         """
-        found, _ = find_client(*self._cluster)
+        found = ready_workers(*self._cluster).client
         try:
             return list(found.compute(list(columns), sync=True))
         except CancelledError as error:
@@ -66,15 +65,14 @@ class ClusterStager:
         Raises
         ------
         StartFailed
-            Where a worker's memory is too small for a partition.
+            Where a worker's memory is too small for a partition, or it has not what the tasks need.
         """
-        found, own = find_client(*self._cluster)
-        info = calls.identity(found, 10.0)
-        chosen = candidates(info, self._cluster[1], own)
+        ready = ready_workers(*self._cluster)
+        found, info, chosen = ready.client, ready.facts, ready.chosen
         somewhere = None if len(chosen) == len(info) else chosen
         passes = []
         for table in tables:
-            check_partition(info, chosen, table.partitions.largest_nbytes, table.options.name, is_own=own)
+            check_partition(info, chosen, table.partitions.largest_nbytes, table.options.name, is_own=ready.is_own)
             homes = homes_of(table.X, table.partitions, info, list(info) if somewhere is None else chosen)
             passes.append(StagePass(table.partitions, table.options, somewhere, homes))
         begin(found, {each: range(len(each)) for each in passes})

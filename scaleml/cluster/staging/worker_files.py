@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 from distributed import Client, Future
 
 from scaleml.cluster import calls
+from scaleml.cluster.host_facts import is_known
 from scaleml.cluster.staging.files import Delivered, Files
 from scaleml.cluster.staging.piece_folder import land, missing, pack, read, remove
 from scaleml.cluster.staging.stage_pass import StagePass
+from scaleml.cluster.submission import submit
 from scaleml.data.partition import PieceSummary
 from scaleml.data.piece import Arrays, Piece, Run
 from scaleml.data.shard import Shard
@@ -113,9 +114,12 @@ class WorkerFiles(Files):
 
     def fetch(self, runs: Sequence[Run]) -> list[Arrays]:
         """Return X, y and weights of each of these runs."""
-        settings: dict[str, Any] = {"allow_other_workers": True, "pure": False}
         client = self._client
-        futures = [client.submit(read, run, workers=[self._now[run.piece.path].worker], **settings) for run in runs]
+        homes = [self._now[run.piece.path].worker for run in runs]
+        futures = [
+            submit(client, read, run, workers=[home], allow_other_workers=True)
+            for run, home in zip(runs, homes, strict=True)
+        ]
         return list(client.gather(futures))
 
     def close(self) -> None:
@@ -126,7 +130,8 @@ class WorkerFiles(Files):
         if closed or client.status != "running":
             return  # Dask removes the folders of its workers when they close
         with contextlib.suppress(Exception):
-            token, workers = self._stage.options.token, list(calls.identity(client, _CALL))
+            token = self._stage.options.token
+            workers = [worker for worker in calls.identity(client, _CALL) if is_known(client, worker)]
             calls.on_workers(client, _CALL, remove, token, workers=workers, on_error="ignore")
 
     def _readable_by(self, client: Client, first: str, address: str, seen: set[str]) -> Piece | Future[Piece]:
@@ -138,9 +143,9 @@ class WorkerFiles(Files):
         if (first, address) in self._copies:
             return self._copies[first, address]
         # If a worker is lost meanwhile, its task fails elsewhere: better than to wait for a worker that does not come.
-        settings: dict[str, Any] = {"allow_other_workers": True, "pure": False}
-        content = client.submit(pack, piece, workers=[summary.worker], **settings)
-        return client.submit(land, piece, self._stage.options.token, content, workers=[address], **settings)
+        token, home = self._stage.options.token, summary.worker
+        content = submit(client, pack, piece, workers=[home], allow_other_workers=True)
+        return submit(client, land, piece, token, content, workers=[address], allow_other_workers=True)
 
 
 def _piece(summary: PieceSummary) -> Piece:
