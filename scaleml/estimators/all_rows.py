@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+from numbers import Real
 from typing import Any, Final
 
 import numpy as np
 
 from scaleml.api.callbacks import Callbacks
+from scaleml.checks import check_number
 from scaleml.data.collections import is_collection
 from scaleml.estimators.coefficients import CoefficientLayout
 from scaleml.estimators.job import has_client
@@ -53,6 +55,19 @@ def refuse_solver(estimator: Any, X: Any, what: str, remedy: str) -> None:
         f"{what} with {where}: that is scikit-learn's own code, which needs the rows in this process, not on workers: {remedy}, or "
         f"{inside}"
     )
+
+
+def one_weight(sample_weight: Any) -> tuple[Any, float]:
+    """Return the weights of the rows, None where they are one number for all, and what all weights are multiplied by.
+
+    Raises
+    ------
+    ValueError
+        For a number that is not above 0.
+    """
+    if not isinstance(sample_weight, Real):
+        return sample_weight, 1.0
+    return None, check_number("sample_weight", sample_weight, 0, open_low=True)
 
 
 def laid_out(inputs: Any, intercept: bool, begin: Any) -> tuple[CoefficientLayout, Any]:

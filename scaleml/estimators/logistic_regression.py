@@ -18,7 +18,7 @@ from scaleml.data.collections import is_collection
 from scaleml.data.labels import as_text, refuse_one_class
 from scaleml.data.source import outputs_of
 from scaleml.estimators import lazy
-from scaleml.estimators.all_rows import is_left_to_scikit_learn, laid_out, learn, refuse_solver
+from scaleml.estimators.all_rows import is_left_to_scikit_learn, laid_out, learn, one_weight, refuse_solver
 from scaleml.estimators.base import EXTRAS, KINDS, Trained, inputs_of, refuse_no_weight
 from scaleml.estimators.callbacks import told, with_callbacks
 from scaleml.estimators.coefficients import CoefficientLayout
@@ -173,9 +173,11 @@ class LogisticRegression(Trained, sk.LogisticRegression):
         if not is_collection(X):
             self._learn(*self._inputs(X, y, sample_weight), strength, given)
             return self
+        sample_weight, factor = one_weight(sample_weight)
         rows = stage(self, X, y, sample_weight, True, True, False, 0.0, self.client, self.workers, 0)
         try:
-            self._learn(*self._staged_inputs(rows), strength, given)
+            inputs, total = self._staged_inputs(rows)
+            self._learn(inputs, factor * total, strength, given)
         finally:
             rows.pieces.close()
         return self
@@ -213,15 +215,26 @@ class LogisticRegression(Trained, sk.LogisticRegression):
             refuse_solver(self, X, f"solver={self.solver!r}", "use solver='lbfgs'")
         if self._has_l1:
             setting = f"l1_ratio={self.l1_ratio}" if self.penalty == "deprecated" else f"penalty={self.penalty!r}"
-            refuse_solver(self, X, setting, "use l1_ratio=0 (an L2 penalty) or SGDClassifier(loss='log_loss', penalty='elasticnet')")
+            refuse_solver(
+                self,
+                X,
+                setting,
+                "use l1_ratio=0 (an L2 penalty) or SGDClassifier(loss='log_loss', penalty='elasticnet')",
+            )
         if self.dual:
             raise ValueError("dual=True with solver='lbfgs', which has no dual form: use dual=False")
         if self.penalty != _DEFAULTS["penalty"]:
-            warn(self, f"penalty={self.penalty!r} is deprecated: use l1_ratio=0 for 'l2', C=np.inf for None", FutureWarning)
+            warn(
+                self,
+                f"penalty={self.penalty!r} is deprecated: use l1_ratio=0 for 'l2', C=np.inf for None",
+                FutureWarning,
+            )
         if self.l1_ratio is None:
             warn(self, "l1_ratio=None is deprecated: use l1_ratio=0", FutureWarning)
         if self.n_jobs is not None:
-            warn(self, f"n_jobs={self.n_jobs} has no effect, and is deprecated: leave it out; see workers", FutureWarning)
+            warn(
+                self, f"n_jobs={self.n_jobs} has no effect, and is deprecated: leave it out; see workers", FutureWarning
+            )
         if self.penalty is None and self.C != 1.0:
             warn(self, f"penalty=None ignores C={self.C}", UserWarning)
         return 0.0 if self.penalty is None else 1.0 / float(self.C)
@@ -249,7 +262,7 @@ class LogisticRegression(Trained, sk.LogisticRegression):
     def _staged_inputs(self, rows: Any) -> tuple[Any, float]:
         """Return a staged collection as it is trained on, and the sum of its weights."""
         self.classes_ = labels = as_text(rows.found_labels)
-        counts, mass = rows.tally(labels)
+        _, mass = rows.tally(labels)
         factors = None
         if self.class_weight is not None:
             factors = compute_class_weight(self.class_weight, classes=labels, y=labels, sample_weight=mass)

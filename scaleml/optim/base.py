@@ -231,6 +231,13 @@ def clip(g: Array, max_norm: float) -> float:
     return norm
 
 
+def set_unused(optimizer: Optimizer, **fields: float | str | None) -> None:
+    """Set what this optimizer has no setting for: a constant schedule, no clipping, and what else is given."""
+    unused: dict[str, float | str | None] = {"schedule": "constant", "power_t": 0.5, "alpha": 1e-4, "clip_norm": None}
+    for name, value in (unused | {"n_iter_no_change": 1} | fields).items():
+        object.__setattr__(optimizer, name, value)
+
+
 def check_settings(optimizer: Optimizer) -> None:
     """Check the settings that all optimizers share, and make them plain numbers, so that the repr recreates them."""
     check_option("schedule", optimizer.schedule, SCHEDULES)

@@ -10,7 +10,7 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.checks import check_integer
-from scaleml.optim.base import Optimizer, set_number
+from scaleml.optim.base import Optimizer, set_number, set_unused
 from scaleml.optim.line_search import ITEMS, LineSearch
 
 __all__ = ["LBFGS"]
@@ -93,13 +93,9 @@ class LBFGS(Optimizer):
     max_trials: int = 50
 
     takes_all_rows: ClassVar[bool] = True
-    schedule: ClassVar[str] = "constant"
-    power_t: ClassVar[float] = 0.5
-    alpha: ClassVar[float] = 1e-4
-    clip_norm: ClassVar[float | None] = None
-    n_iter_no_change: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        set_unused(self)
         set_number(self, "learning_rate", 0, open_low=True)
         set_number(self, "tol", 0)
         set_number(self, "ftol", 0)
@@ -115,7 +111,7 @@ class LBFGS(Optimizer):
 
     def init(self, size: int, dtype: str | np.dtype[Any], like: Array | None = None) -> dict[str, Array]:
         """Return the state before the first evaluation: float64, whatever ``dtype``, and the numbers of the search."""
-        state = super().init(size, np.float64, like)
+        state = super().init(size, "float64", like)
         state["search"] = np.zeros(_FIXED + self.memory + ITEMS)
         return state
 

@@ -181,9 +181,7 @@ class LineSearch:
             self.low = self.step + _GROW_LEAST * (self.step - self.best_step)
             self.high = self.step + _GROW_MOST * (self.step - self.best_step)
         self.step = min(LONGEST, max(0.0, self.step))
-        if self.bracketed and (
-            not self.low < self.step < self.high or self.high - self.low <= NARROW * self.high
-        ):
+        if self.bracketed and (not self.low < self.step < self.high or self.high - self.low <= NARROW * self.high):
             self.step = self.best_step
 
 
