@@ -11,6 +11,7 @@ import numpy as np
 from scaleml.api.callbacks import Callbacks
 from scaleml.checks import check_number
 from scaleml.data.collections import is_collection
+from scaleml.estimators.base import Trained
 from scaleml.estimators.coefficients import CoefficientLayout
 from scaleml.estimators.job import has_client
 from scaleml.models import Model
@@ -25,6 +26,21 @@ HERE: Final = 50_000_000
 
 Measured with two classes on dense float64 rows of 200 columns, two cores: see ``benchmarks/logistic.py``.
 """
+
+
+class AllRows(Trained):
+    """What ``LogisticRegression`` and ``Ridge`` share: settings where to train, and none of steps on batches."""
+
+    def __scaleml_trainable__(self, whole: Any, given: Any) -> Any:
+        """Refuse: ``train`` and ``compare`` are about steps on batches, which this estimator does not take."""
+        name = type(self).__name__
+        model = (
+            "LinearModel(alpha=1 / (C * len(X)))" if name == "LogisticRegression" else "LinearModel('squared_error')"
+        )
+        raise TypeError(
+            f"{name} trains by its own fit(X, y), with strategy=AllReduce() on ranks: to watch or compare the same optimizer, pass "
+            f"{model} with optimizer=LBFGS() and epochs=200"
+        )
 
 
 def is_left_to_scikit_learn(estimator: Any, X: Any, outputs: int) -> bool:

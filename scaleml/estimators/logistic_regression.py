@@ -18,8 +18,8 @@ from scaleml.data.collections import is_collection
 from scaleml.data.labels import as_text, refuse_one_class
 from scaleml.data.source import outputs_of
 from scaleml.estimators import lazy
-from scaleml.estimators.all_rows import is_left_to_scikit_learn, laid_out, learn, one_weight, refuse_solver
-from scaleml.estimators.base import EXTRAS, KINDS, Trained, inputs_of, refuse_no_weight
+from scaleml.estimators.all_rows import AllRows, is_left_to_scikit_learn, laid_out, learn, one_weight, refuse_solver
+from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight
 from scaleml.estimators.callbacks import told, with_callbacks
 from scaleml.estimators.coefficients import CoefficientLayout
 from scaleml.estimators.linear import coded
@@ -36,7 +36,7 @@ _DEFAULTS: Final = {name: one.default for name, one in signature(sk.LogisticRegr
 
 
 @final
-class LogisticRegression(Trained, sk.LogisticRegression):
+class LogisticRegression(AllRows, sk.LogisticRegression):
     """Logistic regression of two classes or several (multinomial), by L-BFGS over all-reduce.
 
     scikit-learn's ``LogisticRegression``: change the import, keep the code. This class inherits its parameters, attributes and
@@ -283,8 +283,7 @@ class LogisticRegression(Trained, sk.LogisticRegression):
         with told(self, given, most, layout.coefficients) as watch:
             outcome = learn(self, model, inputs, rule, most, watch, begin)
         assert outcome.params is not None and outcome.state is not None
-        for name, value in layout.coefficients(outcome.params).items():
-            setattr(self, name, value)
+        vars(self).update(layout.coefficients(outcome.params))
         arrays = outcome.state.arrays
         self.n_iter_ = np.array([min(rule.iterations(arrays), int(self.max_iter))], np.int32)
         ended = rule.ended(arrays)
@@ -301,11 +300,10 @@ class LogisticRegression(Trained, sk.LogisticRegression):
         if not self.warm_start or getattr(self, "coef_", None) is None:
             return None
         layout = CoefficientLayout(inputs.features, inputs.n_outputs, bool(self.fit_intercept))
-        shape = (layout.outputs, layout.features)
-        if self.coef_.shape != shape:
+        if self.coef_.shape != (layout.outputs, layout.features):
             raise ValueError(
-                f"warm_start=True, but coef_ has shape {self.coef_.shape} where these data need {shape}: fit with the same "
-                "columns and classes, or with warm_start=False"
+                f"warm_start=True, but coef_ has shape {self.coef_.shape} where these data need "
+                f"{(layout.outputs, layout.features)}: fit with the same columns and classes, or with warm_start=False"
             )
         return TrainState(layout.vector(self.coef_, self.intercept_, inputs.dtype))
 

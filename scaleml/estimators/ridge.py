@@ -11,8 +11,8 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from scaleml.api.callbacks import Callbacks
 from scaleml.data.collections import is_collection
 from scaleml.estimators import lazy
-from scaleml.estimators.all_rows import laid_out, learn, one_weight, refuse_solver
-from scaleml.estimators.base import EXTRAS, KINDS, Trained, inputs_of, refuse_no_weight
+from scaleml.estimators.all_rows import AllRows, laid_out, learn, one_weight, refuse_solver
+from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight
 from scaleml.estimators.callbacks import with_callbacks
 from scaleml.estimators.normal_equations import COLUMNS, NormalEquations
 from scaleml.estimators.staged import stage
@@ -30,7 +30,7 @@ _MOST = 1000
 
 
 @final
-class Ridge(Trained, sk.Ridge):
+class Ridge(AllRows, sk.Ridge):
     """Linear least squares with an L2 penalty: one pass over the data, or L-BFGS over all-reduce where columns are many.
 
     scikit-learn's ``Ridge``: change the import, keep the code. This class inherits its parameters, attributes and predictions; what
