@@ -283,7 +283,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
         with told(self, given, most, layout.coefficients) as watch:
             outcome = learn(self, model, inputs, rule, most, watch, begin)
         assert outcome.params is not None and outcome.state is not None
-        vars(self).update(layout.coefficients(outcome.params))
+        self.coef_, self.intercept_ = layout.coefficients(outcome.params).values()
         arrays = outcome.state.arrays
         self.n_iter_ = np.array([min(rule.iterations(arrays), int(self.max_iter))], np.int32)
         ended = rule.ended(arrays)

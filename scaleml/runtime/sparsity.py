@@ -59,6 +59,8 @@ def why_dense(
         return "the model has no sparse form"
     if model.why_dense():
         return model.why_dense()
+    if optimizer.takes_all_rows:
+        return f"{optimizer!r} has the gradient of all rows, which touch every column"
     if not strategy.replicated or workers == 1:
         reason = why_dense_updates(model, strategy, optimizer, steps)
     chosen = not strategy.replicated or getattr(strategy, "sparse", None)
@@ -80,8 +82,6 @@ def why_dense_updates(model: FlatModel, strategy: Strategy, optimizer: Optimizer
         return "an L1 penalty moves every coefficient: use penalty='l2' or None"
     if steps is not None:
         return "the estimator's steps see each column from its mean, which moves all at once"
-    if optimizer.takes_all_rows:
-        return f"{optimizer!r} has the gradient of all rows, which touch every column"
     momentum = getattr(optimizer, "momentum", 0.0)
     if not isinstance(optimizer, SGD | AdaGrad) or momentum:
         return f"{optimizer!r} moves every coefficient at every update: use SGD without momentum, or AdaGrad"

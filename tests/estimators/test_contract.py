@@ -12,7 +12,7 @@ WEIGHTS = dict.fromkeys(
     "a row of weight 2 is no two rows: it comes once, in one batch; scikit-learn's SGD fails it, too",
 )
 NO_ITERATIONS = {
-    "check_non_transformer_estimators_n_iter": "a direct solver has no n_iter_: None, as in scikit-learn, whose own tests use solver='sag' here"
+    "check_non_transformer_estimators_n_iter": "a direct solver has no n_iter_, as in scikit-learn; its own tests take solver='sag'"
 }
 EXPECTED: dict[str, dict[str, str]] = {"SGDClassifier": WEIGHTS, "SGDRegressor": WEIGHTS, "Ridge": NO_ITERATIONS}
 
@@ -21,7 +21,7 @@ ESTIMATORS = [
     SGDRegressor(max_iter=50),
     MLPClassifier(max_iter=100),
     MLPRegressor(max_iter=100),
-    LogisticRegression(),
+    LogisticRegression(max_iter=30),
     Ridge(),
 ]
 
