@@ -160,7 +160,7 @@ def _room(spec: RankSpec, plan: Plan, worker: Worker) -> float:
 
 def _passes(plan: Plan) -> int:
     """Return how many times all rows are read, if nothing ends the run early."""
-    return 1 if plan.stop is not None and not plan.optimizer.takes_all_rows else -(-plan.goal // max(1, plan.rows))
+    return 1 if plan.stop is not None else -(-plan.goal // max(1, plan.rows))
 
 
 def _failure(rank: int, step: int, error: Exception) -> RankFailed:

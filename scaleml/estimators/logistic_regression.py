@@ -174,7 +174,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
             self._learn(*self._inputs(X, y, sample_weight), strength, given)
             return self
         sample_weight, factor = one_weight(sample_weight)
-        rows = stage(self, X, y, sample_weight, True, True, False, 0.0, self.client, self.workers, 0)
+        rows = stage(self, X, y, sample_weight, True, True, False, 0.0, self.client, self.workers, None)
         try:
             inputs, total = self._staged_inputs(rows)
             self._learn(inputs, factor * total, strength, given)

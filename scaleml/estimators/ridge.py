@@ -135,7 +135,7 @@ class Ridge(AllRows, sk.Ridge):
             self._learn(*self._inputs(X, y, sample_weight))
             return self
         sample_weight, factor = one_weight(sample_weight)
-        rows = stage(self, X, y, sample_weight, False, True, False, 0.0, self.client, self.workers, 0)
+        rows = stage(self, X, y, sample_weight, False, True, False, 0.0, self.client, self.workers, None)
         try:
             counts, mass = rows.tally(None)
             total = refuse_no_weight(float(mass[0]) if rows.is_weighted else float(counts[0]))
