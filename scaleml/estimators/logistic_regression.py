@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from scaleml.data.collections import is_collection
+from scaleml.data.collections import Table, is_collection
 from scaleml.data.labels import as_text, refuse_one_class
 from scaleml.data.source import outputs_of
 from scaleml.estimators import lazy
@@ -174,7 +174,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
             self._learn(*self._inputs(X, y, sample_weight), strength, given)
             return self
         sample_weight, factor = one_weight(sample_weight)
-        rows = stage(self, X, y, sample_weight, True, True, False, 0.0, self.client, self.workers, None)
+        (rows,) = stage(self, [Table(X, y, sample_weight)], True, True, False, 0.0, self.client, self.workers, None)
         try:
             inputs, total = self._staged_inputs(rows)
             self._learn(inputs, factor * total, strength, given)

@@ -9,7 +9,7 @@ from sklearn import linear_model as sk
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from scaleml.api.callbacks import Callbacks
-from scaleml.data.collections import is_collection
+from scaleml.data.collections import Table, is_collection
 from scaleml.estimators import lazy
 from scaleml.estimators.all_rows import AllRows, laid_out, learn, one_weight, refuse_solver
 from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight
@@ -135,7 +135,7 @@ class Ridge(AllRows, sk.Ridge):
             self._learn(*self._inputs(X, y, sample_weight))
             return self
         sample_weight, factor = one_weight(sample_weight)
-        rows = stage(self, X, y, sample_weight, False, True, False, 0.0, self.client, self.workers, None)
+        (rows,) = stage(self, [Table(X, y, sample_weight)], False, True, False, 0.0, self.client, self.workers, None)
         try:
             counts, mass = rows.tally(None)
             total = refuse_no_weight(float(mass[0]) if rows.is_weighted else float(counts[0]))
