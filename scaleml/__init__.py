@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scaleml.cluster.errors import RunFailed
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
-    from scaleml.optim import SGD, AdaGrad, Adam
+    from scaleml.optim import LBFGS, SGD, AdaGrad, Adam
     from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
     from scaleml.telemetry import Comparison
 
@@ -29,6 +29,7 @@ _HOMES = {
     "Comparison": "scaleml.telemetry",
     "Gossip": "scaleml.strategies",
     "Hogwild": "scaleml.strategies",
+    "LBFGS": "scaleml.optim",
     "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
     "LocalSGD": "scaleml.strategies",
@@ -47,6 +48,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "LBFGS",
     "MLP",
     "SGD",
     "AdaGrad",

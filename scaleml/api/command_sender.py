@@ -142,6 +142,11 @@ class CommandSender:
         if strategy is not None:
             check_kind("strategy", strategy)
         plan = self.plan(applied=False)
+        if plan.optimizer.takes_all_rows and (batch_size is not None or strategy is not None):
+            raise ValueError(
+                f"this run's {plan.optimizer!r} steps on all rows, under the strategy it began with: start another run for another "
+                "strategy or batch_size"
+            )
         switches = strategy is not None and not keeps_ranks(plan.strategy, strategy, plan.layout.workers)
         change = live_settings(learning_rate, batch_size, None if switches else strategy, plan.rows)
         fields: _Fields = {}

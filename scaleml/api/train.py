@@ -32,6 +32,7 @@ from scaleml.models import Model
 from scaleml.optim import Optimizer
 from scaleml.runtime.held_out_score import Scorer
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.stop_rule import StopRule
 from scaleml.strategies import Strategy
 from scaleml.telemetry.progress import Progress
 
@@ -88,16 +89,20 @@ def prepare(
     placement = place(settings.strategy, chosen, info)
     training = placement.layout.workers
     shards = check_shards(settings.shards, data.rows, training)
-    batch_size = min(int(settings.batch_size), data.rows)
+    optimizer, stop = settings.optimizer, settings.stop
+    batch_size, part_rows = min(int(settings.batch_size), data.rows), None
+    if optimizer.takes_all_rows:
+        batch_size, part_rows = data.rows, training * data.rows_at_once
+        stop = StopRule(tol=None) if stop is None else stop  # it says itself when it has converged
     rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
     if settings.scoring is not None and data.placed.held_out is None:
         raise ValueError(f"scoring={settings.scoring!r}, but no rows are held out to score: pass validation=0.2, say")
     cluster = ClusterFacts.of(client, info, placement, is_own=own_cluster)
-    watched = data.placed.held_out is not None or settings.stop is not None
+    watched = data.placed.held_out is not None or stop is not None
     plan = Plan(
         model=data.network,
         strategy=settings.strategy,
-        optimizer=settings.optimizer,
+        optimizer=optimizer,
         layout=placement.layout,
         shard_sizes=tuple(data.rows * (s + 1) // shards - data.rows * s // shards for s in range(shards)),
         epochs=int(settings.epochs),
@@ -106,9 +111,10 @@ def prepare(
         dtype=data.signature.dtype,
         evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if watched else 0,
         faults=tuple(settings.faults),
-        stop=settings.stop,
+        stop=stop,
         start=settings.begin,
         steps=None if settings.steps is None else settings.steps(rows),
+        part_rows=part_rows,
         keep_end=settings.keep_end,
         nonzeros=data.placed.train.nonzeros,
         one_memory=cluster.share_memory(placement),

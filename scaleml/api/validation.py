@@ -22,10 +22,11 @@ from scaleml.cluster.staging.memory import REMEDY, USABLE, in_bytes, in_words, m
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.data.stream import BLOCK
 from scaleml.faults import Fault, Kill
+from scaleml.optim import Optimizer
 from scaleml.runtime.footprint import Footprint
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import REFUSAL
-from scaleml.strategies import Layout, Strategy
+from scaleml.strategies import Layout, Serial, Strategy
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def check_run(plan: Plan, placement: Placement, data: PlacedData, cluster: Clust
     """
     check_roles(plan, placement, cluster)
     check_faults(plan.faults, placement, cluster)
+    check_all_rows(plan.optimizer, plan.strategy)
     check_sparse(plan.strategy, plan.why_dense)
     check_memory(plan, placement, data, cluster)
 
@@ -158,6 +160,17 @@ def check_faults(faults: Sequence[Fault], placement: Placement, cluster: Cluster
                 raise ValueError(f"{fault!r}: its worker is a thread of this very process, which is never killed")
 
 
+def check_all_rows(optimizer: Optimizer, strategy: Strategy) -> None:
+    """Raise ValueError where an optimizer needs the gradient of all rows at one point, which the strategy never has."""
+    if not optimizer.takes_all_rows or isinstance(strategy, Serial):
+        return
+    if not (strategy.replicated and strategy.sums_gradients(0)):
+        raise ValueError(
+            f"{optimizer!r} with {strategy!r}: it searches along a line, for which it needs the exact gradient of all rows at one point: "
+            "use AllReduce() without compression, or Serial()"
+        )
+
+
 def check_sparse(strategy: Strategy, why_dense: str) -> None:
     """Raise ValueError where sparse updates were asked for and there is something against them."""
     if getattr(strategy, "sparse", None) and why_dense:
@@ -179,7 +192,7 @@ def check_memory(plan: Plan, placement: Placement, data: PlacedData, cluster: Cl
     ranks = placement.layout.workers
     mine = data.nbytes / ranks
     row_nbytes = data.train.nbytes / max(1, data.train.rows)
-    batch = plan.batch_size / ranks * row_nbytes
+    batch = plan.rows_at_once / ranks * row_nbytes
     footprint = Footprint.of(plan.model, plan.strategy, plan.optimizer)
     vectors = footprint.total
     hosts = Counter(cluster.hosts[address]["boot"] for address in placement.addresses[:ranks])

@@ -31,13 +31,13 @@ class RowFormat:
         Of X, weights and real targets.
     classifier : bool
         Whether y holds labels.
-    seed : int
-        Decides the order of the rows.
+    seed : int or None
+        Decides the order of the rows; None leaves them as they are, where only all of them together count.
     """
 
     dtype: str
     classifier: bool
-    seed: int
+    seed: int | None
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class PassOptions:
         The model's.
     classifier : bool
         Whether y holds labels.
-    seed : int
-        Decides the order of the rows.
+    seed : int or None
+        Decides the order of the rows; None leaves them as they are, where only all of them together count.
     fraction : float
         Part of each partition that is held out.
     name : str
@@ -67,7 +67,7 @@ class PassOptions:
     token: str
     dtype: str
     classifier: bool
-    seed: int
+    seed: int | None
     fraction: float
     name: str
     indicators: bool = False
@@ -177,8 +177,8 @@ def write_partition(
     if partition_weights is not None:
         w = as_weights(as_column(partition_weights, weight, n, name), weight, first)
         w = cast_finite(w, options.dtype, weight, first)
-    chance = np.random.default_rng([options.seed, _SALT, index])
-    order = chance.permutation(n)
+    chance = np.random.default_rng([options.seed or 0, _SALT, index])
+    order = np.arange(n) if options.seed is None else chance.permutation(n)
     held = int(n * options.fraction + chance.random())  # on average the fraction, however small the partitions
     file = PieceFile(size_of(x, y, w is not None, order, options.dtype), folder)
     try:

@@ -61,7 +61,7 @@ def place_training_set(
         train = _source(table, form, stager, fraction=fraction)
     rows = held_rows = np.zeros(0, np.int64)
     if isinstance(train, ArraySource):
-        rows, held_rows = hold_out(train.rows, fraction, form.seed)
+        rows, held_rows = hold_out(train.rows, fraction, form.seed or 0)
     if fraction:
         sides = (train.rows, train.held) if isinstance(train, CollectionSource) else (len(rows), len(held_rows))
         refuse_empty_side(fraction, *sides)

@@ -77,6 +77,13 @@ class Job:
     random: Any = None
     alpha: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.optimizer.takes_all_rows:
+            raise ValueError(
+                f"optimizer={self.optimizer!r}: it steps on all rows, this estimator on batches: use "
+                "scaleml.linear_model.LogisticRegression, or scaleml.train(LinearModel(...), X, y, optimizer=LBFGS())"
+            )
+
     @property
     def signature(self) -> Signature:
         """What the network is built for."""
@@ -119,7 +126,7 @@ def choose(job: Job, strategy: Any, client: Any) -> Strategy | None:
         return AllReduce() if strategy == "auto" else strategy
     if not job.shuffle or job.multiplications <= HERE:
         return None
-    if client is None and multiprocessing.parent_process() is not None and not _has_client():
+    if client is None and multiprocessing.parent_process() is not None and not has_client():
         return None
     return AllReduce()
 
@@ -134,7 +141,8 @@ def check_fits(network: Network, optimizer: Optimizer, strategy: Any, client: An
     check_model(Footprint.of(network, chosen, optimizer), chosen, client, workers)
 
 
-def _has_client() -> bool:
+def has_client() -> bool:
+    """Whether this process has a Dask client."""
     if "distributed" not in sys.modules:
         return False
     from scaleml.cluster.current_client import has_client

@@ -51,7 +51,7 @@ def stage(
     fraction: float,
     client: Any,
     workers: Any,
-    seed: int,
+    seed: int | None,
 ) -> list[CollectionSource]:
     """Bring X, y and the weights to files of the workers, which the caller is to remove.
 

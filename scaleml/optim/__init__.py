@@ -5,7 +5,8 @@ from scaleml.optim.adam import Adam
 from scaleml.optim.averaged import Averaged
 from scaleml.optim.base import Optimizer, clip
 from scaleml.optim.columns import Columns
+from scaleml.optim.lbfgs import LBFGS
 from scaleml.optim.rows import RowRate, RowSteps
 from scaleml.optim.sgd import SGD
 
-__all__ = ["SGD", "AdaGrad", "Adam", "Averaged", "Columns", "Optimizer", "RowRate", "RowSteps", "clip"]
+__all__ = ["LBFGS", "SGD", "AdaGrad", "Adam", "Averaged", "Columns", "Optimizer", "RowRate", "RowSteps", "clip"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any, Self, final
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 
@@ -45,7 +45,14 @@ class Optimizer(ABC):
         know the norm: who holds the whole one calls `clip` first.
     tol : float
     n_iter_no_change : int
+
+    Attributes
+    ----------
+    takes_all_rows : bool
+        Whether a step is of all rows, never of a batch, and of the loss as much as of its gradient; see `LBFGS`.
     """
+
+    takes_all_rows: ClassVar[bool] = False
 
     learning_rate: float
     schedule: str
@@ -67,7 +74,6 @@ class Optimizer(ABC):
     def update(self, w: Array, g: Array, slots: tuple[Array, ...], t: int, rate: float) -> None:
         """Update `w` and the arrays of `slots`, all of g's shape (m,), in place; `g` is scratch."""
 
-    @final
     def init(self, size: int, dtype: str | np.dtype[Any], like: Array | None = None) -> dict[str, Array]:
         """Return the state before the first update.
 
@@ -223,6 +229,13 @@ def clip(g: Array, max_norm: float) -> float:
     if norm > max_norm and math.isfinite(norm):
         g *= max_norm / norm
     return norm
+
+
+def set_unused(optimizer: Optimizer, **fields: float | str | None) -> None:
+    """Set what this optimizer has no setting for: a constant schedule, no clipping, and what else is given."""
+    unused: dict[str, float | str | None] = {"schedule": "constant", "power_t": 0.5, "alpha": 1e-4, "clip_norm": None}
+    for name, value in (unused | {"n_iter_no_change": 1} | fields).items():
+        object.__setattr__(optimizer, name, value)
 
 
 def check_settings(optimizer: Optimizer) -> None:

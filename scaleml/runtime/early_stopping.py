@@ -9,6 +9,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
 from scaleml.models.flat_model import matrices_of, penalty_of
+from scaleml.optim import LBFGS
 from scaleml.optim.base import SLOWER
 from scaleml.runtime.evaluation import Evaluation
 from scaleml.runtime.optimizer_step import OptimizerStep
@@ -89,6 +90,9 @@ class EarlyStopping:
         epochs, state.pending = epochs or state.pending, 0
         loss = float(sums[0] / sums[1]) / rule.targets if sums[1] else math.nan
         loss += self._penalty(w)
+        optimizer, slots = self._train_state.optimizer, self._train_state.arrays
+        if isinstance(optimizer, LBFGS):  # it has the objective where it has come to, not at the next trial
+            loss = optimizer.objective(slots)
         state.losses.append(loss)
         value = loss
         if self._evaluation.last is not None:
@@ -102,10 +106,11 @@ class EarlyStopping:
         state.stale = 0 if rule.tol is None or not value > state.best_value - rule.tol else state.stale + epochs
         state.best_value = min(state.best_value, value)
         if rule.power_t is not None:
-            slots = self._train_state.arrays
             self._divide(slots, (self._train_state.rows + 1) ** rule.power_t / float(slots["schedule"][0]))
         if state.stale >= rule.n_iter_no_change:
             self._end_or_slow_down()
+        if isinstance(optimizer, LBFGS) and optimizer.ended(slots):
+            state.converged = True
         return state.converged
 
     def _end_or_slow_down(self) -> None:

@@ -49,7 +49,10 @@ class Footprint:
     @classmethod
     def of(cls, model: FlatModel, strategy: Strategy, optimizer: Optimizer) -> Footprint:
         """Count what is needed to train a model so."""
-        parts = [("parameters", 1), ("gradient", 1), (f"{type(optimizer).__name__}'s slots", len(optimizer.slots()))]
+        # What steps on all rows keeps its slots in float64, and sums parts of a gradient in it.
+        slots = len(optimizer.slots()) + 2 if optimizer.takes_all_rows else len(optimizer.slots())
+        slots *= 8 // model.dtype.itemsize if optimizer.takes_all_rows else 1
+        parts = [("parameters", 1), ("gradient", 1), (f"{type(optimizer).__name__}'s slots", slots)]
         if isinstance(getattr(strategy, "compression", None), Codec):
             parts.append(("what the codec keeps and sends", 2))
         outer = getattr(strategy, "outer", None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isfinite
 
+import numpy as np
+
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
 from scaleml.data.batches import Batches
@@ -15,7 +17,23 @@ from scaleml.runtime.plan import Plan
 from scaleml.strategies.context import TAIL, SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
-__all__ = ["TAIL", "Gradient"]
+__all__ = ["TAIL", "Gradient", "rows_at_once"]
+
+_DENSE, _SPARSE = 1 << 20, 1 << 25
+"""Bytes of X whose gradient is computed at once: dense ones stay in the processor's cache for their second use. Measured on 200,000 x 200
+float64, one core: 0.098 s a pass, 0.169 s at once; of CSR rows each part's whole vector would cost more than that gains."""
+
+
+def rows_at_once(row_nbytes: float, size: int, *, sparse: bool) -> int:
+    """Return how many rows of a rank, of so many bytes, a gradient of ``size`` items is computed of at a time.
+
+    Examples
+    --------
+    >>> rows_at_once(1600, 201, sparse=False), rows_at_once(600, 2**18, sparse=True)
+    (655, 55924)
+    """
+    nbytes = max(_SPARSE, 32 * size) if sparse else _DENSE
+    return max(64, int(nbytes / max(1.0, row_nbytes)))
 
 
 class Gradient:
@@ -60,6 +78,7 @@ class Gradient:
         self._tail = buffer[-TAIL:]
         self._loss_grad = plan.model.loss_grad
         self._parts = parts_of(plan.model)
+        self._part_rows = plan.part_rows
         self.slowness = 1.0
 
     def compute(self, w: Array, ready: Callable[[Array], object] | None = None) -> Array:
@@ -67,6 +86,8 @@ class Gradient:
 
         ``ready`` is called with each layer's part as soon as it is final, from the last layer to the first, then with the tail.
         """
+        if self._part_rows is not None and self.count > self._part_rows:
+            return self._accumulate(w, self._part_rows, ready)
         begin = self._now()
         x, y, weights, rows = self.batches.take(self.consumed, self.count)
         told = None if ready is None else self._telling(ready)
@@ -91,6 +112,28 @@ class Gradient:
         self._buffer[:] = 0
         self._sums[g.entries] = g.values[:-TAIL]
         self._tail[:] = g.values[-TAIL:]
+        return self._buffer
+
+    def _accumulate(self, w: Array, part: int, ready: Callable[[Array], object] | None) -> Array:
+        """Return the same of a batch that may be larger than the memory: part after part, each read once while it is in the cache.
+
+        Sums are float64, so that many parts lose nothing.
+        """
+        begin, rows = self._now(), 0
+        total, tail = np.zeros(len(self._sums)), np.zeros(TAIL)
+        for start in range(self.consumed, self.consumed + self.count, part):
+            x, y, weights, taken = self.batches.take(start, min(part, self.consumed + self.count - start))
+            if taken:
+                loss, weight = self._loss_grad(w, x, y, weights, self._sums, None)
+                if not isfinite(loss):
+                    self.check(loss, y)
+                total += self._sums
+                tail += loss, weight, taken
+                rows += taken
+        self._sums[:], self._tail[:] = total, tail
+        if ready is not None:
+            ready(self._buffer)
+        self.finish(begin, rows)
         return self._buffer
 
     def _telling(self, ready: Callable[[Array], object]) -> Callable[[slice], object]:

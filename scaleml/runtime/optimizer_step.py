@@ -9,8 +9,8 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
-from scaleml.models.flat_model import Penalised
-from scaleml.optim import clip
+from scaleml.models.flat_model import Penalised, penalty_of
+from scaleml.optim import LBFGS, clip
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.train_state import TrainState
@@ -51,6 +51,7 @@ class OptimizerStep:
         self._now = world.clock.now
         self._state = state
         self._workers = plan.layout.workers
+        self._model = plan.model
         self._objective_grad = plan.model.objective_grad if isinstance(plan.model, Penalised) else None
         self._steps = plan.steps
         self._by_rows = plan.by_rows
@@ -92,7 +93,10 @@ class OptimizerStep:
             rate = optimizer.rate(t, state, scale)
             if where is not None and self.decay is not None and self.decay.step(w, mean, where, rate):
                 self._refuse(w)
-            optimizer.apply(w, mean, state, t, where, rate)
+            if isinstance(optimizer, LBFGS):
+                optimizer.search(w, mean, self._objective(w), state, rate)
+            else:
+                optimizer.apply(w, mean, state, t, where, rate)
             if self._steps is not None and self._steps.l1:
                 self._steps.shrink(w, self._seen, rate, state)
         self._recorder.apply += self._now() - begin
@@ -130,6 +134,11 @@ class OptimizerStep:
         if self._steps is not None:
             self._steps.apply(mean, self._seen, rows * self._share, weight / rows)
         return mean
+
+    def _objective(self, w: Array) -> float:
+        """Return the objective whose gradient `mean` has returned last."""
+        loss, weight, rows = self._tail.tolist()
+        return float(loss / (rows if self._by_rows else weight) + penalty_of(self._model, w))
 
     def _refuse(self, mean: Array) -> None:
         # The squares of finite float32 numbers may overflow: only a value that is itself not finite counts.

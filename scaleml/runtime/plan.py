@@ -44,6 +44,8 @@ class Plan:
     """Whether gradients are divided by a batch's rows, not by its weight: no bias where weights differ, mean weight 1."""
     score: ScoreRule | None = None
     """How held-out rows are scored; None for the model's own score."""
+    part_rows: int | None = None
+    """Rows over all ranks that a gradient of all rows is computed of at a time; None for whole batches."""
     keep_end: bool = False
     """Whether the outcome says where training could go on from."""
     nonzeros: float | None = None
@@ -62,6 +64,11 @@ class Plan:
     def rows(self) -> int:
         """Rows of training data."""
         return sum(self.shard_sizes)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows over all ranks that are in use together."""
+        return min(self.rows, self.batch_size if self.part_rows is None else self.part_rows)
 
     @property
     def serving(self) -> ServerStrategy:

@@ -59,6 +59,8 @@ def why_dense(
         return "the model has no sparse form"
     if model.why_dense():
         return model.why_dense()
+    if optimizer.takes_all_rows:
+        return f"{optimizer!r} has the gradient of all rows, which touch every column"
     if not strategy.replicated or workers == 1:
         reason = why_dense_updates(model, strategy, optimizer, steps)
     chosen = not strategy.replicated or getattr(strategy, "sparse", None)

@@ -77,7 +77,7 @@ class TrainingLoop:
     def _begin(self) -> None:
         rank = self.rank
         # First calls of BLAS and the first touch of memory are no part of training.
-        rank.gradients.count = min(rank.batch_size, rank.plan.rows)
+        rank.gradients.count = min(rank.batch_size, rank.plan.rows_at_once)
         rank.touched_gradient(rank.w)
         rank.recorder.compute = 0.0
         rank.world.barrier()

@@ -24,6 +24,7 @@ from scaleml.data.training_set import place_training_set
 from scaleml.models import FlatModel, Model, Signature
 from scaleml.optim import SGD, Optimizer
 from scaleml.runtime.footprint import Footprint
+from scaleml.runtime.gradient import rows_at_once
 from scaleml.strategies import Serial, Strategy
 
 
@@ -120,6 +121,11 @@ class TrainingData:
     def _check_memory(self, network: FlatModel) -> None:
         for strategy, optimizer in self._uses:
             check_model(Footprint.of(network, strategy, optimizer), strategy, *self._cluster)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a rank whose gradient is computed in one go, where it is that of all rows."""
+        return rows_at_once(self.placed.train.nbytes / self.rows, self.network.size, sparse=self.signature.sparse)
 
     def close(self) -> None:
         """Remove what was brought to the workers."""
