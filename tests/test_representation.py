@@ -41,6 +41,7 @@ OTHER: dict[str, tuple[Any, ...]] = {
     "start_after": (2,), "compression": (TopK(0.2),), "topology": ("ring", "random"), "overlap": (True,), "threads": (2,),
     "seed": (5,), "consistency": ("bsp", "ssp"), "staleness": (2,), "servers": (2,), "sparse": (True,),
     "staleness_aware": (True,), "asynchronous": (True,), "ftol": (1e-9,), "max_iter": (30,), "memory": (5,), "max_trials": (20,),
+    "epsilon_hat": (True,),
 }  # fmt: skip
 REQUIRED = {"rank": 2, "step": 5, "factor": 4, "to": 0, "seconds": 0.5, "bytes_per_second": 1e6, "optimizer": SGD(0.3)}
 

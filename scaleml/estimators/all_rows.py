@@ -11,6 +11,7 @@ import numpy as np
 from scaleml.api.callbacks import Callbacks
 from scaleml.checks import check_number
 from scaleml.data.collections import is_collection
+from scaleml.data.columns import refuse_no_weight
 from scaleml.estimators.base import Trained
 from scaleml.estimators.coefficients import CoefficientLayout
 from scaleml.estimators.job import has_client
@@ -84,6 +85,12 @@ def one_weight(sample_weight: Any) -> tuple[Any, float]:
     if not isinstance(sample_weight, Real):
         return sample_weight, 1.0
     return None, check_number("sample_weight", sample_weight, 0, open_low=True)
+
+
+def counted(total: float) -> float:
+    """Return the sum of all weights; raise ValueError if no row counts."""
+    refuse_no_weight(total != 0)
+    return total
 
 
 def laid_out(inputs: Any, intercept: bool, begin: Any) -> tuple[CoefficientLayout, Any]:

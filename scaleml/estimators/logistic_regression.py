@@ -12,15 +12,15 @@ from sklearn import linear_model as sk
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
 from scaleml.data.collections import Table, is_collection
 from scaleml.data.labels import as_text, refuse_one_class
 from scaleml.data.source import outputs_of
-from scaleml.estimators import lazy
-from scaleml.estimators.all_rows import AllRows, is_left_to_scikit_learn, laid_out, learn, one_weight, refuse_solver
-from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight
+from scaleml.estimators import all_rows, lazy
+from scaleml.estimators.base import EXTRAS, KINDS, inputs_of
 from scaleml.estimators.callbacks import told, with_callbacks
+from scaleml.estimators.checked import validated
 from scaleml.estimators.coefficients import CoefficientLayout
 from scaleml.estimators.linear import coded
 from scaleml.estimators.staged import stage
@@ -36,7 +36,7 @@ _DEFAULTS: Final = {name: one.default for name, one in signature(sk.LogisticRegr
 
 
 @final
-class LogisticRegression(AllRows, sk.LogisticRegression):
+class LogisticRegression(all_rows.AllRows, sk.LogisticRegression):
     """Logistic regression of two classes or several (multinomial), by L-BFGS over all-reduce.
 
     scikit-learn's ``LogisticRegression``: change the import, keep the code. This class inherits its parameters, attributes and
@@ -50,12 +50,11 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
     solver : str
         ``"lbfgs"`` is trained by ranks. All others (``"liblinear"``, ``"newton-cg"``, ``"newton-cholesky"``, ``"sag"``, ``"saga"``) are
         scikit-learn's own code, in this process, on data that lies here.
-    dual, intercept_scaling, random_state
-        Of scikit-learn's other solvers.
+    dual, intercept_scaling, random_state : of scikit-learn's other solvers
     verbose : int
         1 shows how the fit goes: live in a notebook or a terminal, else a line an evaluation; above 1 always lines; 0 nothing.
     n_jobs : None
-        Without effect, as in scikit-learn: see `workers`.
+        Without effect: see `workers`.
     strategy : "auto" or Strategy
         ``"auto"`` trains data of up to 5e7 values times outputs in this process, by scikit-learn's own code: its results to the
         bit. More than that, and Dask collections always, with ``AllReduce()`` on the current Dask cluster, or on an embedded
@@ -73,9 +72,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
     Raises
     ------
     ValueError
-        For settings and data that scikit-learn refuses, and for a solver that ranks do not have on data that lies on workers.
-    RunFailed
-        When a rank fails or a worker is lost.
+        For settings and data that scikit-learn refuses, and for a solver that ranks lack on data that lies on workers.
 
     Notes
     -----
@@ -87,10 +84,6 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
 
     **Dask.** X may be a Dask array (dense or CSR blocks) or dataframe, y and `sample_weight` may be Dask collections, too: computed
     together, once. ``predict`` and its like return Dask arrays, lazily, in X's chunks; ``score`` returns a number.
-
-    References
-    ----------
-    Agarwal, Chapelle, Dudík and Langford, A reliable effective terascale linear learning system, JMLR 2014.
 
     Examples
     --------
@@ -173,7 +166,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
         if not is_collection(X):
             self._learn(*self._inputs(X, y, sample_weight), strength, given)
             return self
-        sample_weight, factor = one_weight(sample_weight)
+        sample_weight, factor = all_rows.one_weight(sample_weight)
         (rows,) = stage(self, [Table(X, y, sample_weight)], True, True, False, 0.0, self.client, self.workers, None)
         try:
             inputs, total = self._staged_inputs(rows)
@@ -203,7 +196,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
             outputs = outputs_of(np.unique(np.asarray(y)), 0)
         except TypeError:  # labels that cannot be compared
             return True
-        return is_left_to_scikit_learn(self, X, outputs)
+        return all_rows.is_left_to_scikit_learn(self, X, outputs)
 
     @property
     def _has_l1(self) -> bool:
@@ -212,10 +205,10 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
     def _strength(self, X: Any) -> float:
         """Return ``1 / C``, 0 for no penalty; warn of what scikit-learn does, and refuse what ranks lack."""
         if self.solver != "lbfgs":
-            refuse_solver(self, X, f"solver={self.solver!r}", "use solver='lbfgs'")
+            all_rows.refuse_solver(self, X, f"solver={self.solver!r}", "use solver='lbfgs'")
         if self._has_l1:
             setting = f"l1_ratio={self.l1_ratio}" if self.penalty == "deprecated" else f"penalty={self.penalty!r}"
-            refuse_solver(
+            all_rows.refuse_solver(
                 self,
                 X,
                 setting,
@@ -243,7 +236,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
 
     def _inputs(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, float]:
         """Return checked rows as they are trained on, and the sum of their weights."""
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
+        X, y = validated(self, X, y, accept_sparse="csr", dtype=KINDS, order="C")
         check_classification_targets(y)
         y = as_text(y)
         self.classes_ = np.unique(y)
@@ -255,7 +248,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
             ones = np.ones(len(y), X.dtype) if weights is None else weights
             own = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=ones)
             weights = ones * own.astype(X.dtype)[codes]
-        total = float(len(y)) if weights is None else refuse_no_weight(float(weights.sum(dtype=np.float64)))
+        total = float(len(y)) if weights is None else all_rows.counted(float(weights.sum(dtype=np.float64)))
         target, n_classes = coded("log_loss", codes, len(self.classes_), X.dtype)
         return inputs_of(X, target, weights, n_classes, getattr(self, "feature_names_in_", None)), total
 
@@ -266,14 +259,14 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
         factors = None
         if self.class_weight is not None:
             factors = compute_class_weight(self.class_weight, classes=labels, y=labels, sample_weight=mass)
-        total = refuse_no_weight(float(mass.sum() if factors is None else factors @ mass))
+        total = all_rows.counted(float(mass.sum() if factors is None else factors @ mass))
         return rows.coded(np.arange(len(labels)), labels, np.arange(len(labels)), factors), total
 
     # Training.
 
     def _learn(self, inputs: Any, total: float, strength: float, given: tuple[Any, Any, Any]) -> None:
         begin = self._begin(inputs)
-        layout, inputs = laid_out(inputs, bool(self.fit_intercept), begin)
+        layout, inputs = all_rows.laid_out(inputs, bool(self.fit_intercept), begin)
         alpha = strength / total
         model = LinearModel(
             "log_loss", "l2" if alpha else None, alpha, fit_intercept=self.fit_intercept, dtype=inputs.dtype
@@ -281,7 +274,7 @@ class LogisticRegression(AllRows, sk.LogisticRegression):
         rule = LBFGS(tol=float(self.tol), max_iter=int(self.max_iter))
         most = 2 * int(self.max_iter) + 50
         with told(self, given, most, layout.coefficients) as watch:
-            outcome = learn(self, model, inputs, rule, most, watch, begin)
+            outcome = all_rows.learn(self, model, inputs, rule, most, watch, begin)
         assert outcome.params is not None and outcome.state is not None
         self.coef_, self.intercept_ = layout.coefficients(outcome.params).values()
         arrays = outcome.state.arrays

@@ -6,14 +6,17 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 from sklearn import linear_model as sk
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
 from scaleml.api.callbacks import Callbacks
 from scaleml.data.collections import Table, is_collection
+from scaleml.data.row_sample import sample_rows
+from scaleml.data.source import ArraySource
 from scaleml.estimators import lazy
-from scaleml.estimators.all_rows import AllRows, laid_out, learn, one_weight, refuse_solver
-from scaleml.estimators.base import EXTRAS, KINDS, inputs_of, refuse_no_weight
+from scaleml.estimators.all_rows import AllRows, counted, laid_out, learn, one_weight, refuse_solver
+from scaleml.estimators.base import EXTRAS, KINDS, inputs_of
 from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.checked import validated
 from scaleml.estimators.normal_equations import COLUMNS, NormalEquations
 from scaleml.estimators.staged import stage
 from scaleml.estimators.warned import warn
@@ -21,7 +24,6 @@ from scaleml.models import LinearModel
 from scaleml.models.moments import FlatMoments, Moments
 from scaleml.optim import LBFGS
 from scaleml.optim.lbfgs import GRADIENT, LOSS, REASONS
-from scaleml.optim.rows import sample
 from scaleml.optim.summed import Summed
 
 _SAMPLE = 1024
@@ -138,7 +140,7 @@ class Ridge(AllRows, sk.Ridge):
         (rows,) = stage(self, [Table(X, y, sample_weight)], False, True, False, 0.0, self.client, self.workers, None)
         try:
             counts, mass = rows.tally(None)
-            total = refuse_no_weight(float(mass[0]) if rows.is_weighted else float(counts[0]))
+            total = counted(float(mass[0]) if rows.is_weighted else float(counts[0]))
             columns = rows.targets or int(np.ndim(y) == 2)
             self._learn(rows.coded(None, None), columns, factor * total)
         finally:
@@ -157,11 +159,11 @@ class Ridge(AllRows, sk.Ridge):
 
     def _inputs(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, int, float]:
         """Return checked rows as they are summed, the columns of y (0 for one dimension), and the sum of the weights."""
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", multi_output=True, y_numeric=True)
+        X, y = validated(self, X, y, accept_sparse="csr", dtype=KINDS, order="C", multi_output=True, y_numeric=True)
         weights, total = None, float(X.shape[0])
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
-            total = refuse_no_weight(float(weights.sum(dtype=np.float64)))
+            total = counted(float(weights.sum(dtype=np.float64)))
         names = getattr(self, "feature_names_in_", None)
         return (
             inputs_of(X, y.astype(X.dtype, copy=False), weights, None, names),
@@ -247,10 +249,11 @@ class Ridge(AllRows, sk.Ridge):
 
 def _shifts(inputs: Any) -> tuple[Any, Any]:
     """Return the means of some rows, of X (dense) and y: what is subtracted from all of them."""
-    if hasattr(inputs, "sample"):
-        x, y = inputs.sample(_SAMPLE)
+    if isinstance(inputs, ArraySource):
+        some = sample_rows(inputs.x, inputs.y, None, _SAMPLE)
     else:
-        x, y = sample(inputs.x, _SAMPLE), inputs.y[:: max(1, inputs.rows // _SAMPLE)]
+        some = inputs.sample(_SAMPLE)
+    x, y = some.x, some.y
     y = np.asarray(y, np.float64).reshape(len(y), -1)
     zeros = np.zeros(inputs.features)
     return zeros if inputs.is_sparse else np.asarray(x, np.float64).mean(axis=0), y.mean(axis=0)
