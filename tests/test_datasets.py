@@ -154,7 +154,7 @@ def test_the_target_as_told_and_the_last_column(frame, tmp_path):
     )
     frame.drop(columns="class").to_csv(path, index=False)
     assert "'rest' (the last column)" in load(path).description
-    with pytest.raises(ValueError, match=r"no column 'prize'.*age, price, town"):
+    with pytest.raises(ValueError, match=r"no column 'prize'.*'age', 'price', 'town'"):
         load(path, target="prize")
 
 
@@ -219,7 +219,7 @@ def test_missing_values_are_named(frame, tmp_path):
     frame.loc[2, "price"] = np.inf
     path = tmp_path / "people.csv"
     frame.to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"in age \(2\), price \(1\), class \(1\): .*dropna"):
+    with pytest.raises(ValueError, match=r"in 'age' \(2\), 'price' \(1\), 'class' \(1\): .*dropna"):
         load(path)
 
 

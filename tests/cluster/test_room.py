@@ -13,7 +13,7 @@ from distributed.system import MEMORY_LIMIT
 
 import scaleml
 from scaleml import MLP, SGD, Adam, LinearModel, LocalSGD, Serial
-from scaleml.cluster import embedded
+from scaleml.cluster import embedded, ready_workers
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.staging import memory, room
 from scaleml.models import Signature
@@ -33,6 +33,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (memory, room):
         monkeypatch.setattr(module, "has_client", lambda: False)
+    for module in (memory, ready_workers):
         monkeypatch.setattr(module, "find_client", refuse)
 
 

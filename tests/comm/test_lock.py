@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
+from scaleml import owned_files
 from scaleml.comm import Aborted, PeerTimeout, inprocess
-from scaleml.comm.transport import file_lock, segment
+from scaleml.comm.transport import file_lock
 
 ROUNDS = 300
 
@@ -116,7 +117,7 @@ def test_all_do_without_where_one_has_none(monkeypatch, tmp_path, ranks):
         if int(threading.current_thread().name.removeprefix("rank-")) in ranks:
             raise OSError("no locks here")
 
-    monkeypatch.setattr(segment, "MEMORY", tmp_path)
+    monkeypatch.setattr(owned_files, "MEMORY", tmp_path)
     monkeypatch.setattr(file_lock, "_flock", refuse)
     assert inprocess.run(3, lambda group: group.locked_memory(8)) == [None] * 3
     assert list(tmp_path.iterdir()) == []
