@@ -1,4 +1,4 @@
-"""The notebooks run, small: no error, no warning, nothing left behind; their own assertions hold."""
+"""The notebooks run, small: no error, no warning, nothing left behind; their own assertions hold. The first one: `test_binder`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from notebooks.running import NOTEBOOKS, execute
 
 SMALL: dict[str, dict[str, Any]] = {
-    "01": {"EPOCHS": 6, "ROWS": 4000, "ROUNDS": 3},
     "02": {"EPOCHS": 24, "RATES": [0.1, 0.8]},
     "03": {"ROWS": 40_000},
 }
@@ -19,7 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
 def test_it_runs(path: Path, tmp_path: Path) -> None:
     done = execute(sys.executable, path, tmp_path, SMALL[path.name[:2]])
     for cell in done.notebook.cells:
