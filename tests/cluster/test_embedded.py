@@ -96,10 +96,10 @@ def test_processes_follow_a_killed_parent_and_take_its_files_along(
         process.wait(10)
         assert poll(lambda: not alive(children), 20), alive(children)
     own = [process.pid, *children]
-    if killed == "everything":  # then the next run that starts or ends cleans up, also after the nannies' semaphores
+    if (
+        killed == "everything"
+    ):  # then the next run that starts or ends cleans up, in whatever process, also after the nannies' semaphores
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-        assert segments_of(own)
-        assert semaphores_of(own)
         sweep()
         assert semaphores_of(own) == []
     assert poll(lambda: not segments_of(own), 5), segments_of(own)

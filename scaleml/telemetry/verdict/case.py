@@ -108,8 +108,10 @@ class Case:
         return min(same, key=lambda base: np.nan_to_num(self.row(base).time_to_target, nan=math.inf), default=None)
 
     def gain(self, series: Series) -> Claim | None:
-        """Return how many times as long the baseline takes."""
-        return None if self.base is None else self.claims.slower(self.base, series)
+        """Return how many times as long the baseline takes; None for one of which nothing can be claimed."""
+        if self.base is None or not any(one is series for one in self.wide):
+            return None
+        return self.claims.slower(self.base, series)
 
     def doubt(self, series: Series) -> str | None:
         """Return why one that is ahead claims nothing, or None."""

@@ -80,6 +80,14 @@ def test_more_workers_than_cores():
     assert said.best is None
 
 
+def test_more_workers_than_cores_that_update_on_fewer_rows():
+    local = contender("LocalSGD(8)", 4.0, cores=1, rows_an_update=128, optimizer="SGD(0.05)")
+    same = serial(8.1, "Serial(), SGD(0.05)", cores=1, rows_an_update=128, optimizer="SGD(0.05)")
+    said = verdict(serial(8.0, cores=1), same, local)
+    assert said.headline.startswith("This machine cannot tell whether scaling pays")
+    assert "make one process" not in said
+
+
 def test_some_with_more_workers_than_cores():
     said = verdict(serial(8.0), contender(time=5.0), contender("Gossip()", 3.0, workers=9))
     assert said.best == 1
