@@ -13,6 +13,8 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # Files of tests that run at the same time: they wait for each other's processes more than they compute.
 TESTS_AT_ONCE ?= 3
+# Pages that browsers draw at the same time, beside no other tests: on two cores more of them come late.
+PAGES_AT_ONCE ?= 2
 
 DATA ?=
 STRATEGIES ?=
@@ -38,8 +40,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not browser" $(ARGS)
-	$(PY) -m pytest -m browser $(ARGS) || test $$? -eq 5  # alone: a page is drawn late beside other tests; 5: none chosen
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS)  # the longest files are not the last
+	$(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(ARGS) || test $$? -eq 5  # 5: none chosen
 
 bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks $(ARGS)
