@@ -40,7 +40,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS)  # the longest files are not the last
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not browser" $(ARGS)
 	$(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(ARGS) || test $$? -eq 5  # 5: none chosen
 
 bench: $(VENV)/.installed-bench

@@ -23,9 +23,8 @@ from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import AllReduce
 
 HERE: Final = 50_000_000
-"""Products of a weight and a value in one pass over the data, up to which it is trained in this process: about 0.1 s of one core.
-
-Measured with two classes on dense float64 rows of 200 columns, two cores: see ``benchmarks/logistic.py``.
+"""Products of a weight and a value in one pass over the data, up to which it is trained in this process: about 0.1 s of one core,
+by which a few dozen passes take less than starting ranks and bringing them the data; ``benchmarks/logistic.py`` times both sides.
 """
 
 

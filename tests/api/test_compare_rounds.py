@@ -85,7 +85,9 @@ def test_a_stop_in_a_round_leaves_what_there_is(threads: Client, problem: Proble
     found = compare(
         problem, [Serial(), AllReduce()], client=threads, repeats=9, epochs=3000, all_cores=False, on_run=stop
     )
-    assert found.table()["rounds"].tolist() == [2, 3]  # the third round begins with the second contender
+    serial, scaled = found.table()["rounds"]  # the third round begins with the second contender
+    assert scaled == 3
+    assert serial in (2, 3), "a run that had reached the target when it was stopped counts"
     assert "The comparison was stopped in round 3" in found.verdict
 
 

@@ -77,8 +77,7 @@ def test_runs_gather_until_they_are_cleared(lab):
     assert [run.label for run in lab.runs] == ["AllReduce()", "AllReduce(), SGD(0.05)"]
     lab.clear_button.click()
     chart = lab._board.by_time
-    holds(lambda: lab.runs == () and not chart.lines)
-    assert lab._board.found.value == ""
+    holds(lambda: lab.runs == () and not chart.lines and lab._board.found.value == "")
     made = chart.figure.marks[3:-1]  # after the target and the bands
     assert [line.visible for line in made] == [False, False]
     finished(lab)

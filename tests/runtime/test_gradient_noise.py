@@ -243,7 +243,7 @@ def test_sparse_pushes_have_the_noise_of_whole_ones(every_step, kind):
     assert whole[2] > 5
     # Asynchronous workers take other batches each time; the mean over their pairs is compared.
     one, other = of(0, ParameterServer("async")), of(0, ParameterServer("async", sparse=False))
-    assert one[0] / one[2] == pytest.approx(other[0] / other[2], rel=0.3)
+    assert one[0] / one[2] == pytest.approx(other[0] / other[2], rel=0.6)
     assert of(1, ParameterServer("bsp"))[2] == (0 if kind == "csr" else whole[2])
     assert of(1, ParameterServer("async"))[2] == pytest.approx(0 if kind == "csr" else other[2], abs=6)
 
