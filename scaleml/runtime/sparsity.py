@@ -26,8 +26,8 @@ rows  share  whole vectors  sparse
 4096  0.26   683            2018
 ====  =====  =============  ======
 
-Whole vectors went through shared memory; two busy processes took half as long with sparse gradients still at 1024 rows, for whole
-vectors do not stay in their caches. Through sockets a whole vector takes 550 more, and the time of the wire: 840 at 10 Gbit/s.
+Whole vectors went through shared memory. Two processes took less with sparse gradients still at 1024 rows (1.8 times, 1.1 to 3.1), for
+whole vectors do not stay in their caches: ``benchmarks/sparse.py``. Through sockets a whole vector takes 550 more, and the time of the wire: 840 at 10 Gbit/s.
 """
 
 
