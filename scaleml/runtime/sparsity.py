@@ -27,7 +27,8 @@ rows  share  whole vectors  sparse
 ====  =====  =============  ======
 
 Whole vectors went through shared memory. Two processes took less with sparse gradients still at 1024 rows (1.8 times, 1.1 to 3.1), for
-whole vectors do not stay in their caches: ``benchmarks/sparse.py``. Through sockets a whole vector takes 550 more, and the time of the wire: 840 at 10 Gbit/s.
+whole vectors do not stay in their caches: ``benchmarks/sparse.py``. Through sockets a whole vector takes 550 more, and the time of
+the wire: 840 at 10 Gbit/s.
 """
 
 
