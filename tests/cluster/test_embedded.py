@@ -100,6 +100,7 @@ def test_processes_follow_a_killed_parent_and_take_its_files_along(
         killed == "everything"
     ):  # then the next run that starts or ends cleans up, in whatever process, also after the nannies' semaphores
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        assert temporary(tmp_path), "nobody else sweeps this folder"
         sweep()
         assert semaphores_of(own) == []
     assert poll(lambda: not segments_of(own), 5), segments_of(own)
