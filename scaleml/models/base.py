@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+import numpy as np
 
 from scaleml.checks import check_integer, check_number, check_option
 from scaleml.models.flat_model import FlatModel
@@ -37,6 +39,10 @@ class Signature:
         Of X.
     sparse : bool
         Whether X is CSR.
+    row, target : numpy.dtype, optional
+        Of one row of X and of y where the model takes rows of any shape (``Model.takes_any_shape``), None for those of a table:
+        a plain dtype, one with a shape such as ``np.dtype(("uint8", (3, 32, 32)))``, or a record with a field for each input.
+        ``n_features`` then counts all items of a row.
 
     Raises
     ------
@@ -46,7 +52,7 @@ class Signature:
     Examples
     --------
     >>> Signature(n_features=4, n_outputs=3, task="multiclass")
-    Signature(n_features=4, n_outputs=3, task='multiclass', dtype='float32', sparse=False)
+    Signature(n_features=4, n_outputs=3, task='multiclass')
     """
 
     n_features: int
@@ -54,6 +60,12 @@ class Signature:
     task: Literal["binary", "multiclass", "regression"] = "binary"
     dtype: str = "float32"
     sparse: bool = False
+    row: np.dtype[Any] | None = None
+    target: np.dtype[Any] | None = None
+
+    def __repr__(self) -> str:
+        """Return the call that makes it: what counts features, outputs and the task, and what is not at its default."""
+        return call_of(self)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_features", check_integer("n_features", self.n_features, 1))
@@ -82,9 +94,14 @@ class Model(ABC):
     ----------
     dtype : {"float32", "float64"}
         Of the parameters and of all arithmetic; X is brought to it.
+    takes_any_shape : bool
+        Whether rows of X, and targets that are no labels, may be arrays of any shape and dtype, or records of several inputs; such a
+        model gets them as they are (floats in ``dtype``), dense, and knows what they look like by ``Signature.row`` and ``target``.
+        Otherwise X is a table of numbers.
     """
 
     dtype: str
+    takes_any_shape: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         """Return the call that makes it: the first setting, and those that are not at their default."""
