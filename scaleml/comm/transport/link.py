@@ -179,7 +179,7 @@ class Link(ABC):
         if header.flags & SUMMED and payload_sum(view, header.length) != header.checksum:
             raise self._corrupt("its payload does not match its sum", header.step)
         self._low += header.length
-        self._header = None
+        self._take(header)
         return view
 
     def read_into(self, target: memoryview, block: bool = False) -> bool:
@@ -206,7 +206,7 @@ class Link(ABC):
                 self._sum_up(target, header.length)
         if header.flags & SUMMED and self._sum & ((1 << 64) - 1) != header.checksum:
             raise self._corrupt("its payload does not match its sum", header.step)
-        self._header = None
+        self._take(header)
         return True
 
     def replay(self, group: int) -> bool:
@@ -219,6 +219,11 @@ class Link(ABC):
                 del self.inbox[position]
                 return True
         return False
+
+    def _take(self, header: Header) -> None:
+        # Frames count when they are taken: what was read ahead may be of the next interval, or of training that has not begun.
+        self._header = None
+        self.meter.bytes_received += HEADER + header.length
 
     def _sum_up(self, target: memoryview, length: int) -> None:
         if length <= SHORT:
@@ -292,7 +297,6 @@ class PlainLink(Link):
             raise LinkClosed from error
         if not got:
             raise LinkClosed
-        self.meter.bytes_received += got
         return got
 
     def send(self, header: bytes | memoryview, payload: Payload) -> int:

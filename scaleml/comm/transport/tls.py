@@ -55,7 +55,6 @@ class TLSLink(Link):
                 raise LinkClosed from error
             if not got:
                 raise LinkClosed
-            self.meter.bytes_received += got
             return got
 
     def send(self, header: bytes | memoryview, payload: Payload) -> int:
