@@ -10,12 +10,13 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
+from scaleml.data.mapped_runs import MappedRuns
 from scaleml.data.piece import Arrays
 from scaleml.data.shard import ArrayShard, Shard
 from scaleml.data.stream import Prefetch, Stream
 
-OpenShard = Arrays | Stream
-"""A shard in reach of its rank: arrays, mapped or in memory, or rows that are read ahead."""
+OpenShard = Arrays | MappedRuns | Stream
+"""A shard in reach of its rank: arrays, mapped or in memory, rows of several mapped files, or rows that are read ahead."""
 
 OFTEN: Final = 20
 """Passes over the data that pay for a copy of it in a rank's own memory: each gains a tenth, the copy takes about two."""
@@ -29,7 +30,7 @@ def opened(
     *,
     passes: int = 1,
     room: float = 0,
-) -> Iterator[tuple[list[OpenShard], OpenShard | None]]:
+) -> Iterator[tuple[list[OpenShard], Arrays | Stream | None]]:
     """Bring a rank's shards, and its part of the held-out data, into reach.
 
     Parameters
@@ -45,7 +46,7 @@ def opened(
 
     Yields
     ------
-    opened : list of Arrays or Stream
+    opened : list of Arrays, MappedRuns or Stream
         The shards, for ``Batches``.
     validation : Arrays, Stream or None
         The held-out rows, all together.
@@ -54,7 +55,7 @@ def opened(
     if sum(shard.nbytes for shard in everything) <= budget:
         copied = passes >= OFTEN and sum(shard.nbytes for shard in shards) <= room
         yield (
-            [_near(shard) if copied else shard.open() for shard in shards],
+            [_near(shard) if copied else _where_it_lies(shard) for shard in shards],
             joined([shard.open() for shard in held_out]),
         )
         return
@@ -73,7 +74,11 @@ def _near(shard: Shard | ArrayShard) -> Arrays:
     return (arrays.own_copy(x) if shard.is_mapped and not arrays.is_sparse(x) else x), y, weights
 
 
-def _streamed(shard: Shard | ArrayShard, prefetch: Prefetch) -> OpenShard:
+def _where_it_lies(shard: Shard | ArrayShard) -> Arrays | MappedRuns:
+    return MappedRuns(shard.runs) if isinstance(shard, Shard) and shard.is_in_order else shard.open()
+
+
+def _streamed(shard: Shard | ArrayShard, prefetch: Prefetch) -> Arrays | Stream:
     return Stream(shard.blocks(), prefetch) if isinstance(shard, Shard) and shard.rows else shard.open()
 
 
@@ -132,7 +137,7 @@ class Batches:
         How all shards take turns.
     owned : sequence of int
         Which shards this rank owns.
-    shards : sequence of Arrays or Stream
+    shards : sequence of Arrays, MappedRuns or Stream
         Their contents, in the same order.
     """
 
@@ -190,7 +195,7 @@ class Batches:
         """Return how many of this rank's rows, of CSR data, have each of the columns, and how many rows there are."""
         counts, rows = np.zeros(columns, np.int64), 0
         for shard in self._shards:
-            for x, y, _ in shard.blocks() if isinstance(shard, Stream) else [shard]:
+            for x, y, _ in [shard] if isinstance(shard, tuple) else shard.blocks():
                 assert arrays.is_sparse(x), "columns are counted of CSR data alone"
                 counts += np.bincount(x.indices, minlength=columns)
                 rows += int(y.shape[0])
@@ -215,7 +220,7 @@ class Batches:
 
 
 def _slice(shard: OpenShard, start: int, stop: int) -> Arrays:
-    if isinstance(shard, Stream):
+    if not isinstance(shard, tuple):
         return shard.take(start, stop)
     x, y, weights = shard
     return arrays.rows(x, start, stop), y[start:stop], None if weights is None else weights[start:stop]

@@ -10,7 +10,7 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
-from scaleml.data.piece import Arrays, Piece, Run
+from scaleml.data.piece import Arrays, Piece, Region, Run
 from scaleml.data.stream import BLOCK, Blocks
 
 _BLOCKS: Final = 64 << 20
@@ -49,6 +49,11 @@ class Shard:
     def is_mapped(self) -> bool:
         """Whether it is opened without a copy: one run, as it lies in its file."""
         return len(self.runs) == 1 and self.entropy is None and self.runs[0].is_plain
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether it is dense rows of several files one after another, none moved."""
+        return len(self.runs) > 1 and self.entropy is None and isinstance(self.runs[0].piece.x, Region)
 
     def open(self) -> Arrays:
         """Map the shard's arrays, or read them into memory."""

@@ -101,11 +101,13 @@ class Blocks:
             if high > low
         ] or [(self.runs[0], 0, 0)]
         order = None if self.entropy is None else np.random.default_rng([*self.entropy, block]).permutation(rows)
-        labels = [_labels(*part, files) for part in parts]
-        y = _ordered(np.concatenate([_targets(part[0], mine) for part, mine in zip(parts, labels, strict=True)]), order)
+        labels = [read_labels(*part, files) for part in parts]
+        y = _ordered(
+            np.concatenate([targets_of(part[0], mine) for part, mine in zip(parts, labels, strict=True)]), order
+        )
         weights = None
         if parts[0][0].is_weighted:
-            each = [_weights(*part, mine, files) for part, mine in zip(parts, labels, strict=True)]
+            each = [read_weights(*part, mine, files) for part, mine in zip(parts, labels, strict=True)]
             weights = _ordered(np.concatenate([mine for mine in each if mine is not None]), order)
         if isinstance(parts[0][0].piece.x, tuple):
             x = arrays.concatenate_rows([_csr(*part, files) for part in parts])
@@ -226,15 +228,18 @@ class Stream:
         self._coming = self._prefetch.read(self._blocks, self._next, self._buffers[0])
 
 
-def _labels(run: Run, low: int, high: int, files: Files) -> Array:
+def read_labels(run: Run, low: int, high: int, files: Files) -> Array:
+    """Return y of some rows of a run's piece, as it lies in the file."""
     return files.read(run.piece.y, low, high, run.piece.path)
 
 
-def _targets(run: Run, labels: Array) -> Array:
+def targets_of(run: Run, labels: Array) -> Array:
+    """Return what labels of a run's piece stand for in training."""
     return labels if run.codes is None else run.codes[labels]
 
 
-def _weights(run: Run, low: int, high: int, labels: Array, files: Files) -> Array | None:
+def read_weights(run: Run, low: int, high: int, labels: Array, files: Files) -> Array | None:
+    """Return the weights in training of some rows of a run's piece, which have these labels."""
     region, factors = run.piece.weights, run.factors
     weights = None if region is None else files.read(region, low, high, run.piece.path)
     if factors is None:

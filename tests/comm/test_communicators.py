@@ -207,3 +207,22 @@ def test_memory(run):
         assert locked is None or locked[0].nbytes == 8
 
     run(3, rank)
+
+
+def test_a_message_counts_when_it_is_taken_and_not_when_it_is_read_ahead(run):
+    def rank(group):
+        if group.rank == 0:
+            for n in (10, 20, 30):
+                group.send(bytes(n), 1, tag=1)
+            group.barrier()
+            return None
+        sizes = []
+        for _ in range(3):
+            group.meter.reset()
+            group.recv(0, tag=1)
+            sizes.append(group.meter.bytes_received)
+        group.barrier()
+        return sizes
+
+    first, second, third = run(2, rank)[1]
+    assert (second - first, third - second) == (10, 10)

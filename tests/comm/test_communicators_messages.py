@@ -37,25 +37,6 @@ def test_messages_of_one_tag_keep_their_order(run):
     run(2, rank)
 
 
-def test_a_message_counts_when_it_is_taken_and_not_when_it_is_read_ahead(run):
-    def rank(group):
-        if group.rank == 0:
-            for n in (10, 20, 30):
-                group.send(bytes(n), 1, tag=1)
-            group.barrier()
-            return None
-        sizes = []
-        for _ in range(3):
-            group.meter.reset()
-            group.recv(0, tag=1)
-            sizes.append(group.meter.bytes_received)
-        group.barrier()
-        return sizes
-
-    first, second, third = run(2, rank)[1]
-    assert (second - first, third - second) == (10, 10)
-
-
 def test_anybody(run):
     def rank(group):
         if group.rank:
