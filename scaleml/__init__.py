@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scaleml.api.trial import Trial
     from scaleml.cluster.embedded import close
     from scaleml.cluster.errors import RunFailed
+    from scaleml.frameworks.torch import TorchModel
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import LBFGS, SGD, AdaGrad, Adam
@@ -39,6 +40,7 @@ _HOMES = {
     "RunFailed": "scaleml.cluster.errors",
     "SGD": "scaleml.optim",
     "Serial": "scaleml.strategies",
+    "TorchModel": "scaleml.frameworks.torch",
     "Trial": "scaleml.api.compare",
     "close": "scaleml.cluster.embedded",
     "compare": "scaleml.api.compare",
@@ -64,6 +66,7 @@ __all__ = [
     "Run",
     "RunFailed",
     "Serial",
+    "TorchModel",
     "Trial",
     "close",
     "compare",

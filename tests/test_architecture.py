@@ -35,6 +35,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "comm": GROUND,
     "compression": GROUND | {"comm"},
     "data": GROUND,
+    "frameworks": GROUND | {"models"},
     "datasets": BOTTOM,
     "strategies": TOOLS - {"data"},
     "runtime": WORKS,
@@ -45,7 +46,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "neural_network": RUNS | {"estimators"},
     "lab": RUNS | {"datasets"},
     "__main__": RUNS | {"datasets", "lab"},
-    "__init__": RUNS | {"datasets", "lab", "linear_model", "neural_network"},
+    "__init__": RUNS | {"datasets", "frameworks", "lab", "linear_model", "neural_network"},
 }
 
 # Rooms that use the package as anybody does: through ``import scaleml``.
@@ -57,6 +58,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "distributed": frozenset({"cluster", "api"}),
     "dask": frozenset({"cluster", "api", "data", "estimators", "linear_model", "neural_network"}),
     "cupy": frozenset({"arrays"}),
+    "torch": frozenset({"frameworks"}),
     "ipywidgets": frozenset({"lab"}),
     "bqplot": frozenset({"lab"}),
     "IPython": frozenset({"lab", "telemetry"}),
@@ -68,13 +70,14 @@ WITHOUT: dict[str, frozenset[str]] = {
     "strategies": frozenset(
         {"threading", "socket", "asyncio", "concurrent", "multiprocessing", "select", "subprocess", "datetime"}
     ),
+    "frameworks": frozenset({"socket", "asyncio", "multiprocessing"}),
     "models": frozenset({"threading", "socket", "asyncio", "multiprocessing"}),
     "optim": frozenset({"threading", "socket", "asyncio", "multiprocessing"}),
     "comm": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio"}),  # never unpickle
     "runtime": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio", "socket"}),
 }
 # What a rank must not load: sklearn alone takes longer than a whole recovery may.
-TOO_HEAVY = ("sklearn", "pandas", "dask.array", "dask.dataframe", "matplotlib", "rich", "ipywidgets", "bqplot")
+TOO_HEAVY = ("torch", "sklearn", "pandas", "dask.array", "dask.dataframe", "matplotlib", "rich", "ipywidgets", "bqplot")
 OF_A_RANK = ("cluster.rank_task", "strategies", "models", "optim", "comm", "compression", "faults")
 
 
@@ -257,6 +260,8 @@ def test_the_rooms_of_the_table_have_no_cycle() -> None:
         ("comm/x.py", "from pickle import loads"),
         ("comm/x.py", "from scaleml.models import MLP"),
         ("models/x.py", "def f():\n    import cupy"),
+        ("runtime/x.py", "import torch"),
+        ("models/x.py", "from scaleml.frameworks import layout"),
         ("models/x.py", "from .. import comm"),
         ("telemetry/x.py", "from scaleml import comm"),
         ("telemetry/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..api.run import Run"),
@@ -281,6 +286,7 @@ def test_a_forbidden_arrow_is_found(room: str, source: str) -> None:
         ("cluster/x.py", "from .. import __version__"),
         ("arrays.py", "def f():\n    import cupy"),
         ("clock.py", "import time"),
+        ("frameworks/torch.py", "import torch\nfrom scaleml.models.base import Model"),
         ("__main__.py", "import scaleml\nfrom scaleml import train"),
     ],
 )

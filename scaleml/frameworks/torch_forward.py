@@ -1,0 +1,147 @@
+"""The forward pass of a PyTorch module on rows of X: what it is given, and what is said when it cannot take it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scaleml.arrays import Array
+from scaleml.frameworks.inputs import Fields, described, fields_of, kind_of
+from scaleml.models.base import Signature
+
+__all__ = ["Forward", "Transform", "tensor_of"]
+
+Transform = Callable[..., Any]
+"""Of the tensor of a batch's rows, or of several inputs' tensors by name: what the module is given instead."""
+
+
+def tensor_of(array: Array) -> Tensor:
+    """Return a tensor over an array's memory; also over memory that is only to be read, which PyTorch cannot tell apart."""
+    if not array.flags.writeable:
+        inside = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
+        array = np.asarray(SimpleNamespace(__array_interface__=inside, kept=array))
+    return torch.from_numpy(array)
+
+
+@final
+class Forward:
+    """Calls modules on rows of X.
+
+    A copy (``copy.copy``) is for another module: what was learnt of this one stays.
+
+    Parameters
+    ----------
+    signature : Signature
+        Of the data.
+    dtype : torch.dtype
+        Of the parameters.
+    transform : callable or None
+        What is done to the tensors first.
+    compute : torch.dtype or None
+        In which a module computes where that is not the parameters' (autocast).
+    """
+
+    def __init__(
+        self, signature: Signature, dtype: torch.dtype, transform: Transform | None, compute: torch.dtype | None
+    ) -> None:
+        self._fields: Fields = fields_of(signature.row)
+        self._dtype, self._transform, self._compute = dtype, transform, compute
+        for part in [signature.row[name] for name in self._fields.names] if signature.row is not None else []:
+            kind_of(part.base)
+        self._leaves_inputs = {True: False, False: False}
+        """By the module's mode, whether it was seen not to write into its inputs, so that they need not be copied."""
+
+    def __copy__(self) -> Forward:
+        other = object.__new__(Forward)
+        vars(other).update(vars(self), _leaves_inputs={True: False, False: False})
+        return other
+
+    def __call__(self, module: nn.Module, x: Array) -> Any:
+        """Return what the module makes of rows of X (n, ...): a tensor in the parameters' dtype, or what else it returns.
+
+        Raises
+        ------
+        ValueError
+            It cannot take them; says what it was given, and what its first layer is.
+        """
+        mode, names = module.training, self._fields.names
+        inputs = [self._input(x[name] if names else x, mode) for name in names or ("",)]
+        versions = [one._version for one in inputs]
+        context = torch.autocast("cpu", dtype=self._compute) if self._compute else contextlib.nullcontext()
+        try:
+            with context:
+                output = self._call(module, inputs)
+        except Exception as error:
+            raise ValueError(_refusal(module, x, inputs, error)) from error
+        writes = [one._version for one in inputs] != versions
+        if writes and self._leaves_inputs[mode]:
+            raise ValueError(
+                f"{type(module).__name__} writes into its input, which it did not on the first batch: that would change the data for "
+                "later epochs; begin its forward, or transform=, with x = x.clone()"
+            )
+        self._leaves_inputs[mode] = self._leaves_inputs[mode] or not writes
+        if isinstance(output, Tensor) and output.dtype != self._dtype and output.is_floating_point():
+            return output.to(self._dtype)
+        return output
+
+    def _call(self, module: nn.Module, inputs: list[Tensor]) -> Any:
+        given: Any = inputs
+        fields, transform = self._fields, self._transform
+        if fields.names and fields.by_name:
+            named = dict(zip(fields.names, inputs, strict=True))
+            given = named if transform is None else transform(**named)
+        elif transform is not None:
+            given = transform(*inputs)
+        if isinstance(given, dict):
+            return module(**given)
+        return module(*given) if isinstance(given, list | tuple) else module(given)
+
+    def _input(self, part: Array, mode: bool) -> Tensor:
+        given = tensor_of(part)
+        kind = kind_of(part.dtype)
+        wanted = self._dtype if kind == "float" else torch.int64 if kind == "integer" else torch.bool
+        if given.dtype != wanted:
+            return given.to(wanted)
+        return given if self._leaves_inputs[mode] else given.clone()
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Return a copy of a module, without gradients.
+
+    Raises
+    ------
+    ValueError
+        It cannot be copied.
+    """
+    try:
+        other = copy.deepcopy(module)
+    except Exception as error:
+        raise ValueError(
+            f"{type(module).__name__} cannot be copied, which every rank has to ({type(error).__name__}: {error}): pass a factory, a "
+            "function that makes it"
+        ) from error
+    other.zero_grad(set_to_none=True)
+    return other
+
+
+def _refusal(module: nn.Module, x: Array, inputs: list[Tensor], error: Exception) -> str:
+    first = next(
+        (
+            f"{name}: {layer}"
+            for name, layer in module.named_modules()
+            if next(layer.parameters(recurse=False), None) is not None
+        ),
+        str(module),
+    )
+    given = ", ".join(f"{tuple(one.shape)} {str(one.dtype).removeprefix('torch.')}" for one in inputs)
+    return (
+        f"{type(module).__name__} does not take these rows: given {given}, it raised {type(error).__name__}: {error}. A row of X has "
+        f"{described(x)}; the first layer with parameters is {first}. Give X the shape and dtype that it wants, or use transform=."
+    )
