@@ -14,7 +14,7 @@ from scaleml.data.collections import is_collection
 from scaleml.data.columns import matrix_of_frame, refuse_no_weight
 from scaleml.data.source import array_source
 from scaleml.models import FlatModel, Signature
-from scaleml.models.flat_model import Probabilistic, Reusing, Scoring
+from scaleml.models.flat_model import OfModule, Probabilistic, Reusing, Scoring
 
 # Rows, or bytes, to predict at a time: what is made of them stays in the processor's cache. It lies in scratch of the model, for under a
 # nanny of Dask's freed memory goes back to the system at once, and its pages would be mapped anew for every part.
@@ -62,6 +62,19 @@ class TrainedModel:
     def __repr__(self) -> str:
         what = "regression" if self.classes is None else f"{len(self.classes)} classes"
         return f"<TrainedModel: {self.network.size} parameters, {self.signature.n_features} features, {what}>"
+
+    @property
+    def module(self) -> Any:
+        """The framework's own module with the trained parameters, such as a ``torch.nn.Module`` in evaluation mode: a new copy each time.
+
+        Raises
+        ------
+        AttributeError
+            The model was made of none.
+        """
+        if not isinstance(self.network, OfModule):
+            raise AttributeError(f"{type(self.network).__name__} was made of no module: its parameters are in .params")
+        return self.network.module(self.params)
 
     def decision_function(self, X: Any) -> Any:
         """Return the scores of the rows of X: (n,), or (n, outputs) for several classes or targets.

@@ -148,33 +148,26 @@ class Objective:
         ValueError
             The outputs do not fit the targets.
         """
-        rows, own = output[:1], self.shape
-        expected = f"({', '.join(['rows', *map(str, own), 'classes'])})"
-        if len(output) != len(own) + 2:
-            hint = ""
-            if (not own and len(output) == 1) or (not own and self.classes == 2 and output[1:] == (1,)):
-                hint = " With one output for two classes use loss='binary_cross_entropy'."
-            raise ValueError(
-                f"{self.name} wants outputs of shape {expected}, but the module returns {_shape(output)} for targets of shape "
-                f"{_shape((*rows, *own))}.{hint}"
-            )
-        fits = [axis for axis in (1, len(output) - 1) if (*output[1:axis], *output[axis + 1 :]) == own]
+        own = self.shape
+        fits = [axis for axis in (1, len(output) - 1) if axis and (*output[1:axis], *output[axis + 1 :]) == own]
+        one = not own and self.classes in (2, None) and output[1:] in ((), (1,))
+        hint = " With one output for two classes use loss='binary_cross_entropy'." if one else ""
         if not fits:
             raise ValueError(
-                f"{self.name} wants outputs of shape {expected}, but the module returns {_shape(output)} for targets of shape "
-                f"{_shape((*rows, *own))}."
+                f"{self.name} wants outputs of shape ({', '.join(['rows', *map(str, own), 'classes'])}), but the module returns "
+                f"{_shape(output)} for targets of shape {_shape((0, *own))}.{hint}"
             )
-        if own and len(fits) == 2:
+        if own and len(set(fits)) == 2:
             raise ValueError(
-                f"the module returns {_shape(output)} for targets of shape {_shape((*rows, *own))}: whether the classes are the "
-                "second or the last axis cannot be told; pass a function as loss that moves them, such as "
+                f"the module returns {_shape(output)} for targets of shape {_shape((0, *own))}: whether the classes are the second or the "
+                "last axis cannot be told; pass a function as loss that moves them, such as "
                 "lambda output, y: cross_entropy(output.movedim(-1, 1), y)."
             )
         axis = fits[-1]
-        if self.classes is not None and output[axis] != self.classes:
+        if self.classes not in (None, output[axis]):
             raise ValueError(
-                f"the module has {output[axis]} outputs, but y has {self.classes} classes: give its last layer {self.classes} outputs"
-                + (", or one and loss='binary_cross_entropy'." if self.classes == 2 else ".")
+                f"the module's outputs are {output[axis]}, but y has {self.classes} classes: give its last layer {self.classes} "
+                f"outputs.{hint}"
             )
         return axis
 

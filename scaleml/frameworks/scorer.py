@@ -42,8 +42,8 @@ class Scorer:
     --------
     >>> scorer = Scorer("classes", link="softmax")
     >>> outputs, y = np.array([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]]), np.array([0, 1, 1])
-    >>> scorer.decide(outputs).tolist(), scorer.summarise(scorer.sums(outputs, y, None, 0.6, 3.0))
-    ([0, 1, 0], (0.2, 0.6666666666666666))
+    >>> scorer.decide(outputs).tolist(), scorer.summarise(scorer.sums(outputs, y, None, 1.5, 3.0))
+    ([0, 1, 0], (0.5, 0.6666666666666666))
     """
 
     kind: Literal["classes", "labels", "numbers", "nothing"]

@@ -53,8 +53,9 @@ class Forward:
     ) -> None:
         self._fields: Fields = fields_of(signature.row)
         self._dtype, self._transform, self._compute = dtype, transform, compute
-        for part in [signature.row[name] for name in self._fields.names] if signature.row is not None else []:
-            kind_of(part.base)
+        if signature.row is not None:
+            for part in [signature.row[name] for name in self._fields.names] or [signature.row]:
+                kind_of(part.base)
         self._leaves_inputs = {True: False, False: False}
         """By the module's mode, whether it was seen not to write into its inputs, so that they need not be copied."""
 

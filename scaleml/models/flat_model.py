@@ -124,6 +124,14 @@ class NamesScore(Protocol):
 
 
 @runtime_checkable
+class OfModule(Protocol):
+    """A model that was made of another framework's module, and gives one back."""
+
+    def module(self, w: Array) -> Any:
+        """Return a module with the parameters `w` (P,), which is the caller's."""
+
+
+@runtime_checkable
 class Reusing(Protocol):
     """A model that can predict part after part without taking new memory for each."""
 

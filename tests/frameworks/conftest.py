@@ -1,0 +1,21 @@
+"""Tests of a framework are there where the framework is."""
+
+from importlib.util import find_spec
+
+import pytest
+
+collect_ignore_glob = [] if find_spec("torch") else ["test_torch_*.py"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """As ranks of a run have: tiny modules are slower on several."""
+    if find_spec("torch"):
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(before)
+    else:
+        yield

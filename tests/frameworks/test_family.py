@@ -1,0 +1,95 @@
+"""Every strategy x every framework: what holds for a network of the package holds for a foreign module."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from family.strategies import STRATEGIES
+from frameworks.family import FRAMEWORKS
+from runtime import harness
+from runtime.test_strategies import BATCH, SHARDS, close, made
+from scaleml.compression import OneBit, PowerSGD
+from scaleml.faults import Crash, Slow
+from scaleml.frameworks import layout
+from scaleml.optim import SGD, Adam
+from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
+
+X, Y, _ = made("multiclass")
+
+
+def trained(model, strategy, **settings):
+    return harness.on_threads(
+        model, X, Y, **{"strategy": strategy, "optimizer": SGD(0.2), "shards": SHARDS, "batch_size": BATCH, **settings}
+    )
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_every_strategy_learns(name, strategy):
+    result = trained(FRAMEWORKS[name](), strategy, validation=(X, Y))
+    losses = result.history.evaluations["loss"]
+    assert losses[-1] < 0.85 * losses[0]
+    assert result.history.evaluations["score"][-1] > 0.5
+    assert result.params.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("optimizer", [SGD(0.2, momentum=0.9), Adam(0.02)], ids=repr)
+def test_two_ranks_are_one_process_on_the_whole_batch(name, optimizer):
+    one, two, overlapped = (
+        trained(FRAMEWORKS[name](dtype="float64"), strategy, optimizer=optimizer, workers=workers).params
+        for strategy, workers in [(Serial(), 1), (AllReduce(), 2), (AllReduce(overlap=True), 2)]
+    )
+    close(two, one)
+    close(overlapped, one)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_overlap_sends_layer_by_layer(name, monkeypatch):
+    from scaleml.comm import SocketCommunicator
+
+    monkeypatch.setattr(layout, "ENOUGH", 1)
+    sizes, start = [], SocketCommunicator.allreduce_start
+
+    def noted(group, x, topology="direct"):
+        if group.rank == 0:
+            sizes.append(x.size)
+        return start(group, x, topology)
+
+    monkeypatch.setattr(SocketCommunicator, "allreduce_start", noted)
+    overlapped = trained(FRAMEWORKS[name](), AllReduce(overlap=True, topology="direct"))
+    assert sizes[:3] == [6 * 3 + 3, 7 * 6 + 6, 3], "from the last layer to the first, then the tail"
+    assert_array_equal(overlapped.params, trained(FRAMEWORKS[name](), AllReduce(topology="direct")).params)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("strategy", [AllReduce(PowerSGD(1)), LocalSGD(4, compression=OneBit())], ids=repr)
+def test_codecs(name, strategy):
+    losses = trained(FRAMEWORKS[name](), strategy, validation=(X, Y)).history.evaluations["loss"]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_faults(name):
+    model = FRAMEWORKS[name]()
+    slow = trained(model, AllReduce(), faults=[Slow(rank=1, factor=2)])
+    assert [text for _, text in slow.history.marks] == [repr(Slow(rank=1, factor=2))]
+    assert_array_equal(slow.params, trained(model, AllReduce()).params)
+    with pytest.raises(Exception, match="injected by Crash"):
+        trained(model, ParameterServer(), faults=[Crash(rank=1, step=3)])
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_weights_of_rows(name):
+    """A row of weight two is that row twice."""
+    weight = np.arange(len(Y)) % 3
+    whole = {"batch_size": len(Y), "shards": 1, "workers": 1, "epochs": 3}
+    model = FRAMEWORKS[name](dtype="float64")
+    weighted = trained(model, Serial(), sample_weight=weight, **whole)
+    rows = np.repeat(np.arange(len(Y)), weight)
+    repeated = harness.on_threads(
+        model, X[rows], Y[rows], strategy=Serial(), optimizer=SGD(0.2), **{**whole, "batch_size": len(rows)}
+    )
+    close(weighted.params, repeated.params)

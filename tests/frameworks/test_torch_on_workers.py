@@ -1,0 +1,87 @@
+"""PyTorch modules on real workers: they travel by value, and come back as plain modules."""
+
+from __future__ import annotations
+
+import pickle
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from torch import nn
+
+import scaleml
+from embedded import embedded
+from frameworks.torch_modules import CASES, COLUMNS
+from runtime import harness
+from scaleml import AllReduce, TorchModel
+
+ROWS = 200
+X, CODES = CASES["convolutional"].data(ROWS)
+Y = np.array(["ant", "bee", "cow"])[CODES]
+
+
+@pytest.fixture(scope="module")
+def workers():
+    return embedded(2)
+
+
+def test_a_module_of_a_notebooks_cell(workers):
+    """A class that no module knows, made by a closure: both travel by value."""
+
+    class OfACell(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.body, self.head = nn.Linear(COLUMNS, width), nn.Linear(width, 3)
+
+        def forward(self, x):
+            return self.head(torch.tanh(self.body(x)))
+
+    width = 8
+    model = TorchModel(lambda: OfACell(width), "cross_entropy", transform=lambda x: x / 2)
+    settings = {"strategy": AllReduce(), "batch_size": 20, "epochs": 2, "seed": 3}
+    run = scaleml.train(model, X, Y, workers=2, validation=(X, Y), **settings)
+    assert_array_equal(run.params, harness.on_threads(model, X, Y, workers=2, **settings).params)
+    assert run.history.evaluations["loss"][-1] < run.history.evaluations["loss"][0]
+    module = run.model.module
+    assert type(module) is OfACell
+    assert not module.training
+    with torch.no_grad():
+        output = module(torch.tensor(X) / 2)
+    labels = np.array(["ant", "bee", "cow"])[output.argmax(1)]
+    assert_array_equal(run.model.predict(X), labels)
+    assert run.model.score(X, Y) == np.mean(labels == Y)
+    np.testing.assert_allclose(run.model.predict_proba(X), output.softmax(1), rtol=1e-4)
+    again = pickle.loads(cloudpickle.dumps(run.model))
+    assert_array_equal(again.predict(X), labels)
+
+
+def test_what_cannot_travel_is_refused_before_anything_is_placed(workers):
+    class Waits(nn.Linear):
+        def __init__(self):
+            super().__init__(COLUMNS, 3)
+            self.stream = (line for line in ())
+
+        def __deepcopy__(self, memo):
+            return self
+
+    with pytest.raises(ValueError, match=r"module\.stream, a generator, cannot be sent to workers .*factory"):
+        scaleml.train(TorchModel(Waits(), "cross_entropy"), X, Y, workers=2)
+
+
+def test_an_error_in_a_modules_forward_names_what_it_was_given(workers):
+    class Fails(nn.Linear):
+        def forward(self, x):
+            if self.training:
+                raise KeyError("not there")
+            return super().forward(x)
+
+    with pytest.raises(scaleml.RunFailed, match=r"Fails does not take these rows: given \(10, 12\) float32.*not there"):
+        scaleml.train(TorchModel(Fails(COLUMNS, 3), "cross_entropy"), X, Y, workers=2, batch_size=20)
+
+
+def test_a_linear_model_has_no_module(workers):
+    run = scaleml.train(scaleml.LinearModel(), X, Y, workers=2, epochs=1)
+    with pytest.raises(AttributeError, match="was made of no module"):
+        _ = run.model.module
