@@ -141,6 +141,11 @@ def live_settings(learning_rate: float | None, batch_size: int | None, strategy:
 def check_kind(name: str, value: object) -> None:
     """Raise TypeError unless a model, strategy or optimizer is an object of that kind."""
     kind, wanted = _KINDS[name]
+    if any(f"{one.__module__}.{one.__name__}" == "torch.nn.modules.module.Module" for one in type(value).__mro__):
+        raise TypeError(
+            f"{name} is a module of PyTorch, {type(value).__name__}: say what its outputs are for, such as "
+            "scaleml.TorchModel(module, loss='cross_entropy')"
+        )
     if not isinstance(value, kind):
         raise TypeError(f"{name}={value!r}: must be {wanted}{_hint_of_class(value)}")
 

@@ -141,6 +141,11 @@ def _refusal(module: nn.Module, x: Array, inputs: list[Tensor], error: Exception
         ),
         str(module),
     )
+    if len(x) == 1 and module.training and "more than 1 value per channel" in str(error):
+        return (
+            f"{type(module).__name__} normalises over a batch, but a rank's part of this batch is one row: choose a batch_size that leaves "
+            "every rank two rows at least, also of the last batch of an epoch, or a layer that normalises within a row, such as GroupNorm"
+        )
     given = ", ".join(f"{tuple(one.shape)} {str(one.dtype).removeprefix('torch.')}" for one in inputs)
     return (
         f"{type(module).__name__} does not take these rows: given {given}, it raised {type(error).__name__}: {error}. A row of X has "

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import cloudpickle
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scaleml.frameworks.torch_forward import copied
+from scaleml.frameworks.torch_random import seeded
 
-__all__ = ["ModuleLike", "check_module", "check_travels", "made", "seeded"]
+__all__ = ["ModuleLike", "check_module", "check_travels", "made"]
 
 ModuleLike = nn.Module | Callable[[], nn.Module]
 """A module, or what makes one."""
@@ -27,26 +24,6 @@ _WRAPPERS: Final = {
     "OptimizedModule": "ranks cannot be sent compiled code: pass the module before torch.compile",
 }
 """By the name of their class, wrappers that do what a strategy does, and what to pass instead."""
-
-_lock: Final = threading.RLock()
-"""Of the process's random streams."""
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the process's random streams (PyTorch's on the CPU, NumPy's and Python's) while the block lasts; then they go on as if
-    nothing had been.
-    """
-    with _lock, torch.random.fork_rng(devices=[]):
-        kept, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  modules draw from it, whatever we do
-        try:
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            random.seed(seed)
-            yield
-        finally:
-            random.setstate(kept)
-            np.random.set_state(legacy)  # noqa: NPY002
 
 
 def made(module: ModuleLike, seed: int, dtype: torch.dtype) -> nn.Module:

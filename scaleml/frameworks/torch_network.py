@@ -17,9 +17,10 @@ from scaleml.frameworks.torch_binding import Binding, flattened, trainable
 from scaleml.frameworks.torch_forward import Forward, copied, tensor_of
 from scaleml.frameworks.torch_losses import TorchLoss
 from scaleml.frameworks.torch_module import made
+from scaleml.frameworks.torch_random import drawing, key_of
 from scaleml.frameworks.torch_trial import tried
 from scaleml.models.base import Signature
-from scaleml.models.flat_model import FlatModel, Layered, NamesScore, Probabilistic, Ready, Scoring
+from scaleml.models.flat_model import FlatModel, Layered, NamesScore, Probabilistic, Ready, Scoring, Stochastic
 
 __all__ = ["TorchNetwork"]
 
@@ -63,6 +64,8 @@ class TorchNetwork(ModuleNetwork):
         objective = Objective(loss.name, loss.targets, signature, loss.link)
         found = tried(copied(template), forward, loss.to(dtype), objective, dtype)
         self._loss, self._output, self._targets = found.loss, found.output, found.targets
+        self._draws = found.draws
+        self._place, self._calls = (0, 0, 0), 0
         layout = Layout(tuple(own), tuple(tuple(one.shape) for one in own.values()))
         super().__init__(layout, found.scorer, signature, str(dtype).removeprefix("torch."))
         self._binding: Binding | None = None
@@ -87,13 +90,15 @@ class TorchNetwork(ModuleNetwork):
         self, w: Array, x: Matrix, y: Array, weights: Array | None, out: Array, ready: Ready | None = None
     ) -> tuple[float, float]:
         """Write the gradient of the summed loss into `out`; return the summed loss and weights; see `FlatModel.loss_grad`."""
-        binding = self._bound(w, training=True)
-        binding.begin(out, ready)
-        output = self._called(binding.module, dense(x))
-        loss, mass = self._loss.total(output, self._target(y), None if weights is None else tensor_of(weights))
-        loss.backward()
-        binding.end()
-        return loss.item(), mass
+        if self._draws is None:
+            return self._loss_grad(w, dense(x), y, weights, out, ready)
+        self._calls += 1
+        with drawing(self._draws, key_of(*self._place, self._calls)):
+            return self._loss_grad(w, dense(x), y, weights, out, ready)
+
+    def at(self, seed: int, step: int, rank: int) -> None:
+        """Have the next gradients draw the random numbers of this place; see `Stochastic`."""
+        self._place, self._calls = (seed, step, rank), 0
 
     def module(self, w: Array) -> nn.Module:
         """Return a plain module with these parameters (P,), in evaluation mode."""
@@ -102,6 +107,17 @@ class TorchNetwork(ModuleNetwork):
             for one, part in zip(trainable(module).values(), self.layout.slices, strict=True):
                 one.copy_(tensor_of(np.ascontiguousarray(w[part])).view(one.shape))
         return module.eval()
+
+    def _loss_grad(
+        self, w: Array, x: Array, y: Array, weights: Array | None, out: Array, ready: Ready | None
+    ) -> tuple[float, float]:
+        binding = self._bound(w, training=True)
+        binding.begin(out, ready)
+        output = self._called(binding.module, x)
+        loss, mass = self._loss.total(output, self._target(y), None if weights is None else tensor_of(weights))
+        loss.backward()
+        binding.end()
+        return loss.item(), mass
 
     def _evaluated(self, w: Array, x: Array, y: Array, weights: Array | None) -> tuple[Array, float, float]:
         module = self._bound(w, training=False).module
@@ -153,5 +169,5 @@ class TorchNetwork(ModuleNetwork):
 
 if TYPE_CHECKING:
 
-    def _is_all_of(network: TorchNetwork) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore]:
-        return network, network, network, network, network
+    def _is_all_of(network: TorchNetwork) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, Stochastic]:
+        return network, network, network, network, network, network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,12 @@ from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.scorer import Scorer
 from scaleml.frameworks.torch_forward import Forward
 from scaleml.frameworks.torch_losses import Reduction, TorchLoss
-from scaleml.frameworks.torch_module import seeded
+from scaleml.frameworks.torch_random import Draws, drawn_by, seeded
 
 __all__ = ["Found", "tried"]
 
-_ROWS = 5
+_ROWS: Final = 5
+_Dropout: Final = nn.modules.dropout._DropoutNd
 
 
 class Found(NamedTuple):
@@ -31,6 +32,8 @@ class Found(NamedTuple):
     """Shape of a row's output; None where outputs are no single tensor."""
     targets: torch.dtype
     """In which the loss is given the targets."""
+    draws: Draws
+    """Whose random numbers the module draws in training."""
 
 
 def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objective, dtype: torch.dtype) -> Found:
@@ -57,12 +60,16 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         scorer = objective.scorer(shape, loss.ignored)
         loss = replace(loss, axis=scorer.axis % len(shape) if loss.targets == "classes" and shape is not None else 1)
         total, _ = loss.total(output, target, None)
+        module.train()
+        draws = drawn_by(lambda: forward(module, x))
     if not total.requires_grad:
         raise ValueError(
             f"{loss.name} of {type(module).__name__}'s outputs has no gradient: something between the parameters and the loss detaches, as "
             ".detach(), .item(), .numpy(), argmax or torch.no_grad() do"
         )
-    return Found(loss, scorer, None if shape is None else shape[1:], kind)
+    if draws is None and any(isinstance(layer, _Dropout) for layer in module.modules()):
+        draws = "torch"  # whose share may be nothing as yet
+    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws)
 
 
 def _checked(output: Any, module: nn.Module, loss: TorchLoss, objective: Objective) -> tuple[int, ...]:

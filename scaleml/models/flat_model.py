@@ -124,6 +124,14 @@ class NamesScore(Protocol):
 
 
 @runtime_checkable
+class Stochastic(Protocol):
+    """A model that draws random numbers in training, such as dropout's."""
+
+    def at(self, seed: int, step: int, rank: int) -> None:
+        """Be told before each gradient of a rank whose numbers to draw: the same for the same place, whatever was drawn before."""
+
+
+@runtime_checkable
 class OfModule(Protocol):
     """A model that was made of another framework's module, and gives one back."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
 from scaleml.data.batches import Batches
-from scaleml.models.flat_model import parts_of
+from scaleml.models.flat_model import Stochastic, parts_of
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.fault_injection import pause
 from scaleml.runtime.plan import Plan
@@ -79,6 +79,8 @@ class Gradient:
         self._loss_grad = plan.model.loss_grad
         self._parts = parts_of(plan.model)
         self._part_rows = plan.part_rows
+        self._at = plan.model.at if isinstance(plan.model, Stochastic) else None
+        self._seed = plan.seed
         self.slowness = 1.0
 
     def compute(self, w: Array, ready: Callable[[Array], object] | None = None) -> Array:
@@ -86,6 +88,8 @@ class Gradient:
 
         ``ready`` is called with each layer's part as soon as it is final, from the last layer to the first, then with the tail.
         """
+        if self._at is not None:
+            self._at(self._seed, self._stamps.step, self._world.rank)
         if self._part_rows is not None and self.count > self._part_rows:
             return self._accumulate(w, self._part_rows, ready)
         begin = self._now()

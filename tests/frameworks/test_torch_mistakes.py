@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from frameworks.torch_modules import CASES, COLUMNS, Case, made, perceptron
+import scaleml
+from frameworks.torch_modules import CASES, COLUMNS, Case, built, made, perceptron
 from scaleml import TorchModel
 from scaleml.models import Signature
 
@@ -170,6 +171,20 @@ def test_outputs_of_another_shape_later():
     x, y = CASES["convolutional"].data(9)
     with pytest.raises(ValueError, match=r"returns shape \(9, 6\) for 9 rows"):
         network.loss_grad(network.init(0), x, y.astype("i4"), None, np.empty(network.size, "f4"))
+
+
+def test_one_row_for_batch_normalisation():
+    network, x, y = built(CASES["norm and dropout"])
+    with pytest.raises(ValueError, match="a rank's part of this batch is one row: choose a batch_size that leaves"):
+        network.loss_grad(network.init(0), x[:1], y[:1], None, np.empty(network.size, "f4"))
+
+
+def test_a_module_without_its_model():
+    with pytest.raises(
+        TypeError,
+        match=r"model is a module of PyTorch, Sequential: .*scaleml.TorchModel\(module, loss='cross_entropy'\)",
+    ):
+        scaleml.train(perceptron(), np.zeros((4, COLUMNS)), [0, 1, 2, 0])
 
 
 def test_settings():

@@ -90,7 +90,7 @@ class Normed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(COLUMNS, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3))
+        self.body = nn.Sequential(nn.Linear(COLUMNS, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3))
         self.head = nn.Linear(6, 3)
 
     def forward(self, x):
