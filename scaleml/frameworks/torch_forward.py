@@ -32,9 +32,7 @@ def tensor_of(array: Array) -> Tensor:
 
 @final
 class Forward:
-    """Calls modules on rows of X.
-
-    A copy (``copy.copy``) is for another module: what was learnt of this one stays.
+    """Calls a module, and copies of it, on rows of X.
 
     Parameters
     ----------
@@ -58,11 +56,6 @@ class Forward:
                 kind_of(part.base)
         self._leaves_inputs = {True: False, False: False}
         """By the module's mode, whether it was seen not to write into its inputs, so that they need not be copied."""
-
-    def __copy__(self) -> Forward:
-        other = object.__new__(Forward)
-        vars(other).update(vars(self), _leaves_inputs={True: False, False: False})
-        return other
 
     def __call__(self, module: nn.Module, x: Array) -> Any:
         """Return what the module makes of rows of X (n, ...): a tensor in the parameters' dtype, or what else it returns.

@@ -13,9 +13,11 @@ from torch import nn
 
 import scaleml
 from embedded import embedded
-from frameworks.torch_modules import CASES, COLUMNS
+from frameworks.torch_modules import CASES, COLUMNS, perceptron
 from runtime import harness
 from scaleml import AllReduce, TorchModel
+from scaleml.data.sealed import seal
+from scaleml.models import Signature
 
 ROWS = 200
 X, CODES = CASES["convolutional"].data(ROWS)
@@ -55,6 +57,12 @@ def test_a_module_of_a_notebooks_cell(workers):
     np.testing.assert_allclose(run.model.predict_proba(X), output.softmax(1), rtol=1e-4)
     again = pickle.loads(cloudpickle.dumps(run.model))
     assert_array_equal(again.predict(X), labels)
+
+
+def test_workers_are_asked_for_pytorch_before_a_run():
+    """Whoever has none is then named, with what to install: `scaleml.cluster.user_modules`."""
+    network = TorchModel(perceptron(), "cross_entropy").build(Signature(COLUMNS, 3, "multiclass"))
+    assert "torch" in {name.partition(".")[0] for name in seal(max, network).modules}
 
 
 def test_what_cannot_travel_is_refused_before_anything_is_placed(workers):
