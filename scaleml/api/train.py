@@ -120,7 +120,7 @@ def prepare(
         one_memory=cluster.share_memory(placement),
         snapshots=settings.snapshots,
         by_rows=settings.by_rows,
-        score=score_rule(settings.scoring, data.network, data.classes, data.signature.n_features),
+        score=score_rule(settings.scoring, data.network, data.classes, data.signature),
     )
     check_run(plan, placement, data.placed, cluster)
     return plan, placement

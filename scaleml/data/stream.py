@@ -129,7 +129,7 @@ class Blocks:
     def buffer(self) -> Array | None:
         """Return memory for the largest block of dense X; None for CSR."""
         region = self.runs[0].piece.x
-        return np.empty((self.block_rows, region.shape[1]), region.dtype) if isinstance(region, Region) else None
+        return np.empty((self.block_rows, *region.shape[1:]), region.dtype) if isinstance(region, Region) else None
 
     def all(self) -> Arrays:
         """Read all blocks into memory."""
@@ -138,7 +138,7 @@ class Blocks:
             region = self.runs[0].piece.x
             if not isinstance(region, Region):
                 return _joined([self.read(block, files) for block in range(self.count)])
-            x = np.empty((self.rows, region.shape[1]), region.dtype)
+            x = np.empty((self.rows, *region.shape[1:]), region.dtype)
             scratch = self.buffer()
             parts = [
                 self.read(block, files, x[self.starts[block] : self.starts[block + 1]], scratch)

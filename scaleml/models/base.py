@@ -67,6 +67,23 @@ class Signature:
         """Return the call that makes it: what counts features, outputs and the task, and what is not at its default."""
         return call_of(self)
 
+    def no_rows(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return X of no rows, as a model gets it.
+
+        Examples
+        --------
+        >>> Signature(12, row=np.dtype(("uint8", (3, 2, 2)))).no_rows().shape
+        (0, 3, 2, 2)
+        """
+        return np.zeros((0, self.n_features), self.dtype) if self.row is None else np.zeros(0, self.row)
+
+    def no_targets(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return y of no rows, as a model gets it."""
+        if self.target is not None:
+            return np.zeros(0, self.target)
+        wide = self.task == "regression" and self.n_outputs > 1
+        return np.zeros((0, self.n_outputs) if wide else 0, np.int32 if self.task == "multiclass" else self.dtype)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_features", check_integer("n_features", self.n_features, 1))
         object.__setattr__(self, "n_outputs", check_integer("n_outputs", self.n_outputs, 1))

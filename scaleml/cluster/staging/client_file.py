@@ -11,7 +11,7 @@ from scaleml.cluster.staging.files import Delivered, Files
 from scaleml.data.piece import Run
 from scaleml.data.piece_file import PieceFile
 from scaleml.data.shard import ArrayShard, Shard
-from scaleml.data.source import ArraySource
+from scaleml.data.tensor_source import LocalSource
 
 
 class ClientFile(Files):
@@ -21,7 +21,7 @@ class ClientFile(Files):
 
     Parameters
     ----------
-    source : ArraySource
+    source : ArraySource or TensorSource
         The data.
     order : int array
         Which rows, in which order.
@@ -43,7 +43,7 @@ class ClientFile(Files):
         For a value that is not finite, by row and column.
     """
 
-    def __init__(self, source: ArraySource, order: Array, dtype: str, name: str, nonce: bytes) -> None:
+    def __init__(self, source: LocalSource, order: Array, dtype: str, name: str, nonce: bytes) -> None:
         self._nonce = nonce
         self._file = PieceFile(PieceFile.size(source, order, dtype))
         try:

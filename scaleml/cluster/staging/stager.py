@@ -20,8 +20,8 @@ from scaleml.cluster.staging.placed_data import PlacedRows
 from scaleml.cluster.staging.stage_pass import StagePass, begin, homes_of, lost_words
 from scaleml.cluster.staging.worker_files import WorkerFiles
 from scaleml.data.piece import Run
-from scaleml.data.source import ArraySource
 from scaleml.data.stager import Pieces, Staging
+from scaleml.data.tensor_source import LocalSource
 
 
 @final
@@ -86,7 +86,7 @@ class ClusterStager:
                 each.cancel(found)
         return files
 
-    def write(self, source: ArraySource, rows: Array, dtype: str, name: str) -> None:
+    def write(self, source: LocalSource, rows: Array, dtype: str, name: str) -> None:
         """Place rows of arrays in a file of the client."""
         file = ClientFile(source, rows, dtype, name, self._nonce)
         self._made.append(file)
