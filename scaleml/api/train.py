@@ -119,6 +119,7 @@ def prepare(
         nonzeros=data.placed.train.nonzeros,
         one_memory=cluster.share_memory(placement),
         snapshots=settings.snapshots,
+        augment=tuple(settings.model.augment),
         by_rows=settings.by_rows,
         score=score_rule(settings.scoring, data.network, data.classes, data.signature),
     )

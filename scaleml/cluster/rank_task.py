@@ -17,6 +17,7 @@ from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
 from scaleml.comm import CommError
 from scaleml.comm.communicator import Communicator
+from scaleml.data.augmented_batches import AugmentedBatches
 from scaleml.data.batches import Batches, Schedule, opened
 from scaleml.data.shard import ArrayShard, Shard
 from scaleml.owned_files import sweep
@@ -101,7 +102,8 @@ def _train(
             loop = ServerLoop(plan, group, reporter.report, recorder)
         else:
             sources, validation = data
-            batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), sources)
+            dealt = Schedule(plan.shard_sizes), plan.owned(spec.rank), sources
+            batches = AugmentedBatches(*dealt, plan.augment, plan.seed) if plan.augment else Batches(*dealt)
             loop = TrainingLoop(plan, group, batches, validation, endpoint.commands, reporter.report, recorder)
             if spec.rank == 0:
                 loop.tell_epochs(partial(_note_epoch, endpoint if plan.snapshots else None))

@@ -139,9 +139,15 @@ class Batches:
         Which shards this rank owns.
     shards : sequence of Arrays, MappedRuns or Stream
         Their contents, in the same order.
+
+    Attributes
+    ----------
+    epoch : int
+        Which epoch it is, said by whoever counts them: for what differs between epochs.
     """
 
     def __init__(self, schedule: Schedule, owned: Sequence[int], shards: Sequence[OpenShard]) -> None:
+        self.epoch = 0
         assert len(owned) == len(shards)
         self.schedule: Final = schedule
         self.owned: Final = tuple(owned)

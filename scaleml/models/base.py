@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from scaleml.checks import check_integer, check_number, check_option
+from scaleml.models.augmentation import Augmentation
 from scaleml.models.flat_model import FlatModel
 from scaleml.representation import call_of
 
@@ -128,6 +129,11 @@ class Model(ABC):
     def class_weight(self) -> ClassWeight:
         """What each class weighs: ``"balanced"``, a mapping from labels, or None; worked out by whoever knows the labels."""
         return None
+
+    @property
+    def augment(self) -> tuple[Augmentation, ...]:
+        """How rows to train on are changed at random, one after the other, before the model gets them; held-out rows never are."""
+        return ()
 
     def weighs_classes_apart(self, signature: Signature) -> bool:
         """Whether each class weighs in a problem of its own, so that it is no matter of the rows' weights."""

@@ -231,6 +231,7 @@ class TrainingRank:
         else:
             gradients.consumed = 0
             self.epoch += 1
+            gradients.batches.epoch = self.epoch
             self.early_stopping.epoch_over()
         now = self._now()
         if now >= recorder.due:
@@ -294,6 +295,7 @@ class TrainingRank:
         """Derive from the state where in the epoch the rank is, and what its recorder has counted."""
         state, gradients = self.state, self.gradients
         self.epoch, gradients.consumed = divmod(state.consumed, self._rows)
+        gradients.batches.epoch = self.epoch
         gradients.batch_size = state.batch_size or self.plan.batch_size
         self.touched_gradient = self.form.follow()
         self.recorder.samples = state.samples

@@ -12,6 +12,10 @@ from distributed import Client
 import scaleml
 from models.shapes import Shapes, features_of, values_of
 from scaleml import SGD, AllReduce, LocalSGD, ParameterServer, Serial
+from scaleml.api.trained_model import TrainedModel
+from scaleml.data.augment import RandomCrop, RandomFlip
+from scaleml.data.row_seeds import drawn, row_seeds
+from scaleml.data.split import hold_out
 from scaleml.data.tensors import as_tensors
 
 RNG = np.random.default_rng(6)
@@ -177,3 +181,29 @@ def test_a_comparison_of_images_says_what_a_row_is(threads: Client) -> None:
     )
     assert len(found.runs) >= 2
     assert "rows of uint8 (3, 4, 4)" in str(found.environment)
+
+
+def test_augmented_rows_are_those_of_their_seed_row_and_epoch(threads: Client) -> None:
+    augment = (RandomCrop(1), RandomFlip())
+    model = Shapes(dtype="float64", augment=augment)
+    held, settings = (IMAGES[:9], LETTERS[:9]), {"epochs": 3, "seed": 5, "batch_size": ROWS}
+    run = train(threads, model, IMAGES, LETTERS, validation=held, shards=3, workers=1, **settings)
+    order, codes = hold_out(ROWS, 0.0, 5)[0], np.unique(LETTERS, return_inverse=True)[1]
+    w = np.zeros((48, 3))
+    for epoch in range(3):
+        seeds = row_seeds(5, epoch, np.arange(ROWS))
+        x = IMAGES[order]
+        for number, each in enumerate(augment):
+            x = each(x, drawn(seeds, number))
+        x = features_of(x, np.float64)
+        odds = np.exp(x @ w)
+        w -= 0.1 * x.T @ (odds / odds.sum(axis=1, keepdims=True) - np.eye(3)[codes[order]]) / ROWS
+    np.testing.assert_allclose(run.params, w.ravel(), rtol=1e-9, atol=1e-12)
+    plain = TrainedModel(run.model.network, run.model.signature, run.params, run.model.classes)
+    assert run.history.evaluations["loss"][-1] == pytest.approx(
+        plain.loss(*held), rel=1e-12
+    )  # held-out rows as they are
+    several = train(threads, model, IMAGES, LETTERS, shards=3, workers=2, **settings)
+    np.testing.assert_allclose(several.params, run.params, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="images are"):
+        train(threads, model, TOKENS, LETTERS)

@@ -16,6 +16,7 @@ from scaleml.cluster.staging.memory import check_model
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.staging.room import check_room
 from scaleml.cluster.staging.stager import ClusterStager
+from scaleml.data.augmented_batches import check_augmentations
 from scaleml.data.class_weights import class_weights
 from scaleml.data.collections import is_collection
 from scaleml.data.partition import RowFormat
@@ -101,6 +102,10 @@ class TrainingData:
         self.classes = source.classes
         shape = source.features, source.n_outputs, source.task
         self.signature = Signature(*shape, self._model.dtype, source.is_sparse, source.row, source.target)
+        if self._model.augment:
+            check_augmentations(
+                self._model.augment, np.zeros(2, source.row) if source.row else self.signature.no_rows()
+            )
         model, weights = self._model, class_weights(self._model.class_weight, source.classes, counts)
         if weights is not None and model.weighs_classes_apart(self.signature):
             # One class against the rest: each weighs in its own problem, which only the loss knows.
