@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import ClassVar, Required, TypedDict, final
 
 import numpy as np
 
@@ -108,6 +108,20 @@ class TensorSource:
 
 LocalSource = ArraySource | TensorSource
 """A source of this process."""
+
+
+class Known(TypedDict, total=False):
+    """What is known of rows of any shape before they are looked at; see `tensor_source`."""
+
+    classifier: Required[bool]
+    dtype: Required[str]
+    classes: Array | None
+    row: Row | None
+    target: Row | None
+    known: str | None
+    name: str
+    label: str
+    whole: bool
 
 
 def tensor_source(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -13,14 +14,17 @@ from scaleml.data.class_weights import ClassTally, count
 from scaleml.data.collection_source import CollectionSource, collection_sources
 from scaleml.data.collections import Table, is_bag, is_collection, refuse_no_table
 from scaleml.data.columns import refuse_no_weight
+from scaleml.data.dataset_source import DatasetSource, dataset_source
+from scaleml.data.map_dataset import MapDataset, unwrapped
 from scaleml.data.partition import RowFormat
 from scaleml.data.row_dtype import in_words, refuse_other_row
 from scaleml.data.source import ArraySource, Source, array_source
 from scaleml.data.split import hold_out
 from scaleml.data.stager import Stager
-from scaleml.data.tensor_source import LocalSource, TensorSource, tensor_source
+from scaleml.data.tensor_source import Known, TensorSource, tensor_source
 
-AnySource = ArraySource | TensorSource | CollectionSource
+AnySource = ArraySource | TensorSource | DatasetSource | CollectionSource
+HERE: Final = (ArraySource, TensorSource, DatasetSource)
 Accept = Callable[[Source, Array | None], Array | None]
 """Takes in what is known of the data and the rows of each class; returns what the rows of each class weigh, None for alike."""
 
@@ -54,7 +58,7 @@ def place_training_set(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    aside = checked_validation(validation)
+    aside = checked_validation(_without_loaders(validation) if form.any_shape else validation)
     fraction = aside if isinstance(aside, float) else 0.0
     table = Table(X, y, sample_weight)
     if is_collection(X) and isinstance(aside, list | tuple) and is_collection(aside[0]):
@@ -63,7 +67,7 @@ def place_training_set(
     else:
         train = _source(table, form, stager, fraction=fraction)
     rows = held_rows = np.zeros(0, np.int64)
-    if isinstance(train, LocalSource):
+    if isinstance(train, HERE):
         rows, held_rows = hold_out(train.rows, fraction, form.seed or 0)
     if fraction:
         sides = (train.rows, train.held) if isinstance(train, CollectionSource) else (len(rows), len(held_rows))
@@ -96,7 +100,7 @@ def _counts(train: AnySource, rows: Array) -> Array | None:
     """Return how many rows to train on each class has."""
     if train.classes is None:
         return None
-    if isinstance(train, LocalSource):
+    if isinstance(train, HERE):
         return count(train.codes[rows], train.classes)
     return train.tally(train.labels)[0] - train.tally(train.labels, held_out=True)[0]
 
@@ -135,21 +139,38 @@ def _source(
         return replace(staged.coded(labels, labels), name=label)
     y, weights = _here(table.y, table.sample_weight, stager)
     if form.any_shape:
-        return tensor_source(
-            *(table.X, y, weights),
-            classifier=form.classifier,
-            dtype=form.dtype,
-            classes=classes,
-            row=None if like is None else like.row,
-            target=None if like is None else like.target,
-            name=table.name,
-            label=label,
-        )
+        return _of_any_shape(replace(table, y=y, sample_weight=weights), form, like, label)
     return array_source(table.X, y, weights, classifier=form.classifier, classes=classes, name=table.name, label=label)
 
 
-def validation_table(validation: Sequence[object]) -> Table:
-    """Return (X, y) or (X, y, sample_weight) as a table."""
+def _without_loaders(validation: object) -> object:
+    """Return validation data in which a dataset is a `MapDataset`, or, if it is of tensors, is these."""
+    if validation is None or isinstance(validation, float | tuple | list):
+        return validation
+    x, y = unwrapped(validation, None, "validation")
+    return x if y is None else (x, y)
+
+
+def _of_any_shape(table: Table, form: RowFormat, like: Source | None, label: str) -> TensorSource | DatasetSource:
+    x, y = unwrapped(table.X, table.y, table.name)
+    known: Known = {
+        "classifier": form.classifier,
+        "dtype": form.dtype,
+        "classes": None if like is None else like.classes,
+        "row": None if like is None else like.row,
+        "target": None if like is None else like.target,
+        "name": table.name,
+        "label": label,
+    }
+    if isinstance(x, MapDataset):
+        return dataset_source(x, table.sample_weight, **known)
+    return tensor_source(x, y, table.sample_weight, **known)
+
+
+def validation_table(validation: Sequence[object] | MapDataset) -> Table:
+    """Return (X, y), (X, y, sample_weight) or a dataset as a table."""
+    if isinstance(validation, MapDataset):
+        return Table(validation, None, None, "the validation X")
     X, y, *weights = validation
     return Table(X, y, weights[0] if weights else None, "the validation X")
 
@@ -170,10 +191,10 @@ def _here(y: object, sample_weight: object, stager: Stager) -> tuple[object, obj
 
 
 def _validation_source(
-    validation: AnySource | Sequence[object], train: Source, form: RowFormat, stager: Stager
+    validation: AnySource | MapDataset | Sequence[object], train: Source, form: RowFormat, stager: Stager
 ) -> AnySource:
     """Return validation data as a source; raise unless it has the columns, labels and targets of the training set."""
-    if isinstance(validation, LocalSource):
+    if isinstance(validation, HERE):
         return validation
     label = "the validation y"
     if isinstance(validation, CollectionSource):
@@ -233,9 +254,9 @@ def refuse_empty_side(fraction: float, rows: int, held: int) -> None:
         )
 
 
-def checked_validation(validation: object) -> AnySource | Sequence[object] | float | None:
+def checked_validation(validation: object) -> AnySource | MapDataset | Sequence[object] | float | None:
     """Return held-out data, or the fraction of the rows to hold out, as ``train`` takes them; raise for anything else."""
-    if validation is None or isinstance(validation, AnySource):
+    if validation is None or isinstance(validation, AnySource | MapDataset):
         return validation
     if isinstance(validation, float):
         if not 0 < validation < 1:

@@ -279,8 +279,7 @@ class TrainingRank:
         """Return a copy of the state as it is now."""
         state = self.state
         state.samples, state.clock = self.recorder.samples, self.recorder.last
-        state.next_evaluation = self.evaluation.due_at
-        state.random = self.gradients.batches.random_state()
+        state.next_evaluation, state.random = self.evaluation.due_at, self.gradients.batches.random_state()
         return state.snapshot()
 
     def restore(self, state: TrainState) -> None:
