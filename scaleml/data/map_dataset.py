@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import deque
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, final
@@ -16,7 +18,8 @@ from scaleml.data.tensors import plain_array
 _CHECKED: Final = 16
 """Items whose labels are compared with those that the dataset says that it has: it may transform them as it gives them out."""
 _AT_ONCE: Final = 256
-_ARRAYS: Final = ("shape", "dtype", "iloc", "tocsr", "__array__", "__dask_graph__")
+_ARRAYS: Final = ("dtype", "iloc", "tocsr", "__array__", "__dask_graph__")
+_LISTS: Final = (str, bytes, list, tuple, range, array, deque, Mapping, type)
 
 
 def is_dataset(given: object) -> bool:
@@ -30,7 +33,7 @@ def is_dataset(given: object) -> bool:
     """
     if isinstance(given, MapDataset):
         return True
-    if isinstance(given, str | bytes | list | tuple | Mapping | type):
+    if isinstance(given, _LISTS):
         return False
     return (
         hasattr(given, "__getitem__")
@@ -61,7 +64,7 @@ def unwrapped(X: Any, y: Any, what: str = "X") -> tuple[Any, Any]:
         return X, y
     if y is not None:
         raise ValueError(f"{what} is a dataset, whose items are (x, y): pass y=None")
-    if "TensorDataset" in names:
+    if "TensorDataset" in names and type(X).__name__ == "TensorDataset":  # not one that does more
         *inputs, targets = X.tensors
         if not inputs:
             raise ValueError(f"{what} is a TensorDataset of one tensor: its last one is y; add it")

@@ -72,9 +72,13 @@ def rows_of_inputs(X: object, dtype: str, name: str = "X") -> Row | None:
     inputs, _, _ = _inputs(X, name)
     rows = {}
     for key, each in inputs.items():
-        if is_frame(each) or any(np.isnan(size) for size in each.shape[1:]):
+        shape, kind = each.shape[1:], getattr(each, "dtype", None)
+        if is_frame(each) and each.ndim == 2:
+            shape, kinds = (len(each.columns),), list(each.dtypes)
+            kind = np.result_type(*kinds) if kinds and all(isinstance(each, np.dtype) for each in kinds) else None
+        if not isinstance(kind, np.dtype) or any(np.isnan(size) for size in shape):
             return None
-        rows[key] = row_of(np.empty((0, *each.shape[1:]), each.dtype), dtype)
+        rows[key] = row_of(np.empty((0, *shape), kind), dtype)
     return rows[ALONE] if tuple(rows) == (ALONE,) else record_of(rows)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.data.column_sizes import ColumnSizes
 from scaleml.data.columns import as_column, as_told, as_weights, cast_finite
 from scaleml.data.labels import local_codes
 from scaleml.data.partition import SALT, PassOptions, PieceSummary, len_of, refuse_other_length, tally
@@ -78,6 +79,7 @@ def write_tensor_partition(
         mass=mass,
         held_counts=held_counts,
         held_mass=held_mass,
+        sizes=None if x.table is None else ColumnSizes.of(x.table, order),
         heaviest=None if w is None else held + heaviest_of(w[order[held:]]),
         row=x.row,
         target=y.row if isinstance(y, Tensors) else None,

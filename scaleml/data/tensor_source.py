@@ -8,6 +8,7 @@ from typing import ClassVar, Required, TypedDict, final
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.data.column_sizes import ColumnSizes
 from scaleml.data.columns import as_column, as_weights, cast_finite, names_of, refuse_no_weight
 from scaleml.data.labels import encode_labels
 from scaleml.data.row_dtype import Row
@@ -42,7 +43,12 @@ class TensorSource:
 
     is_sparse: ClassVar[bool] = False
     filled: ClassVar[None] = None
-    sizes: ClassVar[None] = None
+
+    @property
+    def sizes(self) -> ColumnSizes | None:
+        """Of the columns, where X is a table of floats: of rows spread over all of it."""
+        table = self.x.table
+        return None if table is None else ColumnSizes.of(table, np.arange(0, self.rows, max(1, self.rows // 1024)))
 
     @property
     def rows(self) -> int:

@@ -66,6 +66,12 @@ class Tensors:
         """Bytes of all rows as ranks get them."""
         return len(self) * self.row.itemsize
 
+    @property
+    def table(self) -> Array | None:
+        """The rows as they are, where they are a table of floats; else None."""
+        alone = self.parts.get(ALONE)
+        return alone if alone is not None and alone.ndim == 2 and alone.dtype.kind == "f" else None
+
     def take(self, rows: Array | slice) -> Array:
         """Return some rows in the dtype that ranks get.
 
@@ -109,35 +115,29 @@ class Tensors:
         return replace(self, row=row)
 
     def _converted(self, name: str, dtype: np.dtype[Any], rows: Array | slice) -> Array:
-        given = self.parts[name][rows]
-        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite and is refused below
-            found: Array = given.astype(dtype, copy=False)
-        if dtype.kind == "f":
-            wrong = _not_finite(found)
-        else:
-            wrong = None if np.can_cast(given.dtype, dtype) else _first(found != given)
+        found, wrong = _cast(self.parts[name][rows], dtype)
         if wrong is not None:
-            raise self._refused(name, dtype, given, rows, wrong)
+            raise self._refused(name, dtype)
         return found
 
-    def _refused(
-        self, name: str, dtype: np.dtype[Any], given: Array, rows: Array | slice, wrong: tuple[int, ...]
-    ) -> ValueError:
-        row = int(np.arange(len(self))[rows][wrong[0]]) + self.first
+    def _refused(self, name: str, dtype: np.dtype[Any]) -> ValueError:
+        """Return the error for the first value of an input that has no place in a row."""
+        whole, step, start = self.parts[name], max(1, BLOCK // max(1, self.row.itemsize)), 0
+        wrong = None
+        while wrong is None:
+            given = whole[start : start + step]
+            _, wrong = _cast(given, dtype)
+            start += step
+        row, value = start - step + wrong[0] + self.first, given[wrong]
         what = f"{self.name}[{name!r}]" if name else self.name
-        at = f" at {list(wrong[1:])}" if len(wrong) > 1 else ""
-        value, beside = given[wrong], self.name.rpartition(" ")[2]
+        where = f"in row {row}{f' at {list(wrong[1:])}' if len(wrong) > 1 else ''}"
         if dtype.kind != "f":
-            return ValueError(
-                f"{what} is {value} in row {row}{at}, which is no {dtype.name} as the rows of training are"
-            )
+            return ValueError(f"{what} is {value} {where}, which is no {dtype.name} as the rows of training are")
         if np.isfinite(value):
             return ValueError(
-                f"{what} is {value} in row {row}{at}, too large for {dtype.name}: scale it, or use dtype='float64' in the model"
+                f"{what} is {value} {where}, too large for {dtype.name}: scale it, or use dtype='float64' in the model"
             )
-        return ValueError(
-            f"{what} is {value} in row {row}{at}: must be finite; replace such values, or drop those rows of {beside}"
-        )
+        return ValueError(f"{what} is {value} {where}: must be finite; replace such values, or drop those rows")
 
 
 def as_tensors(given: object, name: str, dtype: str, first: int = 0, *, least: int = 1) -> Tensors:
@@ -262,12 +262,14 @@ def refuse_other_lengths(lengths: Mapping[str, int], name: str) -> None:
         )
 
 
-def _not_finite(values: Array) -> tuple[int, ...] | None:
-    """Return where the first value is that is not finite; a sum is finite if all is, and is found much faster."""
-    with np.errstate(all="ignore"):
-        if np.isfinite(values.sum(dtype=values.dtype)):
-            return None
-    return _first(~np.isfinite(values))
+def _cast(given: Array, dtype: np.dtype[Any]) -> tuple[Array, tuple[int, ...] | None]:
+    """Return values in a dtype, and where the first one is that is not finite, or that it does not have; None where all is well."""
+    with np.errstate(all="ignore"):  # what is too large becomes infinite
+        found: Array = given.astype(dtype, copy=False)
+        if dtype.kind != "f":
+            return found, None if np.can_cast(given.dtype, dtype) else _first(found != given)
+        # A sum is finite if all is, and is found much faster; only overflow needs the slow look.
+        return found, None if np.isfinite(found.sum(dtype=dtype)) else _first(~np.isfinite(found))
 
 
 def _first(wrong: Array) -> tuple[int, ...] | None:

@@ -203,8 +203,7 @@ def _validation_source(
         held = _source(validation_table(validation), form, stager, like=train, label=label)
     if train.row is not None:
         check_same_rows(held, train)
-        return held
-    if held.features != train.features:
+    elif held.features != train.features:
         raise ValueError(
             f"the validation X has {held.features} columns, X has {train.features}: they must be the same features"
         )
@@ -213,7 +212,7 @@ def _validation_source(
             f"the validation X has the columns {listed(held.names)}, X has {listed(train.names)}: they must be the same features, in the "
             "same order"
         )
-    if held.n_outputs != train.n_outputs:
+    if train.row is None and held.n_outputs != train.n_outputs:
         raise ValueError(
             f"the validation y has {held.n_outputs} columns, y has {train.n_outputs}: they must be the same targets"
         )
