@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scaleml.datasets import load
+from scaleml.datasets import load, padded
 from scaleml.datasets.dataset import WORDS
 
 
@@ -257,3 +257,35 @@ REAL = os.environ.get("SCALEML_DATA", "")
 def test_the_real_files():
     assert load("polarity").X.shape == (10_662, WORDS)
     assert load("cifar10").X.shape == (12_000, 3072)
+
+
+def test_sequences_are_padded_with_their_lengths_beside() -> None:
+    rng = np.random.default_rng(0)
+    for dtype, inner in ((np.int32, ()), (np.float64, (3,))):
+        sequences = [rng.integers(1, 9, (size, *inner)).astype(dtype) for size in (4, 0, 7, 1)]
+        for length in (None, 5, 9):
+            found = padded(sequences, length, value=-2)
+            tokens = found["tokens"]
+            assert tokens.shape == (4, length or 7, *inner)
+            assert tokens.dtype == dtype
+            for row, size, sequence in zip(tokens, found["lengths"], sequences, strict=True):
+                assert size == min(len(sequence), len(row))
+                np.testing.assert_array_equal(row[:size], sequence[:size])
+                assert (row[size:] == -2).all()
+    assert padded([[], []])["tokens"].tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "settings", "words"),
+    [
+        ([], {}, "at least one"),
+        (["a text"], {}, "token numbers of text"),
+        ([3, [4]], {}, "each must be a list"),
+        ([np.zeros((2, 3)), np.zeros((2, 4))], {}, "several shapes"),
+        ([[1, 2]], {"value": 0.5}, "value=0.5 is none that int64 has"),
+        ([[1, 2]], {"length": 0}, "length=0"),
+    ],
+)
+def test_what_cannot_be_padded_is_refused(sequences, settings, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        padded(sequences, **settings)

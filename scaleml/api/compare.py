@@ -25,6 +25,7 @@ from scaleml.cluster.embedded import find_client
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded
+from scaleml.data.row_dtype import in_words
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import Optimizer
@@ -203,8 +204,9 @@ def _run(
     notes: list[str] = []
     try:
         client, own = find_client(task.given.client, task.given.workers)
-        columns = data.signature.n_features
-        environment = Environment.now(f"{task.model!r} on {data.rows:,} rows of {columns:,} columns")
+        signature = data.signature
+        of = f"{signature.n_features:,} columns" if signature.row is None else in_words(signature.row)
+        environment = Environment.now(f"{task.model!r} on {data.rows:,} rows of {of}")
         renew = partial(task.data, uses) if task.is_shuffled_anew else None
         runner = Runner(data, client, own, uuid4().hex[:8], wish.target, on_run, renew)
         for one in contenders:

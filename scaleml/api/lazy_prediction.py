@@ -11,13 +11,17 @@ from dask.base import compute, tokenize
 from dask.delayed import delayed
 from dask.highlevelgraph import HighLevelGraph
 
+from scaleml.api.tensor_prediction import KNOWN
 from scaleml.arrays import Array
 from scaleml.data.bad_columns import REAL
 from scaleml.data.collections import Table, is_frame, partitions_of, refuse_no_table
 from scaleml.data.columns import as_told, refuse_columns
+from scaleml.data.partition import len_of
 from scaleml.data.partitions import merged
+from scaleml.data.row_dtype import refuse_other_row
 from scaleml.data.sealed import Parcel, parcel, sealed
-from scaleml.models import FlatModel
+from scaleml.data.tensor_collections import input_partitions, rows_of_inputs, tensor_partitions_of
+from scaleml.models import FlatModel, Signature
 
 Names = tuple[object, ...] | None
 """Of columns, where they have some."""
@@ -27,6 +31,7 @@ class Predictor(Protocol):
     """A `TrainedModel`, as far as predicting block by block needs it."""
 
     network: FlatModel
+    signature: Signature
     params: Array
     classes: Array | None
 
@@ -55,9 +60,14 @@ def by_blocks(model: Predictor, method: str, X: Any, meta: Array) -> Any:
     ValueError, TypeError
         For columns other than those of the training data, as far as they are known.
     """
+    kept = model.snapshot()
+    if model.signature.row is not None:
+        row = rows_of_inputs(X, model.signature.dtype)
+        if row is not None:
+            refuse_other_row(row, model.signature.row, "X", KNOWN)
+        return _blocks_of_tensors(X, sealed(partial(_apply_to_tensors, method, meta)), kept, meta)
     check_table(X)
     model.check_width((float("nan"), len(X.columns)) if is_frame(X) else X.shape)
-    kept = model.snapshot()
     return blocks(X, _apply, (method,), kept, _token(kept), meta)
 
 
@@ -108,6 +118,24 @@ def _blocks_of_frame(frame: Any, function: Callable[..., Array], model: object, 
     return da.Array(whole, name, chunks, meta=meta)
 
 
+def _blocks_of_tensors(X: Any, function: Callable[..., Array], model: Predictor, meta: Array) -> Any:
+    """Return an array of the partitions of one or several inputs of any shape."""
+    import dask.array as da
+
+    parts, make = input_partitions(X), delayed(function, pure=True)
+    brought = sent(model, _token(model))
+    rows = parts.rows or (np.nan,) * len(parts.x)
+    made = [
+        da.from_delayed(make(part, brought), (size, *meta.shape[1:]), meta=meta)
+        for part, size in zip(parts.x, rows, strict=True)
+    ]
+    return da.concatenate(made, allow_unknown_chunksizes=True)
+
+
+def _apply_to_tensors(method: str, meta: Array, block: Any, model: Parcel) -> Array:
+    return getattr(model.open(), method)(block) if len_of(block) else meta
+
+
 def _of_block(
     function: Callable[..., Array],
     arguments: tuple[object, ...],
@@ -123,7 +151,8 @@ def _of_block(
 
 def statistics(model: Predictor, X: Any, y: Any, sample_weight: Any) -> Array:
     """Return the summed statistics of the partitions of X: computed where these are, a few numbers of each brought here."""
-    (parts,) = partitions_of(Table(X, y, sample_weight))
+    table = Table(X, y, sample_weight)
+    (parts,) = partitions_of(table) if model.signature.row is None else tensor_partitions_of(table)
     weights = [None] * len(parts.x) if parts.weights is None else parts.weights
     function = delayed(sealed(partial(_statistics, parts.columns, parts.targets)), pure=True)
     brought = sent(model, _token(model))
@@ -166,6 +195,6 @@ def _apply(block: object, method: str, model: object) -> Array:
 
 def _statistics(columns: Names, targets: Names, sent: Parcel, x: Any, y: Any, weights: Any) -> Array:
     model: Predictor = sent.open()
-    if not x.shape[0] and not y.shape[0]:
+    if not len_of(x) and not len_of(y):
         return model.no_statistics()
     return model.statistics(as_told(x, columns, "a partition of X"), as_told(y, targets, "a partition of y"), weights)

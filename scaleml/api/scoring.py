@@ -9,6 +9,7 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.data.class_weights import ClassTally
+from scaleml.models import Signature
 from scaleml.models.flat_model import FlatModel, Scoring, score_name_of
 from scaleml.runtime.held_out_score import Method, Scorer, ScoreRule, answer
 
@@ -38,7 +39,7 @@ def check_scoring(scoring: object) -> None:
 
 
 def score_rule(
-    scoring: str | Scorer | None, network: FlatModel, classes: Array | None, features: int
+    scoring: str | Scorer | None, network: FlatModel, classes: Array | None, signature: Signature
 ) -> ScoreRule | None:
     """Return how ranks score held-out rows; None for the model's own score, also by its name.
 
@@ -53,8 +54,8 @@ def score_rule(
 
     method = _method_of(get_scorer(scoring), network)
     if method is not None:
-        answer(network, np.zeros(network.size, network.dtype), np.zeros((0, features), network.dtype), method)
-    return ScoreRule(scoring, _name_of(scoring), method, classes)
+        answer(network, np.zeros(network.size, network.dtype), signature.no_rows(), method)
+    return ScoreRule(scoring, _name_of(scoring), method, classes, signature.row is not None)
 
 
 def score_name(rule: ScoreRule | None, network: FlatModel) -> str:

@@ -119,8 +119,9 @@ def prepare(
         nonzeros=data.placed.train.nonzeros,
         one_memory=cluster.share_memory(placement),
         snapshots=settings.snapshots,
+        augment=tuple(settings.model.augment),
         by_rows=settings.by_rows,
-        score=score_rule(settings.scoring, data.network, data.classes, data.signature.n_features),
+        score=score_rule(settings.scoring, data.network, data.classes, data.signature),
     )
     check_run(plan, placement, data.placed, cluster)
     return plan, placement
@@ -129,7 +130,7 @@ def prepare(
 def start(
     model: Model | EstimatorLike | PipelineLike,
     X: object,
-    y: object,
+    y: object = None,
     *,
     strategy: Strategy | None = None,
     optimizer: Optimizer | None = None,
@@ -219,7 +220,7 @@ class TrainSettings(TypedDict, total=False):
 def train(
     model: Model | EstimatorLike | PipelineLike,
     X: object,
-    y: object,
+    y: object = None,
     *,
     progress: bool | None = None,
     **settings: Unpack[TrainSettings],
@@ -234,8 +235,9 @@ def train(
         nothing else is said here (see Notes).
     X : array-like, CSR matrix, pandas or Dask dataframe, or Dask array of shape (rows, features)
         Real numbers, finite. The blocks of a Dask array may be dense or CSR; its chunks of rows need not be known.
+        Models such as ``TorchModel`` take arrays (rows, ...), dicts and tuples of such, and datasets: ``docs/data-of-any-shape.md``.
     y : array-like, pandas or Dask collection of shape (rows,) or (rows, targets)
-        Labels of any kind, or real targets. Any mix with X.
+        Labels of any kind, or real targets. Any mix with X. None where X is a dataset.
     strategy : Strategy
         How ranks work together. Default ``AllReduce()``.
     optimizer : Optimizer

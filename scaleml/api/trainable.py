@@ -13,6 +13,7 @@ from scaleml.cluster.placement import Workers
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.data.collection_source import CollectionSource
 from scaleml.data.collections import is_collection
+from scaleml.data.map_dataset import refuse_dataset, unwrapped
 from scaleml.models import Model
 from scaleml.optim import SGD, Optimizer, RowSteps
 from scaleml.runtime.stop_rule import StopRule
@@ -180,6 +181,11 @@ def trainable(model: object, given: Given) -> Trainable:
         raise TypeError(_not_ours(last, last is not model))
     check_kind("model", model)
     assert isinstance(model, Model)
+    if model.takes_any_shape:
+        X, y = unwrapped(given.X, given.y)
+        given = replace(given, X=X, y=y)
+    else:
+        refuse_dataset(given.X, model)
     found = Trainable(model, given)
     return found if given.seed is None else replace(found, seed=given.seed)
 

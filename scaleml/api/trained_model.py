@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
 
 from scaleml import arrays
+from scaleml.api import tensor_prediction as tensors
+from scaleml.api.tensor_prediction import Predict
 from scaleml.arrays import Array, Matrix
 from scaleml.data.collections import is_collection
 from scaleml.data.columns import matrix_of_frame, refuse_no_weight
+from scaleml.data.row_dtype import in_words
 from scaleml.data.source import array_source
 from scaleml.models import FlatModel, Signature
 from scaleml.models.flat_model import OfModule, Probabilistic, Reusing, Scoring
@@ -19,9 +21,6 @@ from scaleml.models.flat_model import OfModule, Probabilistic, Reusing, Scoring
 # Rows, or bytes, to predict at a time: what is made of them stays in the processor's cache. It lies in scratch of the model, for under a
 # nanny of Dask's freed memory goes back to the system at once, and its pages would be mapped anew for every part.
 _ROWS, _BYTES = 256, 1 << 19
-
-Predict = Callable[[FlatModel, Matrix], Array]
-"""From a flat model and rows of X, in its dtype, to what is said of them."""
 
 
 @final
@@ -61,7 +60,9 @@ class TrainedModel:
 
     def __repr__(self) -> str:
         what = "regression" if self.classes is None else f"{len(self.classes)} classes"
-        return f"<TrainedModel: {self.network.size} parameters, {self.signature.n_features} features, {what}>"
+        row = self.signature.row
+        of = f"{self.signature.n_features} features" if row is None else f"rows of {in_words(row)}"
+        return f"<TrainedModel: {self.network.size} parameters, {of}, {what}>"
 
     @property
     def module(self) -> Any:
@@ -113,6 +114,8 @@ class TrainedModel:
     def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
         """Return sums from which ``FlatModel.summarise`` makes loss and score, to be added over parts of the data."""
         classes = self.classes
+        if self.signature.row is not None:
+            return tensors.statistics(self, X, y, sample_weight)
         inputs = array_source(X, y, sample_weight, classifier=classes is not None, classes=classes, whole=False)
         self.check_width(inputs.x.shape)
         dtype = self.network.dtype.name
@@ -121,10 +124,8 @@ class TrainedModel:
 
     def no_statistics(self) -> Array:
         """Return the statistics of no rows."""
-        signature, dtype = self.signature, self.network.dtype
-        wide = signature.task == "regression" and signature.n_outputs > 1
-        y = np.zeros((0, signature.n_outputs) if wide else 0, np.int32 if signature.task == "multiclass" else dtype)
-        return self.network.statistics(self.params, np.zeros((0, signature.n_features), dtype), y)
+        signature = self.signature
+        return self.network.statistics(self.params, signature.no_rows(), signature.no_targets())
 
     def snapshot(self) -> TrainedModel:
         """Return this model as it is now, with parameters of its own."""
@@ -143,14 +144,15 @@ class TrainedModel:
         if is_collection(X):
             from scaleml.api import lazy_prediction as lazy
 
-            lazy.check_table(X)
-            self.check_width(X.shape)
+            if self.signature.row is None:
+                lazy.check_table(X)
+                self.check_width(X.shape)
             totals = lazy.statistics(self, X, y, sample_weight)
         else:
             if is_collection(y, sample_weight):
                 from dask.base import compute
 
-                y, sample_weight = compute(y, sample_weight, traverse=False)
+                y, sample_weight = compute(y, sample_weight, traverse=isinstance(y, dict | tuple))
             totals = self.statistics(X, y, sample_weight)
         refuse_no_weight(sample_weight is None or bool(np.any(totals)))
         return self.network.summarise(totals)
@@ -161,8 +163,10 @@ class TrainedModel:
             from scaleml.api import lazy_prediction as lazy  # Dask is loaded where there is something of it
 
             # What has no probabilities refuses at once.
-            none = predict(self.network, np.zeros((0, self.signature.n_features), self.network.dtype))
+            none = predict(self.network, self.signature.no_rows())
             return lazy.by_blocks(self, method, X, none)
+        if self.signature.row is not None:
+            return tensors.by_parts(self, predict, X)
         x = X.tocsr() if hasattr(X, "tocsr") else matrix_of_frame(X, "X") if hasattr(X, "iloc") else np.asarray(X)
         self.check_width(x.shape)
         network, dtype, rows = self.network, self.network.dtype, x.shape[0]

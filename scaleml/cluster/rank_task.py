@@ -17,8 +17,8 @@ from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
 from scaleml.comm import CommError
 from scaleml.comm.communicator import Communicator
-from scaleml.data.batches import Batches, Schedule, opened
-from scaleml.data.shard import ArrayShard, Shard
+from scaleml.data.augmented_batches import AugmentedBatches
+from scaleml.data.batches import AnyShard, Batches, Schedule, opened
 from scaleml.owned_files import sweep
 from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest
@@ -39,8 +39,8 @@ def task_key(run: str, generation: int, rank: int) -> str:
 def rank_main(
     plan: Plan,
     spec: RankSpec,
-    shards: Sequence[Shard | ArrayShard],
-    held_out: Sequence[Shard | ArrayShard],
+    shards: Sequence[AnyShard],
+    held_out: Sequence[AnyShard],
     before: Sequence[Outcome] = (),
 ) -> Outcome | None:
     """Run one rank to its end; never raises, for Dask would run it again or log what the supervisor knows already.
@@ -84,8 +84,8 @@ def _train(
     endpoint: Endpoint,
     reporter: Reporter,
     worker: Worker,
-    shards: Sequence[Shard | ArrayShard],
-    held_out: Sequence[Shard | ArrayShard],
+    shards: Sequence[AnyShard],
+    held_out: Sequence[AnyShard],
 ) -> Outcome:
     with (
         _connect(spec, endpoint, reporter, worker) as group,
@@ -101,7 +101,8 @@ def _train(
             loop = ServerLoop(plan, group, reporter.report, recorder)
         else:
             sources, validation = data
-            batches = Batches(Schedule(plan.shard_sizes), plan.owned(spec.rank), sources)
+            dealt = Schedule(plan.shard_sizes), plan.owned(spec.rank), sources
+            batches = AugmentedBatches(*dealt, plan.augment, plan.seed) if plan.augment else Batches(*dealt)
             loop = TrainingLoop(plan, group, batches, validation, endpoint.commands, reporter.report, recorder)
             if spec.rank == 0:
                 loop.tell_epochs(partial(_note_epoch, endpoint if plan.snapshots else None))
@@ -144,7 +145,7 @@ def _connect(spec: RankSpec, endpoint: Endpoint, reporter: Reporter, worker: Wor
     )
 
 
-def _budget(spec: RankSpec, worker: Worker, shards: Sequence[Shard | ArrayShard]) -> float:
+def _budget(spec: RankSpec, worker: Worker, shards: Sequence[AnyShard]) -> float:
     """Return the bytes of data that may be kept in memory."""
     limit = worker.memory_manager.memory_limit
     if not limit and all(shard.is_mapped for shard in shards):

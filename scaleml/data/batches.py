@@ -10,6 +10,7 @@ import numpy as np
 
 from scaleml import arrays
 from scaleml.arrays import Array, Matrix
+from scaleml.data.dataset_shard import DatasetShard
 from scaleml.data.mapped_runs import MappedRuns
 from scaleml.data.piece import Arrays
 from scaleml.data.shard import ArrayShard, Shard
@@ -18,14 +19,15 @@ from scaleml.data.stream import Prefetch, Stream
 OpenShard = Arrays | MappedRuns | Stream
 """A shard in reach of its rank: arrays, mapped or in memory, rows of several mapped files, or rows that are read ahead."""
 
+AnyShard = Shard | ArrayShard | DatasetShard
 OFTEN: Final = 20
 """Passes over the data that pay for a copy of it in a rank's own memory: each gains a tenth, the copy takes about two."""
 
 
 @contextlib.contextmanager
 def opened(
-    shards: Sequence[Shard | ArrayShard],
-    held_out: Sequence[Shard | ArrayShard],
+    shards: Sequence[AnyShard],
+    held_out: Sequence[AnyShard],
     budget: float,
     *,
     passes: int = 1,
@@ -35,10 +37,11 @@ def opened(
 
     Parameters
     ----------
-    shards, held_out : sequences of Shard or ArrayShard
+    shards, held_out : sequences of Shard, ArrayShard or DatasetShard
         What the rank was given.
     budget : float
-        Bytes that may be kept in memory. When all is larger, what lies in files is read block by block as it is needed.
+        Bytes that may be kept in memory. When all is larger, what lies in files is read block by block as it is needed, as items of
+        a dataset always are.
     passes : int
         How many times the shards are surely read.
     room : float
@@ -52,7 +55,8 @@ def opened(
         The held-out rows, all together.
     """
     everything = [*shards, *held_out]
-    if sum(shard.nbytes for shard in everything) <= budget:
+    fits = sum(shard.nbytes for shard in everything if not isinstance(shard, DatasetShard)) <= budget
+    if fits and not any(isinstance(shard, DatasetShard) for shard in everything):
         copied = passes >= OFTEN and sum(shard.nbytes for shard in shards) <= room
         yield (
             [_near(shard) if copied else _where_it_lies(shard) for shard in shards],
@@ -62,24 +66,29 @@ def opened(
     prefetch = Prefetch()
     try:
         yield (
-            [_streamed(shard, prefetch) for shard in shards],
-            _streamed(held_out[0], prefetch) if len(held_out) == 1 else joined([shard.open() for shard in held_out]),
+            [_streamed(shard, prefetch, fits) for shard in shards],
+            _streamed(held_out[0], prefetch, fits)
+            if len(held_out) == 1
+            else joined([shard.open() for shard in held_out]),
         )
     finally:
         prefetch.close()
 
 
-def _near(shard: Shard | ArrayShard) -> Arrays:
+def _near(shard: AnyShard) -> Arrays:
     x, y, weights = shard.open()
     return (arrays.own_copy(x) if shard.is_mapped and not arrays.is_sparse(x) else x), y, weights
 
 
-def _where_it_lies(shard: Shard | ArrayShard) -> Arrays | MappedRuns:
+def _where_it_lies(shard: AnyShard) -> Arrays | MappedRuns:
     return MappedRuns(shard.runs) if isinstance(shard, Shard) and shard.is_in_order else shard.open()
 
 
-def _streamed(shard: Shard | ArrayShard, prefetch: Prefetch) -> Arrays | Stream:
-    return Stream(shard.blocks(), prefetch) if isinstance(shard, Shard) and shard.rows else shard.open()
+def _streamed(shard: AnyShard, prefetch: Prefetch, fits: bool) -> Arrays | Stream:
+    """Return what lies in files as a stream, unless it ``fits`` into memory; items of a dataset always."""
+    if isinstance(shard, ArrayShard) or not shard.rows or (fits and isinstance(shard, Shard)):
+        return shard.open()
+    return Stream(shard.blocks(), prefetch)
 
 
 def joined(shards: Sequence[Arrays]) -> Arrays | None:
@@ -139,9 +148,15 @@ class Batches:
         Which shards this rank owns.
     shards : sequence of Arrays, MappedRuns or Stream
         Their contents, in the same order.
+
+    Attributes
+    ----------
+    epoch : int
+        Which epoch it is, said by whoever counts them: for what differs between epochs.
     """
 
     def __init__(self, schedule: Schedule, owned: Sequence[int], shards: Sequence[OpenShard]) -> None:
+        self.epoch = 0
         assert len(owned) == len(shards)
         self.schedule: Final = schedule
         self.owned: Final = tuple(owned)

@@ -18,9 +18,11 @@ from scaleml.data.columns import names_of, refuse_no_weight
 from scaleml.data.labels import merge_classes, places_of
 from scaleml.data.partition import PassOptions, PieceSummary, RowFormat, check_summaries
 from scaleml.data.piece import Run
+from scaleml.data.row_dtype import Row
 from scaleml.data.row_sample import HEAVIEST, RowSample
 from scaleml.data.source import Task, outputs_of, task_of
 from scaleml.data.stager import Pieces, Stager, Staging
+from scaleml.data.tensor_collections import tensor_partitions_of
 
 _SAMPLE: Final = 64 << 20
 """Bytes of X that a sample takes at most."""
@@ -128,6 +130,16 @@ class CollectionSource:
         return outputs_of(self.classes, targets)
 
     @property
+    def row(self) -> Row | None:
+        """Of one row of X that may have any shape; None for tables."""
+        return self._full[0].row
+
+    @property
+    def target(self) -> Row | None:
+        """Of one row of y that may have any shape; None for tables and labels."""
+        return self._full[0].target
+
+    @property
     def mean_weight(self) -> float:
         """Mean weight of the rows as they were given."""
         return float(self.tally(self.labels)[1].sum() / self.all_rows)
@@ -136,7 +148,7 @@ class CollectionSource:
     def found_labels(self) -> Array | None:
         """The labels of all partitions, sorted, at least two; None for regression."""
         parts = [summary.classes for summary in self._full if summary.classes is not None]
-        return merge_classes(parts) if self.options.classifier else None
+        return merge_classes(parts) if self.options.classifier and parts else None
 
     @cached_property
     def filled(self) -> Array | None:
@@ -261,10 +273,13 @@ def collection_sources(
         For data that cannot be trained on, with the remedy.
     """
     stagings: list[Staging] = []
-    for table, parts in zip(tables, partitions_of(*tables), strict=True):
+    found = tensor_partitions_of(*tables) if form.any_shape else partitions_of(*tables)
+    for table, parts in zip(tables, found, strict=True):
         held = 0.0 if stagings else fraction
         names = indicators, parts.columns, parts.targets
-        options = PassOptions(secrets.token_hex(8), form.dtype, form.classifier, form.seed, held, table.name, *names)
+        options = PassOptions(
+            secrets.token_hex(8), form.dtype, form.classifier, form.seed, held, table.name, *names, form.any_shape
+        )
         stagings.append(Staging(table.X, parts, options))
     sources = []
     for table, staging, pieces in zip(tables, stagings, stager.stage(stagings), strict=True):

@@ -16,8 +16,13 @@ from scaleml.data.partitions import Columns, Partitions, delayed_together
 
 
 def is_collection(*values: object) -> bool:
-    """Return whether any of these is a Dask collection; without importing Dask where none can be."""
-    candidates = [value for value in values if hasattr(value, "__dask_graph__")]
+    """Return whether any of these is a Dask collection, or has some as inputs; without importing Dask where none can be."""
+    each = [
+        part
+        for value in values
+        for part in (value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,))
+    ]
+    candidates = [value for value in each if hasattr(value, "__dask_graph__")]
     if not candidates:
         return False
     from dask.base import is_dask_collection
@@ -62,7 +67,7 @@ def _checked(table: Table) -> tuple[Partitions, Columns]:
         x = _checked_frame(x, name)
     else:
         x = _checked_array(x, name)
-        rows = _known(x.chunks[0])
+        rows = known_rows(x.chunks[0])
         width = x.shape[1] * x.dtype.itemsize
         row_nbytes = None if np.isnan(width) else int(width)
     if y is None:
@@ -78,7 +83,7 @@ def refuse_no_table(X: object, name: str) -> None:
     """Raise TypeError for a Dask collection that is neither array nor dataframe, and for a list of such."""
     refuse_pieces(X, name)
     if is_collection(X) and not (is_frame(X) or is_array(X)):
-        raise _no_table(X, name)
+        raise no_table(X, name)
 
 
 def is_frame(value: object) -> bool:
@@ -123,9 +128,9 @@ def _paired(values: Any, what: str, rows: tuple[int, ...] | None, X: Any, name: 
     if is_frame(values):
         return _one_column(values)
     if is_array(values):
-        return _paired_array(values, what, rows, name)
+        return paired_array(values, what, rows, name)
     if is_collection(values):
-        raise _no_table(values, what)
+        raise no_table(values, what)
     if rows is None:
         remedy = f"{name}.to_dask_array().compute_chunk_sizes()" if is_frame(X) else f"{name}.compute_chunk_sizes()"
         raise ValueError(
@@ -141,12 +146,13 @@ def _one_column(values: Any) -> Any:
     return values
 
 
-def _paired_array(values: Any, what: str, rows: tuple[int, ...] | None, name: str) -> Any:
+def paired_array(values: Any, what: str, rows: tuple[int, ...] | None, name: str) -> Any:
+    """Return a Dask array of one row for each of X, cut as X is, as far as that is known."""
     if values.ndim == 0:
         raise ValueError(f"{what} has shape (): must be one value a row of {name}")
     if values.ndim > 1 and any(len(chunks) > 1 for chunks in values.chunks[1:]):
         values = values.rechunk(dict.fromkeys(range(1, values.ndim), -1))
-    known = _known(values.chunks[0])
+    known = known_rows(values.chunks[0])
     if rows is not None and known is not None:
         if sum(known) != sum(rows):
             raise ValueError(
@@ -163,7 +169,8 @@ def _slices(values: Any, what: str, rows: tuple[int, ...], name: str) -> list[An
     return [values[end - size : end] for end, size in zip(ends, rows, strict=True)]
 
 
-def _known(chunks: tuple[Any, ...]) -> tuple[int, ...] | None:
+def known_rows(chunks: tuple[Any, ...]) -> tuple[int, ...] | None:
+    """Return the rows of each chunk; None where they are not known."""
     return None if any(np.isnan(size) for size in chunks) else tuple(int(size) for size in chunks)
 
 
@@ -179,7 +186,8 @@ def is_several(y: Any) -> bool:
     return len(shape) == 2 and shape[1] != 1
 
 
-def _no_table(value: object, what: str) -> TypeError:
+def no_table(value: object, what: str) -> TypeError:
+    """Return the error for a Dask collection that is neither array nor dataframe."""
     remedy = (
         f"{what}.to_dataframe() makes of a bag"
         if is_bag(value)

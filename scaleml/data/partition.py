@@ -16,9 +16,10 @@ from scaleml.data.columns import as_column, as_matrix, as_targets, as_told, as_w
 from scaleml.data.labels import check_indicators, local_codes
 from scaleml.data.piece import Piece
 from scaleml.data.piece_file import PieceFile, size_of
+from scaleml.data.row_dtype import Row, in_words
 from scaleml.data.row_sample import heaviest_of
 
-_SALT: Final = 0x91ECE
+SALT: Final = 0x91ECE
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,14 @@ class RowFormat:
         Whether y holds labels.
     seed : int or None
         Decides the order of the rows; None leaves them as they are, where only all of them together count.
+    any_shape : bool
+        Whether rows of X, and values of y, may have any shape and dtype.
     """
 
     dtype: str
     classifier: bool
     seed: int | None
+    any_shape: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class PassOptions:
         Whether y has a column of 0 and 1 for each label.
     columns, targets : tuple or None
         Names of the columns of X, and of a y of several, where they have some.
+    any_shape : bool
+        Whether rows of X, and values of y, may have any shape and dtype.
     """
 
     token: str
@@ -73,6 +79,7 @@ class PassOptions:
     indicators: bool = False
     columns: tuple[object, ...] | None = None
     targets: tuple[object, ...] | None = None
+    any_shape: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ class PieceSummary:
         The Dask worker whose folder the file is in.
     heaviest : (m,) int array or None
         Where in the file the rows to train on are that weigh most; None without weights.
+    row, target : numpy.dtype or None
+        Of a row of X, and of y that is no label, where they may have any shape.
     """
 
     piece: Piece | None
@@ -122,6 +131,8 @@ class PieceSummary:
     sizes: ColumnSizes | None = None
     worker: str = ""
     heaviest: Array | None = None
+    row: Row | None = None
+    target: Row | None = None
 
 
 def write_partition(
@@ -161,9 +172,9 @@ def write_partition(
         return PieceSummary(None, 0, 0, features, sparse, 0, None, none, none, none, none)
     given_x = as_told(given_x, options.columns, f"partition {index} of {options.name}")
     given_y = as_told(given_y, options.targets, f"partition {index} of y")
-    _refuse_other_length(options.name, index, given_x, "y", given_y)
+    refuse_other_length(options.name, index, given_x, "y", given_y)
     if partition_weights is not None:
-        _refuse_other_length(options.name, index, given_x, "sample_weight", partition_weights)
+        refuse_other_length(options.name, index, given_x, "sample_weight", partition_weights)
     x = as_matrix(given_x, name)
     n = int(x.shape[0])
     y = as_column(given_y, target, n, name)
@@ -177,7 +188,7 @@ def write_partition(
     if partition_weights is not None:
         w = as_weights(as_column(partition_weights, weight, n, name), weight, first)
         w = cast_finite(w, options.dtype, weight, first)
-    chance = np.random.default_rng([options.seed or 0, _SALT, index])
+    chance = np.random.default_rng([options.seed or 0, SALT, index])
     order = np.arange(n) if options.seed is None else chance.permutation(n)
     held = int(n * options.fraction + chance.random())  # on average the fraction, however small the partitions
     file = PieceFile(size_of(x, y, w is not None, order, options.dtype), folder)
@@ -189,8 +200,8 @@ def write_partition(
         raise
     file.detach()
     labels = np.zeros(n, np.int32) if classes is None else y
-    counts, mass = _tally(labels, w, slice(None), 0)
-    held_counts, held_mass = _tally(labels, w, order[:held], len(counts))
+    counts, mass = tally(labels, w, slice(None), 0)
+    held_counts, held_mass = tally(labels, w, order[:held], len(counts))
     sparse = arrays.is_sparse(x)
     return PieceSummary(
         piece,
@@ -210,7 +221,7 @@ def write_partition(
     )
 
 
-def _tally(labels: Array, w: Array | None, rows: Any, least: int) -> tuple[Array, Array]:
+def tally(labels: Array, w: Array | None, rows: Any, least: int) -> tuple[Array, Array]:
     """Return how many of these rows each label has, and the sums of their weights."""
     counts = np.bincount(labels[rows], minlength=least)
     weights = None if w is None else w[rows].astype(np.float64)
@@ -223,23 +234,37 @@ def check_summaries(summaries: Sequence[PieceSummary], name: str) -> None:
     if not full:
         raise ValueError(f"{name} has no rows in any of its {len(summaries)} partitions: at least one is needed")
     widths = sorted({summary.features for summary in full})
-    if len(widths) > 1:
+    if len(widths) > 1 and full[0].row is None:
         raise ValueError(f"the partitions of {name} have {widths} columns: all must have the same")
+    for what, rows in (("X", {each.row for each in full}), ("y", {each.target for each in full})):
+        if len(rows) > 1:
+            found = " and ".join(sorted("labels" if row is None else in_words(row) for row in rows))
+            whose = name if what == "X" else what
+            raise ValueError(
+                f"the partitions of {whose} have rows of {found}: all must have the same; convert them, .astype(...)"
+            )
     if len({summary.is_sparse for summary in full}) > 1:
         raise ValueError(
             f"some partitions of {name} are CSR and some dense: all must be of one kind; use tocsr or toarray"
         )
     targets = sorted({summary.targets for summary in full})
-    if len(targets) > 1:
+    if len(targets) > 1 and full[0].row is None:
         raise ValueError(f"the partitions of y have {targets} columns: all must have the same")
     if not any(summary.mass.any() for summary in full):
         raise ValueError("sample_weight is 0 everywhere: at least one row must count")
 
 
-def _refuse_other_length(name: str, index: int, x: Any, what: str, values: Any) -> None:
-    if x.shape[0] != values.shape[0]:
+def len_of(values: Any) -> int:
+    """Return how many rows a partition has, one of several inputs, too."""
+    return int((next(iter(values.values())) if isinstance(values, dict) else values).shape[0])
+
+
+def refuse_other_length(name: str, index: int, x: Any, what: str, values: Any) -> None:
+    """Raise ValueError unless a partition of X has as many rows as that of y or the weights."""
+    rows, found = len_of(x), len_of(values)
+    if rows != found:
         raise ValueError(
-            f"partition {index} of {name} has {x.shape[0]} rows but that of {what} has {values.shape[0]}: their partitions must "
+            f"partition {index} of {name} has {rows} rows but that of {what} has {found}: their partitions must "
             "hold the same rows; take both from one dataframe, or give them the same chunks, after compute_chunk_sizes() of "
             "Dask arrays whose chunk sizes are unknown"
         )

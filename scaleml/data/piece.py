@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +12,16 @@ from scaleml import arrays
 from scaleml.arrays import Array, Matrix
 
 Arrays = tuple[Matrix, Array, Array | None]
-"""``X`` (n, features) dense or CSR, ``y`` (n,) or (n, targets), sample weights (n,) or None."""
+"""``X`` (n, features) dense or CSR, ``y`` (n,) or (n, targets), sample weights (n,) or None; (n, ...) where rows have any shape."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """An array inside a file."""
+    """An array inside a file; the dtype is that of a record where rows have several inputs, else its name."""
 
     offset: int
     shape: tuple[int, ...]
-    dtype: str
+    dtype: str | np.dtype[Any]
 
     @property
     def nbytes(self) -> int:
@@ -43,7 +44,7 @@ class Piece:
     path : str
         The file.
     rows, features : int
-        The shape of X.
+        Rows, and the numbers in a row of X.
     x : Region or three of them
         Dense X; or data, indices and indptr of CSR.
     y : Region

@@ -15,7 +15,9 @@ from scaleml import arrays, owned_files
 from scaleml.arrays import CSR, Array, Matrix, Rows
 from scaleml.data.columns import finite_block
 from scaleml.data.piece import Piece, Region
-from scaleml.data.source import ArraySource
+from scaleml.data.row_dtype import is_several
+from scaleml.data.tensor_source import LocalSource, TensorSource
+from scaleml.data.tensors import Tensors
 
 _BLOCK: Final = 8 << 20  # bytes in flight while copying: what the client holds beside the user's own data
 _ALIGN: Final = 64
@@ -47,6 +49,12 @@ def size_of(x: Matrix, y: Array, weighted: bool, rows: Array, dtype: str) -> int
     else:
         body = n * x.shape[1] * width
     return body + n * 8 * (1 if y.ndim == 1 else y.shape[1]) + (n * width if weighted else 0) + 6 * _ALIGN
+
+
+def size_of_tensors(x: Tensors, y: Tensors | Array, weighted: bool, rows: int, dtype: str) -> int:
+    """Return the bytes that so many rows of any shape take in a file, or a little more."""
+    target = y.row.itemsize if isinstance(y, Tensors) else 8
+    return rows * (x.row.itemsize + target + weighted * np.dtype(dtype).itemsize) + 6 * _ALIGN
 
 
 class PieceFile:
@@ -90,11 +98,13 @@ class PieceFile:
         self._finalizer = weakref.finalize(self, _remove, self._fd, self.path)
 
     @staticmethod
-    def size(source: ArraySource, rows: Array, dtype: str) -> int:
+    def size(source: LocalSource, rows: Array, dtype: str) -> int:
         """Return the bytes that ``rows`` of ``source`` take in a file."""
+        if isinstance(source, TensorSource):
+            return size_of_tensors(source.x, source.y, source.weights is not None, len(rows), dtype)
         return size_of(source.x, source.y, source.weights is not None, rows, dtype)
 
-    def write(self, source: ArraySource, rows: Array, dtype: str, name: str = "X") -> Piece:
+    def write(self, source: LocalSource, rows: Array, dtype: str, name: str = "X") -> Piece:
         """Copy ``rows`` of the data into the file, in that order, a few MB at a time.
 
         Raises
@@ -102,6 +112,8 @@ class PieceFile:
         ValueError
             For a value that is not finite, naming its row and column.
         """
+        if isinstance(source, TensorSource):
+            return self.write_tensors(source.x, source.encode(dtype), source.encode_weights(dtype), rows)
         return self.write_rows(
             source.x, source.encode(dtype), source.encode_weights(dtype), rows, dtype, name, columns=source.names
         )
@@ -130,6 +142,21 @@ class PieceFile:
         region = None if weights is None else self._append(weights[rows])
         return Piece(self.path, len(rows), features, x, self._append(y[rows]), region)
 
+    def write_tensors(self, x: Tensors, y: Tensors | Array, weights: Array | None, rows: Array) -> Piece:
+        """Copy ``rows`` of any shape, with values or encoded labels and encoded weights; errors name rows."""
+        inputs = self._write_tensors(x, rows)
+        targets = self._write_tensors(y, rows) if isinstance(y, Tensors) else self._append(y[rows])
+        region = None if weights is None else self._append(weights[rows])
+        return Piece(self.path, len(rows), x.items, inputs, targets, region)
+
+    def _write_tensors(self, x: Tensors, rows: Array) -> Region:
+        several = is_several(x.row)
+        region = self._reserve((len(rows), *x.row.shape), x.row if several else x.row.base.str)
+        position = region.offset
+        for block in x.blocks(rows):
+            position += self._put(block, position)
+        return region
+
     def _write_csr(self, x: CSR, rows: Array, dtype: str, name: str, first: int) -> tuple[Region, Region, Region]:
         counts = np.diff(x.indptr)[rows]
         index_dtype = _index_dtype(x)
@@ -143,8 +170,8 @@ class PieceFile:
         np.cumsum(counts, out=indptr[1:])
         return data, indices, self._append(indptr)
 
-    def _reserve(self, shape: tuple[int, ...], dtype: str) -> Region:
-        region = Region(self._offset, tuple(shape), np.dtype(dtype).str)
+    def _reserve(self, shape: tuple[int, ...], dtype: str | np.dtype[Any]) -> Region:
+        region = Region(self._offset, tuple(shape), np.dtype(dtype).str if isinstance(dtype, str) else dtype)
         self._offset += -(-region.nbytes // _ALIGN) * _ALIGN
         return region
 

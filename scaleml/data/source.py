@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from scaleml.arrays import Array, Matrix
 from scaleml.data.column_sizes import ColumnSizes
 from scaleml.data.columns import as_column, as_matrix, as_targets, as_weights, cast_finite, names_of, refuse_no_weight
 from scaleml.data.labels import encode_labels
+from scaleml.data.row_dtype import Row
 
 Task = Literal["binary", "multiclass", "regression"]
 
@@ -43,6 +44,8 @@ class Source(Protocol):
         How large the values of each column of dense X are.
     names : tuple or None
         Of the columns, where X is a table.
+    row, target : numpy.dtype or None
+        Of one row of X and of y, where the model takes rows of any shape; None for those of a table, and the target for labels.
     """
 
     @property
@@ -67,6 +70,10 @@ class Source(Protocol):
     def sizes(self) -> ColumnSizes | None: ...
     @property
     def names(self) -> tuple[object, ...] | None: ...
+    @property
+    def row(self) -> Row | None: ...
+    @property
+    def target(self) -> Row | None: ...
 
 
 def task_of(classes: Array | None) -> Task:
@@ -107,6 +114,9 @@ class ArraySource:
     classes: Array | None
     names: tuple[object, ...] | None = None
 
+    row: ClassVar[None] = None
+    target: ClassVar[None] = None
+
     @property
     def rows(self) -> int:
         """Number of rows."""
@@ -141,6 +151,11 @@ class ArraySource:
     def n_outputs(self) -> int:
         """Columns of a model's scores."""
         return outputs_of(self.classes, 0 if self.y.ndim == 1 else int(self.y.shape[1]))
+
+    @property
+    def codes(self) -> Array:
+        """The codes of labels, (n,)."""
+        return self.y
 
     @property
     def filled(self) -> Array | None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scaleml.arrays import Array
+from scaleml.data.dataset_source import DatasetSource
 from scaleml.data.partition import PassOptions, PieceSummary
 from scaleml.data.partitions import Partitions
 from scaleml.data.piece import Arrays, Run
-from scaleml.data.source import ArraySource
+from scaleml.data.tensor_source import LocalSource
 
 
 class Pieces(Protocol):
@@ -69,8 +70,8 @@ class Stager(Protocol):
             For values that cannot be trained on, by row and column.
         """
 
-    def write(self, source: ArraySource, rows: Array, dtype: str, name: str) -> None:
-        """Place these rows of arrays, in this order: the first that are placed are trained on, the second held out.
+    def write(self, source: LocalSource | DatasetSource, rows: Array, dtype: str, name: str) -> None:
+        """Place these rows of arrays, or items of a dataset, in this order: the first that are placed are trained on, the second held out.
 
         Raises
         ------

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -129,7 +129,7 @@ class Blocks:
     def buffer(self) -> Array | None:
         """Return memory for the largest block of dense X; None for CSR."""
         region = self.runs[0].piece.x
-        return np.empty((self.block_rows, region.shape[1]), region.dtype) if isinstance(region, Region) else None
+        return np.empty((self.block_rows, *region.shape[1:]), region.dtype) if isinstance(region, Region) else None
 
     def all(self) -> Arrays:
         """Read all blocks into memory."""
@@ -138,7 +138,7 @@ class Blocks:
             region = self.runs[0].piece.x
             if not isinstance(region, Region):
                 return _joined([self.read(block, files) for block in range(self.count)])
-            x = np.empty((self.rows, region.shape[1]), region.dtype)
+            x = np.empty((self.rows, *region.shape[1:]), region.dtype)
             scratch = self.buffer()
             parts = [
                 self.read(block, files, x[self.starts[block] : self.starts[block + 1]], scratch)
@@ -150,6 +150,23 @@ class Blocks:
             files.close()
 
 
+class AnyBlocks(Protocol):
+    """Rows in blocks, of files or of what has items by number; see `Blocks`."""
+
+    rows: int
+    count: int
+    starts: Array
+
+    def at(self, row: int) -> int:
+        """Return the block that holds ``row``."""
+
+    def read(self, block: int, files: Files, out: Array | None = None, scratch: Array | None = None) -> Arrays:
+        """Read a block; X goes into ``out`` where that is given."""
+
+    def buffer(self) -> Array | None:
+        """Return memory for the largest block of dense X; None for CSR."""
+
+
 class Prefetch:
     """One thread that reads ahead for all streams of a rank, with one scratch buffer for them all."""
 
@@ -158,11 +175,11 @@ class Prefetch:
         self._files = Files()
         self._scratch: Array | None = None
 
-    def read(self, blocks: Blocks, block: int, out: Array | None) -> Future[Arrays]:
+    def read(self, blocks: AnyBlocks, block: int, out: Array | None) -> Future[Arrays]:
         """Have a block read."""
         return self._executor.submit(self._read, blocks, block, out)
 
-    def _read(self, blocks: Blocks, block: int, out: Array | None) -> Arrays:
+    def _read(self, blocks: AnyBlocks, block: int, out: Array | None) -> Arrays:
         if out is not None and (self._scratch is None or len(self._scratch) < len(out)):
             self._scratch = blocks.buffer()
         return blocks.read(block, self._files, out, self._scratch)
@@ -179,7 +196,7 @@ class Stream:
     What ``take`` returns is valid until it is called again.
     """
 
-    def __init__(self, blocks: Blocks, prefetch: Prefetch) -> None:
+    def __init__(self, blocks: AnyBlocks, prefetch: Prefetch) -> None:
         self.rows = blocks.rows
         self._blocks = blocks
         self._prefetch = prefetch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -13,11 +14,17 @@ from scaleml.data.class_weights import ClassTally, count
 from scaleml.data.collection_source import CollectionSource, collection_sources
 from scaleml.data.collections import Table, is_bag, is_collection, refuse_no_table
 from scaleml.data.columns import refuse_no_weight
+from scaleml.data.dataset_source import DatasetSource, dataset_source
+from scaleml.data.map_dataset import MapDataset, unwrapped
 from scaleml.data.partition import RowFormat
+from scaleml.data.row_dtype import in_words, refuse_other_row
 from scaleml.data.source import ArraySource, Source, array_source
 from scaleml.data.split import hold_out
 from scaleml.data.stager import Stager
+from scaleml.data.tensor_source import Known, TensorSource, tensor_source
 
+AnySource = ArraySource | TensorSource | DatasetSource | CollectionSource
+HERE: Final = (ArraySource, TensorSource, DatasetSource)
 Accept = Callable[[Source, Array | None], Array | None]
 """Takes in what is known of the data and the rows of each class; returns what the rows of each class weigh, None for alike."""
 
@@ -51,16 +58,16 @@ def place_training_set(
     ValueError, TypeError
         For data that cannot be trained on, with the remedy.
     """
-    aside = checked_validation(validation)
+    aside = checked_validation(_without_loaders(validation) if form.any_shape else validation)
     fraction = aside if isinstance(aside, float) else 0.0
     table = Table(X, y, sample_weight)
     if is_collection(X) and isinstance(aside, list | tuple) and is_collection(aside[0]):
         whole, aside = collection_sources([table, validation_table(aside)], form, stager)
-        train: ArraySource | CollectionSource = whole.coded(whole.found_labels, whole.found_labels)
+        train: AnySource = whole.coded(whole.found_labels, whole.found_labels)
     else:
         train = _source(table, form, stager, fraction=fraction)
     rows = held_rows = np.zeros(0, np.int64)
-    if isinstance(train, ArraySource):
+    if isinstance(train, HERE):
         rows, held_rows = hold_out(train.rows, fraction, form.seed or 0)
     if fraction:
         sides = (train.rows, train.held) if isinstance(train, CollectionSource) else (len(rows), len(held_rows))
@@ -89,18 +96,16 @@ def place_training_set(
 # Classes.
 
 
-def _counts(train: ArraySource | CollectionSource, rows: Array) -> Array | None:
+def _counts(train: AnySource, rows: Array) -> Array | None:
     """Return how many rows to train on each class has."""
     if train.classes is None:
         return None
-    if isinstance(train, ArraySource):
-        return count(train.y[rows], train.classes)
+    if isinstance(train, HERE):
+        return count(train.codes[rows], train.classes)
     return train.tally(train.labels)[0] - train.tally(train.labels, held_out=True)[0]
 
 
-def _held_mass(
-    train: ArraySource | CollectionSource, rows: Array, other: ArraySource | CollectionSource | None
-) -> Array | None:
+def _held_mass(train: AnySource, rows: Array, other: AnySource | None) -> Array | None:
     """Return the weight of each class among the rows held out: of a part of the training set, or of other data."""
     source = train if other is None else other
     if isinstance(source, CollectionSource):
@@ -109,7 +114,7 @@ def _held_mass(
     if source.classes is None or (other is None and not len(rows)):
         return None
     own = rows if other is None else np.arange(source.rows)
-    return count(source.y[own], source.classes, None if source.weights is None else source.weights[own])
+    return count(source.codes[own], source.classes, None if source.weights is None else source.weights[own])
 
 
 # Sources.
@@ -121,28 +126,61 @@ def _source(
     stager: Stager,
     *,
     fraction: float = 0.0,
-    classes: Array | None = None,
+    like: Source | None = None,
     label: str = "y",
-) -> ArraySource | CollectionSource:
-    """Return X, y and weights as a source; ``classes`` are those of training, for validation data."""
-    if isinstance(table.X, ArraySource | CollectionSource):
+) -> AnySource:
+    """Return X, y and weights as a source; validation data is to be ``like`` what is trained on."""
+    classes = None if like is None else like.classes
+    if isinstance(table.X, AnySource):
         return table.X
     if is_collection(table.X):
         (staged,) = collection_sources([table], form, stager, fraction=fraction)
         labels = staged.found_labels if classes is None else classes
         return replace(staged.coded(labels, labels), name=label)
     y, weights = _here(table.y, table.sample_weight, stager)
+    if form.any_shape:
+        return _of_any_shape(replace(table, y=y, sample_weight=weights), form, like, label)
     return array_source(table.X, y, weights, classifier=form.classifier, classes=classes, name=table.name, label=label)
 
 
-def validation_table(validation: Sequence[object]) -> Table:
-    """Return (X, y) or (X, y, sample_weight) as a table."""
+def _without_loaders(validation: object) -> object:
+    """Return validation data in which a dataset is a `MapDataset`, or, if it is of tensors, is these."""
+    if validation is None or isinstance(validation, float | tuple | list):
+        return validation
+    x, y = unwrapped(validation, None, "validation")
+    return x if y is None else (x, y)
+
+
+def _of_any_shape(table: Table, form: RowFormat, like: Source | None, label: str) -> TensorSource | DatasetSource:
+    x, y = unwrapped(table.X, table.y, table.name)
+    known: Known = {
+        "classifier": form.classifier,
+        "dtype": form.dtype,
+        "classes": None if like is None else like.classes,
+        "row": None if like is None else like.row,
+        "target": None if like is None else like.target,
+        "name": table.name,
+        "label": label,
+    }
+    if isinstance(x, MapDataset):
+        return dataset_source(x, table.sample_weight, **known)
+    return tensor_source(x, y, table.sample_weight, **known)
+
+
+def validation_table(validation: Sequence[object] | MapDataset) -> Table:
+    """Return (X, y), (X, y, sample_weight) or a dataset as a table."""
+    if isinstance(validation, MapDataset):
+        return Table(validation, None, None, "the validation X")
     X, y, *weights = validation
     return Table(X, y, weights[0] if weights else None, "the validation X")
 
 
 def _here(y: object, sample_weight: object, stager: Stager) -> tuple[object, object]:
     """Return y and weights in this process, as X is: what are Dask collections is computed, both together."""
+    if isinstance(y, dict | tuple) and is_collection(y):
+        named = dict(enumerate(y)) if isinstance(y, tuple) else dict(y)
+        found = dict(zip(named, stager.compute(list(named.values())), strict=True))
+        y = tuple(found.values()) if isinstance(y, tuple) else found
     columns = {name: values for name, values in (("y", y), ("sample_weight", sample_weight)) if is_collection(values)}
     for name, values in columns.items():
         if is_bag(values):
@@ -153,17 +191,19 @@ def _here(y: object, sample_weight: object, stager: Stager) -> tuple[object, obj
 
 
 def _validation_source(
-    validation: ArraySource | CollectionSource | Sequence[object], train: Source, form: RowFormat, stager: Stager
-) -> ArraySource | CollectionSource:
+    validation: AnySource | MapDataset | Sequence[object], train: Source, form: RowFormat, stager: Stager
+) -> AnySource:
     """Return validation data as a source; raise unless it has the columns, labels and targets of the training set."""
-    if isinstance(validation, ArraySource):
+    if isinstance(validation, HERE):
         return validation
     label = "the validation y"
     if isinstance(validation, CollectionSource):
-        held: ArraySource | CollectionSource = replace(validation.coded(train.classes, train.classes), name=label)
+        held: AnySource = replace(validation.coded(train.classes, train.classes), name=label)
     else:
-        held = _source(validation_table(validation), form, stager, classes=train.classes, label=label)
-    if held.features != train.features:
+        held = _source(validation_table(validation), form, stager, like=train, label=label)
+    if train.row is not None:
+        check_same_rows(held, train)
+    elif held.features != train.features:
         raise ValueError(
             f"the validation X has {held.features} columns, X has {train.features}: they must be the same features"
         )
@@ -172,11 +212,25 @@ def _validation_source(
             f"the validation X has the columns {listed(held.names)}, X has {listed(train.names)}: they must be the same features, in the "
             "same order"
         )
-    if held.n_outputs != train.n_outputs:
+    if train.row is None and held.n_outputs != train.n_outputs:
         raise ValueError(
             f"the validation y has {held.n_outputs} columns, y has {train.n_outputs}: they must be the same targets"
         )
     return held
+
+
+def check_same_rows(held: Source, train: Source) -> None:
+    """Raise ValueError unless held-out rows of any shape are just like those to train on."""
+    for what, own, row in (("X", held.row, train.row), ("y", held.target, train.target)):
+        if own == row:
+            continue
+        if own is None or row is None:
+            kinds = ["labels" if each is None else f"rows of {in_words(each)}" for each in (own, row)]
+            raise ValueError(f"the validation y has {kinds[0]}, y has {kinds[1]}: they must be alike")
+        refuse_other_row(own, row, f"the validation {what}", f"{what} has")
+        raise ValueError(
+            f"the validation {what} has rows of {in_words(own)}, {what} has rows of {in_words(row)}: convert them, .astype(...)"
+        )
 
 
 # Placing.
@@ -199,9 +253,9 @@ def refuse_empty_side(fraction: float, rows: int, held: int) -> None:
         )
 
 
-def checked_validation(validation: object) -> ArraySource | CollectionSource | Sequence[object] | float | None:
+def checked_validation(validation: object) -> AnySource | MapDataset | Sequence[object] | float | None:
     """Return held-out data, or the fraction of the rows to hold out, as ``train`` takes them; raise for anything else."""
-    if validation is None or isinstance(validation, ArraySource | CollectionSource):
+    if validation is None or isinstance(validation, AnySource | MapDataset):
         return validation
     if isinstance(validation, float):
         if not 0 < validation < 1:

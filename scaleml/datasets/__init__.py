@@ -12,8 +12,9 @@ from pathlib import Path
 from scaleml.datasets.dataset import Dataset
 from scaleml.datasets.files import ENDINGS, reader
 from scaleml.datasets.named import NAMES, named
+from scaleml.datasets.sequences import padded
 
-__all__ = ["NAMES", "Dataset", "load"]
+__all__ = ["NAMES", "Dataset", "load", "padded"]
 
 
 def load(name_or_path: str | os.PathLike[str], target: str | None = None, seed: int = 0) -> Dataset:

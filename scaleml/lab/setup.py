@@ -13,6 +13,7 @@ from scaleml import datasets
 from scaleml.api.trial import Trial
 from scaleml.api.validation import check_workers
 from scaleml.cluster.embedded import embedded_size
+from scaleml.data.map_dataset import is_dataset
 from scaleml.datasets.dataset import task_of
 from scaleml.escaping import escape
 from scaleml.lab import choices, entry
@@ -253,6 +254,6 @@ def usual_workers(client: Any) -> int:
 
 def check_pair(X: Any, y: Any) -> None:
     """Raise ValueError for one of X and y without the other."""
-    if (X is None) != (y is None):
+    if (X is None) != (y is None) and not is_dataset(X):  # whose items have their targets
         given, missing = ("y", "X") if X is None else ("X", "y")
         raise ValueError(f"{given} was given without {missing}: give both, or neither")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from scaleml.checks import check_integer, check_number, check_option
+from scaleml.models.augmentation import Augmentation
 from scaleml.models.flat_model import FlatModel
 from scaleml.representation import call_of
 
@@ -67,6 +68,23 @@ class Signature:
         """Return the call that makes it: what counts features, outputs and the task, and what is not at its default."""
         return call_of(self)
 
+    def no_rows(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return X of no rows, as a model gets it.
+
+        Examples
+        --------
+        >>> Signature(12, row=np.dtype(("uint8", (3, 2, 2)))).no_rows().shape
+        (0, 3, 2, 2)
+        """
+        return np.zeros((0, self.n_features), self.dtype) if self.row is None else np.zeros(0, self.row)
+
+    def no_targets(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return y of no rows, as a model gets it."""
+        if self.target is not None:
+            return np.zeros(0, self.target)
+        wide = self.task == "regression" and self.n_outputs > 1
+        return np.zeros((0, self.n_outputs) if wide else 0, np.int32 if self.task == "multiclass" else self.dtype)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_features", check_integer("n_features", self.n_features, 1))
         object.__setattr__(self, "n_outputs", check_integer("n_outputs", self.n_outputs, 1))
@@ -111,6 +129,11 @@ class Model(ABC):
     def class_weight(self) -> ClassWeight:
         """What each class weighs: ``"balanced"``, a mapping from labels, or None; worked out by whoever knows the labels."""
         return None
+
+    @property
+    def augment(self) -> tuple[Augmentation, ...]:
+        """How rows to train on are changed at random, one after the other, before the model gets them; held-out rows never are."""
+        return ()
 
     def weighs_classes_apart(self, signature: Signature) -> bool:
         """Whether each class weighs in a problem of its own, so that it is no matter of the rows' weights."""

@@ -42,12 +42,15 @@ class ScoreRule:
         All that it asks an estimator for; None for a function that may do anything with the estimator and the rows.
     classes : (k,) array or None
         The labels, sorted; None for numbers.
+    any_shape : bool
+        Whether rows have any shape and dtype: a model gets them as they are.
     """
 
     scorer: str | Scorer
     name: str
     method: Method | None
     classes: Array | None
+    any_shape: bool = False
 
 
 @final
@@ -192,7 +195,8 @@ class _StandIn:
     def _say(self, method: Method, x: Any) -> Array:
         found = self._found
         if found is None:
-            rows = x if arrays.is_sparse(x) else np.asarray(x, self._model.dtype)
+            as_is = self._rule.any_shape or arrays.is_sparse(x)
+            rows = x if as_is else np.asarray(x, self._model.dtype)
             found = answer(self._model, self._w, rows, method)
         classes = self._rule.classes
         return classes.take(found) if method == "predict" and classes is not None else found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from scaleml.faults import Fault
+from scaleml.models.augmentation import Augmentation
 from scaleml.models.flat_model import FlatModel, Sparse
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.held_out_score import ScoreRule
@@ -52,6 +53,8 @@ class Plan:
     """Stored values in a row of CSR data, on average; None where that is not known."""
     one_memory: bool = True
     """Whether all ranks share the memory of one host: there whole vectors travel fast."""
+    augment: tuple[Augmentation, ...] = ()
+    """How rows to train on are changed at random."""
     snapshots: bool = False
     """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
 

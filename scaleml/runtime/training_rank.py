@@ -230,7 +230,7 @@ class TrainingRank:
             gradients.consumed += count
         else:
             gradients.consumed = 0
-            self.epoch += 1
+            self.epoch = gradients.batches.epoch = gradients.batches.epoch + 1
             self.early_stopping.epoch_over()
         now = self._now()
         if now >= recorder.due:
@@ -279,8 +279,7 @@ class TrainingRank:
         """Return a copy of the state as it is now."""
         state = self.state
         state.samples, state.clock = self.recorder.samples, self.recorder.last
-        state.next_evaluation = self.evaluation.due_at
-        state.random = self.gradients.batches.random_state()
+        state.next_evaluation, state.random = self.evaluation.due_at, self.gradients.batches.random_state()
         return state.snapshot()
 
     def restore(self, state: TrainState) -> None:
@@ -293,7 +292,8 @@ class TrainingRank:
     def _follow_state(self) -> None:
         """Derive from the state where in the epoch the rank is, and what its recorder has counted."""
         state, gradients = self.state, self.gradients
-        self.epoch, gradients.consumed = divmod(state.consumed, self._rows)
+        gradients.batches.epoch, gradients.consumed = divmod(state.consumed, self._rows)
+        self.epoch = gradients.batches.epoch
         gradients.batch_size = state.batch_size or self.plan.batch_size
         self.touched_gradient = self.form.follow()
         self.recorder.samples = state.samples

@@ -124,3 +124,18 @@ def test_verdict(tmp_path: Path) -> None:
     assert "ends [5, 5, 5" in out
     assert "0.5]" in out  # a strategy that averages keeps the rate
     assert "Measured in 5 rounds" in out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_data_of_any_shape(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("scaleml.frameworks.torch")
+    probe = """
+print("row", run.model.signature.row == np.dtype(("u1", (3, 8, 8))), several.model.signature.row.names)
+print("ends", read.state, tokens["tokens"].shape, np.array_equal(predicted.compute(), there.model.predict(images)))
+"""
+    out = documents.run(documents.ROOT / "docs" / "data-of-any-shape.md", tmp_path, probe)
+    assert "row True ('image', 'age')" in out
+    assert "ends finished (600, 11) True" in out
+    assert out.count("True\n") >= 3

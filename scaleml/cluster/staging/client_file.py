@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from distributed import Client
 
 from scaleml.arrays import Array
-from scaleml.cluster.staging.files import Delivered, Files
+from scaleml.cluster.staging.files import Cut, Delivered, Files
 from scaleml.data.piece import Run
 from scaleml.data.piece_file import PieceFile
-from scaleml.data.shard import ArrayShard, Shard
-from scaleml.data.source import ArraySource
+from scaleml.data.shard import ArrayShard
+from scaleml.data.tensor_source import LocalSource
 
 
 class ClientFile(Files):
@@ -21,7 +21,7 @@ class ClientFile(Files):
 
     Parameters
     ----------
-    source : ArraySource
+    source : ArraySource or TensorSource
         The data.
     order : int array
         Which rows, in which order.
@@ -43,7 +43,7 @@ class ClientFile(Files):
         For a value that is not finite, by row and column.
     """
 
-    def __init__(self, source: ArraySource, order: Array, dtype: str, name: str, nonce: bytes) -> None:
+    def __init__(self, source: LocalSource, order: Array, dtype: str, name: str, nonce: bytes) -> None:
         self._nonce = nonce
         self._file = PieceFile(PieceFile.size(source, order, dtype))
         try:
@@ -61,18 +61,18 @@ class ClientFile(Files):
     def refresh(self, client: Client) -> None:
         """Do nothing: the client keeps the file."""
 
-    def bring(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> None:
+    def bring(self, client: Client, shards: Sequence[Cut], address: str, seen: set[str]) -> None:
         """Do nothing: whoever cannot read the file is sent rows when its rank is."""
 
     def witnesses(self) -> dict[str, tuple[str, bytes]]:
         """Return the file."""
         return {self.piece.path: (self.piece.path, self._nonce)}
 
-    def homes(self, shard: Shard) -> dict[str, int]:
+    def homes(self, shard: Cut) -> dict[str, int]:
         """Return nothing: the file is the client's."""
         return {}
 
-    def deliver(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> list[Delivered]:
+    def deliver(self, client: Client, shards: Sequence[Cut], address: str, seen: set[str]) -> list[Delivered]:
         """Return the shards as they are, or have Dask bring their rows; see `Files.deliver`."""
         if self.piece.path in seen:
             return list(shards)

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 from distributed import Client, Future
 
+from scaleml.data.dataset_shard import DatasetShard
 from scaleml.data.shard import ArrayShard, Shard
 
-Delivered = Shard | ArrayShard | Future[ArrayShard]
-"""A shard of files that the rank's worker can read, or one that Dask brings."""
+Cut = Shard | DatasetShard
+"""A shard as it is cut, wherever its rows lie."""
+Delivered = Shard | ArrayShard | DatasetShard | Future[ArrayShard]
+"""A shard of files, or of a dataset, that the rank's worker can read, or one that Dask brings."""
 
 
 class Files(ABC):
@@ -21,7 +24,7 @@ class Files(ABC):
         """Have everything there that lost workers took with them."""
 
     @abstractmethod
-    def bring(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> None:
+    def bring(self, client: Client, shards: Sequence[Cut], address: str, seen: set[str]) -> None:
         """Do beforehand what ``deliver``, with the same arguments, would take long for."""
 
     @abstractmethod
@@ -29,11 +32,11 @@ class Files(ABC):
         """Return files that stand for all others, by a name for where they lie: path, and what they end with."""
 
     @abstractmethod
-    def homes(self, shard: Shard) -> dict[str, int]:
+    def homes(self, shard: Cut) -> dict[str, int]:
         """Return how many rows of a shard lie on which worker."""
 
     @abstractmethod
-    def deliver(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> list[Delivered]:
+    def deliver(self, client: Client, shards: Sequence[Cut], address: str, seen: set[str]) -> list[Delivered]:
         """Return a rank's shards, each where its worker can read it.
 
         Parameters

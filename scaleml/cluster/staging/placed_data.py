@@ -9,7 +9,8 @@ from distributed import Client
 
 from scaleml.cluster import calls
 from scaleml.cluster.errors import StartFailed
-from scaleml.cluster.staging.files import Delivered, Files
+from scaleml.cluster.staging.dataset_files import PlacedItems
+from scaleml.cluster.staging.files import Cut, Delivered, Files
 from scaleml.cluster.staging.piece_folder import readable
 from scaleml.data.piece import Run, stored_in_a_row
 from scaleml.data.shard import Shard, cut_shards
@@ -44,19 +45,23 @@ class PlacedRows:
         return self._cuts[count]
 
 
+Placed = PlacedRows | PlacedItems
+"""Rows to train on, or those held out, wherever they lie."""
+
+
 @final
 class PlacedData:
     """The data of one or several runs.
 
     Parameters
     ----------
-    train : PlacedRows
+    train : PlacedRows or PlacedItems
         What is trained on.
-    held_out : PlacedRows or None
+    held_out : PlacedRows or PlacedItems or None
         What is not.
     """
 
-    def __init__(self, train: PlacedRows, held_out: PlacedRows | None = None) -> None:
+    def __init__(self, train: Placed, held_out: Placed | None = None) -> None:
         self.train = train
         self.held_out = held_out
         parts = [train] if held_out is None else [train, held_out]
@@ -116,7 +121,7 @@ class PlacedData:
 
     def _ranks(
         self, client: Client, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]
-    ) -> Iterator[tuple[str, set[str], list[Shard], list[Shard]]]:
+    ) -> Iterator[tuple[str, set[str], Sequence[Cut], Sequence[Cut]]]:
         """Yield, for each training rank, its worker, whose files that can read, its shards and its held-out one."""
         sees = self._seen(client, addresses)
         cut = self.train.shards(shards)

@@ -22,6 +22,7 @@ from scaleml.cluster.submission import submit
 from scaleml.data.partition import PassOptions, PieceSummary, write_partition
 from scaleml.data.partitions import Partitions
 from scaleml.data.sealed import sealed
+from scaleml.data.tensor_partition import write_tensor_partition
 
 
 def homes_of(
@@ -58,7 +59,8 @@ def stage(
     worker = get_worker()
     folder = folder_of(worker, options.token)
     try:
-        summary = write_partition(options, index, first, folder, x, y, w)
+        write = write_tensor_partition if options.any_shape else write_partition
+        summary = write(options, index, first, folder, x, y, w)
     except (ValueError, TypeError) as error:
         return Refused(type(error).__name__, str(error))
     except OSError as error:
@@ -210,7 +212,8 @@ class StagePass:
 
     def _on_workers(self, client: Client, values: Sequence[object]) -> Sequence[object]:
         """Send what this process holds straight to the workers: not as part of the tasks, for these go by the scheduler."""
-        if not values or is_dask_collection(values[0]):
+        first = values[0] if values else None
+        if first is None or is_dask_collection(next(iter(first.values())) if isinstance(first, dict) else first):
             return values
         try:
             return list(client.scatter(values, workers=self._workers, hash=False, direct=True))

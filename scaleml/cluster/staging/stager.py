@@ -14,14 +14,16 @@ from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.ready_workers import ready_workers
 from scaleml.cluster.staging.client_file import ClientFile
+from scaleml.cluster.staging.dataset_files import PlacedItems
 from scaleml.cluster.staging.files import Files
 from scaleml.cluster.staging.memory import check_partition
-from scaleml.cluster.staging.placed_data import PlacedRows
+from scaleml.cluster.staging.placed_data import Placed, PlacedRows
 from scaleml.cluster.staging.stage_pass import StagePass, begin, homes_of, lost_words
 from scaleml.cluster.staging.worker_files import WorkerFiles
+from scaleml.data.dataset_source import DatasetSource
 from scaleml.data.piece import Run
-from scaleml.data.source import ArraySource
 from scaleml.data.stager import Pieces, Staging
+from scaleml.data.tensor_source import LocalSource
 
 
 @final
@@ -35,7 +37,7 @@ class ClusterStager:
 
     Attributes
     ----------
-    placed : list of PlacedRows
+    placed : list of PlacedRows and PlacedItems
         The rows to train on, and those held out, if any.
     """
 
@@ -43,7 +45,7 @@ class ClusterStager:
         self._cluster = client, workers
         self._nonce = os.urandom(16)
         self._made: list[Files] = []
-        self.placed: list[PlacedRows] = []
+        self.placed: list[Placed] = []
 
     def compute(self, columns: Sequence[object]) -> Sequence[object]:
         """Return Dask collections as arrays of this process, computed together.
@@ -86,8 +88,13 @@ class ClusterStager:
                 each.cancel(found)
         return files
 
-    def write(self, source: ArraySource, rows: Array, dtype: str, name: str) -> None:
-        """Place rows of arrays in a file of the client."""
+    def write(self, source: LocalSource | DatasetSource, rows: Array, dtype: str, name: str) -> None:
+        """Place rows of arrays in a file of the client, or items of a dataset where they are."""
+        if isinstance(source, DatasetSource):
+            items = PlacedItems(source, rows, dtype)
+            self._made.append(items.files)
+            self.placed.append(items)
+            return
         file = ClientFile(source, rows, dtype, name, self._nonce)
         self._made.append(file)
         self.placed.append(PlacedRows(file, file.runs))

@@ -16,6 +16,7 @@ from scaleml.cluster.staging.memory import check_model
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.staging.room import check_room
 from scaleml.cluster.staging.stager import ClusterStager
+from scaleml.data.augmented_batches import check_augmentations
 from scaleml.data.class_weights import class_weights
 from scaleml.data.collections import is_collection
 from scaleml.data.partition import RowFormat
@@ -82,10 +83,10 @@ class TrainingData:
     ) -> None:
         began = WALL.now()
         self._model, self._cluster, self._uses = model, (client, workers), uses
-        check_room(X, model.dtype, client, workers)
+        check_room(X, model.dtype, client, workers, any_shape=model.takes_any_shape)
         check_columns(X, client, workers)
         self._glance(X)
-        form = RowFormat(model.dtype, model.is_classifier, seed)
+        form = RowFormat(model.dtype, model.is_classifier, seed, model.takes_any_shape)
         stager = ClusterStager(client, workers)
         try:
             self.tally = place_training_set(X, y, sample_weight, validation, form, stager, self._build)
@@ -99,7 +100,12 @@ class TrainingData:
     def _build(self, source: Source, counts: Array | None) -> Array | None:
         """Build the model for the data and return what the rows of each class weigh; raise where its loss does not fit them."""
         self.classes = source.classes
-        self.signature = Signature(source.features, source.n_outputs, source.task, self._model.dtype, source.is_sparse)
+        shape = source.features, source.n_outputs, source.task
+        self.signature = Signature(*shape, self._model.dtype, source.is_sparse, source.row, source.target)
+        if self._model.augment:
+            check_augmentations(
+                self._model.augment, np.zeros(2, source.row) if source.row else self.signature.no_rows()
+            )
         model, weights = self._model, class_weights(self._model.class_weight, source.classes, counts)
         if weights is not None and model.weighs_classes_apart(self.signature):
             # One class against the rest: each weighs in its own problem, which only the loss knows.
@@ -112,7 +118,8 @@ class TrainingData:
     def _glance(self, X: object) -> None:
         """Refuse a model that is too large before a Dask collection is computed, as far as its columns alone tell."""
         shape = getattr(X, "shape", None)
-        columns = shape[1] if is_collection(X) and isinstance(shape, tuple) and len(shape) == 2 else 0
+        is_table = not self._model.takes_any_shape  # of others more is to be known than columns
+        columns = shape[1] if is_table and is_collection(X) and isinstance(shape, tuple) and len(shape) == 2 else 0
         if isinstance(columns, int | np.integer) and columns > 0:
             task: Task = "binary" if self._model.is_classifier else "regression"
             with contextlib.suppress(ValueError):  # which other labels or targets may mend: `_build` says it

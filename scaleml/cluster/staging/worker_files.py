@@ -9,7 +9,7 @@ from distributed import Client, Future
 
 from scaleml.cluster import calls
 from scaleml.cluster.host_facts import is_known
-from scaleml.cluster.staging.files import Delivered, Files
+from scaleml.cluster.staging.files import Cut, Delivered, Files
 from scaleml.cluster.staging.piece_folder import land, missing, pack, read, remove
 from scaleml.cluster.staging.stage_pass import StagePass
 from scaleml.cluster.submission import submit
@@ -87,17 +87,17 @@ class WorkerFiles(Files):
         end = self._stage.options.token.encode()
         return {summary.worker: (_piece(summary).path, end) for summary in self._now.values()}
 
-    def homes(self, shard: Shard) -> dict[str, int]:
+    def homes(self, shard: Cut) -> dict[str, int]:
         """Return how many rows of a shard were staged by which worker."""
         homes: dict[str, int] = {}
-        for run in shard.runs:
+        for run in runs_of(shard):
             worker = self._now[run.piece.path].worker
             homes[worker] = homes.get(worker, 0) + run.rows
         return homes
 
-    def deliver(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> list[Delivered]:
+    def deliver(self, client: Client, shards: Sequence[Cut], address: str, seen: set[str]) -> list[Delivered]:
         """Return the shards with each piece in a file that the worker sees; see `Files.deliver`."""
-        wanted = dict.fromkeys(run.piece.path for shard in shards for run in shard.runs)
+        wanted = dict.fromkeys(run.piece.path for shard in shards for run in runs_of(shard))
         places = {first: self._readable_by(client, first, address, seen) for first in wanted}
         coming = {first: place for first, place in places.items() if isinstance(place, Future)}
         brought = dict(zip(coming, client.gather(list(coming.values())), strict=True))
@@ -106,9 +106,9 @@ class WorkerFiles(Files):
             self._stage.hold(self._client, [address])
         moved = {first: brought.get(first, place) for first, place in places.items()}
         moved = {first: piece for first, piece in moved.items() if piece.path != first}
-        return [shard.at(moved) for shard in shards]
+        return [shard.at(moved) for shard in shards if isinstance(shard, Shard)]
 
-    def bring(self, client: Client, shards: Sequence[Shard], address: str, seen: set[str]) -> None:
+    def bring(self, client: Client, shards: Sequence[Cut], address: str, seen: set[str]) -> None:
         """Copy the pieces that the worker cannot read to it."""
         self.deliver(client, shards, address, seen)
 
@@ -146,6 +146,12 @@ class WorkerFiles(Files):
         token, home = self._stage.options.token, summary.worker
         content = submit(client, pack, piece, workers=[home], allow_other_workers=True)
         return submit(client, land, piece, token, content, workers=[address], allow_other_workers=True)
+
+
+def runs_of(shard: Cut) -> tuple[Run, ...]:
+    """Return the runs of a shard, which is of pieces."""
+    assert isinstance(shard, Shard), "a dataset has no pieces"
+    return shard.runs
 
 
 def _piece(summary: PieceSummary) -> Piece:
