@@ -25,8 +25,10 @@ def load(name_or_path: str | os.PathLike[str], target: str | None = None, seed: 
     name_or_path : str or path
         `digits`, `breast_cancer`, `wine`, `diabetes`: scikit-learn ships them. `generated`: 200,000 rows of 200 columns
         made on the spot, `generated:400000x200` for another size. `polarity` (text) and `cifar10` (images): from the
-        folder that the environment variable SCALEML_DATA names. Else a file: .csv, .tsv or .parquet with column names,
-        .npz with arrays `X` and `y`, .svmlight.
+        folder that the environment variable SCALEML_DATA names. In their own shape, for models that take it:
+        `digit_images`, `docstrings` (sentences of installed packages as token numbers), and from that folder
+        `cifar10_images` and `polarity_tokens`. Else a file: .csv, .tsv or .parquet with column names, .npz with arrays
+        `X` and `y`, .svmlight.
     target : str, optional
         The column to predict. By default the one called target, label, y or class, else the last.
     seed : int, default 0

@@ -28,6 +28,7 @@ class Dataset:
     name : str
         The name or the file's.
     X : (n, d) float32 array or CSR matrix
+        Of images an (n, channels, height, width) uint8 array; of token numbers a dict of `tokens`, (n, words), and `lengths`, (n,).
     y : (n,) array
         Labels as they were found, or float32 values with mean 0 and standard deviation 1.
     task : str
@@ -37,16 +38,23 @@ class Dataset:
     """
 
     name: str
-    X: Matrix
+    X: Matrix | dict[str, NDArray[Any]]
     y: NDArray[Any]
     task: str
     description: str
 
     def __repr__(self) -> str:
-        kind = "CSR" if arrays.is_sparse(self.X) else "dense"
-        rows, columns = self.X.shape
-        facts = f"{rows:,} rows, {columns:,} columns, {kind} {self.X.dtype}, {self.task}"
+        facts = f"{len(self.y):,} rows, {_described(self.X)}, {self.task}"
         return printable(f"<Dataset {self.name}: {facts}>")
+
+
+def _described(X: Matrix | dict[str, NDArray[Any]]) -> str:
+    if isinstance(X, dict):
+        return ", ".join(f"{name} of {_described(part)}" for name, part in X.items())
+    kind = "CSR" if arrays.is_sparse(X) else "dense"
+    if X.ndim == 2 and X.dtype.kind == "f":
+        return f"{X.shape[1]:,} columns, {kind} {X.dtype}"
+    return f"shape {'x'.join(map(str, X.shape[1:])) or '1'} {X.dtype}"
 
 
 def task_of(y: NDArray[Any]) -> str:

@@ -5,27 +5,40 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaleml.datasets.dataset import WORDS, Dataset, finish, hashed
+from scaleml.datasets.text import VOCABULARY, docstrings, tokens
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
 
 SHIPPED = ("digits", "breast_cancer", "wine", "diabetes")
-NAMES = (*SHIPPED, "generated", "polarity", "cifar10")
+SHAPED = ("digit_images", "docstrings", "cifar10_images", "polarity_tokens")
+NAMES = (*SHIPPED, "generated", "polarity", "cifar10", *SHAPED)
 
 _BLOCK = 65_536
+_LENGTH = 32
+"""Words of a sentence that count."""
 
 
 def named(text: str, seed: int) -> Dataset:
     """The data set of that name, which is one of `NAMES` or `generated:ROWSxCOLUMNS`."""
     if text in SHIPPED:
         return _shipped(text, seed)
-    if text == "polarity":
-        return _polarity(_from_folder(text, "polarity.tsv", "columns text and label, 0 or 1"), seed)
-    if text == "cifar10":
-        about = "arrays X_train, y_train, X_test, y_test"
-        return _cifar10(_from_folder(text, "cifar10_12k.npz", about), seed)
-    return _generated(text, seed)
+    if text.startswith("polarity"):
+        path = _from_folder(text, "polarity.tsv", "columns text and label, 0 or 1")
+        return _polarity(path, seed) if text == "polarity" else _polarity_tokens(path, seed)
+    if text.startswith("cifar10"):
+        path = _from_folder(text, "cifar10_12k.npz", "arrays X_train, y_train, X_test, y_test")
+        return _cifar10(path, seed) if text == "cifar10" else _cifar10_images(path, seed)
+    if text == "docstrings":
+        texts, labels, about = docstrings()
+        return _tokens(text, texts, labels, about, seed)
+    return _digit_images(seed) if text == "digit_images" else _generated(text, seed)
 
 
 def _shipped(name: str, seed: int) -> Dataset:
@@ -59,21 +72,68 @@ def _generated(text: str, seed: int) -> Dataset:
     return Dataset(text, X, y, "classification", about)
 
 
-def _polarity(path: Path, seed: int) -> Dataset:
+_REVIEWS = "sentences from film reviews, positive or negative (Pang and Lee, 2005)"
+
+
+def _reviews(path: Path) -> tuple[pd.Series[Any], NDArray[Any]]:
     import csv
 
     import pandas as pd
 
     frame = pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE)
-    X = hashed(frame["text"])
-    about = f"sentences from film reviews, positive or negative (Pang and Lee, 2005); words hashed to {WORDS:,} columns"
-    return finish("polarity", X, frame["label"].to_numpy(np.int64), "classification", about, seed)
+    return frame["text"], frame["label"].to_numpy(np.int64)
 
 
-def _cifar10(path: Path, seed: int) -> Dataset:
+def _polarity(path: Path, seed: int) -> Dataset:
+    texts, labels = _reviews(path)
+    about = f"{_REVIEWS}; words hashed to {WORDS:,} columns"
+    return finish("polarity", hashed(texts), labels, "classification", about, seed)
+
+
+def _polarity_tokens(path: Path, seed: int) -> Dataset:
+    texts, labels = _reviews(path)
+    return _tokens("polarity_tokens", texts.tolist(), labels, _REVIEWS, seed)
+
+
+def _tokens(name: str, texts: list[str], labels: NDArray[Any], about: str, seed: int) -> Dataset:
+    """Texts as rows of token numbers and their lengths."""
+    order = np.random.default_rng(seed).permutation(len(texts))
+    X = {key: values[order] for key, values in tokens(texts, _LENGTH).items()}
+    about = (
+        f"{about}; the first {_LENGTH} words of each hashed to {VOCABULARY:,} token numbers, padded with 0; shuffled."
+    )
+    return Dataset(name, X, labels[order], "classification", about)
+
+
+def _digit_images(seed: int) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = (found.images * (255 / 16)).round().astype(np.uint8)[:, None]
+    about = f"{len(images):,} images of 8 x 8 pixels, one channel, 0 to 255, of digits, as scikit-learn ships them"
+    return _images("digit_images", images, found.target, about, seed)
+
+
+def _images(name: str, images: NDArray[np.uint8], labels: NDArray[Any], about: str, seed: int) -> Dataset:
+    order = np.random.default_rng(seed).permutation(len(images))
+    return Dataset(name, images[order], labels[order], "classification", f"{about}; shuffled.")
+
+
+def _cifar10_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     with np.load(path, allow_pickle=False) as arrays:
         images = np.concatenate([arrays["X_train"], arrays["X_test"]])
         labels = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
+    return images, labels
+
+
+def _cifar10_images(path: Path, seed: int) -> Dataset:
+    images, labels = _cifar10_arrays(path)
+    about = f"{len(images):,} CIFAR-10 images of 32 x 32 pixels, three channels, 0 to 255 (Krizhevsky, 2009)"
+    return _images("cifar10_images", np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels, about, seed)
+
+
+def _cifar10(path: Path, seed: int) -> Dataset:
+    images, labels = _cifar10_arrays(path)
     X = images.reshape(len(images), -1).astype(np.float32)
     X /= 255
     order = np.random.default_rng(seed).permutation(len(X))
