@@ -212,11 +212,14 @@ def _compare(
     from scaleml import datasets
     from scaleml.cluster.embedded import embedded_size
     from scaleml.escaping import printable
+    from scaleml.frameworks.suited import suited
 
     dataset = datasets.load(part.data, target=column, seed=settings["seed"])
     classes = dataset.task == "classification"
     loss: Any = "log_loss" if classes else "squared_error"
-    model = scaleml.MLP(part.hidden, loss=loss) if part.hidden else scaleml.LinearModel(loss=loss)
+    model: Any = suited(dataset.X)
+    if model is None:
+        model = scaleml.MLP(part.hidden, loss=loss) if part.hidden else scaleml.LinearModel(loss=loss)
     rate = part.learning_rate if classes else min(part.learning_rate, 0.05)
     # As text, for names of files and columns may look like markup.
     console.rule(Text(printable(dataset.name), "bold"))

@@ -44,8 +44,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "estimators": RUNS,
     "linear_model": RUNS | {"estimators"},
     "neural_network": RUNS | {"estimators"},
-    "lab": RUNS | {"datasets"},
-    "__main__": RUNS | {"datasets", "lab"},
+    "lab": RUNS | {"datasets", "frameworks"},
+    "__main__": RUNS | {"datasets", "frameworks", "lab"},
     "__init__": RUNS | {"datasets", "frameworks", "lab", "linear_model", "neural_network"},
 }
 

@@ -16,6 +16,9 @@ from scaleml.cluster.embedded import embedded_size
 from scaleml.data.map_dataset import is_dataset
 from scaleml.datasets.dataset import task_of
 from scaleml.escaping import escape
+from scaleml.frameworks.residual_network import ResidualNetwork
+from scaleml.frameworks.suited import has_torch, suited
+from scaleml.frameworks.text_classifier import TextClassifier
 from scaleml.lab import choices, entry
 from scaleml.lab.fields import above, auto
 from scaleml.lab.orders import Wish
@@ -31,9 +34,17 @@ DATA = {
     "diabetes: 442 rows, 10 columns (regression)": "diabetes",
     "generated: 60,000 rows, 200 columns": "generated:60000x200",
 }
+SHAPED = {
+    "digit images: 1,797 of 8 x 8 pixels": ("digit_images", ResidualNetwork),
+    "docstrings: 7,500 sentences": ("docstrings", TextClassifier),
+}
+"""What is offered where PyTorch is there: data in its own shape, and the model that is for it."""
+CALLED = {ResidualNetwork: "residual network", TextClassifier: "text classifier"}
+MODELS = ("MLP", "linear model")
 TIPS = {
-    "data": "What is learnt: data sets that scikit-learn ships, or generated ones.",
-    "model": "What is trained: a multilayer perceptron, or a linear model (logistic or linear regression).",
+    "data": "What is learnt: data sets that come with the packages, or generated ones. Images and sentences need PyTorch.",
+    "model": "What is trained: a multilayer perceptron, or a linear model (logistic or linear regression); of images a residual network, "
+    "of sentences the mean of the words' embeddings and a perceptron.",
     "hidden layers": "Units of each hidden layer of the MLP, such as 256, 128; empty for none.",
     "workers": "How many Dask workers train, one rank a worker; or which, by their addresses.",
     "batch (rows)": "The global batch: rows of one update over all workers, so that their number does not change the mathematics.",
@@ -84,8 +95,10 @@ class Setup:
         self._fixed = fixed
         self._optimizer: Optimizer = common["optimizer"]
         self.rows = rows(CHOSEN if strategies is None else strategies)
-        self.data = widgets.Dropdown(options=DATA, layout=auto())
-        self.model = widgets.Dropdown(options=["MLP", "linear model"], layout=auto())
+        shaped = {label: name for label, (name, _) in SHAPED.items()} if has_torch() else {}
+        self.data = widgets.Dropdown(options=DATA | shaped, layout=auto())
+        self.model = widgets.Dropdown(options=MODELS, layout=auto())
+        self.data.observe(self._offer_models, "value")
         self.hidden = entry.Entry(entry.several("hidden layers"), "512, 512", width="medium", placeholder="none")
         self.workers = _workers(common["workers"])
         self.batch = entry.Entry(entry.whole("batch"), common["batch_size"])
@@ -102,6 +115,12 @@ class Setup:
         self.rate = entry.Entry(entry.positive("learning rate"), entry.shown(self._optimizer.learning_rate))
         self.summary = widgets.HTML()
         self.box = self._arranged()
+
+    def _offer_models(self, _: object = None) -> None:
+        """Offer the models that the data is for."""
+        own = tuple(CALLED[kind] for name, kind in SHAPED.values() if name == self.data.value) or MODELS
+        if self.model.options != own:
+            self.model.options = own
 
     def when_typed(self, call: Callable[[object], None]) -> None:
         """Have this called when a text has changed."""
@@ -191,9 +210,9 @@ class Setup:
         def load() -> tuple[Model, Any, Any]:
             if X is not None:
                 task = task_of(np.asarray(y)) if model is None else ""
-                return model or _model(hidden, task), X, y
+                return model or suited(X) or _model(hidden, task), X, y
             found = _load(name)
-            return model or _model(hidden, found.task), found.X, found.y
+            return model or suited(found.X) or _model(hidden, found.task), found.X, found.y
 
         return load
 
@@ -205,7 +224,11 @@ class Setup:
     def _arranged(self) -> widgets.Widget:
         model, X, _ = self._given
         subject = ["data"] if X is None else []
-        subject += ["model", "hidden layers"] if model is None else []
+        if model is None:
+            own = suited(X)
+            if own is not None:
+                self.model.options = (CALLED[type(own)],)
+            subject += ["model"] if own is not None else ["model", "hidden layers"]
         fields = {
             "data": self.data,
             "model": self.model,
