@@ -18,6 +18,7 @@ from scaleml.frameworks.torch_forward import Forward, Transform
 from scaleml.frameworks.torch_losses import LossLike, TorchLoss
 from scaleml.frameworks.torch_module import ModuleLike, check_kind, check_module, check_same_rest, check_travels, made
 from scaleml.frameworks.torch_network import TorchNetwork
+from scaleml.models.augmentation import Augmentation
 from scaleml.models.base import DTYPES, Model, Signature
 
 __all__ = ["TorchModel"]
@@ -49,6 +50,8 @@ class TorchModel(Model):
         In which layers compute where PyTorch's autocast finds that safe; parameters stay as they are.
     classifier : bool, optional
         Whether y holds labels; by default the loss says so, and of a function of one's own it is False.
+    augment : tuple of Augmentation
+        What changes rows at random in training, the same ones in every run of a seed: see `scaleml.data.augment`.
 
     Raises
     ------
@@ -81,6 +84,7 @@ class TorchModel(Model):
     dtype: str = "float32"
     compute: Literal["bfloat16"] | None = None
     classifier: bool | None = None
+    augment: tuple[Augmentation, ...] = ()
     _loss: TorchLoss = field(init=False)
     takes_any_shape: ClassVar[bool] = True
 
@@ -110,8 +114,8 @@ class TorchModel(Model):
             else getattr(self.module, "__name__", "...")
         )
         loss = repr(self.loss) if isinstance(self.loss, str) else getattr(self.loss, "__name__", f"{self.loss}")
-        more = {name: getattr(self, name) for name in ("dtype", "compute", "classifier")}
-        defaults = {"dtype": "float32", "compute": None, "classifier": None}
+        more = {name: getattr(self, name) for name in ("dtype", "compute", "classifier", "augment")}
+        defaults = {"dtype": "float32", "compute": None, "classifier": None, "augment": ()}
         shown = "".join(f", {key}={value!r}" for key, value in more.items() if value != defaults[key])
         return f"TorchModel({name}, loss={loss}{', transform=...' if self.transform else ''}{shown})"
 
