@@ -12,7 +12,8 @@ import numpy as np
 
 from scaleml.arrays import PART, Array, namespace
 from scaleml.optim.groups import Group
-from scaleml.optim.schedules import Schedule, follow, fresh, place_of
+from scaleml.optim.place import follow, fresh, place_of
+from scaleml.optim.schedules import Schedule
 from scaleml.representation import call_of
 
 __all__ = ["Optimizer", "Segment"]

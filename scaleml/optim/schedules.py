@@ -10,41 +10,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
-import numpy as np
-
-from scaleml.arrays import Array
 from scaleml.checks import check_flag, check_integer, check_number
+from scaleml.optim.place import Place
 from scaleml.representation import call_of
 
-__all__ = ["CosineAnnealing", "LinearDecay", "Place", "Schedule", "StepDecay", "Warmup"]
+__all__ = ["CosineAnnealing", "LinearDecay", "Schedule", "StepDecay", "Warmup"]
 
-_UPDATE, _DONE, _PACE, _FIRST, _EPOCHS, _ITEMS = range(6)
-"""What the array ``"schedule"`` holds: the update and the epochs done when its pace last changed; updates an epoch now, and when the run
-began; epochs of the run."""
 _ROUNDING: Final = 1e-9
-
-
-class Place(NamedTuple):
-    """Where in a run an update is.
-
-    Parameters
-    ----------
-    done : float
-        Epochs that are over before it.
-    update : float
-        Epochs that it takes itself.
-    pace : float
-        Updates an epoch when the run began: what lengths in updates are converted by.
-    epochs : float
-        Those of the run.
-    """
-
-    done: float
-    update: float
-    pace: float
-    epochs: float
 
 
 class Schedule(ABC):
@@ -166,6 +140,7 @@ class LinearDecay(Schedule):
 
     Examples
     --------
+    >>> from scaleml.optim.place import Place
     >>> LinearDecay().factor(Place(done=3.0, update=0.1, pace=10, epochs=4))
     0.25
     """
@@ -208,6 +183,7 @@ class StepDecay(Schedule):
 
     Examples
     --------
+    >>> from scaleml.optim.place import Place
     >>> [StepDecay((30, 60), 0.1).factor(Place(done, 0.1, 10, 90)) for done in (29.9, 30.0)]
     [1.0, 0.1]
     """
@@ -286,30 +262,6 @@ class Warmup(Schedule):
         if self.then is None:
             return 1.0
         return self.then.factor(place._replace(done=max(0.0, -left), epochs=place.epochs - length))
-
-
-def fresh() -> Array:
-    """Return what a state's array ``"schedule"`` is before the run is known."""
-    return np.zeros(_ITEMS)
-
-
-def follow(array: Array, updates: int, done: float | None, pace: float, epochs: float | None) -> None:
-    """Note in a state's array where the run is and how fast it goes; see `Optimizer.follow_run`."""
-    if done is None:
-        done = place_of(array, updates + 1).done
-    array[[_UPDATE, _DONE, _PACE]] = updates, done, pace
-    if epochs is not None:
-        array[_EPOCHS] = epochs
-    if not array[_FIRST]:
-        array[_FIRST] = pace
-
-
-def place_of(array: Array, t: int) -> Place:
-    """Return where update `t` (the first is 1) is, by a state's array."""
-    update, done, pace, first, epochs = array.tolist()
-    if not pace:
-        raise ValueError("a schedule goes with the length of a run, which is not known yet: call follow_run() first")
-    return Place(done + (t - 1 - update) / pace, 1 / pace, first, epochs)
 
 
 def _length(epochs: float | None, updates: int | None, place: Place) -> float:

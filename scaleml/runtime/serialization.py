@@ -24,7 +24,7 @@ def is_ours(thing: object) -> bool:
 
 
 def describe(thing: object) -> Description:
-    """Return a strategy, a fault or an optimizer, and the codecs, optimizers, schedules and groups in it, as names of classes and their fields.
+    """Return a strategy, a fault or an optimizer, and the codecs, optimizers, schedules and groups in it, as classes' names and fields.
 
     Raises
     ------

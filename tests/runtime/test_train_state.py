@@ -18,7 +18,7 @@ from scaleml.api.in_process import Shuffled
 from scaleml.compression import PowerSGD, TopK
 from scaleml.faults import Slow
 from scaleml.models import MLP, LinearModel
-from scaleml.optim import SGD, AdaGrad, Adam
+from scaleml.optim import SGD, AdaGrad, Adam, AdamW, CosineAnnealing, Warmup
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.stop_rule import StopRule
@@ -36,6 +36,12 @@ FAMILY = [
     LocalSGD(3, compression=TopK(0.5)),
     LocalSGD(4, start_after=3),
     LocalSGD(None),
+]
+RULES = [
+    SGD(0.2, momentum=0.9),
+    Adam(0.01),
+    AdaGrad(0.1),
+    AdamW(0.01, schedule=Warmup(updates=4, then=CosineAnnealing()), no_decay="*bias"),
 ]
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((150, 6))
@@ -139,7 +145,7 @@ def trained(strategy: object, prepare: Callable[[Loop], None] | None = None, **m
 
 @pytest.mark.parametrize("strategy", FAMILY, ids=repr)
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(step=st.integers(1, 12), optimizer=st.sampled_from([SGD(0.2, momentum=0.9), Adam(0.01), AdaGrad(0.1)]))
+@given(step=st.integers(1, 12), optimizer=st.sampled_from(RULES))
 def test_what_is_restored_goes_on_with_the_same_bits(strategy, step, optimizer):
     undisturbed = trained(strategy, optimizer=optimizer)
     happened: set[int] = set()
