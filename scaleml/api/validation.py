@@ -22,9 +22,9 @@ from scaleml.cluster.staging.memory import REMEDY, USABLE, in_bytes, in_words, m
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.data.stream import BLOCK
 from scaleml.faults import Fault, Kill
-from scaleml.models.flat_model import named_parts_of
-from scaleml.optim import Optimizer, segments_of
+from scaleml.optim import Optimizer
 from scaleml.runtime.footprint import Footprint
+from scaleml.runtime.parameter_groups import group_segments
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import REFUSAL
 from scaleml.strategies import Layout, Serial, Strategy
@@ -85,7 +85,7 @@ def check_run(plan: Plan, placement: Placement, data: PlacedData, cluster: Clust
     check_roles(plan, placement, cluster)
     check_faults(plan.faults, placement, cluster)
     check_all_rows(plan.optimizer, plan.strategy)
-    segments_of(plan.optimizer, named_parts_of(plan.model))  # each group is of some parameters
+    group_segments(plan)  # each group is of some parameters
     check_sparse(plan.strategy, plan.why_dense)
     check_memory(plan, placement, data, cluster)
 

@@ -35,7 +35,8 @@ class AdamW(Optimizer):
     epsilon_hat : bool
         See `Adam`.
     no_decay : str or tuple of str
-        Patterns of the names of parameters without weight decay: usually biases and the scales of norms, ``("*bias", "*norm*")``.
+        Patterns of the names of parameters without weight decay: usually biases and the scales of norms, ``("*bias", "*norm*")``
+        or, however these are called, ``"1d"``.
     schedule, power_t, alpha, clip_norm, tol, n_iter_no_change, groups
         See `Optimizer`.
 

@@ -73,7 +73,7 @@ class Optimizer(ABC):
     groups : sequence of Group
         Learning rates and weight decays for parameters of some names.
     no_decay : str or tuple of str
-        Patterns of the names of parameters without weight decay, such as ``("*bias", "*norm*")``.
+        Patterns of the names of parameters without weight decay, such as ``("*bias", "*norm*")``; or ``"1d"``, see `Group`.
 
     Attributes
     ----------

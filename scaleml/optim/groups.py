@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final, final
@@ -12,6 +12,8 @@ from scaleml.representation import call_of
 
 __all__ = ["Group"]
 
+VECTORS: Final = "1d"
+"""Stands for all parameters of one axis."""
 _NAMED: Final = 12
 """So many names an error lists."""
 
@@ -26,7 +28,8 @@ class Group:
     names : str or tuple of str
         Patterns of names, where ``*`` stands for anything: ``"*bias"``, ``"encoder.*"``. PyTorch modules' names are those of
         ``named_parameters()``; a perceptron has ``hidden.0.weight``, ``hidden.0.bias``, ..., ``output.weight``, ``output.bias``, a linear
-        model ``weight`` and ``bias``. Each pattern must fit a name.
+        model ``weight`` and ``bias``. ``"1d"`` stands for all that has one axis, however it is called: biases and the scales of norms.
+        Each pattern must fit a parameter.
     learning_rate : float, optional
         At least 0, which freezes them. It keeps its ratio to the optimizer's own: with the schedule, and where that is changed in mid-run.
     weight_decay : float, optional
@@ -96,10 +99,15 @@ def check_groups(groups: object) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def check_matched(patterns: Iterable[str], names: Sequence[str]) -> None:
-    """Raise ValueError for a pattern that fits none of a model's names, saying what there is."""
+def fits(pattern: str, name: str, vectors: Container[str]) -> bool:
+    """Whether a pattern fits a parameter; `vectors` are the names of those of one axis."""
+    return fnmatchcase(name, pattern) or (pattern == VECTORS and name in vectors)
+
+
+def check_matched(patterns: Iterable[str], names: Sequence[str], vectors: Container[str]) -> None:
+    """Raise ValueError for a pattern that fits none of a model's parameters, saying what there is."""
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(fits(pattern, name, vectors) for name in names):
             if not names:
                 raise ValueError(
                     f"a parameter group of {pattern!r}, but this model's parameters have no names: leave groups and no_decay out, "
@@ -112,9 +120,9 @@ def check_matched(patterns: Iterable[str], names: Sequence[str]) -> None:
             )
 
 
-def settings_of(groups: Sequence[Group], name: str) -> tuple[float | None, float | None]:
+def settings_of(groups: Sequence[Group], name: str, vectors: Container[str]) -> tuple[float | None, float | None]:
     """Return the learning rate and the weight decay that groups give a parameter; None for the optimizer's own."""
-    fitting = [group for group in groups if any(fnmatchcase(name, pattern) for pattern in group.patterns)]
+    fitting = [group for group in groups if any(fits(pattern, name, vectors) for pattern in group.patterns)]
     rates = (group.learning_rate for group in fitting if group.learning_rate is not None)
     decays = (group.weight_decay for group in fitting if group.weight_decay is not None)
     return next(rates, None), next(decays, None)

@@ -11,7 +11,11 @@ __all__ = ["segments_of"]
 
 
 def segments_of(
-    optimizer: Optimizer, named_parts: Sequence[tuple[str, slice]], own: slice | None = None
+    optimizer: Optimizer,
+    named_parts: Sequence[tuple[str, slice]],
+    own: slice | None = None,
+    *,
+    matrices: Sequence[tuple[int, int, int]] = (),
 ) -> tuple[Segment, ...]:
     """Return the segments of a vector of named parts for `Optimizer.apply`; nothing where all of it has the same settings.
 
@@ -24,10 +28,13 @@ def segments_of(
     own : slice, optional
         The part of the vector that the optimizer is applied to; all of it if not given. Segments are counted from its start.
 
+    matrices : sequence of (int, int, int)
+        Where in the vector what has more than one axis lies: `matrices_of` the model.
+
     Raises
     ------
     ValueError
-        A pattern fits no name.
+        A pattern fits no parameter.
 
     Examples
     --------
@@ -43,12 +50,16 @@ def segments_of(
         groups = (Group(optimizer.no_decay, weight_decay=0.0), *groups)
     if not groups:
         return ()
-    check_matched([pattern for group in groups for pattern in group.patterns], [name for name, _ in named_parts])
+    firsts = {first for first, _, _ in matrices}
+    vectors = {name for name, part in named_parts if part.start not in firsts}
+    check_matched(
+        [pattern for group in groups for pattern in group.patterns], [name for name, _ in named_parts], vectors
+    )
     rules: dict[float, Optimizer] = {}
     found: list[Segment] = []
     start, stop = (0, named_parts[-1][1].stop) if own is None else (own.start, own.stop)
     for name, part in named_parts:
-        rate, decay = settings_of(groups, name)
+        rate, decay = settings_of(groups, name, vectors)
         factor = 1.0 if rate is None else rate / optimizer.learning_rate
         decay = optimizer.weight_decay if decay is None else decay
         rule = rules.setdefault(decay, optimizer.with_decay(decay))

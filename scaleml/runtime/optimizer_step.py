@@ -9,9 +9,10 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
-from scaleml.models.flat_model import Penalised, named_parts_of, penalty_of
-from scaleml.optim import LBFGS, clip, segments_of
+from scaleml.models.flat_model import Penalised, penalty_of
+from scaleml.optim import LBFGS, clip
 from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.parameter_groups import group_segments
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.schedule_place import begin_schedule, follow_pace
 from scaleml.runtime.train_state import TrainState
@@ -66,7 +67,7 @@ class OptimizerStep:
         self._buffer: Array | None = None
         self._mean = self._tail = np.empty(0)
         self._seen = self.squares = 0.0
-        self._segments = segments_of(plan.optimizer, named_parts_of(plan.model))
+        self._segments = group_segments(plan)
         self.follow(plan.strategy)
         begin_schedule(plan, state)
 

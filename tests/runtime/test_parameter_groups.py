@@ -108,3 +108,10 @@ def test_a_pattern_that_fits_nothing(model, optimizer, words):
 def test_an_outer_optimizer_has_no_groups():
     with pytest.raises(ValueError, match="parameter groups are the inner optimizer's"):
         LocalSGD(4, outer=RULE)
+
+
+def test_what_has_one_axis():
+    named = [AdamW(0.05, weight_decay=2.0, no_decay=names) for names in ("1d", "*bias", ())]
+    found = [trained(Serial(), rule, workers=1).params for rule in named]
+    assert_array_equal(found[0], found[1])
+    assert np.abs(found[0] - found[2]).max() > 0.01

@@ -10,8 +10,9 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.clock import Clock
 from scaleml.comm.communicator import Communicator
-from scaleml.models.flat_model import Sparse, named_parts_of
-from scaleml.optim import Optimizer, segments_of
+from scaleml.models.flat_model import Sparse
+from scaleml.optim import Optimizer
+from scaleml.runtime.parameter_groups import group_segments
 from scaleml.runtime.parameter_server.message_format import are_applied_together
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.train_state import TrainState
@@ -40,7 +41,7 @@ class DenseServerOptimizer:
         self._clock = clock
         self._recorder = recorder
         self._norm = _Norm(plan, servers)
-        self._segments = segments_of(plan.optimizer, named_parts_of(plan.model), slice(state.start, state.stop))
+        self._segments = group_segments(plan, slice(state.start, state.stop))
 
     def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
         """Update the slice ``w`` in place from the mean gradient ``g`` of its length, the learning rate times ``scale``."""
