@@ -15,6 +15,7 @@ ALGORITHMS = [
     Adam(0.1, weight_decay=0.3),
     AdaGrad(0.1, weight_decay=0.3),
 ]
+GROUPED = AdamW(0.01, schedule=Warmup(updates=4, then=CosineAnnealing()), no_decay="*bias")
 SCHEDULES = ["constant", "optimal", "invscaling", "adaptive", Warmup(updates=3, then=CosineAnnealing())]
 
 

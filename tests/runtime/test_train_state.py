@@ -13,12 +13,13 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix
 
 from family.strategies import STRATEGIES
+from optim_cases import GROUPED
 from runtime import harness
 from scaleml.api.in_process import Shuffled
 from scaleml.compression import PowerSGD, TopK
 from scaleml.faults import Slow
 from scaleml.models import MLP, LinearModel
-from scaleml.optim import SGD, AdaGrad, Adam, AdamW, CosineAnnealing, Warmup
+from scaleml.optim import SGD, AdaGrad, Adam
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.stop_rule import StopRule
@@ -37,12 +38,7 @@ FAMILY = [
     LocalSGD(4, start_after=3),
     LocalSGD(None),
 ]
-RULES = [
-    SGD(0.2, momentum=0.9),
-    Adam(0.01),
-    AdaGrad(0.1),
-    AdamW(0.01, schedule=Warmup(updates=4, then=CosineAnnealing()), no_decay="*bias"),
-]
+RULES = [SGD(0.2, momentum=0.9), Adam(0.01), AdaGrad(0.1), GROUPED]
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((150, 6))
 Y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(int)
