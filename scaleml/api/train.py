@@ -87,9 +87,8 @@ def prepare(
     training = placement.layout.workers
     shards = check_shards(settings.shards, data.rows, training)
     optimizer, stop = settings.optimizer, settings.stop
-    batch_size, part_rows = min(int(settings.batch_size), data.rows), None
-    if settings.microbatch is not None:
-        part_rows = training * int(settings.microbatch)
+    batch_size = min(int(settings.batch_size), data.rows)
+    part_rows = None if settings.microbatch is None else training * int(settings.microbatch)
     if optimizer.takes_all_rows:
         batch_size, part_rows = data.rows, min(training * data.rows_at_once, part_rows or data.rows)
         stop = StopRule(tol=None) if stop is None else stop  # it says itself when it has converged
@@ -270,8 +269,7 @@ def train(
         accuracy, or R squared. It is computed on the first rank, outside the training clock, from what all ranks predict;
         a function of one's own is given all held-out rows, which have to fit there.
     microbatch : int, optional
-        Gradient accumulation: about so many rows a rank computes its gradient of at once, adding the parts up, while an update stays
-        one of ``batch_size`` rows. That bounds the memory of what lies between a model's layers, whatever the number of workers.
+        Gradient accumulation: the rows that a rank computes its gradient of at once, adding up until it has its part of ``batch_size``.
     progress : bool, optional
         Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads.
 
