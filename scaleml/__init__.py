@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scaleml.frameworks.torch import TorchModel
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
-    from scaleml.optim import LBFGS, SGD, AdaGrad, Adam
+    from scaleml.optim import LBFGS, SGD, AdaGrad, Adam, AdamW
     from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
     from scaleml.telemetry import Comparison
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdaGrad": "scaleml.optim",
     "Adam": "scaleml.optim",
+    "AdamW": "scaleml.optim",
     "AllReduce": "scaleml.strategies",
     "Comparison": "scaleml.telemetry",
     "Gossip": "scaleml.strategies",
@@ -55,6 +56,7 @@ __all__ = [
     "SGD",
     "AdaGrad",
     "Adam",
+    "AdamW",
     "AllReduce",
     "Comparison",
     "Gossip",

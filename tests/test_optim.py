@@ -1,5 +1,6 @@
-"""Optimizers against closed forms, against straightforward references, and against PyTorch where it is."""
+"""Optimizers against closed forms and against straightforward references; `test_torch_optim.py` has PyTorch's."""
 
+import json
 import math
 import pickle
 from dataclasses import replace
@@ -12,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from optim_cases import ALGORITHMS, names, problem, run
 from scaleml.arrays import PART
-from scaleml.optim import SGD, AdaGrad, Adam, Optimizer, clip
+from scaleml.optim import SGD, AdaGrad, Adam, AdamW, CosineAnnealing, Group, Optimizer, StepDecay, Warmup, clip
+from scaleml.runtime.serialization import describe, optimizer_from
 
 
 def reference(optimizer, w, gradients):
@@ -23,10 +25,14 @@ def reference(optimizer, w, gradients):
         for t, gradient in enumerate(gradients, start=1):
             g = float(gradient[i])
             rate = optimizer.learning_rate
+            if isinstance(optimizer, AdamW):
+                x -= rate * optimizer.weight_decay * x
+            else:
+                g += optimizer.weight_decay * x
             if isinstance(optimizer, SGD):
                 a = optimizer.momentum * a + g
                 x -= rate * (g + optimizer.momentum * a if optimizer.nesterov else a)
-            elif isinstance(optimizer, Adam):
+            elif isinstance(optimizer, Adam | AdamW):
                 a = optimizer.beta_1 * a + (1 - optimizer.beta_1) * g
                 b = optimizer.beta_2 * b + (1 - optimizer.beta_2) * g * g
                 m_hat, c = a / (1 - optimizer.beta_1**t), 1 - optimizer.beta_2**t
@@ -59,23 +65,6 @@ def test_float32_stays_float32(optimizer):
     assert all(array.dtype == np.float32 for array in state.values())
     assert_array_equal(found, run(optimizer, w, gradients, rate=0.1)[0])
     assert_allclose(found, reference(optimizer, w, gradients), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("optimizer", ALGORITHMS, ids=names)
-def test_pytorch(optimizer):
-    torch = pytest.importorskip("torch")
-    w, gradients = problem()
-    parameter = torch.nn.Parameter(torch.tensor(w))
-    if isinstance(optimizer, SGD):
-        theirs = torch.optim.SGD([parameter], lr=0.1, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
-    elif isinstance(optimizer, Adam):
-        theirs = torch.optim.Adam([parameter], lr=0.1)
-    else:
-        theirs = torch.optim.Adagrad([parameter], lr=0.1)
-    for g in gradients:
-        parameter.grad = torch.tensor(g)
-        theirs.step()
-    assert_allclose(run(optimizer, w, gradients)[0], parameter.detach().numpy(), rtol=1e-12)
 
 
 def test_closed_forms():
@@ -198,26 +187,37 @@ def test_update_works_on_a_view_of_shared_memory(optimizer):
 
 # Settings
 
+GROUPED = AdamW(
+    0.1,
+    schedule=Warmup(updates=7, then=StepDecay((3, 5))),
+    groups=[Group("a*", learning_rate=0.3), Group(["b", "c"], weight_decay=0.5)],
+    no_decay="*bias",
+)
 
-@pytest.mark.parametrize("optimizer", [*ALGORITHMS, SGD(clip_norm=2, schedule="optimal")], ids=names)
+
+@pytest.mark.parametrize("optimizer", [*ALGORITHMS, SGD(clip_norm=2, schedule="optimal"), GROUPED], ids=names)
 def test_settings(optimizer):
     assert isinstance(optimizer, Optimizer)
+    assert optimizer_from(json.loads(json.dumps(describe(optimizer)))) == optimizer
     assert eval(repr(optimizer)) == optimizer
     assert pickle.loads(pickle.dumps(optimizer)) == optimizer
     assert hash(optimizer) == hash(replace(optimizer))
     state = optimizer.init(4, np.float32)
-    assert all(values.shape == (4,) and not values.any() for values in state.values())
+    assert all(state[name].shape == (4,) for name in optimizer.slots())
+    assert not any(values.any() for values in state.values())
     assert repr(replace(optimizer, learning_rate=np.float64(0.5))) == repr(replace(optimizer, learning_rate=0.5))
 
 
 def test_state_names():
-    assert [sorted(optimizer.init(1, "f4")) for optimizer in ALGORITHMS] == [
+    assert [sorted(optimizer.init(1, "f4")) for optimizer in ALGORITHMS[:6]] == [
         [],
         ["velocity"],
         ["velocity"],
         ["first_moment", "second_moment"],
         ["sum_of_squares"],
+        ["first_moment", "second_moment"],
     ]
+    assert sorted(SGD(schedule=CosineAnnealing()).init(1, "f4")) == ["schedule"]
 
 
 @pytest.mark.parametrize(
@@ -237,6 +237,21 @@ def test_state_names():
         (lambda: SGD(power_t=math.inf), "power_t=inf: must be a finite number; change power_t"),
         (lambda: SGD(clip_norm=0), "clip_norm=0: must be"),
         (lambda: SGD(tol=-1), "tol=-1: must be"),
+        (lambda: SGD(weight_decay=-1), "weight_decay=-1: must be a finite number at least 0"),
+        (lambda: AdamW(weight_decay=-1), "weight_decay=-1: must be a finite number at least 0"),
+        (lambda: AdamW(groups=["*bias"]), "groups=.*must be a list such as .Group"),
+        (lambda: AdamW(no_decay=[3]), "no_decay=.3.: must be a pattern of names such as"),
+        (lambda: Group("*bias"), "sets nothing: give learning_rate, weight_decay, or both"),
+        (lambda: Group("*bias", weight_decay=-1), "weight_decay=-1: must be"),
+        (lambda: Group((), weight_decay=0), "names=..: must be a pattern"),
+        (lambda: Warmup(epochs=1, updates=2), "epochs=1 with updates=2: one length, please"),
+        (lambda: Warmup(epochs=0), "epochs=0: must be a finite number greater than 0"),
+        (lambda: Warmup(updates=0.5), "updates=0.5: must be an integer"),
+        (lambda: Warmup(then=CosineAnnealing), "then=.*must be a schedule such as"),
+        (lambda: CosineAnnealing(minimum=2), "minimum=2: must be .* at most 1"),
+        (lambda: CosineAnnealing(restarts=True), "restarts=True without a length"),
+        (lambda: CosineAnnealing(3, restarts=True, growth=0.5), "growth=0.5: must be"),
+        (lambda: StepDecay(30), "epochs=30: must be a tuple"),
         (lambda: SGD(n_iter_no_change=0), "n_iter_no_change=0: must be an integer of at least 1"),
         (lambda: clip(np.zeros(1), 0), "max_norm=0: must be greater than 0; use None"),
         (lambda: clip(np.zeros(1), math.nan), "max_norm=nan: must be greater than 0"),

@@ -14,7 +14,7 @@ from scaleml import compression, faults, linear_model, models, neural_network, o
 from scaleml.compression import FP16, TopK
 from scaleml.faults import Bandwidth, Kill, Latency, Slow
 from scaleml.models import MLP, LinearModel
-from scaleml.optim import SGD, Adam, Averaged
+from scaleml.optim import SGD, Adam, Averaged, CosineAnnealing, Group, Warmup
 from scaleml.strategies import AllReduce, Hogwild, LocalSGD, ParameterServer, Serial, Strategy
 
 NAMES: dict[str, Any] = {
@@ -22,7 +22,7 @@ NAMES: dict[str, Any] = {
     for package in (strategies, optim, compression, faults, models, linear_model, neural_network)
     for name in package.__all__
 } | {"Trial": scaleml.Trial}
-BASES = (strategies.Strategy, optim.Optimizer, compression.Codec, faults.Fault, models.Model)
+BASES = (strategies.Strategy, optim.Optimizer, optim.Schedule, compression.Codec, faults.Fault, models.Model)
 KINDS = [
     kind
     for kind in NAMES.values()
@@ -32,16 +32,19 @@ KINDS = [
 OTHER: dict[str, tuple[Any, ...]] = {
     # Values that are no default; the second where a class refuses the first.
     "rank": (3,), "to": (1,), "step": (7,), "until": (9,), "seconds": (0.25,), "factor": (2.5,), "part": ("header",),
-    "bytes_per_second": (math.inf,), "allow_kill": (True,), "ratio": (0.1,), "schedule": ("invscaling",), "power_t": (0.3,),
+    "bytes_per_second": (math.inf,), "allow_kill": (True,), "ratio": (0.1,),
+    "schedule": ("invscaling", Warmup(updates=9, then=CosineAnnealing())), "power_t": (0.3,),
     "learning_rate": (0.1 + 0.2,), "momentum": (0.9,), "nesterov": (True,), "alpha": (1e-3,), "clip_norm": (5.0,), "tol": (0.5,),
-    "n_iter_no_change": (9,), "beta_1": (0.8,), "beta_2": (0.98,), "epsilon": (1e-5,), "start": (4,),
+    "n_iter_no_change": (9,), "beta_1": (0.8,), "beta_2": (0.98,), "epsilon": (1e-5,), "start": (4, 0.5),
     "optimizer": (Adam(0.2, clip_norm=1.0),), "loss": ("squared_error",), "penalty": (None,), "l1_ratio": (0.5,),
     "fit_intercept": (False,), "dtype": ("float64",), "multiclass": ("ovr",), "class_weight": ("balanced", {0: 1.0, 1: 2.5}),
     "hidden_layer_sizes": ((8,), (4, 2)), "activation": ("tanh",), "period": (3, None), "outer": (SGD(0.7, momentum=0.9),),
     "start_after": (2,), "compression": (TopK(0.2),), "topology": ("ring", "random"), "overlap": (True,), "threads": (2,),
     "seed": (5,), "consistency": ("bsp", "ssp"), "staleness": (2,), "servers": (2,), "sparse": (True,),
     "staleness_aware": (True,), "asynchronous": (True,), "ftol": (1e-9,), "max_iter": (30,), "memory": (5,), "max_trials": (20,),
-    "epsilon_hat": (True,),
+    "epsilon_hat": (True,), "weight_decay": (0.3,), "groups": ((Group(("a", "b.*"), 0.5), Group("c", weight_decay=0.0)),),
+    "no_decay": (("*bias", "*norm*"),), "epochs": (3.5, (2, 5)), "updates": (40,), "minimum": (0.1,), "restarts": (True,),
+    "growth": (2.0,), "then": (CosineAnnealing(),), "decay": (0.5,),
 }  # fmt: skip
 REQUIRED = {"rank": 2, "step": 5, "factor": 4, "to": 0, "seconds": 0.5, "bytes_per_second": 1e6, "optimizer": SGD(0.3)}
 
@@ -90,6 +93,7 @@ def test_every_class_and_every_setting_is_among_them() -> None:
             "sparse",
             "staleness_aware",
             "overlap",
+            "restarts",
         }  # refused without another setting
         assert set(settings) - tried <= needs_another, kind
 
@@ -107,6 +111,8 @@ def test_every_class_and_every_setting_is_among_them() -> None:
         (Bandwidth(1, math.inf), "Bandwidth(rank=1, bytes_per_second=float('inf'))"),
         (Kill(1, 5), "Kill(rank=1, step=5)"),
         (Serial(), "Serial()"),
+        (Warmup(updates=9, then=CosineAnnealing()), "Warmup(updates=9, then=CosineAnnealing())"),
+        (Group("*bias", weight_decay=0), "Group('*bias', weight_decay=0.0)"),
     ],
 )
 def test_defaults_are_left_out_but_for_the_first_setting(thing: object, shown: str) -> None:

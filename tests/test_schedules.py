@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import SGDRegressor
 
-from optim_cases import ALGORITHMS, SCHEDULES, names, problem, run
+from optim_cases import ALGORITHMS, SCHEDULES, begun, names, problem, run
 from scaleml.optim import SGD, Adam, clip
 
 # The schedules
@@ -46,7 +46,7 @@ def test_formulas_and_scale():
     assert_allclose(rates(SGD(schedule="optimal", alpha=1e-3)), 1 / (1e-3 * (t0 + np.arange(40))))
     for schedule in SCHEDULES:
         optimizer = Adam(0.3, schedule=schedule)
-        state = optimizer.init(1, "f8")
+        state = begun(optimizer, 1, "f8")
         assert_allclose(optimizer.rate(7, state, 0.5), 0.5 * optimizer.rate(7, state))
         assert type(optimizer.rate(7, state)) is float
 
@@ -104,7 +104,7 @@ def test_every_rule_takes_every_schedule(optimizer, schedule):
     w, gradients = problem()
     optimizer = replace(optimizer, schedule=schedule)
     found, state = run(optimizer, w, gradients[:3])
-    state = optimizer.init(len(w), "f8")
+    state = begun(optimizer, len(w), "f8")
     for t, g in enumerate(gradients[:3], start=1):
         optimizer.apply(w, g.copy(), state, t, rate=optimizer.rate(t, state))
         optimizer.observe_epoch(1.0, state)

@@ -59,6 +59,7 @@ def compare(
     budget: float | None = None,
     all_cores: bool = True,
     scoring: str | Scorer | None = None,
+    microbatch: int | None = None,
     on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
     progress: bool | None = None,
@@ -67,7 +68,7 @@ def compare(
 
     Parameters
     ----------
-    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring
+    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring, microbatch
         As for ``train``; the best run's ``estimator`` is the fitted one.
     strategies : sequence of Strategy or Trial
         What to compare; a ``Trial`` gives a strategy its own settings.
@@ -157,6 +158,7 @@ def compare(
                 batch_size=batch_size,
                 faults=() if faults is None else faults,
                 scoring=scoring,
+                microbatch=microbatch,
             )
         )
         # All settings are checked before the first run: nobody should wait for an error in the last.

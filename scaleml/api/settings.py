@@ -45,6 +45,7 @@ class MoreSettings(TypedDict, total=False):
     label: str
     evaluations_an_epoch: int
     scoring: str | Scorer | None
+    microbatch: int | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Settings:
         Where the run stands in a comparison.
     fitted : callable, optional
         What makes a fitted estimator of the run's end, where it was one that was passed.
-    scoring : str or callable, optional
+    scoring, microbatch
         As for ``train``.
     """
 
@@ -94,6 +95,7 @@ class Settings:
     place: Place | None = None
     fitted: Fitted | None = None
     scoring: str | Scorer | None = None
+    microbatch: int | None = None
 
     def __post_init__(self) -> None:
         for name in _KINDS:
@@ -101,7 +103,7 @@ class Settings:
         if not isinstance(self.faults, list | tuple):
             raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
         check_scoring(self.scoring)
-        for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch"):
+        for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch", "microbatch"):
             value = getattr(self, name)
             if value is not None:
                 check_integer(name, value, 1, rule="a positive integer")

@@ -64,10 +64,7 @@ def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: 
     run = Run(driver, facts)
     _log.info(
         "run %s: %s, %s; data placed in %.2f s",
-        driver.name,
-        printable(facts.label),
-        run.settings,
-        facts.placing_seconds,
+        *(driver.name, printable(facts.label), run.settings, facts.placing_seconds),
     )
     driver.start(run.on_change)
     return run
@@ -90,9 +87,10 @@ def prepare(
     training = placement.layout.workers
     shards = check_shards(settings.shards, data.rows, training)
     optimizer, stop = settings.optimizer, settings.stop
-    batch_size, part_rows = min(int(settings.batch_size), data.rows), None
+    batch_size = min(int(settings.batch_size), data.rows)
+    part_rows = None if settings.microbatch is None else training * int(settings.microbatch)
     if optimizer.takes_all_rows:
-        batch_size, part_rows = data.rows, training * data.rows_at_once
+        batch_size, part_rows = data.rows, min(training * data.rows_at_once, part_rows or data.rows)
         stop = StopRule(tol=None) if stop is None else stop  # it says itself when it has converged
     rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
     if settings.scoring is not None and data.placed.held_out is None:
@@ -144,6 +142,7 @@ def start(
     seed: int | None = None,
     faults: Sequence[Fault] | None = None,
     scoring: str | Scorer | None = None,
+    microbatch: int | None = None,
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -180,6 +179,7 @@ def start(
             shards=shards,
             faults=faults,
             scoring=scoring,
+            microbatch=microbatch,
         )
     except BaseException:
         task.close()
@@ -214,6 +214,7 @@ class TrainSettings(TypedDict, total=False):
     seed: int | None
     faults: Sequence[Fault] | None
     scoring: str | Scorer | None
+    microbatch: int | None
 
 
 @seceded()
@@ -257,8 +258,7 @@ def train(
     sample_weight : array-like or Dask collection of shape (rows,), optional
         Weights of the rows.
     shards : int, optional
-        Into how many parts the data is cut; default the number of ranks. The result depends on the shards, not on which rank
-        owns them.
+        Into how many parts the data is cut; default the number of ranks. The result depends on these, not on which rank owns them.
     seed : int
         Decides the order of the rows and the first parameters; 0 by default.
     faults : sequence of Fault, optional
@@ -268,6 +268,8 @@ def train(
         ``"roc_auc"`` or ``"neg_log_loss"``, the result of its ``make_scorer``, or ``scorer(estimator, X, y)``; larger is better. Default
         accuracy, or R squared. It is computed on the first rank, outside the training clock, from what all ranks predict;
         a function of one's own is given all held-out rows, which have to fit there.
+    microbatch : int, optional
+        Gradient accumulation: the rows that a rank computes its gradient of at once, adding up until it has its part of ``batch_size``.
     progress : bool, optional
         Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads.
 
@@ -289,9 +291,8 @@ def train(
     -----
     **Dask collections** stay where they are. One task a partition checks it, converts it to the model's dtype, shuffles its rows
     and writes them to a file in its worker's folder, while Dask lets go of the partition itself; classes and columns are found
-    on the way. Shards are equal runs of all rows, so the number and the sizes of the partitions do not matter, and neither
-    does where they were: the same collection, seed, shards and ranks give the same bits. The files go when the run is over, or
-    when its client has vanished.
+    on the way. Shards are equal runs of all rows, so the partitions' number, sizes and places do not matter: the same collection, seed,
+    shards and ranks give the same bits. The files go when the run is over, or when its client has vanished.
 
     **Estimators** are trained as their ``fit`` with that strategy would: in the same steps (unless an `optimizer` is given here), in the
     estimator's batches, for at most ``max_iter`` epochs with its rule when to stop, or for exactly as many as `epochs` says.
@@ -300,9 +301,8 @@ def train(
 
     **Memory.** While it stages, a worker holds one partition for each of its threads, and 16 MB. While it trains, it holds its part of
     the data if that is at most a quarter of the worker's memory limit (``scaleml.memory-share`` in Dask's configuration), else three
-    blocks of 8 MB for each of its shards, the next one read from disk while one is in use; and its part of a batch, and
-    the parameters, their gradient, the optimizer's slots and four copies that come and go. Its process as such takes 80 to 150 MB. What
-    cannot fit is refused before anything starts, with these figures.
+    blocks of 8 MB for each of its shards, the next one read from disk while one is in use; its part of a batch; parameters, gradient,
+    slots and four copies. Its process takes 80 to 150 MB. What cannot fit is refused before anything starts, with these figures.
 
     Examples
     --------

@@ -24,6 +24,7 @@ from scaleml.data.stream import BLOCK
 from scaleml.faults import Fault, Kill
 from scaleml.optim import Optimizer
 from scaleml.runtime.footprint import Footprint
+from scaleml.runtime.parameter_groups import group_segments
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import REFUSAL
 from scaleml.strategies import Layout, Serial, Strategy
@@ -72,7 +73,7 @@ class ClusterFacts:
 
 
 def check_run(plan: Plan, placement: Placement, data: PlacedData, cluster: ClusterFacts) -> None:
-    """Refuse what cannot run: roles, faults, sparse updates, memory.
+    """Refuse what cannot run: roles, faults, parameter groups, sparse updates, memory.
 
     Raises
     ------
@@ -84,6 +85,7 @@ def check_run(plan: Plan, placement: Placement, data: PlacedData, cluster: Clust
     check_roles(plan, placement, cluster)
     check_faults(plan.faults, placement, cluster)
     check_all_rows(plan.optimizer, plan.strategy)
+    group_segments(plan)  # each group is of some parameters
     check_sparse(plan.strategy, plan.why_dense)
     check_memory(plan, placement, data, cluster)
 
@@ -193,7 +195,8 @@ def check_memory(plan: Plan, placement: Placement, data: PlacedData, cluster: Cl
     mine = data.nbytes / ranks
     row_nbytes = data.train.nbytes / max(1, data.train.rows)
     batch = plan.rows_at_once / ranks * row_nbytes
-    footprint = Footprint.of(plan.model, plan.strategy, plan.optimizer)
+    accumulates = plan.part_rows is not None
+    footprint = Footprint.of(plan.model, plan.strategy, plan.optimizer, accumulates=accumulates)
     vectors = footprint.total
     hosts = Counter(cluster.hosts[address]["boot"] for address in placement.addresses[:ranks])
     shards = len(plan.shard_sizes)

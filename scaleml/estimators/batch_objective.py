@@ -44,6 +44,7 @@ class BatchObjective:
         self._weight = 1.0
         self.size, self.dtype = network.size, network.dtype
         self.parts, self.matrices, self.score_name = network.parts, network.matrices, network.score_name
+        self.named_parts = network.named_parts
         self._weights = [slice(block.start, block.start + block.n_weights) for block in network.blocks]
 
     def init(self, seed: int) -> Array:

@@ -61,6 +61,10 @@ def field_for(kind: type, name: str, hint: Any, start: Any) -> Field | None:
     inner, optional = without_none(hint)
     tip = tips.settings(kind).get(name, "")
     choices = get_args(inner) if get_origin(inner) is Literal else ()
+    if get_origin(inner) in (Union, UnionType):  # of texts, and objects that a menu cannot make
+        choices = tuple(text for part in get_args(inner) if get_origin(part) is Literal for text in get_args(part))
+        if start is not MISSING and start not in choices:
+            return None
     if inner is str and not choices:
         choices = _documented(kind, name)
     if choices:

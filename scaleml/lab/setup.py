@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from functools import lru_cache
-from typing import Any, final
+from typing import Any, Literal, final
 
 import ipywidgets as widgets
 import numpy as np
@@ -24,7 +25,7 @@ from scaleml.lab.fields import above, auto
 from scaleml.lab.orders import Wish
 from scaleml.lab.strategy_rows import rows, table
 from scaleml.models import MLP, LinearModel, Model
-from scaleml.optim import SGD, Optimizer
+from scaleml.optim import SGD, Averaged, CosineAnnealing, LinearDecay, Optimizer, Schedule, Warmup
 from scaleml.strategies import AllReduce, LocalSGD, Serial, Strategy
 
 DATA = {
@@ -50,6 +51,7 @@ TIPS = {
     "batch (rows)": "The global batch: rows of one update over all workers, so that their number does not change the mathematics.",
     "optimizer": "What turns a gradient into a step.",
     "learning rate": "How far a step goes, for every strategy that has no rate of its own.",
+    "schedule": "How the learning rate goes with the run: a warm-up is a tenth of it, what follows ends with it.",
     "epochs": "Passes over the data.",
     "target loss": "The held-out loss that counts: a run ends where it is reached and held. Empty: the loss that all reached.",
     "rounds": "How often every strategy runs: from one round nothing is claimed. Empty: as many as fit the time, at least five short ones.",
@@ -59,6 +61,16 @@ TIPS = {
 """What the settings that all runs have in common mean."""
 CHOSEN = (Serial(), AllReduce(), LocalSGD(8))
 """What is ticked at first."""
+SCHEDULES: dict[str, Schedule | Literal["constant"]] = {
+    "constant": "constant",
+    "cosine": CosineAnnealing(),
+    "linear": LinearDecay(),
+    "warm-up": Warmup(),
+    "warm-up, cosine": Warmup(then=CosineAnnealing()),
+    "warm-up, linear": Warmup(then=LinearDecay()),
+}
+OWN = "its own"
+"""What the menu of schedules says of one that it does not offer."""
 
 
 @lru_cache(maxsize=2)
@@ -113,6 +125,9 @@ class Setup:
         self.budget = entry.Entry(budget, entry.shown(common["budget"]), placeholder="auto")
         self.optimizer = widgets.Dropdown(options=self._optimizers(), layout=auto())
         self.rate = entry.Entry(entry.positive("learning rate"), entry.shown(self._optimizer.learning_rate))
+        offered = list(SCHEDULES) if self._optimizer.schedule in SCHEDULES.values() else [OWN, *SCHEDULES]
+        first = next((name for name in SCHEDULES if SCHEDULES[name] == self._optimizer.schedule), OWN)
+        self.schedule = widgets.Dropdown(options=offered, value=first, layout=auto())
         self.summary = widgets.HTML()
         self.box = self._arranged()
 
@@ -150,6 +165,7 @@ class Setup:
             self.target,
             self.optimizer,
             self.rate,
+            self.schedule,
             self.repeats,
             self.tune,
             self.budget,
@@ -164,6 +180,8 @@ class Setup:
     def wish(self) -> Wish:
         """Return what the controls say; raises ValueError or TypeError, with the reason, for what breaks a rule."""
         optimizer = self.optimizer.value.with_rate(self.rate.read())
+        if self.schedule.value != OWN:
+            optimizer = scheduled(optimizer, SCHEDULES[self.schedule.value])
         trials = tuple(row.trial(optimizer) for row in self.rows if row.tick.value)
         if not trials:
             raise ValueError("No strategy is ticked: choose at least one.")
@@ -191,6 +209,7 @@ class Setup:
             f"workers {self.workers.value}",
             f"batch {self.batch.value}",
             f"{type(optimizer).__name__} {self.rate.value}",
+            *([self.schedule.value] if self.schedule.value != "constant" else []),
             f"{self.epochs.value} epochs",
             *([f"target loss {self.target.value}"] if self.target.value else []),
             *([f"{self.repeats.value} rounds"] if self.repeats.value else []),
@@ -237,6 +256,7 @@ class Setup:
             "batch (rows)": self.batch,
             "optimizer": self.optimizer,
             "learning rate": self.rate,
+            "schedule": self.schedule,
             "epochs": self.epochs,
             "target loss": self.target,
             "rounds": self.repeats,
@@ -246,6 +266,14 @@ class Setup:
         shown = [above(name, fields[name], TIPS[name]) for name in (*subject, *list(fields)[3:])]
         wrap = widgets.Layout(flex_flow="row wrap", width="100%")
         return widgets.VBox([widgets.HBox(shown, layout=wrap), table(self.rows)])
+
+
+def scheduled(optimizer: Optimizer, schedule: Schedule | Literal["constant"]) -> Optimizer:
+    """Return an optimizer with another schedule, also inside one that averages; as it is, if it has none."""
+    if isinstance(optimizer, Averaged):
+        return replace(optimizer, optimizer=scheduled(optimizer.optimizer, schedule))
+    has_one = any(field.name == "schedule" for field in fields(optimizer))  # type: ignore[arg-type]  # all are dataclasses
+    return replace(optimizer, schedule=schedule) if has_one else optimizer  # type: ignore[type-var]
 
 
 def _workers(given: Any) -> entry.Entry:

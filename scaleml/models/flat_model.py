@@ -99,6 +99,15 @@ class Layered(Protocol):
 
 
 @runtime_checkable
+class Named(Protocol):
+    """A model whose parameters have names: parameter groups are chosen by them."""
+
+    @property
+    def named_parts(self) -> tuple[tuple[str, slice], ...]:
+        """Each parameter array's name and its part of the vector; they follow each other from 0 to P, and no name comes twice."""
+
+
+@runtime_checkable
 class Scoring(Protocol):
     """A model that decides by scores."""
 
@@ -178,6 +187,11 @@ def parts_of(model: FlatModel) -> tuple[slice, ...]:
 def matrices_of(model: FlatModel) -> tuple[tuple[int, int, int], ...]:
     """Return where weight matrices lie in the vector; nothing where the model does not say."""
     return model.matrices if isinstance(model, Layered) else ()
+
+
+def named_parts_of(model: FlatModel) -> tuple[tuple[str, slice], ...]:
+    """Return the parameters' names and their parts of the vector; nothing where the model names none."""
+    return model.named_parts if isinstance(model, Named) else ()
 
 
 def score_name_of(model: FlatModel) -> str:

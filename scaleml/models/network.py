@@ -15,6 +15,7 @@ from scaleml.models.flat_model import (
     X_IS_DENSE,
     FlatModel,
     Layered,
+    Named,
     NamesScore,
     Penalised,
     Probabilistic,
@@ -24,6 +25,7 @@ from scaleml.models.flat_model import (
     Sparse,
 )
 from scaleml.models.losses import BinaryLog, Loss, Penalty
+from scaleml.models.parameter_names import names_of
 from scaleml.models.scoring import first_largest, probabilities, r_squared
 
 __all__ = ["Network"]
@@ -34,8 +36,8 @@ CHUNK = 8192
 
 @final
 class Network:
-    """The arithmetic of a model for data of one signature: a `FlatModel` that is `Penalised`, `Layered`, `Scoring` and, of one
-    block, `Sparse`.
+    """The arithmetic of a model for data of one signature: a `FlatModel` that is `Penalised`, `Layered`, `Named`, `Scoring` and, of
+    one block, `Sparse`.
 
     Safe in one thread at a time, for it keeps scratch arrays between calls; a copy (``copy.copy``, pickle) has its
     own. Results are fresh arrays, except what is written into `out`, and those of `reusing`.
@@ -124,6 +126,11 @@ class Network:
         """Where the weight matrices lie in the vector: first item, rows, columns."""
         return tuple((block.start, block.n_weights // block.out_features, block.out_features) for block in self.blocks)
 
+    @property
+    def named_parts(self) -> tuple[tuple[str, slice], ...]:
+        """Each parameter array's name, see `names_of`, and its part of the vector."""
+        return names_of(self.blocks)
+
     def loss_grad(
         self,
         w: Array,
@@ -201,19 +208,9 @@ class Network:
         return self._penalty.value(w)
 
     def objective_grad(self, w: Array, g: Array, scale: float = 1.0) -> float:
-        """Make of the sum `g` (P,) of loss gradients at `w` (P,) the objective's: times `scale`, plus the penalty's, in place.
+        """Make of the sum `g` (P,) of loss gradients at `w` (P,) the objective's; see `Penalised.objective_grad`.
 
-        Parameters
-        ----------
-        w, g : arrays of shape (P,)
-            `g` is overwritten. The subgradient of L1 at 0 is 0.
-        scale : float
-            One over the weight of the batch.
-
-        Returns
-        -------
-        float
-            The sum of its squares: not finite where the gradient is not, or where it is very large.
+        `scale` is one over the weight of the batch. The subgradient of L1 at 0 is 0.
         """
         return self._penalty.objective_grad(w, g, scale, self._work.get(type(w)) or self._workspace(w))
 
@@ -314,5 +311,5 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: Network,
-    ) -> tuple[FlatModel, Penalised, Layered, Scoring, Probabilistic, NamesScore, Reusing, Sparse]:
-        return network, network, network, network, network, network, network, network
+    ) -> tuple[FlatModel, Penalised, Layered, Named, Scoring, Probabilistic, NamesScore, Reusing, Sparse]:
+        return network, network, network, network, network, network, network, network, network

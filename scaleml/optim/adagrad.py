@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from scaleml.arrays import Array, namespace
-from scaleml.optim.base import Optimizer, check_settings, set_number
+from scaleml.optim.base import Optimizer
+from scaleml.optim.groups import Group
+from scaleml.optim.schedules import Schedule
+from scaleml.optim.settings import check_settings, set_number
 
 __all__ = ["AdaGrad"]
 
@@ -23,7 +26,7 @@ class AdaGrad(Optimizer):
     learning_rate : float
     epsilon : float
         Greater than 0.
-    schedule, power_t, alpha, clip_norm, tol, n_iter_no_change
+    schedule, power_t, alpha, clip_norm, tol, n_iter_no_change, weight_decay, groups, no_decay
         See `Optimizer`.
 
     Raises
@@ -46,12 +49,15 @@ class AdaGrad(Optimizer):
 
     learning_rate: float = 0.01
     epsilon: float = 1e-10
-    schedule: Literal["constant", "optimal", "invscaling", "adaptive"] = "constant"
+    schedule: Literal["constant", "optimal", "invscaling", "adaptive"] | Schedule = "constant"
     power_t: float = 0.5
     alpha: float = 1e-4
     clip_norm: float | None = None
     tol: float = 1e-3
     n_iter_no_change: int = 5
+    weight_decay: float = 0.0
+    groups: tuple[Group, ...] = ()
+    no_decay: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -63,6 +69,8 @@ class AdaGrad(Optimizer):
 
     def update(self, w: Array, g: Array, slots: tuple[Array, ...], t: int, rate: float) -> None:
         """Update `w` and the sum of squares in place; see `Optimizer.update`."""
+        if self.weight_decay:
+            g += w * self.weight_decay
         (s,) = slots
         s += g * g
         g *= rate

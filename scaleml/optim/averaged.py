@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import Final, Self, final
 
 from scaleml.arrays import Array
 from scaleml.checks import check_integer
 from scaleml.optim.base import Optimizer
 
 __all__ = ["Averaged"]
+
+_INNER: Final = (
+    *("learning_rate", "schedule", "power_t", "alpha", "clip_norm", "tol", "n_iter_no_change"),
+    *("weight_decay", "groups", "no_decay"),
+)
+"""What is the inner optimizer's."""
 
 
 @final
@@ -58,7 +64,7 @@ class Averaged(Optimizer):
             )
         rule = "a positive integer, the first update that counts"
         object.__setattr__(self, "start", check_integer("start", self.start, 1, rule=rule))
-        for name in ("learning_rate", "schedule", "power_t", "alpha", "clip_norm", "tol", "n_iter_no_change"):
+        for name in _INNER:
             object.__setattr__(self, name, getattr(self.optimizer, name))
 
     def slots(self) -> tuple[str, ...]:
@@ -80,6 +86,10 @@ class Averaged(Optimizer):
     def with_rate(self, learning_rate: float) -> Self:
         """Return the same with another learning rate."""
         return replace(self, optimizer=self.optimizer.with_rate(learning_rate))
+
+    def with_decay(self, weight_decay: float) -> Self:
+        """Return the same with another weight decay."""
+        return replace(self, optimizer=self.optimizer.with_decay(weight_decay))
 
     def result(self, w: Array, state: dict[str, Array], t: int) -> Array:
         """Return the average, from update `start` on."""

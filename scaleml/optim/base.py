@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, NamedTuple, Self, final
 
 import numpy as np
 
 from scaleml.arrays import PART, Array, namespace
-from scaleml.checks import check_integer, check_number, check_option
+from scaleml.optim.groups import Group
+from scaleml.optim.place import follow, fresh, place_of
+from scaleml.optim.schedules import Schedule
 from scaleml.representation import call_of
 
-__all__ = ["Optimizer", "clip"]
+__all__ = ["Optimizer", "Segment"]
 
-SCHEDULES = ("constant", "optimal", "invscaling", "adaptive")
 # "adaptive" stops dividing here, as scikit-learn's SGD does.
 SMALLEST_RATE = 1e-6
 SLOWER = 5
 
 Where = slice | Array | None
+
+
+class Segment(NamedTuple):
+    """A part of the parameters with settings of its own; see `segments_of`.
+
+    Parameters
+    ----------
+    start, stop : int
+        Where in the vector.
+    factor : float
+        Of the learning rate.
+    rule : Optimizer
+        What updates it.
+    """
+
+    start: int
+    stop: int
+    factor: float
+    rule: Optimizer
 
 
 class Optimizer(ABC):
@@ -33,11 +54,12 @@ class Optimizer(ABC):
     ----------
     learning_rate : float
         Greater than 0.
-    schedule : {"constant", "optimal", "invscaling", "adaptive"}
+    schedule : {"constant", "optimal", "invscaling", "adaptive"} or Schedule
         The learning rate of update t = 1, 2, ..., by scikit-learn's names and formulas: `learning_rate`;
         ``1 / (alpha * (t0 + t - 1))`` with Bottou's ``t0 = alpha ** -0.75``; ``learning_rate / t ** power_t``;
         `learning_rate`, divided by 5 whenever the loss of `n_iter_no_change` epochs has not improved by `tol`. An
-        update is one batch here and one row there.
+        update is one batch here and one row there. Or one that goes with the length of the run, such as
+        ``Warmup(epochs=5, then=CosineAnnealing())``: see `scaleml.optim.schedules`.
     power_t, alpha : float
         Of the schedules; `alpha` is the model's, and penalises nothing here.
     clip_norm : float or None
@@ -45,6 +67,13 @@ class Optimizer(ABC):
         know the norm: who holds the whole one calls `clip` first.
     tol : float
     n_iter_no_change : int
+    weight_decay : float
+        At least 0: what is added to the gradient, ``g += weight_decay * w``, after it was clipped; of `AdamW` see there. The model's
+        own penalty (``alpha``), which is part of the objective, spares biases; this one does not, unless `no_decay` says so.
+    groups : sequence of Group
+        Learning rates and weight decays for parameters of some names.
+    no_decay : str or tuple of str
+        Patterns of the names of parameters without weight decay, such as ``("*bias", "*norm*")``; or ``"1d"``, see `Group`.
 
     Attributes
     ----------
@@ -55,12 +84,15 @@ class Optimizer(ABC):
     takes_all_rows: ClassVar[bool] = False
 
     learning_rate: float
-    schedule: str
+    schedule: str | Schedule
     power_t: float
     alpha: float
     clip_norm: float | None
     tol: float
     n_iter_no_change: int
+    weight_decay: float = 0.0
+    groups: tuple[Group, ...] = ()
+    no_decay: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return the call that makes it: the first setting, and those that are not at their default."""
@@ -89,13 +121,15 @@ class Optimizer(ABC):
         Returns
         -------
         dict of arrays
-            Zeros of shape (P,) by name; for ``"adaptive"`` also ``"schedule"``, always in NumPy: float64 (3,) of the
-            rate's divisor, the best loss, and the number of epochs without improvement.
+            Zeros of shape (P,) by name; for some schedules also ``"schedule"``, always in NumPy, and float64: for ``"adaptive"`` (3,)
+            of the rate's divisor, the best loss, and the number of epochs without improvement; for a `Schedule` (5,) of its place.
         """
         xp = namespace(like)
         state: dict[str, Array] = {name: xp.zeros(size, dtype) for name in self.slots()}
         if self.schedule == "adaptive":
             state["schedule"] = np.array([1.0, math.inf, 0.0])
+        elif isinstance(self.schedule, Schedule):
+            state["schedule"] = fresh()
         return state
 
     @final
@@ -105,17 +139,54 @@ class Optimizer(ABC):
             return self.learning_rate * scale
         if self.schedule == "invscaling":
             return scale * self.learning_rate / t**self.power_t
+        if isinstance(self.schedule, Schedule):
+            return scale * self.learning_rate * self.schedule.factor(place_of(state["schedule"], t))
         if self.schedule == "optimal":
             return scale / (self.alpha * (self.alpha**-0.75 + t - 1))
         return scale * self.learning_rate / float(state["schedule"][0])
 
+    @final
+    def follow_run(
+        self, state: dict[str, Array], *, updates: int, done: float | None, pace: float, epochs: float | None = None
+    ) -> None:
+        """Tell a `Schedule` where the run is: when it begins, and whenever its pace changes. Others take no notice.
+
+        Parameters
+        ----------
+        state : dict of arrays
+            What the schedule has to know is kept here.
+        updates : int
+            Updates so far.
+        done : float or None
+            Epochs of the run so far; None for what follows from the updates.
+        pace : float
+            Updates an epoch from now on.
+        epochs : float, optional
+            Of the whole run; as before if not given.
+        """
+        if isinstance(self.schedule, Schedule):
+            follow(state["schedule"], updates, done, pace, epochs)
+
     def with_rate(self, learning_rate: float) -> Self:
-        """Return the same optimizer with another learning rate; its state goes on."""
-        return replace(self, learning_rate=learning_rate)  # type: ignore[type-var]  # every subclass is a dataclass
+        """Return the same optimizer with another learning rate, and its groups' in the same ratio; its state goes on."""
+        groups = tuple(group.times(learning_rate / self.learning_rate) for group in self.groups)
+        more = {"groups": groups} if groups else {}
+        return replace(self, learning_rate=learning_rate, **more)  # type: ignore[type-var]  # every subclass is a dataclass
+
+    def with_decay(self, weight_decay: float) -> Self:
+        """Return the same optimizer with another weight decay, for all parameters."""
+        return replace(self, weight_decay=weight_decay, groups=(), no_decay=())  # type: ignore[type-var]
 
     @final
     def apply(
-        self, w: Array, g: Array, state: dict[str, Array], t: int, where: Where = None, rate: float | None = None
+        self,
+        w: Array,
+        g: Array,
+        state: dict[str, Array],
+        t: int,
+        where: Where = None,
+        rate: float | None = None,
+        segments: Sequence[Segment] = (),
     ) -> None:
         """Apply update `t` with gradient `g`, in place.
 
@@ -132,11 +203,15 @@ class Optimizer(ABC):
             The part of the vector to update; all of it if not given. No index may stand twice in an array.
         rate : float, optional
             ``self.rate(t, state)`` if not given.
+        segments : sequence of Segment
+            Those of `segments_of` for ``w``, where the optimizer has groups.
         """
         # A NumPy scalar would lift the arithmetic to float64.
         rate = self.rate(t, state) if rate is None else float(rate)
         slots = tuple(map(state.__getitem__, self.slots()))
-        if where is None and len(g) <= PART:
+        if segments:
+            self._update_segments(w, g, slots, t, rate, segments, where)
+        elif where is None and len(g) <= PART:
             self.update(w, g, slots, t, rate)
         elif where is None:
             self._update_chunks(w, g, slots, t, rate)
@@ -177,6 +252,28 @@ class Optimizer(ABC):
         return w
 
     @final
+    def _update_segments(
+        self,
+        w: Array,
+        g: Array,
+        slots: tuple[Array, ...],
+        t: int,
+        rate: float,
+        segments: Sequence[Segment],
+        where: Where,
+    ) -> None:
+        """Update each segment by its own rule; ``g`` begins where the slice `where` does."""
+        if where is not None and not (isinstance(where, slice) and where.step in (None, 1)):
+            raise ValueError("parameter groups are runs of neighbours: update the whole vector, or a slice of it")
+        first = 0 if where is None else where.indices(len(w))[0]
+        for segment in segments:
+            start, stop = max(segment.start, first), min(segment.stop, first + len(g))
+            if start < stop:
+                own = slice(start, stop)
+                parts = tuple([slot[own] for slot in slots])
+                segment.rule._update_chunks(w[own], g[start - first : stop - first], parts, t, rate * segment.factor)
+
+    @final
     def _update_chunks(self, w: Array, g: Array, slots: tuple[Array, ...], t: int, rate: float) -> None:
         size = len(g)
         if size <= PART or type(g) is not np.ndarray:
@@ -185,75 +282,3 @@ class Optimizer(ABC):
         for start in range(0, size, PART):
             part = slice(start, start + PART)
             self.update(w[part], g[part], tuple([slot[part] for slot in slots]), t, rate)
-
-
-def clip(g: Array, max_norm: float) -> float:
-    """Scale `g` in place so that its Euclidean norm is at most `max_norm`; return its norm before.
-
-    Parameters
-    ----------
-    g : array of shape (P,)
-        The whole gradient; left alone if its norm is not finite.
-    max_norm : float
-        Greater than 0.
-
-    Returns
-    -------
-    float
-        The norm before: NaN or infinite if `g` holds such values.
-
-    Raises
-    ------
-    ValueError
-        `max_norm` is not greater than 0.
-
-    References
-    ----------
-    Pascanu, Mikolov and Bengio: On the difficulty of training recurrent neural networks, 2013.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> g = np.array([3.0, 4.0])
-    >>> clip(g, 1.0), g.round(1).tolist()
-    (5.0, [0.6, 0.8])
-    """
-    if not max_norm > 0:
-        raise ValueError(f"max_norm={max_norm!r}: must be greater than 0; use None as clip_norm for no clipping.")
-    norm = math.sqrt(float(g @ g))
-    if math.isinf(norm):  # the squares may overflow where the values do not
-        largest = float(abs(g).max())
-        if math.isfinite(largest):
-            scaled = g / largest
-            norm = largest * math.sqrt(float(scaled @ scaled))
-    if norm > max_norm and math.isfinite(norm):
-        g *= max_norm / norm
-    return norm
-
-
-def set_unused(optimizer: Optimizer, **fields: float | str | None) -> None:
-    """Set what this optimizer has no setting for: a constant schedule, no clipping, and what else is given."""
-    unused: dict[str, float | str | None] = {"schedule": "constant", "power_t": 0.5, "alpha": 1e-4, "clip_norm": None}
-    for name, value in (unused | {"n_iter_no_change": 1} | fields).items():
-        object.__setattr__(optimizer, name, value)
-
-
-def check_settings(optimizer: Optimizer) -> None:
-    """Check the settings that all optimizers share, and make them plain numbers, so that the repr recreates them."""
-    check_option("schedule", optimizer.schedule, SCHEDULES)
-    for name in ("learning_rate", "alpha"):
-        set_number(optimizer, name, 0, open_low=True)
-    set_number(optimizer, "power_t")
-    set_number(optimizer, "tol", 0)
-    if optimizer.clip_norm is not None:
-        set_number(optimizer, "clip_norm", 0, open_low=True)
-    count = check_integer("n_iter_no_change", optimizer.n_iter_no_change, 1)
-    object.__setattr__(optimizer, "n_iter_no_change", count)
-
-
-def set_number(
-    optimizer: Optimizer, name: str, low: float = -math.inf, below: float = math.inf, *, open_low: bool = False
-) -> None:
-    """Make a setting a float, or raise ValueError unless it is finite and lies in ``[low, below)``."""
-    value = check_number(name, getattr(optimizer, name), low, below, open_low=open_low, open_high=True)
-    object.__setattr__(optimizer, name, value)

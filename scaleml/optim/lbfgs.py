@@ -10,8 +10,9 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.checks import check_integer
-from scaleml.optim.base import Optimizer, set_number, set_unused
+from scaleml.optim.base import Optimizer
 from scaleml.optim.line_search import ITEMS, LineSearch
+from scaleml.optim.settings import set_number, set_unused
 
 __all__ = ["LBFGS"]
 

@@ -8,7 +8,10 @@ from typing import Literal, final
 import numpy as np
 
 from scaleml.arrays import Array, namespace
-from scaleml.optim.base import Optimizer, check_settings, set_number
+from scaleml.optim.base import Optimizer
+from scaleml.optim.groups import Group
+from scaleml.optim.schedules import Schedule
+from scaleml.optim.settings import check_settings, set_number
 
 __all__ = ["SGD"]
 
@@ -29,7 +32,7 @@ class SGD(Optimizer):
         At least 0 and below 1.
     nesterov : bool
         Needs momentum.
-    schedule, power_t, alpha, clip_norm, tol, n_iter_no_change
+    schedule, power_t, alpha, clip_norm, tol, n_iter_no_change, weight_decay, groups, no_decay
         See `Optimizer`.
 
     Raises
@@ -53,12 +56,15 @@ class SGD(Optimizer):
     learning_rate: float = 0.01
     momentum: float = 0.0
     nesterov: bool = False
-    schedule: Literal["constant", "optimal", "invscaling", "adaptive"] = "constant"
+    schedule: Literal["constant", "optimal", "invscaling", "adaptive"] | Schedule = "constant"
     power_t: float = 0.5
     alpha: float = 1e-4
     clip_norm: float | None = None
     tol: float = 1e-3
     n_iter_no_change: int = 5
+    weight_decay: float = 0.0
+    groups: tuple[Group, ...] = ()
+    no_decay: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -72,6 +78,8 @@ class SGD(Optimizer):
 
     def update(self, w: Array, g: Array, slots: tuple[Array, ...], t: int, rate: float) -> None:
         """Update `w` and the velocity in place; see `Optimizer.update`."""
+        if self.weight_decay:
+            g += w * self.weight_decay
         if slots:
             (v,) = slots
             v *= self.momentum

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from scaleml.arrays import Array
-from scaleml.optim.base import Optimizer, set_unused
+from scaleml.optim.base import Optimizer
+from scaleml.optim.settings import set_unused
 
 __all__ = ["Summed"]
 

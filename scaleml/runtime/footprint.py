@@ -47,12 +47,14 @@ class Footprint:
     parts: tuple[tuple[str, int], ...]
 
     @classmethod
-    def of(cls, model: FlatModel, strategy: Strategy, optimizer: Optimizer) -> Footprint:
-        """Count what is needed to train a model so."""
+    def of(cls, model: FlatModel, strategy: Strategy, optimizer: Optimizer, *, accumulates: bool = False) -> Footprint:
+        """Count what is needed to train a model so; `accumulates` says whether a gradient is added up of its batch's parts."""
         # What steps on all rows keeps its slots in float64, and sums parts of a gradient in it.
         slots = len(optimizer.slots()) + 2 if optimizer.takes_all_rows else len(optimizer.slots())
         slots *= 8 // model.dtype.itemsize if optimizer.takes_all_rows else 1
         parts = [("parameters", 1), ("gradient", 1), (f"{type(optimizer).__name__}'s slots", slots)]
+        if accumulates and not optimizer.takes_all_rows:
+            parts.append(("sums of micro-batches in float64", 8 // model.dtype.itemsize))
         if isinstance(getattr(strategy, "compression", None), Codec):
             parts.append(("what the codec keeps and sends", 2))
         outer = getattr(strategy, "outer", None)

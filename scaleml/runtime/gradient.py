@@ -7,7 +7,7 @@ from math import isfinite
 
 import numpy as np
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, namespace
 from scaleml.comm.communicator import Communicator
 from scaleml.data.batches import Batches
 from scaleml.models.flat_model import Stochastic, parts_of
@@ -81,6 +81,7 @@ class Gradient:
         self._part_rows = plan.part_rows
         self._at = plan.model.at if isinstance(plan.model, Stochastic) else None
         self._seed = plan.seed
+        self._total: Array | None = None
         self.slowness = 1.0
 
     def compute(self, w: Array, ready: Callable[[Array], object] | None = None) -> Array:
@@ -123,8 +124,11 @@ class Gradient:
 
         Sums are float64, so that many parts lose nothing.
         """
-        begin, rows = self._now(), 0
-        total, tail = np.zeros(len(self._sums)), np.zeros(TAIL)
+        begin, rows, tail = self._now(), 0, np.zeros(TAIL)
+        if self._total is None:
+            self._total = namespace(self._sums).zeros(len(self._sums))
+        total = self._total
+        total[:] = 0
         for start in range(self.consumed, self.consumed + self.count, part):
             x, y, weights, taken = self.batches.take(start, min(part, self.consumed + self.count - start))
             if taken:
@@ -134,7 +138,8 @@ class Gradient:
                 total += self._sums
                 tail += loss, weight, taken
                 rows += taken
-        self._sums[:], self._tail[:] = total, tail
+        self._sums[:] = total
+        self._tail[0], self._tail[1], self._tail[2] = tail.tolist()
         if ready is not None:
             ready(self._buffer)
         self.finish(begin, rows)

@@ -12,7 +12,9 @@ from scaleml.comm.communicator import Communicator
 from scaleml.models.flat_model import Penalised, penalty_of
 from scaleml.optim import LBFGS, clip
 from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.parameter_groups import group_segments
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.schedule_place import begin_schedule, follow_pace
 from scaleml.runtime.train_state import TrainState
 from scaleml.runtime.weight_decay import WeightDecay
 from scaleml.strategies import Strategy
@@ -49,6 +51,7 @@ class OptimizerStep:
     def __init__(self, plan: Plan, world: Communicator, state: TrainState, recorder: Recorder) -> None:
         self._world = world
         self._now = world.clock.now
+        self._plan = plan
         self._state = state
         self._workers = plan.layout.workers
         self._model = plan.model
@@ -64,13 +67,19 @@ class OptimizerStep:
         self._buffer: Array | None = None
         self._mean = self._tail = np.empty(0)
         self._seen = self.squares = 0.0
+        self._segments = group_segments(plan)
         self.follow(plan.strategy)
+        begin_schedule(plan, state)
 
     def follow(self, strategy: Strategy) -> None:
         """Go on under a strategy: it decides how much of the batch a gradient is of."""
         self._parts = 1 if strategy.replicated else self._workers
         # Where the gradient is of a rank's part only, but the update of the whole batch, steps are the batch's.
         self._share = self._parts // strategy.updates_a_batch(self._workers)
+
+    def follow_batch_size(self, batch_size: int) -> None:
+        """Go on in batches of so many rows: an epoch has as many updates, of which a schedule has to know."""
+        follow_pace(self._plan, self._state, batch_size)
 
     def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
         """Update ``w`` (P,) in place from the gradient sum ``g``, (P + 3,) or sparse, which is used up."""
@@ -96,7 +105,7 @@ class OptimizerStep:
             if isinstance(optimizer, LBFGS):
                 optimizer.search(w, mean, self._objective(w), state, rate)
             else:
-                optimizer.apply(w, mean, state, t, where, rate)
+                optimizer.apply(w, mean, state, t, where, rate, self._segments)
             if self._steps is not None and self._steps.l1:
                 self._steps.shrink(w, self._seen, rate, state)
         self._recorder.apply += self._now() - begin

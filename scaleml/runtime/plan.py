@@ -46,7 +46,7 @@ class Plan:
     score: ScoreRule | None = None
     """How held-out rows are scored; None for the model's own score."""
     part_rows: int | None = None
-    """Rows over all ranks that a gradient of all rows is computed of at a time; None for whole batches."""
+    """Rows over all ranks that a gradient is computed of at a time, the parts' sums being added up; None for whole batches."""
     keep_end: bool = False
     """Whether the outcome says where training could go on from."""
     nonzeros: float | None = None
@@ -87,7 +87,13 @@ class Plan:
         filled = None if self.nonzeros is None else self.nonzeros * self.batch_size
         workers, near = self.layout.workers, self.one_memory
         strategy, optimizer = self.strategy, self.optimizer
-        return why_dense(self.model, strategy, optimizer, self.steps, filled=filled, workers=workers, one_memory=near)
+        return why_dense(
+            *(self.model, strategy, optimizer, self.steps),
+            filled=filled,
+            workers=workers,
+            one_memory=near,
+            in_parts=self.part_rows is not None,
+        )
 
     @property
     def sparse(self) -> bool:

@@ -24,7 +24,7 @@ def is_ours(thing: object) -> bool:
 
 
 def describe(thing: object) -> Description:
-    """Return a strategy, a fault or an optimizer, and the codecs and optimizers in it, as names of classes and their fields.
+    """Return a strategy, a fault or an optimizer, and the codecs, optimizers, schedules and groups in it, as classes' names and fields.
 
     Raises
     ------
@@ -44,8 +44,14 @@ def describe(thing: object) -> Description:
     return {
         "package": kind.__module__.split(".")[1],
         "name": kind.__name__,
-        "fields": {name: describe(value) if is_dataclass(value) else value for name, value in settings.items()},
+        "fields": {name: _described(value) for name, value in settings.items()},
     }
+
+
+def _described(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_described(item) for item in value]
+    return describe(value) if is_dataclass(value) else value
 
 
 def rebuild(description: Description) -> object:
@@ -72,7 +78,7 @@ def rebuild(description: Description) -> object:
 def _value(value: object) -> object:
     if isinstance(value, dict):
         return rebuild(value)
-    return tuple(value) if isinstance(value, list) else value  # JSON knows no tuples
+    return tuple(map(_value, value)) if isinstance(value, list | tuple) else value  # JSON knows no tuples
 
 
 def strategy_from(description: Description) -> Strategy:

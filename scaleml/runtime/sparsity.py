@@ -41,6 +41,7 @@ def why_dense(
     filled: float | None = None,
     workers: int = 2,
     one_memory: bool = False,
+    in_parts: bool = False,
 ) -> str:
     """Return why gradients are whole vectors, in words; nothing where sparse ones have the same result.
 
@@ -52,6 +53,8 @@ def why_dense(
         Ranks that train: one alone sends nothing.
     one_memory : bool
         Whether these share memory, or are one.
+    in_parts : bool
+        Whether a gradient is computed part after part of its batch.
     """
     reason = _why_not(strategy)
     if reason:
@@ -62,6 +65,10 @@ def why_dense(
         return model.why_dense()
     if optimizer.takes_all_rows:
         return f"{optimizer!r} has the gradient of all rows, which touch every column"
+    if in_parts:
+        return (
+            "microbatch adds up whole vectors, and a linear model has no layers to keep in memory: leave microbatch out"
+        )
     if not strategy.replicated or workers == 1:
         reason = why_dense_updates(model, strategy, optimizer, steps)
     chosen = not strategy.replicated or getattr(strategy, "sparse", None)
@@ -83,6 +90,10 @@ def why_dense_updates(model: FlatModel, strategy: Strategy, optimizer: Optimizer
         return "an L1 penalty moves every coefficient: use penalty='l2' or None"
     if steps is not None:
         return "the estimator's steps see each column from its mean, which moves all at once"
+    if optimizer.groups or optimizer.no_decay:
+        return "parameter groups are parts of whole vectors: leave groups and no_decay out"
+    if optimizer.weight_decay:
+        return "weight_decay moves every coefficient at every update: use the model's own penalty"
     momentum = getattr(optimizer, "momentum", 0.0)
     if not isinstance(optimizer, SGD | AdaGrad) or momentum:
         return f"{optimizer!r} moves every coefficient at every update: use SGD without momentum, or AdaGrad"

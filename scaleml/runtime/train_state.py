@@ -176,6 +176,8 @@ class TrainState:
         whole = len(state.params)
         self.params[...] = state.params[own]
         for name, array in state.arrays.items():
+            if name == "schedule" and name in self.arrays and self.arrays[name].shape != array.shape:
+                continue  # of another kind of schedule
             if name in self.arrays:
                 self._put(name, np.array(array[own] if len(array) == whole and name != "schedule" else array))
         for name in _PLAIN:

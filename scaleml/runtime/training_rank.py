@@ -89,8 +89,7 @@ class TrainingRank:
         self.grid = grid = ProcessGrid.build(world, plan.layout, plan.partition)
         self.world, self.group = world, grid.workers
         self.strategy = plan.strategy.resolve(plan.model.size * plan.model.dtype.itemsize, placement(world.hosts))
-        self._now, self._stamps = world.clock.now, world.stamps
-        self._rows = plan.rows
+        self._now, self._stamps, self._rows = world.clock.now, world.stamps, plan.rows
         self._memory = SharedMemoryCoordinator(plan, world, recorder) if plan.strategy.shares_memory else None
         buffer = self._make_buffers(plan, world)
         self.gradients = Gradient(plan, world, batches, buffer[: len(self.state.params) + TAIL], recorder)
@@ -195,6 +194,7 @@ class TrainingRank:
     @batch_size.setter
     def batch_size(self, rows: int) -> None:
         self.state.batch_size = self.gradients.batch_size = rows
+        self.optimizer.follow_batch_size(rows)
         self.touched_gradient = self.form.follow()
 
     @property

@@ -12,7 +12,7 @@ from scaleml.checks import check_integer
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
 from scaleml.compression.error_feedback import forget
-from scaleml.optim import Optimizer, clip
+from scaleml.optim import Optimizer, Schedule, clip
 from scaleml.strategies.base import Strategy
 from scaleml.strategies.context import Context
 
@@ -109,13 +109,24 @@ class LocalSGD(Strategy):
             raise ValueError(
                 f"outer={self.outer!r}: must be an optimizer such as SGD(0.7, momentum=0.9, nesterov=True), or None"
             )
-        if self.outer is not None and (self.period is None or self.outer.schedule == "adaptive"):
-            what = "one average has no use for it" if self.period is None else "schedule='adaptive' needs losses"
-            raise ValueError(
-                f"outer={self.outer!r} with period={self.period!r}: {what}; give a period, or another outer"
-            )
+        if self.outer is not None:
+            self._check_outer(self.outer)
         rule = "a number of steps, 0 or more, to take together first"
         object.__setattr__(self, "start_after", check_integer("start_after", self.start_after, rule=rule))
+
+    def _check_outer(self, outer: Optimizer) -> None:
+        """Raise ValueError for an outer optimizer that would need to know more than averages say."""
+        what = ""
+        if self.period is None:
+            what = "one average has no use for it"
+        elif outer.schedule == "adaptive":
+            what = "schedule='adaptive' needs losses"
+        elif isinstance(outer.schedule, Schedule):
+            what = "a schedule that goes with the run is the inner optimizer's"
+        elif outer.groups or outer.no_decay:
+            what = "parameter groups are the inner optimizer's"
+        if what:
+            raise ValueError(f"outer={outer!r} with period={self.period!r}: {what}; give a period, or another outer")
 
     def commits(self, step: int) -> bool:
         """Whether step ``step`` ends with the same parameters on all ranks."""

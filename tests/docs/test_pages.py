@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import documents
 from certificates import Authority
 from docs import slurm, ssh
+from embedded import embedded
 
 PAGES = sorted((documents.ROOT / "docs").glob("*.md"))
 
@@ -107,6 +109,15 @@ print("compared", [run.state for run in comparison.runs].count("finished") >= 4)
     assert "bound True True True" in out
     assert out.count("codec finished") == 2
     assert "compared True" in out
+
+
+def test_optimizers() -> None:
+    embedded(2)  # the blocks find it
+    names: dict[str, Any] = {}
+    for block in documents.blocks(documents.ROOT / "docs" / "optimizers.md"):
+        exec(block.code, names)
+        assert names["run"].state == "finished"
+        assert names["run"].model.score(names["X"], names["y"]) > 0.6
 
 
 @pytest.mark.slow

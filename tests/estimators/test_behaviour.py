@@ -18,10 +18,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scaleml import SGD, Adam, AllReduce, LocalSGD, Serial
+from scaleml import SGD, Adam, AdamW, AllReduce, LocalSGD, Serial
 from scaleml.api import in_process as local
 from scaleml.linear_model import SGDClassifier, SGDRegressor
 from scaleml.neural_network import MLPClassifier, MLPRegressor
+from scaleml.optim import CosineAnnealing
 from scaleml.runtime.training_loop import TrainingLoop
 
 ALL = [SGDClassifier, SGDRegressor, MLPClassifier, MLPRegressor]
@@ -216,6 +217,20 @@ def test_warnings_name_the_line_that_fits(kind, classes):
     with pytest.warns(ConvergenceWarning) as seen:
         kind(max_iter=1, batch_size=20).fit(X, y)
     assert [warning.filename for warning in seen] == [__file__]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_schedule_goes_with_max_iter(classes):
+    X, y = classes
+    settings = {"max_iter": 20, "tol": 0, "n_iter_no_change": 99, "random_state": 0}
+    changes = []
+    for schedule in ("constant", CosineAnnealing()):
+        rule = AdamW(0.02, schedule=schedule, no_decay="*bias")
+        linear = SGDClassifier(optimizer=rule, **settings).fit(X, y)
+        mlp = MLPClassifier(optimizer=rule, **settings).fit(X, y)
+        assert min(linear.score(X, y), mlp.score(X, y)) > 0.6
+        changes.append(abs(mlp.loss_curve_[-1] - mlp.loss_curve_[-2]))
+    assert changes[1] < changes[0] / 2, "the rate falls to 0 with the last epoch"
 
 
 def test_an_optimizer_replaces_the_schedule(classes):

@@ -14,7 +14,7 @@ from scaleml.compression import Codec, Int8, TopK
 from scaleml.faults import Fault
 from scaleml.lab import choices
 from scaleml.lab.form import Form
-from scaleml.optim import SGD, Adam, Optimizer
+from scaleml.optim import SGD, Adam, CosineAnnealing, Group, Optimizer
 from scaleml.strategies import LocalSGD, Strategy
 
 
@@ -92,6 +92,12 @@ def test_a_nested_choice_offers_what_the_package_exports():
     form = Form(Everything)
     field(form, "compression").box.children[0].children[0].value = "Int8"
     assert form.value().compression == Int8()
+
+
+def test_a_schedule_is_chosen_by_name_and_one_that_is_an_object_stays():
+    assert Form(SGD, SGD(0.1, schedule="invscaling", weight_decay=0.5)).value().schedule == "invscaling"
+    given = SGD(0.1, schedule=CosineAnnealing(), groups=[Group("*bias", learning_rate=0.2)])
+    assert Form(SGD, given).value() == given
 
 
 def test_what_the_user_types_is_refused_with_its_name():

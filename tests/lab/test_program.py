@@ -20,7 +20,7 @@ from scaleml.compression import Int8, TopK
 from scaleml.lab.program import WIDTH, program_of
 from scaleml.linear_model import SGDClassifier
 from scaleml.models import MLP, LinearModel
-from scaleml.optim import SGD, Adam, Averaged
+from scaleml.optim import SGD, Adam, AdamW, Averaged, CosineAnnealing, Group, Warmup
 from scaleml.strategies import AllReduce, Gossip, LocalSGD, ParameterServer, Serial
 
 OFTEN = {"client": None, "validation": 0.2, "seed": 0, "optimizer": SGD(0.1), "batch_size": 256, "target": None}
@@ -59,6 +59,20 @@ CASES = {
         ],
         {"optimizer": Adam()},
         "wine",
+    ),
+    "schedule and groups": (
+        MLP(),
+        [LocalSGD(4)],
+        {
+            "optimizer": AdamW(
+                0.001,
+                schedule=Warmup(updates=100, then=CosineAnnealing(minimum=0.1)),
+                groups=[Group("hidden.0.*", learning_rate=0.0001)],
+                no_decay="1d",
+            ),
+            "microbatch": 32,
+        },
+        "digits",
     ),
     "estimator": (make_pipeline(StandardScaler(), SGDClassifier(alpha=0.001)), [AllReduce()], {"seed": 3}, "wine"),
 }

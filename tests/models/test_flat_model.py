@@ -17,15 +17,17 @@ from models.cases import CASES, batch, parameters
 from models.toy import FlatToy, SureToy, Toy
 from runtime import harness
 from scaleml.api.trained_model import TrainedModel
-from scaleml.models import FlatModel, LinearModel, Network, Signature
+from scaleml.models import MLP, FlatModel, LinearModel, Network, Signature
 from scaleml.models.flat_model import (
     Layered,
+    Named,
     Penalised,
     Probabilistic,
     Reusing,
     Scoring,
     Sparse,
     matrices_of,
+    named_parts_of,
     parts_of,
     penalty_of,
 )
@@ -36,7 +38,7 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((300, 5)).astype("f4")
 Y = np.where(X @ RANDOM.standard_normal(5) > 0, "yes", "no")
 SETTINGS = {"optimizer": SGD(0.3), "epochs": 3, "batch_size": 32}
-OPTIONAL = (Penalised, Layered, Scoring, Probabilistic, Reusing, Sparse)
+OPTIONAL = (Penalised, Layered, Named, Scoring, Probabilistic, Reusing, Sparse)
 
 
 @pytest.fixture
@@ -51,6 +53,22 @@ def test_a_network_is_a_flat_model_and_all_that_some_are(model, signature):
     assert all(isinstance(network, kind) for kind in OPTIONAL)
 
 
+@pytest.mark.parametrize(("model", "signature"), CASES)
+def test_names_are_of_all_parameters_in_their_order(model, signature):
+    network = model.build(signature)
+    parts = [part for _, part in named_parts_of(network)]
+    assert [part.stop for part in parts] == [*(part.start for part in parts[1:]), network.size]
+    assert parts[0].start == 0
+    weights = [part for name, part in named_parts_of(network) if name.endswith("weight")]
+    assert [(part.start, part.stop - part.start) for part in weights] == [(a, m * n) for a, m, n in network.matrices]
+
+
+def test_names():
+    found = [name for name, _ in MLP((5, 4)).build(Signature(6)).named_parts]
+    assert found == [f"{layer}.{what}" for layer in ("hidden.0", "hidden.1", "output") for what in ("weight", "bias")]
+    assert [name for name, _ in LinearModel(fit_intercept=False).build(Signature(6)).named_parts] == ["weight"]
+
+
 def test_the_toy_is_a_flat_model_and_nothing_else():
     toy = Toy().build(Signature(5))
     assert isinstance(toy, FlatModel)
@@ -58,6 +76,7 @@ def test_the_toy_is_a_flat_model_and_nothing_else():
     assert not any(isinstance(toy, kind) for kind in OPTIONAL)
     assert parts_of(toy) == (slice(0, 6),)
     assert matrices_of(toy) == ()
+    assert named_parts_of(toy) == ()
     assert penalty_of(toy, np.ones(6)) == 0
 
 

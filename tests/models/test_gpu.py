@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from scaleml.arrays import namespace, rows, to_numpy
 from scaleml.models import MLP, LinearModel, Signature
-from scaleml.optim import SGD, AdaGrad, Adam, clip
+from scaleml.optim import SGD, AdaGrad, Adam, AdamW, clip
 
 pytestmark = pytest.mark.gpu
 
@@ -36,7 +36,9 @@ def cupy():
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0), Adam(), AdaGrad()])
+@pytest.mark.parametrize(
+    "optimizer", [SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0), Adam(), AdaGrad(), AdamW()]
+)
 @pytest.mark.parametrize(("model", "signature"), CASES)
 def test_training_on_the_gpu_is_training_on_the_cpu(cupy, model, signature, optimizer, sparse):
     rng = np.random.default_rng(0)

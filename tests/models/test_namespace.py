@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 import fake_cupy
 from scaleml.arrays import concatenate_rows, is_sparse, namespace, rows, to_numpy
 from scaleml.models import MLP, LinearModel, Signature
-from scaleml.optim import SGD, AdaGrad, Adam, clip
+from scaleml.optim import SGD, AdaGrad, Adam, AdamW, clip
 
 BINARY, MULTI = Signature(6), Signature(6, 3, "multiclass")
 ONE, TWO = Signature(6, 1, "regression"), Signature(6, 2, "regression")
@@ -78,7 +78,15 @@ def test_models(cupy, model, signature, sparse):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [SGD(), SGD(momentum=0.9, nesterov=True), Adam(), AdaGrad(), Adam(schedule="adaptive", n_iter_no_change=1)],
+    [
+        SGD(),
+        SGD(momentum=0.9, nesterov=True),
+        Adam(),
+        AdaGrad(),
+        Adam(schedule="adaptive", n_iter_no_change=1),
+        AdamW(),
+        SGD(momentum=0.9, weight_decay=0.1),
+    ],
 )
 def test_optimizers(cupy, optimizer):
     expected = train(np, LinearModel(), BINARY, optimizer, False)

@@ -94,8 +94,8 @@ def on_threads(
         are the same every time, too.
     prepare : callable, optional
         Called with each rank's loop before it runs.
-    start : (P,) array, optional
-        Parameters to start from.
+    start : (P,) array or TrainState, optional
+        Parameters to start from, or more than these.
     **planned
         More of the plan.
     """
@@ -124,7 +124,7 @@ def on_threads(
         evaluate_every=len(rows) if validation else 0,
         faults=tuple(faults),
         stop=stop,
-        start=None if start is None else TrainState(np.array(start)),
+        start=start if start is None or isinstance(start, TrainState) else TrainState(np.array(start)),
         **planned,
     )
     data = [_rows_of(inputs, rows[a:b], model.dtype) for a, b in pairwise(bounds)]

@@ -14,6 +14,7 @@ from family.strategies import STRATEGIES
 from runtime import harness, reference
 from runtime.aftermath import Watch
 from runtime.test_commands import switching
+from runtime.test_run_schedules import SCHEDULE, STEPS, curve
 from runtime.test_strategies import BATCH, COLUMNS, SHARDS, close, linear, made, problem
 from scaleml import RunFailed
 from scaleml.compression import Int8, PowerSGD, TopK
@@ -31,6 +32,7 @@ RULES = {
     "adam": (Adam(0.01), lambda: reference.Adam(0.01)),
     "adagrad": (AdaGrad(0.1, epsilon=0.01), lambda: reference.AdaGrad(0.1, 0.01)),
     "invscaling": (SGD(0.5, schedule="invscaling", power_t=0.3), lambda: reference.Sgd(lambda t: 0.5 / t**0.3)),
+    "cosine": (SGD(0.5, schedule=SCHEDULE), lambda: reference.Sgd(partial(curve, rate=0.5, updates=100 * STEPS))),
 }
 
 

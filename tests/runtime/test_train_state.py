@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix
 
 from family.strategies import STRATEGIES
+from optim_cases import GROUPED
 from runtime import harness
 from scaleml.api.in_process import Shuffled
 from scaleml.compression import PowerSGD, TopK
@@ -37,6 +38,7 @@ FAMILY = [
     LocalSGD(4, start_after=3),
     LocalSGD(None),
 ]
+RULES = [SGD(0.2, momentum=0.9), Adam(0.01), AdaGrad(0.1), GROUPED]
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((150, 6))
 Y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(int)
@@ -139,7 +141,7 @@ def trained(strategy: object, prepare: Callable[[Loop], None] | None = None, **m
 
 @pytest.mark.parametrize("strategy", FAMILY, ids=repr)
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(step=st.integers(1, 12), optimizer=st.sampled_from([SGD(0.2, momentum=0.9), Adam(0.01), AdaGrad(0.1)]))
+@given(step=st.integers(1, 12), optimizer=st.sampled_from(RULES))
 def test_what_is_restored_goes_on_with_the_same_bits(strategy, step, optimizer):
     undisturbed = trained(strategy, optimizer=optimizer)
     happened: set[int] = set()

@@ -25,6 +25,7 @@ from scaleml.runtime.parameter_server.worker_connections import WorkerConnection
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.runtime.reporting import Report
+from scaleml.runtime.schedule_place import begin_schedule
 from scaleml.runtime.train_state import TrainState
 from scaleml.runtime.weight_decay import DECAY
 from scaleml.telemetry.recorder import Recorder
@@ -61,7 +62,7 @@ class ServerLoop:
         self.state = self._first_state(plan, mine)
         self._format, self.optimizer = self._parts(plan)
         self.faults = FaultInjector(self.state, world, self.optimizer, mark=WeakMethod(self.mark_fault))
-        self._commands = ServerCommandHandler(world, self.state, self.faults)
+        self._commands = ServerCommandHandler(plan, world, self.state, self.faults)
         part = self.state.start, self.state.stop
         self.clients = WorkerConnections(plan, world, part, self._format, self.optimizer, self._commands, recorder)
         self._noise = ServerNoise(plan, len(self.state.params), recorder)
@@ -86,7 +87,8 @@ class ServerLoop:
             state.resume(start)
             state.step = 0  # a server's steps are its own updates
             state.best = BestParameters()  # those who evaluate keep it
-        state.optimizer = plan.optimizer
+        state.optimizer, state.batch_size = plan.optimizer, plan.batch_size
+        begin_schedule(plan, state, plan.strategy.updates_a_batch(plan.layout.workers))
         state.faults = tuple(fault for fault in plan.faults if fault.rank == self.world.rank)
         return state
 

@@ -12,6 +12,7 @@ from scaleml.clock import Clock
 from scaleml.comm.communicator import Communicator
 from scaleml.models.flat_model import Sparse
 from scaleml.optim import Optimizer
+from scaleml.runtime.parameter_groups import group_segments
 from scaleml.runtime.parameter_server.message_format import are_applied_together
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.train_state import TrainState
@@ -40,6 +41,7 @@ class DenseServerOptimizer:
         self._clock = clock
         self._recorder = recorder
         self._norm = _Norm(plan, servers)
+        self._segments = group_segments(plan, slice(state.start, state.stop))
 
     def apply(self, w: Array, g: Array | SparseGradient, state: dict[str, Array], scale: float = 1.0) -> None:
         """Update the slice ``w`` in place from the mean gradient ``g`` of its length, the learning rate times ``scale``."""
@@ -49,7 +51,7 @@ class DenseServerOptimizer:
         own, optimizer = self.state, self.state.optimizer
         assert optimizer is not None
         own.updates = t = own.updates + 1
-        optimizer.apply(w, g, state, t, rate=optimizer.rate(t, state, scale))
+        optimizer.apply(w, g, state, t, None, optimizer.rate(t, state, scale), self._segments)
         self._recorder.apply += _applied(self._clock, begin, self.slowness)
 
     def values(self, w: Array, keys: Array | None) -> Array:

@@ -60,7 +60,8 @@ class SharedMemoryClient:
         self.open = True
         self.answers: deque[tuple[Notes, int, Array]] = deque()
         recorder = Recorder(server, group.meter)
-        state = TrainState(shared.w, shared.state, optimizer=plan.optimizer)
+        start = plan.partition.own(server).start
+        state = TrainState(shared.w, shared.state, start, optimizer=plan.optimizer)
         self.optimizer = DenseServerOptimizer(plan, state, None, recorder, group.clock)
         self._recorder = recorder  # the server's: of what is done here for it
         self._serve = plan.serving.serve

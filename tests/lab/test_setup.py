@@ -1,0 +1,41 @@
+"""What the controls of the settings say, without a page or a cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scaleml.lab.setup import Setup
+from scaleml.optim import LBFGS, SGD, AdamW, Averaged, CosineAnnealing, Optimizer, StepDecay, Warmup
+
+COMMON = {"workers": 2, "batch_size": 32, "epochs": 3, "target": None, "repeats": None, "tune": None, "budget": None}
+
+
+def setup(optimizer: Optimizer) -> Setup:
+    return Setup(None, None, None, None, {**COMMON, "optimizer": optimizer}, {})
+
+
+def choose(menu: Any, name: str) -> None:
+    menu.value = dict(menu.options)[name] if isinstance(menu.options[0], tuple) else name
+
+
+@pytest.mark.parametrize(
+    "given",
+    [SGD(0.1), AdamW(0.1, schedule=CosineAnnealing(), no_decay="1d"), SGD(schedule=StepDecay()), LBFGS()],
+    ids=repr,
+)
+def test_the_users_optimizer_stays_as_it_is(given: Optimizer) -> None:
+    assert setup(given).wish().settings["optimizer"] == given
+
+
+def test_a_schedule_is_put_into_any_optimizer_that_has_one() -> None:
+    controls = setup(Averaged(SGD(0.3)))
+    choose(controls.schedule, "warm-up, cosine")
+    schedule = Warmup(then=CosineAnnealing())
+    assert controls.wish().settings["optimizer"] == Averaged(SGD(0.3, schedule=schedule))
+    assert "warm-up, cosine" in controls.summary.value
+    choose(controls.optimizer, "AdamW")
+    assert controls.wish().settings["optimizer"] == AdamW(0.3, schedule=schedule)
+    choose(controls.optimizer, "LBFGS")
+    assert controls.wish().settings["optimizer"] == LBFGS(0.3)
