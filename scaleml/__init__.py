@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scaleml.api.run import Run
     from scaleml.api.train import start, train
     from scaleml.api.trial import Trial
+    from scaleml.callbacks import Callback
     from scaleml.cluster.embedded import close
     from scaleml.cluster.errors import RunFailed
     from scaleml.frameworks.torch import TorchModel
@@ -27,6 +28,7 @@ _HOMES = {
     "AdaGrad": "scaleml.optim",
     "Adam": "scaleml.optim",
     "AllReduce": "scaleml.strategies",
+    "Callback": "scaleml.callbacks",
     "Comparison": "scaleml.telemetry",
     "Gossip": "scaleml.strategies",
     "Hogwild": "scaleml.strategies",
@@ -56,6 +58,7 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "AllReduce",
+    "Callback",
     "Comparison",
     "Gossip",
     "Hogwild",
@@ -83,7 +86,7 @@ logging.getLogger("scaleml").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("compression", "faults"):
+    if name in ("callbacks", "compression", "faults"):
         return import_module(f"scaleml.{name}")
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)

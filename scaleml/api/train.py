@@ -6,17 +6,19 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from inspect import signature
-from typing import Final, TypedDict, Unpack
+from typing import Final, Unpack
 
 from distributed import Client
 
 from scaleml.api.run import Run
 from scaleml.api.run_facts import RunFacts
 from scaleml.api.scoring import baseline_score, score_name, score_rule
-from scaleml.api.settings import Settings, check_names
+from scaleml.api.settings import Settings, TrainSettings, check_names
 from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, trainable
 from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_run, check_shards, check_workers
+from scaleml.callbacks.base import Callback
+from scaleml.callbacks.followers import CallbackList
 from scaleml.clock import WALL
 from scaleml.cluster import calls
 from scaleml.cluster.current_client import check_client
@@ -144,6 +146,7 @@ def start(
     seed: int | None = None,
     faults: Sequence[Fault] | None = None,
     scoring: str | Scorer | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -157,6 +160,7 @@ def start(
     'finished'
     """
     faults = () if faults is None else faults
+    told = CallbackList(callbacks)
     given = Given(
         *(X, y, sample_weight, validation),
         strategies=[strategy],
@@ -193,27 +197,11 @@ def start(
         data.close()
         raise
     run.when_over(data.close)
+    run.follow(told)
     return run
 
 
 _NAMES: Final = (*signature(start).parameters, "progress")
-
-
-class TrainSettings(TypedDict, total=False):
-    """The settings of ``train`` and ``start``."""
-
-    strategy: Strategy | None
-    optimizer: Optimizer | None
-    epochs: int | None
-    batch_size: int | None
-    workers: Workers
-    client: Client | None
-    validation: object
-    sample_weight: object
-    shards: int | None
-    seed: int | None
-    faults: Sequence[Fault] | None
-    scoring: str | Scorer | None
 
 
 @seceded()
@@ -268,8 +256,11 @@ def train(
         ``"roc_auc"`` or ``"neg_log_loss"``, the result of its ``make_scorer``, or ``scorer(estimator, X, y)``; larger is better. Default
         accuracy, or R squared. It is computed on the first rank, outside the training clock, from what all ranks predict;
         a function of one's own is given all held-out rows, which have to fit there.
+    callbacks : sequence of Callback
+        Who is told of the run while it goes on, in this process: see ``scaleml.callbacks``.
     progress : bool, optional
-        Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads.
+        Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads, nor where a
+        callback does.
 
     Returns
     -------
@@ -314,6 +305,8 @@ def train(
     array([0])
     """
     check_names("train", _NAMES, settings)
+    if progress is None and CallbackList(settings.get("callbacks", ())).shows_progress:
+        progress = False
     with Progress("train", progress) as shown:
         run = start(model, X, y, **settings)
         shown.on_run(run)

@@ -1,0 +1,27 @@
+"""Packages that a logger writes with, and that are there only for those who want it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def imported(module: str, package: str, whose: str) -> Any:
+    """Import a module of an optional package.
+
+    Parameters
+    ----------
+    package : str
+        What is to be installed.
+    whose : str
+        The callback that needs it.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed, or does not work; says what to install.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{whose} needs the package {package}: pip install {package} ({error})") from error
