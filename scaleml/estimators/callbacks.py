@@ -70,7 +70,7 @@ def told_of_both_ends(estimator: Any) -> Iterator[None]:
         return
     name = type(estimator).__name__
     settings = ", ".join(f"{key}={value!r}" for key, value in estimator.get_params(deep=False).items())
-    run = InProcessRun(f"{name}()", {"strategy": "scikit-learn", **estimator.get_params(deep=False)}, settings=settings)
+    run = InProcessRun(f"{name}()", {**estimator.get_params(deep=False), "strategy": "scikit-learn"}, settings=settings)
     with followed(run, callbacks):
         yield
 
