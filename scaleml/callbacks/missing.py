@@ -12,7 +12,7 @@ def imported(module: str, package: str, whose: str) -> Any:
     Parameters
     ----------
     package : str
-        What is to be installed.
+        What is to be installed; also an extra of this package.
     whose : str
         The callback that needs it.
 
@@ -24,4 +24,4 @@ def imported(module: str, package: str, whose: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"{whose} needs the package {package}: pip install {package} ({error})") from error
+        raise ImportError(f"{whose} needs the package {package}: pip install {package}, or this package's extra {package} ({error})") from error
