@@ -24,4 +24,5 @@ def imported(module: str, package: str, whose: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"{whose} needs the package {package}: pip install {package}, or this package's extra {package} ({error})") from error
+        how = f"pip install {package}, or this package's extra {package}"
+        raise ImportError(f"{whose} needs the package {package}: {how} ({error})") from error

@@ -80,7 +80,7 @@ class _Bar(Callback):
         self.bar.update(self.scalars.samples - self.bar.n)
 
     def on_evaluation(self, run: FollowedRun, evaluation: Evaluation) -> None:
-        self._show(**{"held-out loss": number(evaluation.loss)})
+        self._show(**{"held-out": number(evaluation.loss)})
 
     def on_end(self, run: FollowedRun) -> None:
         if run.state != "finished":
@@ -90,4 +90,6 @@ class _Bar(Callback):
 
     def _show(self, **facts: str) -> None:
         self.facts.update(facts)
-        self.bar.set_postfix(self.facts, refresh=False)
+        self.bar.set_postfix(
+            {name: self.facts[name] for name in ("loss", "held-out") if name in self.facts}, refresh=False
+        )
