@@ -7,13 +7,15 @@ import logging
 import pickle
 import struct
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from callbacks.scripted import ScriptedRun, ended, follow
+from callbacks.scripted import DEADLINE, ScriptedRun, ended, follow
 from scaleml.callbacks import MLflow, TensorBoard, Tqdm, Wandb
 from scaleml.callbacks.tensorboard import fresh
+from scaleml.clock import WALL
 from scaleml.telemetry.place import Place
 from telemetry_fakes import row
 
@@ -30,6 +32,13 @@ EXPECTED = {
     "held_out/loss": {0: 0.5, 2: 0.5 / 3, 4: 0.1},
     "held_out/accuracy": {0: 0.9, 2: 0.9, 4: 0.9},
 }
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Busy machines import slowly."""
+    for kind in (MLflow, TensorBoard, Tqdm, Wandb):
+        monkeypatch.setattr(kind, "patience", 90.0)
 
 
 def logged(*callbacks, state="finished", place=None, label="AllReduce()", **facts):
@@ -187,11 +196,25 @@ def records(file: Path):
             at += 32768 - at % 32768
             continue
         _, length, kind = struct.unpack_from("<IHB", data, at)
+        if at + 7 + length > len(data):  # it is still being written
+            return
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
             yield Record.FromString(whole)
             whole = b""
+
+
+def written(folder: Path):
+    """Return all records of the one run in a folder, once wandb's other process has written the last."""
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    pause, until = threading.Event(), WALL.now() + DEADLINE
+    while True:
+        found = list(records(file))
+        if any(record.HasField("exit") for record in found):
+            return found
+        assert WALL.now() < until, "the run's file has no end"
+        pause.wait(0.01)
 
 
 def loads(items):
@@ -210,8 +233,7 @@ def test_wandb_writes_every_number_setting_and_the_end(wandb, tmp_path):
     place = Place("c0", 1, "round", 0, 2)
     logger = Wandb("digits", settings={"mode": "offline", "dir": str(tmp_path)})
     logged(logger, state="failed", place=place, error="rank 1 failed")
-    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    found = list(records(file))
+    found = written(tmp_path)
     (run,) = (record.run for record in found if record.HasField("run"))
     assert (run.project, run.display_name, run.run_group) == ("digits", "AllReduce(), round 1 of 2", "comparison c0")
     config = loads(run.config.update)
@@ -233,8 +255,7 @@ def test_wandb_uses_the_users_run_and_does_not_finish_it(wandb, tmp_path):
         assert wandb.run is mine
         mine.log({"after": 1.0})
         assert mine.config["learning_rate"] == 0.1
-    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    points = [loads(record.history.item) for record in records(file) if record.HasField("history")]
+    points = [loads(record.history.item) for record in written(tmp_path) if record.HasField("history")]
     assert {name for point in points for name in point} >= {*EXPECTED, "after"}
 
 
