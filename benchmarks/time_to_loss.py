@@ -127,8 +127,8 @@ def _place(x: Any, y: Any, held_x: Any, held_y: Any, client: Any) -> tuple[Any, 
 
 def _ours(placed: Any, client: Any, targets: tuple[float, float]) -> list[float]:
     from scaleml import SGD, AllReduce, LinearModel
+    from scaleml.api.launch import launch
     from scaleml.api.settings import Settings
-    from scaleml.api.train import launch
 
     settings = Settings(
         LinearModel(alpha=ALPHA),

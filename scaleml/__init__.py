@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scaleml.api.run import Run
     from scaleml.api.train import start, train
     from scaleml.api.trial import Trial
+    from scaleml.callbacks import Callback
     from scaleml.cluster.embedded import close
     from scaleml.cluster.errors import RunFailed
     from scaleml.frameworks.torch import TorchModel
@@ -28,6 +29,7 @@ _HOMES = {
     "Adam": "scaleml.optim",
     "AdamW": "scaleml.optim",
     "AllReduce": "scaleml.strategies",
+    "Callback": "scaleml.callbacks",
     "Comparison": "scaleml.telemetry",
     "Gossip": "scaleml.strategies",
     "Hogwild": "scaleml.strategies",
@@ -58,6 +60,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "AllReduce",
+    "Callback",
     "Comparison",
     "Gossip",
     "Hogwild",
@@ -85,7 +88,7 @@ logging.getLogger("scaleml").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("compression", "faults"):
+    if name in ("callbacks", "compression", "faults"):
         return import_module(f"scaleml.{name}")
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)

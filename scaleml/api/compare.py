@@ -11,14 +11,16 @@ from uuid import uuid4
 from distributed import Client
 
 from scaleml.api.contenders import Contender, contender_of, with_all_cores, with_equal_chances
+from scaleml.api.launch import prepare
 from scaleml.api.rounds import Allowance, Runner, run_rounds, warm_up
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings, check_target
-from scaleml.api.train import prepare
 from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, Trainable, trainable
 from scaleml.api.trial import Trial, trials_of
 from scaleml.api.tuning import tune as tuned
 from scaleml.api.validation import check_workers
+from scaleml.callbacks.base import Callback
+from scaleml.callbacks.followers import CallbackList
 from scaleml.checks import check_integer, check_number
 from scaleml.cluster.current_client import check_client
 from scaleml.cluster.embedded import find_client
@@ -62,6 +64,7 @@ def compare(
     microbatch: int | None = None,
     on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
 ) -> Comparison:
     """Run strategies in turns on the same data and cluster, round after round, and say which one to use and how sure that is.
@@ -96,10 +99,11 @@ def compare(
         Called once, before the first run that counts, with the labels of what each round has.
     on_run : callable, optional
         Called with each run as it starts and the rows it will train on, for a live display; ``run.place`` says what it is for.
-
+    callbacks : sequence of Callback
+        Who is told of each run, in this process: see ``scaleml.callbacks``; ``run.label`` and ``run.place`` say which one it is.
     progress : bool, optional
-        Whether to show how far it is. Default: in a notebook and in a terminal, unless ``on_run`` is given; neither in pipes nor
-        in threads.
+        Whether to show how far it is. Default: in a notebook and in a terminal, unless ``on_run`` is given or a callback shows it;
+        neither in pipes nor in threads.
 
     Returns
     -------
@@ -132,6 +136,7 @@ def compare(
     trials = trials_of(strategies)
     check_target(target)
     allowance = _allowance(repeats, tune, budget, all_cores)
+    told = CallbackList(callbacks)
     check_client(client)
     for each in (workers, *(trial.workers for trial in trials)):
         check_workers(each)
@@ -167,7 +172,9 @@ def compare(
     except BaseException:
         task.close()
         raise
-    with Progress("compare", False if progress is None and on_run is not None else progress) as shown:
+    if progress is None and (on_run is not None or told.shows_progress):
+        progress = False
+    with Progress("compare", progress) as shown:
 
         def begun(run: Run, rows: int) -> None:
             shown.on_run(run, rows)
@@ -179,7 +186,7 @@ def compare(
             if on_plan is not None:
                 on_plan(labels)
 
-        wish = Wish(contenders, target, allowance, tune, all_cores, usual.seed)
+        wish = Wish(contenders, target, allowance, tune, all_cores, usual.seed, told)
         return _run(task, wish, planned, begun)
 
 
@@ -192,6 +199,7 @@ class Wish(NamedTuple):
     tune: int | None
     all_cores: bool
     seed: int
+    callbacks: CallbackList
 
 
 def _run(
@@ -210,7 +218,7 @@ def _run(
         of = f"{signature.n_features:,} columns" if signature.row is None else in_words(signature.row)
         environment = Environment.now(f"{task.model!r} on {data.rows:,} rows of {of}")
         renew = partial(task.data, uses) if task.is_shuffled_anew else None
-        runner = Runner(data, client, own, uuid4().hex[:8], wish.target, on_run, renew)
+        runner = Runner(data, client, own, uuid4().hex[:8], wish.target, on_run, wish.callbacks, renew)
         for one in contenders:
             prepare(one.settings, data, client, own, one.workers)
         if wish.tune:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Final, final
 
 import numpy as np
 
 from scaleml import arrays
-from scaleml.api.callbacks import OnEpoch, tell_of_newest
+from scaleml.api.in_process_run import InProcessRun, followed
+from scaleml.api.watchers import Watchers, tell_of_newest
 from scaleml.arrays import Array, Matrix
 from scaleml.comm import inprocess
 from scaleml.data.batches import Batches, Schedule
@@ -85,7 +85,7 @@ def batches_of(data: Arrays, random: np.random.RandomState, shuffle: bool, *, an
     return Batches(Schedule([rows]), [0], [copied])
 
 
-def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: Sequence[OnEpoch] = ()) -> Outcome:
+def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, watchers: Watchers) -> Outcome:
     """Train to the end in the calling thread.
 
     Parameters
@@ -96,8 +96,8 @@ def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: 
         All the data.
     held_out : Arrays, optional
         For the evaluations.
-    on_epoch : sequence of callables
-        Told of each epoch; what is true ends the run.
+    watchers : Watchers
+        Whom to tell of it.
 
     Raises
     ------
@@ -108,8 +108,15 @@ def train_here(plan: Plan, batches: Batches, held_out: Arrays | None, on_epoch: 
     try:
         recorder = Recorder(0, group.meter)
         loop = TrainingLoop(plan, group, batches, held_out, CommandQueue(), _tell_nobody, recorder)
+        run = InProcessRun.of(plan, recorder) if watchers.callbacks else None
+        on_epoch = watchers.on_epoch if run is None else (*watchers.on_epoch, lambda epoch: run.is_told_to_stop)
         if on_epoch:
             loop.tell_epochs(partial(tell_of_newest, on_epoch))
-        return loop.run()
+        if run is None:
+            return loop.run()
+        with followed(run, watchers.callbacks):
+            outcome = loop.run()
+            run.params = outcome.params
+        return outcome
     finally:
         group.close()

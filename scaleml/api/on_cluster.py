@@ -9,12 +9,13 @@ from typing import Final, Required, TypedDict, Unpack
 
 from distributed import Client
 
-from scaleml.api.callbacks import Callbacks, Epoch, tell_all
+from scaleml.api.launch import launch
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings
-from scaleml.api.train import launch
 from scaleml.api.validation import check_workers
+from scaleml.api.watchers import Epoch, Watchers, tell_all
 from scaleml.arrays import Array
+from scaleml.callbacks.followers import CallbackList
 from scaleml.cluster.current_client import check_client
 from scaleml.cluster.embedded import find_client
 from scaleml.cluster.errors import RunFailed
@@ -56,7 +57,7 @@ def train_there(
     *,
     workers: Workers,
     client: Client | None,
-    callbacks: Callbacks,
+    watchers: Watchers,
     **settings: Unpack[FitSettings],
 ) -> Outcome:
     """Train on a cluster and return how it ended.
@@ -68,8 +69,8 @@ def train_there(
         The data; ``held_out`` may be None.
     workers, client
         As for ``train``.
-    callbacks : Callbacks
-        Whom to tell of its epochs.
+    watchers : Watchers
+        Whom to tell of it.
     **settings
         Of ``Settings``.
 
@@ -80,26 +81,28 @@ def train_there(
     KeyboardInterrupt
         After Ctrl-C; the ranks have ended.
     """
-    chosen = Settings(model=model, keep_end=True, snapshots=callbacks.snapshots, **settings)
+    chosen = Settings(model=model, keep_end=True, snapshots=watchers.snapshots, **settings)
+    callbacks = CallbackList(watchers.callbacks)
     check_client(client)
     check_workers(workers)
     data = TrainingData(model, inputs, None, None, held_out, chosen.seed, client, workers, chosen.uses)
     try:
         found, own = find_client(client, workers)
         run = launch(chosen, data, found, own, workers)
-        enough = _follow(run, callbacks)
+        run.follow(callbacks)
+        enough = _follow(run, watchers)
     finally:
         data.close()
-    if run.state == "stopped" and not enough:
+    if run.interrupted and run.state == "stopped" and not enough:  # else somebody had enough, or a callback stopped it
         raise KeyboardInterrupt
     if run.outcome is None:
         raise RunFailed("the run is over, but no rank could hand over its parameters: its workers are gone; fit again")
     return run.outcome
 
 
-def _follow(run: Run, callbacks: Callbacks) -> bool:
+def _follow(run: Run, watchers: Watchers) -> bool:
     """Wait for the end and tell of epochs as they arrive; True if somebody had enough of them."""
-    if callbacks.is_idle:
+    if watchers.is_idle:
         run.wait()
         return False
     told, enough = 0, False
@@ -110,12 +113,12 @@ def _follow(run: Run, callbacks: Callbacks) -> bool:
             for number, loss, score, is_last in list(zip(*epochs.values(), strict=True))[told:]:
                 told += 1
                 epoch = Epoch(int(number), float(loss), float(score), bool(is_last), partial(_params, run))
-                if not enough and tell_all(epoch, callbacks.on_epoch):
+                if not enough and tell_all(epoch, watchers.on_epoch):
                     enough = True
                     if not run.over:
                         run.stop()
-            if callbacks.on_poll is not None:
-                callbacks.on_poll(run)
+            if watchers.on_poll is not None:
+                watchers.on_poll(run)
             if over:
                 run.wait()
                 return enough

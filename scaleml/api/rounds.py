@@ -13,8 +13,9 @@ from typing import Final, final
 from distributed import Client
 
 from scaleml.api.contenders import Contender
+from scaleml.api.launch import launch
 from scaleml.api.run import Run
-from scaleml.api.train import launch
+from scaleml.callbacks.followers import CallbackList
 from scaleml.clock import WALL
 from scaleml.cluster import calls
 from scaleml.cluster.errors import RunFailed, StartFailed
@@ -55,6 +56,8 @@ class Runner:
         A run that was stopped beyond it is as good as finished.
     on_run : callable or None
         Told of each run as it starts, and the rows it will train on.
+    callbacks : CallbackList
+        Told of each run while it goes on.
     renew : callable or None
         Brings the data anew, in the order of a seed and with other rows held out; None where it lies on the workers.
 
@@ -74,6 +77,7 @@ class Runner:
     comparison: str
     target: float | None
     on_run: Callable[[Run, int], None] | None
+    callbacks: CallbackList = field(default_factory=CallbackList)
     renew: Callable[..., TrainingData] | None = None
     runs: list[Run] = field(default_factory=list)
     a_round: float | None = None
@@ -120,6 +124,7 @@ class Runner:
             self.ended = f"The comparison ended before {settings.label}: {error}"
             return None
         self.runs.append(run)
+        run.follow(self.callbacks)
         if self.on_run is not None:
             self.on_run(run, settings.epochs * self.data.rows)
         try:

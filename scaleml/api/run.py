@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 
 from scaleml import strategies
 from scaleml.api.command_sender import CommandSender
+from scaleml.api.followed import Followed
 from scaleml.api.run_facts import RunFacts
 from scaleml.api.run_results import RunResults
 from scaleml.api.validation import ClusterFacts, check_faults
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Run(RunResults):
+class Run(Followed, RunResults):
     """One training run, live or over. Made by ``scaleml.start`` and ``scaleml.train``.
 
     Attributes
@@ -206,6 +207,7 @@ class Run(RunResults):
         if is_told_to_stop:  # not above: a second Ctrl-C need not tell of the first
             self.stop()
         self._driver.join()
+        self.interrupted |= not self._followers.join()
         if self.state == "failed":
             raise RunFailed(self.error or "no error was recorded")
         return self
@@ -222,6 +224,7 @@ class Run(RunResults):
         """End the run at a step boundary, the same on all ranks; returns when it is over, with its parameters."""
         if not self.over:
             self._sender.stop()
+        self._followers.join()
 
     def skip(self) -> None:
         """End the run like `stop`; a comparison goes on with its next run."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
 from scaleml.api.scoring import check_scoring
 from scaleml.arrays import Array
+from scaleml.callbacks.base import Callback
 from scaleml.checks import check_integer, check_number, guess
 from scaleml.faults import Fault
 from scaleml.models import Model
@@ -19,6 +20,11 @@ from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import Strategy
 from scaleml.telemetry.place import Place
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from scaleml.cluster.placement import Workers
 
 _KINDS: Final[dict[str, tuple[type, str]]] = {
     "model": (
@@ -46,6 +52,25 @@ class MoreSettings(TypedDict, total=False):
     evaluations_an_epoch: int
     scoring: str | Scorer | None
     microbatch: int | None
+
+
+class TrainSettings(TypedDict, total=False):
+    """The settings of ``train`` and ``start``."""
+
+    strategy: Strategy | None
+    optimizer: Optimizer | None
+    epochs: int | None
+    batch_size: int | None
+    workers: Workers
+    client: Client | None
+    validation: object
+    sample_weight: object
+    shards: int | None
+    seed: int | None
+    faults: Sequence[Fault] | None
+    scoring: str | Scorer | None
+    microbatch: int | None
+    callbacks: Sequence[Callback]
 
 
 @dataclass(frozen=True)

@@ -2,127 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from functools import partial
 from inspect import signature
-from typing import Final, TypedDict, Unpack
+from typing import Final, Unpack
 
 from distributed import Client
 
+from scaleml.api.launch import launch
 from scaleml.api.run import Run
-from scaleml.api.run_facts import RunFacts
-from scaleml.api.scoring import baseline_score, score_name, score_rule
-from scaleml.api.settings import Settings, check_names
+from scaleml.api.settings import TrainSettings, check_names
 from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, trainable
-from scaleml.api.trained_model import TrainedModel
-from scaleml.api.validation import ClusterFacts, check_run, check_shards, check_workers
-from scaleml.clock import WALL
-from scaleml.cluster import calls
+from scaleml.api.validation import check_workers
+from scaleml.callbacks.base import Callback
+from scaleml.callbacks.followers import CallbackList
 from scaleml.cluster.current_client import check_client
-from scaleml.cluster.driver import Driver
 from scaleml.cluster.embedded import find_client
-from scaleml.cluster.host_facts import hosts_of
-from scaleml.cluster.placement import Placement, Workers, candidates, place
+from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded
-from scaleml.cluster.staging.training_data import TrainingData
-from scaleml.escaping import printable
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import Optimizer
 from scaleml.runtime.held_out_score import Scorer
-from scaleml.runtime.plan import Plan
-from scaleml.runtime.stop_rule import StopRule
 from scaleml.strategies import Strategy
 from scaleml.telemetry.progress import Progress
-
-_log = logging.getLogger(__name__)
-
-
-def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Workers) -> Run:
-    """Start a run on data that is already placed."""
-    began = WALL.now()
-    plan, placement = prepare(settings, data, client, own_cluster, workers)
-    ranks = placement.layout.workers
-    owned = [plan.owned(rank) for rank in range(ranks)]
-    data.placed.bring(client, placement.addresses[:ranks], len(plan.shard_sizes), owned)
-    cores = {facts["boot"]: facts["cores"] for facts in hosts_of(client, placement.workers).values()}
-    facts = RunFacts(
-        label=settings.label or repr(settings.strategy),
-        trained=partial(TrainedModel, data.network, data.signature, classes=data.classes),
-        hosts=len(cores),
-        cores=sum(cores.values()),
-        placing_seconds=data.placing_seconds + WALL.now() - began,
-        own_cluster=own_cluster,
-        place=settings.place,
-        score_name=score_name(plan.score, data.network),
-        baseline_score=baseline_score(plan.score, data.network, data.classes, data.tally),
-        fitted=settings.fitted,
-        advice=data.advice,
-    )
-    driver = Driver(client, plan, placement, data.placed)
-    run = Run(driver, facts)
-    _log.info(
-        "run %s: %s, %s; data placed in %.2f s",
-        *(driver.name, printable(facts.label), run.settings, facts.placing_seconds),
-    )
-    driver.start(run.on_change)
-    return run
-
-
-def prepare(
-    settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Workers
-) -> tuple[Plan, Placement]:
-    """Return what a run would be on the cluster as it is now.
-
-    Raises
-    ------
-    ValueError, TypeError, StartFailed
-        For what does not fit it: see `scaleml.api.validation`.
-    """
-    info = calls.identity(client)
-    chosen = candidates(info, workers, own_cluster)
-    chosen = data.placed.nearest(chosen, settings.strategy.layout(len(chosen)).workers)
-    placement = place(settings.strategy, chosen, info)
-    training = placement.layout.workers
-    shards = check_shards(settings.shards, data.rows, training)
-    optimizer, stop = settings.optimizer, settings.stop
-    batch_size = min(int(settings.batch_size), data.rows)
-    part_rows = None if settings.microbatch is None else training * int(settings.microbatch)
-    if optimizer.takes_all_rows:
-        batch_size, part_rows = data.rows, min(training * data.rows_at_once, part_rows or data.rows)
-        stop = StopRule(tol=None) if stop is None else stop  # it says itself when it has converged
-    rows = max(1, batch_size // settings.strategy.updates_a_batch(training))
-    if settings.scoring is not None and data.placed.held_out is None:
-        raise ValueError(f"scoring={settings.scoring!r}, but no rows are held out to score: pass validation=0.2, say")
-    cluster = ClusterFacts.of(client, info, placement, is_own=own_cluster)
-    watched = data.placed.held_out is not None or stop is not None
-    plan = Plan(
-        model=data.network,
-        strategy=settings.strategy,
-        optimizer=optimizer,
-        layout=placement.layout,
-        shard_sizes=tuple(data.rows * (s + 1) // shards - data.rows * s // shards for s in range(shards)),
-        epochs=int(settings.epochs),
-        batch_size=batch_size,
-        seed=int(settings.seed),
-        dtype=data.signature.dtype,
-        evaluate_every=max(1, data.rows // settings.evaluations_an_epoch) if watched else 0,
-        faults=tuple(settings.faults),
-        stop=stop,
-        start=settings.begin,
-        steps=None if settings.steps is None else settings.steps(rows),
-        part_rows=part_rows,
-        keep_end=settings.keep_end,
-        nonzeros=data.placed.train.nonzeros,
-        one_memory=cluster.share_memory(placement),
-        snapshots=settings.snapshots,
-        augment=tuple(settings.model.augment),
-        by_rows=settings.by_rows,
-        score=score_rule(settings.scoring, data.network, data.classes, data.signature),
-    )
-    check_run(plan, placement, data.placed, cluster)
-    return plan, placement
 
 
 def start(
@@ -143,6 +45,7 @@ def start(
     faults: Sequence[Fault] | None = None,
     scoring: str | Scorer | None = None,
     microbatch: int | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -156,6 +59,7 @@ def start(
     'finished'
     """
     faults = () if faults is None else faults
+    told = CallbackList(callbacks)
     given = Given(
         *(X, y, sample_weight, validation),
         strategies=[strategy],
@@ -193,28 +97,11 @@ def start(
         data.close()
         raise
     run.when_over(data.close)
+    run.follow(told)
     return run
 
 
 _NAMES: Final = (*signature(start).parameters, "progress")
-
-
-class TrainSettings(TypedDict, total=False):
-    """The settings of ``train`` and ``start``."""
-
-    strategy: Strategy | None
-    optimizer: Optimizer | None
-    epochs: int | None
-    batch_size: int | None
-    workers: Workers
-    client: Client | None
-    validation: object
-    sample_weight: object
-    shards: int | None
-    seed: int | None
-    faults: Sequence[Fault] | None
-    scoring: str | Scorer | None
-    microbatch: int | None
 
 
 @seceded()
@@ -270,8 +157,11 @@ def train(
         a function of one's own is given all held-out rows, which have to fit there.
     microbatch : int, optional
         Gradient accumulation: the rows that a rank computes its gradient of at once, adding up until it has its part of ``batch_size``.
+    callbacks : sequence of Callback
+        Who is told of the run while it goes on, in this process: see ``scaleml.callbacks``.
     progress : bool, optional
-        Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads.
+        Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads, nor where a
+        callback does.
 
     Returns
     -------
@@ -314,6 +204,8 @@ def train(
     array([0])
     """
     check_names("train", _NAMES, settings)
+    if progress is None and CallbackList(settings.get("callbacks", ())).shows_progress:
+        progress = False
     with Progress("train", progress) as shown:
         run = start(model, X, y, **settings)
         shown.on_run(run)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from scaleml.api.callbacks import Callbacks
+from scaleml.api.watchers import Watchers
 from scaleml.checks import check_number
 from scaleml.data.collections import is_collection
 from scaleml.data.columns import refuse_no_weight
@@ -108,7 +108,7 @@ def learn(
     inputs: Any,
     optimizer: Optimizer,
     epochs: int,
-    callbacks: Callbacks,
+    watchers: Watchers,
     begin: TrainState | None = None,
     seed: int = 0,
 ) -> Outcome:
@@ -128,7 +128,7 @@ def learn(
         strategy=AllReduce() if estimator.strategy == "auto" else estimator.strategy,
         workers=estimator.workers,
         client=estimator.client,
-        callbacks=callbacks,
+        watchers=watchers,
         optimizer=optimizer,
         epochs=epochs,
         seed=seed,

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from scaleml.data.collections import is_collection
 from scaleml.data.source import ArraySource
 from scaleml.estimators import lazy
-from scaleml.estimators.callbacks import CallbackSupport
+from scaleml.estimators.callbacks import CallbackSupport, as_scikit_learns
 from scaleml.estimators.dask_score import score
 from scaleml.optim import Optimizer
 from scaleml.strategies import Strategy
@@ -45,6 +45,17 @@ class Trained(CallbackSupport):
 
             check_client(client)
         self._client = client
+
+    def set_callbacks(self, *callbacks: Any) -> Any:
+        """Set who is told of each fit: `scaleml.Callback` objects, scikit-learn's callbacks, or some of both; nothing for nobody.
+
+        Of scikit-learn's own code, as for little data, a `scaleml.Callback` is told of the start and the end alone.
+
+        Returns
+        -------
+        self
+        """
+        return super().set_callbacks(*as_scikit_learns(callbacks))
 
     def predict(self, X: Any) -> Any:
         """Predict the rows of X.

@@ -1,12 +1,17 @@
-"""Callbacks of a fit: scikit-learn's (1.9 and newer), and what ``verbose`` shows."""
+"""Callbacks of a fit: scikit-learn's, those of ``train``, and what ``verbose`` shows.
+
+An estimator keeps both kinds where scikit-learn keeps its own, so that they are cloned and handed on alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, final
 
-from scaleml.api.callbacks import Callbacks, Epoch, OnEpoch
+from scaleml.api.in_process_run import InProcessRun, followed
+from scaleml.api.watchers import Epoch, OnEpoch, Watchers
+from scaleml.callbacks.base import Callback
 from scaleml.telemetry.fitting import Fitting
 
 try:
@@ -15,6 +20,59 @@ except ImportError:  # scikit-learn before 1.9
     _sk = None
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+@final
+class _Told:
+    """A callback of ``train`` as scikit-learn keeps and clones it: it is told of the run, not of scikit-learn's tasks.
+
+    Parameters
+    ----------
+    callback : Callback
+    """
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+
+    def __repr__(self) -> str:
+        return repr(self.callback)
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Do nothing."""
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Do nothing."""
+
+    def on_fit_task_begin(self, estimator: Any, context: Any, **facts: Any) -> None:
+        """Do nothing."""
+
+    def on_fit_task_end(self, estimator: Any, context: Any, **facts: Any) -> bool:
+        """Do nothing, and have nothing ended."""
+        return False
+
+
+def as_scikit_learns(callbacks: Sequence[Any]) -> list[Any]:
+    """Return callbacks as scikit-learn takes them."""
+    return [_Told(callback) if isinstance(callback, Callback) else callback for callback in callbacks]
+
+
+def callbacks_of(estimator: Any) -> list[Callback]:
+    """Return those of an estimator's callbacks that are told of runs."""
+    return [each.callback for each in getattr(estimator, "_skl_callbacks", ()) if isinstance(each, _Told)]
+
+
+@contextmanager
+def told_of_both_ends(estimator: Any) -> Iterator[None]:
+    """Tell an estimator's callbacks that scikit-learn's own code begins to fit it, and how that ends."""
+    callbacks = callbacks_of(estimator)
+    if not callbacks:
+        yield
+        return
+    name = type(estimator).__name__
+    settings = ", ".join(f"{key}={value!r}" for key, value in estimator.get_params(deep=False).items())
+    run = InProcessRun(f"{name}()", {**estimator.get_params(deep=False), "strategy": "scikit-learn"}, settings=settings)
+    with followed(run, callbacks):
+        yield
 
 
 class _Unsupported:
@@ -32,8 +90,8 @@ def with_callbacks(method: _Method) -> _Method:
 @contextmanager
 def told(
     estimator: Any, given: tuple[Any, Any, Any], epochs: int, fitted: Callable[[Any], dict[str, Any]]
-) -> Iterator[Callbacks]:
-    """Tell scikit-learn's callbacks of a fit, its begin, its epochs and its end, and show what ``verbose`` asks for.
+) -> Iterator[Watchers]:
+    """Tell scikit-learn's callbacks of a fit, its begin, its epochs and its end, show what ``verbose`` asks for, and say who else is told.
 
     Parameters
     ----------
@@ -46,21 +104,22 @@ def told(
     """
     if not estimator.verbose:
         with _callbacks(estimator, given, epochs, fitted) as each:
-            yield Callbacks(each, snapshots=bool(each))
+            yield Watchers(each, snapshots=bool(each), callbacks=callbacks_of(estimator))
         return
     with (
         Fitting(type(estimator).__name__, epochs, int(estimator.verbose)) as display,
         _callbacks(estimator, given, epochs, fitted) as each,
     ):
         shown: OnEpoch = lambda epoch: display.on_epoch(epoch.loss, epoch.score)  # noqa: E731
-        yield Callbacks([shown, *each], display.on_look, snapshots=bool(each))
+        yield Watchers([shown, *each], display.on_look, bool(each), callbacks_of(estimator))
 
 
 @contextmanager
 def _callbacks(
     estimator: Any, given: tuple[Any, Any, Any], epochs: int, fitted: Callable[[Any], dict[str, Any]]
 ) -> Iterator[list[OnEpoch]]:
-    if not hasattr(estimator, "_init_callback_context") or not getattr(estimator, "_skl_callbacks", None):
+    theirs = [callback for callback in getattr(estimator, "_skl_callbacks", ()) if not isinstance(callback, _Told)]
+    if not hasattr(estimator, "_init_callback_context") or not theirs:
         yield []
         return
     X, y, sample_weight = given

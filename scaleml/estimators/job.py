@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from scaleml import arrays
-from scaleml.api.callbacks import Callbacks
 from scaleml.api.in_process import batches_of, train_here
+from scaleml.api.watchers import Watchers
 from scaleml.data.source import ArraySource
 from scaleml.estimators.batch_objective import BatchObjective
 from scaleml.models import MLP, Model, Network, Signature
@@ -150,7 +150,7 @@ def has_client() -> bool:
     return has_client()
 
 
-def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, callbacks: Callbacks) -> Outcome:
+def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, watchers: Watchers) -> Outcome:
     """Train, here (``strategy=None``) or on a cluster.
 
     Raises
@@ -161,7 +161,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, callback
         When a cluster's run fails.
     """
     if strategy is None:
-        return _here(job, callbacks)
+        return _here(job, watchers)
     from scaleml.api.on_cluster import train_there
 
     return train_there(
@@ -171,7 +171,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, callback
         strategy=strategy,
         workers=workers,
         client=client,
-        callbacks=callbacks,
+        watchers=watchers,
         optimizer=job.optimizer,
         epochs=job.epochs,
         batch_size=job.batch_size,
@@ -183,7 +183,7 @@ def run(job: Job, strategy: Strategy | None, workers: Any, client: Any, callback
     )
 
 
-def _here(job: Job, callbacks: Callbacks) -> Outcome:
+def _here(job: Job, watchers: Watchers) -> Outcome:
     rows, dtype = job.inputs.rows, job.signature.dtype
     batch = min(job.batch_size, rows)
     plan = Plan(
@@ -207,7 +207,7 @@ def _here(job: Job, callbacks: Callbacks) -> Outcome:
     random = np.random.RandomState(job.seed) if job.random is None else job.random
     batches = batches_of(_arrays(job.inputs, dtype), random, job.shuffle, anew=job.random is not None)
     try:
-        return train_here(plan, batches, held_out, callbacks.on_epoch)
+        return train_here(plan, batches, held_out, watchers)
     except NonFinite as error:
         # No ranks here, and no parameters either.
         sizes = job.inputs.sizes

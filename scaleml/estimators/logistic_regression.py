@@ -19,7 +19,7 @@ from scaleml.data.labels import as_text, refuse_one_class
 from scaleml.data.source import outputs_of
 from scaleml.estimators import all_rows, lazy
 from scaleml.estimators.base import EXTRAS, KINDS, inputs_of
-from scaleml.estimators.callbacks import told, with_callbacks
+from scaleml.estimators.callbacks import told, told_of_both_ends, with_callbacks
 from scaleml.estimators.checked import validated
 from scaleml.estimators.coefficients import CoefficientLayout
 from scaleml.estimators.linear import coded
@@ -158,7 +158,7 @@ class LogisticRegression(all_rows.AllRows, sk.LogisticRegression):
         if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
             if self.strategy == "auto" and self._is_little(X, y):
-                with self._shown(X, y, sample_weight):
+                with told_of_both_ends(self), self._shown(X, y, sample_weight):
                     return super().fit(X, y, sample_weight)
         self._validate_params()
         strength = self._strength(X)

@@ -13,7 +13,7 @@ from scaleml.data.collections import is_collection
 from scaleml.data.labels import as_text, refuse_one_class
 from scaleml.estimators import lazy
 from scaleml.estimators.base import EXTRAS
-from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.callbacks import told_of_both_ends, with_callbacks
 from scaleml.estimators.label_targets import LabelTargets
 from scaleml.estimators.perceptron import Perceptron
 
@@ -168,7 +168,8 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         """
         if self._is_left_to_scikit_learn(X):
             self._refuse_class_weight()
-            return super().fit(X, *lazy.local(self, y, sample_weight))
+            with told_of_both_ends(self):
+                return super().fit(X, *lazy.local(self, y, sample_weight))
         self._validate_params()
         self._check_settings(partial=False)
         going_on = self.warm_start and hasattr(self, "coefs_")

@@ -9,7 +9,7 @@ from sklearn import neural_network as sk
 from scaleml.data.collections import is_collection
 from scaleml.estimators import lazy
 from scaleml.estimators.base import EXTRAS, KINDS, column_of, inputs_of
-from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.callbacks import told_of_both_ends, with_callbacks
 from scaleml.estimators.checked import told_of_text, validated
 from scaleml.estimators.perceptron import Perceptron
 from scaleml.estimators.staged import staged
@@ -133,7 +133,8 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self
         """
         if self._is_left_to_scikit_learn(X):
-            return super().fit(X, *lazy.local(self, y, sample_weight))
+            with told_of_both_ends(self):
+                return super().fit(X, *lazy.local(self, y, sample_weight))
         self._validate_params()
         self._check_settings(partial=False)
         going_on = self.warm_start and hasattr(self, "coefs_")
@@ -158,7 +159,8 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         self
         """
         if self._is_left_to_scikit_learn(X, partial=True):
-            return super().partial_fit(X, *lazy.local(self, y, sample_weight))
+            with told_of_both_ends(self):
+                return super().partial_fit(X, *lazy.local(self, y, sample_weight))
         self._validate_params()
         self._check_settings(partial=True)
         going_on = hasattr(self, "coefs_")

@@ -8,14 +8,14 @@ import numpy as np
 from sklearn import linear_model as sk
 from sklearn.utils.validation import _check_sample_weight
 
-from scaleml.api.callbacks import Callbacks
+from scaleml.api.watchers import Watchers
 from scaleml.data.collections import Table, is_collection
 from scaleml.data.row_sample import sample_rows
 from scaleml.data.source import ArraySource
 from scaleml.estimators import lazy
 from scaleml.estimators.all_rows import AllRows, counted, laid_out, learn, one_weight, refuse_solver
 from scaleml.estimators.base import EXTRAS, KINDS, inputs_of
-from scaleml.estimators.callbacks import with_callbacks
+from scaleml.estimators.callbacks import callbacks_of, told_of_both_ends, with_callbacks
 from scaleml.estimators.checked import validated
 from scaleml.estimators.normal_equations import COLUMNS, NormalEquations
 from scaleml.estimators.staged import stage
@@ -130,7 +130,8 @@ class Ridge(AllRows, sk.Ridge):
         if not is_collection(X):
             y, sample_weight = lazy.local(self, y, sample_weight)
             if self.strategy == "auto":
-                return super().fit(X, y, sample_weight)
+                with told_of_both_ends(self):
+                    return super().fit(X, y, sample_weight)
         self._validate_params()
         self._check_solver(X)
         if not is_collection(X):
@@ -206,7 +207,7 @@ class Ridge(AllRows, sk.Ridge):
         """Return coefficients (t, p) and intercepts (t,) by the normal equations."""
         x_shift, y_shift = _shifts(inputs) if self.fit_intercept else (np.zeros(inputs.features), np.zeros(len(alpha)))
         model = Moments(() if inputs.is_sparse else tuple(x_shift.tolist()), tuple(y_shift.tolist()), inputs.dtype)
-        outcome = learn(self, model, inputs, Summed(), 1, Callbacks())
+        outcome = learn(self, model, inputs, Summed(), 1, Watchers(callbacks=callbacks_of(self)))
         means = FlatMoments(inputs.features, len(alpha), (), ()).parts(np.asarray(outcome.params))
         system = NormalEquations.of(means, total, x_shift, y_shift, centred=bool(self.fit_intercept))
         self.n_iter_, self.solver_ = None, "lbfgs" if self.positive else "cholesky"
@@ -233,7 +234,7 @@ class Ridge(AllRows, sk.Ridge):
         )
         most = _MOST if self.max_iter is None else int(self.max_iter)
         rule = LBFGS(tol=0.0, ftol=float(self.tol) ** 2 / 1000, max_iter=most)
-        outcome = learn(self, model, inputs, rule, 2 * most + 50, Callbacks())
+        outcome = learn(self, model, inputs, rule, 2 * most + 50, Watchers(callbacks=callbacks_of(self)))
         assert outcome.params is not None and outcome.state is not None
         layout, _ = laid_out(inputs, bool(self.fit_intercept), outcome.state)
         ended = rule.ended(outcome.state.arrays)

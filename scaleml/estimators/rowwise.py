@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from scaleml.data.collections import is_collection, refuse_no_table
+from scaleml.estimators.callbacks import told_of_both_ends
 from scaleml.estimators.checked import told_of_text
 from scaleml.telemetry.fitting import Fitting
 
@@ -64,12 +65,12 @@ class Rowwise:
             if value is not None and value.dtype != kind:
                 setattr(self, name, value.astype(kind))
         if not self.verbose:
-            with told_of_text(X, y):
+            with told_of_text(X, y), told_of_both_ends(self):
                 yield
             return
         self._validate_params()
         verbose = int(self.verbose)
-        with Fitting(type(self).__name__, epochs, verbose) as display:
+        with told_of_both_ends(self), Fitting(type(self).__name__, epochs, verbose) as display:
             self.verbose = 0
             try:
                 yield

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 import scaleml
 from scaleml import SGD, AllReduce, LinearModel, LocalSGD, ParameterServer, Serial
-from scaleml.api.train import launch
+from scaleml.api.launch import launch
 from scaleml.api.trainable import Given, Trainable, trainable
 from scaleml.cluster.embedded import find_client
 from scaleml.linear_model import SGDClassifier

@@ -43,7 +43,7 @@ def test_a_run_tells_where_it_is_and_how_it_ends(
     assert f"run {name}: command 1: update {{'learning_rate': 0.25}}" in details
     assert sum("Applied(rank=" in detail for detail in details) == 4  # the update and the stop, on two ranks
     assert {record.name for record in caplog.records if record.name.startswith("scaleml.")} >= {
-        "scaleml.api.train",
+        "scaleml.api.launch",
         "scaleml.cluster.driver",
         "scaleml.cluster.launcher",
     }

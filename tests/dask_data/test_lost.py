@@ -16,7 +16,8 @@ import scaleml
 from dask_data.conftest import files_of
 from runtime import harness
 from scaleml import SGD, AllReduce, LinearModel
-from scaleml.api.train import Settings, launch
+from scaleml.api.launch import launch
+from scaleml.api.settings import Settings
 from scaleml.cluster.staging.training_data import TrainingData
 
 X = np.random.default_rng(0).standard_normal((400, 5))

@@ -122,6 +122,28 @@ def test_optimizers() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_callbacks(tmp_path: Path) -> None:
+    for package in ("tqdm", "tensorboard", "mlflow", "wandb"):
+        pytest.importorskip(package)
+    probe = """
+import glob
+print("ends", run.state, len(comparison.runs) >= 4, len(glob.glob("logs/*/events*")), len(glob.glob("logs/wandb/offline-run-*")))
+(found,) = mlflow.search_runs(experiment_names=["digits"], output_format="list")
+print("mlflow", found.info.status, found.data.metrics["held_out/accuracy"] > 0.8)
+"""
+    store = {"MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    page = documents.ROOT / "docs" / "callbacks.md"
+    out = documents.run(page, tmp_path, probe, MLFLOW_DISABLE_TELEMETRY="true", WANDB_SILENT="true", **store)
+    assert "AllReduce() starts with {'strategy': 'AllReduce()'" in out
+    assert "stopped None (650,)" in out
+    assert re.search(r"contender \d in round 2: AllReduce\(\), 0", out)
+    assert "ends stopped True 2 1" in out
+    assert "mlflow FINISHED True" in out
+    assert "Warning" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_from_dask_ml(tmp_path: Path) -> None:
     probe = "print('ends', *(est.score(sample_X, sample_y) > 0.85 for est in (clf, glm, best)))"
     assert "ends True True True" in documents.run(documents.ROOT / "docs" / "from-dask-ml.md", tmp_path, probe)

@@ -1,4 +1,4 @@
-"""Callbacks: who is told of each epoch of a run, and of the run itself as it goes."""
+"""Watchers: who is told of each epoch of a fit, and of its run as it goes, and may end it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from scaleml.arrays import Array
+from scaleml.callbacks.base import Callback
 from scaleml.runtime.epochs import current, newest
 from scaleml.runtime.training_rank import TrainingRank
 
@@ -45,8 +46,8 @@ OnEpoch = Callable[[Epoch], object]
 
 
 @dataclass(frozen=True)
-class Callbacks:
-    """Whoever follows a run.
+class Watchers:
+    """Whoever watches a fit.
 
     Parameters
     ----------
@@ -56,11 +57,14 @@ class Callbacks:
         Called with a cluster's run ten times a second.
     snapshots : bool
         Whether parameters will be asked for.
+    callbacks : sequence of Callback
+        Told of the run in threads of their own.
     """
 
     on_epoch: Sequence[OnEpoch] = ()
     on_poll: Callable[[Run], None] | None = None
     snapshots: bool = False
+    callbacks: Sequence[Callback] = ()
 
     @property
     def is_idle(self) -> bool:
