@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from scaleml.api.compare import compare
     from scaleml.api.doctor import doctor
     from scaleml.api.run import Run
+    from scaleml.api.spmd import spmd
     from scaleml.api.train import start, train
     from scaleml.api.trial import Trial
     from scaleml.callbacks import Callback
     from scaleml.cluster.embedded import close
     from scaleml.cluster.errors import RunFailed
+    from scaleml.frameworks.current_rank import communicator, rank, size
     from scaleml.frameworks.torch import TorchModel
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
@@ -46,8 +48,12 @@ _HOMES = {
     "TorchModel": "scaleml.frameworks.torch",
     "Trial": "scaleml.api.compare",
     "close": "scaleml.cluster.embedded",
+    "communicator": "scaleml.frameworks.current_rank",
     "compare": "scaleml.api.compare",
     "doctor": "scaleml.api.doctor",
+    "rank": "scaleml.frameworks.current_rank",
+    "size": "scaleml.frameworks.current_rank",
+    "spmd": "scaleml.api.spmd",
     "start": "scaleml.api.train",
     "train": "scaleml.api.train",
 }
@@ -74,10 +80,14 @@ __all__ = [
     "TorchModel",
     "Trial",
     "close",
+    "communicator",
     "compare",
     "compression",
     "doctor",
     "faults",
+    "rank",
+    "size",
+    "spmd",
     "start",
     "train",
 ]

@@ -74,7 +74,7 @@ def guard(*, sockets: bool = True, deadline: float = 5.0) -> Iterator[None]:
 
 def _is_a_rank(frame: FrameType | None) -> bool:
     """Whether a thread, of Dask's or anybody's, is in a rank's task."""
-    while frame is not None and frame.f_code.co_name != "rank_main":
+    while frame is not None and frame.f_code.co_name not in ("rank_main", "program_main"):
         frame = frame.f_back
     return frame is not None
 

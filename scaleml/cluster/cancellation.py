@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 from distributed import Client, Future
 
 from scaleml.cluster import calls
 from scaleml.cluster.endpoint import abort_ranks
-from scaleml.runtime.outcome import Outcome
+
+Answer = TypeVar("Answer")
 
 
 def cancel_ranks(
-    client: Client, run: str, workers: Sequence[str], futures: Sequence[Future[Outcome | None]], seconds: float
+    client: Client, run: str, workers: Sequence[str], futures: Sequence[Future[Answer]], seconds: float
 ) -> None:
     """Have the ranks of a failed run end, and Dask forget their tasks; nothing of it raises, for some may be gone.
 

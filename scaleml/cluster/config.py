@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 import dask
-from dask.utils import parse_timedelta
+from dask.utils import parse_bytes, parse_timedelta
 
 from scaleml.checks import check_number
 
@@ -16,6 +16,8 @@ DEFAULTS: Final[dict[str, object]] = {
         "start-timeout": "60s",
         # Share of its worker's memory limit that a rank's data may take; what is larger is read from disk as it is needed.
         "memory-share": 0.25,
+        # Size up to which what a function of spmd returns on a rank goes back to the client.
+        "result-limit": "256 MiB",
         "comm": {
             # How long a rank waits for another before it asks whether that one is alive.
             "timeout": "30s",
@@ -81,3 +83,20 @@ def memory_share() -> float:
     """
     rule = "a number from 0 (always read from disk) to 1"
     return check_number("scaleml.memory-share", _get("memory-share"), 0, 1, rule=rule)
+
+
+def result_limit() -> int:
+    """Return how many bytes a rank of a program may return.
+
+    Raises
+    ------
+    ValueError
+        When the setting is no size.
+    """
+    value = _get("result-limit")
+    try:
+        return int(parse_bytes(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"scaleml.result-limit={value!r}: must be a size such as '256 MiB', or a number of bytes"
+        ) from None

@@ -29,6 +29,7 @@ from scaleml.cluster.events import (
     Instruction,
     Left,
     Marked,
+    Printed,
     RankEvent,
     Recorded,
     RunState,
@@ -171,7 +172,7 @@ class Driver:
             self._last_step = max(self._last_step, last_step(event.rows))
         elif isinstance(event, Marked):
             self.history.mark(event.time, event.text, event.step, event.what, event.rank, event.fault)
-        elif generation == self.generation.number:
+        elif not isinstance(event, Printed) and generation == self.generation.number:
             if isinstance(event, Entered):
                 self.topology = event.topology or self.topology
             self._events.put(event)

@@ -92,7 +92,15 @@ class Marked:
     fault: Mapping[str, object] | None = None
 
 
-RankEvent = Arrived | Entered | Left | RankFailed | Stalled | Applied | Recorded | Marked
+@dataclass(frozen=True)
+class Printed:
+    """Lines that a program's rank has written: (``"stdout"`` or ``"stderr"``, text without its end), in their order."""
+
+    rank: int
+    lines: Sequence[tuple[str, str]]
+
+
+RankEvent = Arrived | Entered | Left | RankFailed | Stalled | Applied | Recorded | Marked | Printed
 _KINDS: Final[dict[str, Callable[..., RankEvent]]] = {
     "arrived": Arrived,
     "entered": Entered,
@@ -102,6 +110,7 @@ _KINDS: Final[dict[str, Callable[..., RankEvent]]] = {
     "applied": Applied,
     "rows": Recorded,
     "mark": Marked,
+    "printed": Printed,
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 

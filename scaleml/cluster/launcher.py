@@ -1,22 +1,16 @@
-"""Launcher: brings the ranks of one generation together in two calls: their endpoints first, then the ranks, with everyone's address."""
+"""Launcher: starts the ranks of one generation of a run: endpoints and data first, then the ranks, with everyone's address."""
 
 from __future__ import annotations
 
-import logging
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from distributed import Client, Future
 
-from scaleml.cluster import calls, config
-from scaleml.cluster.embedded import is_embedded
-from scaleml.cluster.endpoint import EndpointRequest, OpenEndpoints, open_endpoints
-from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.endpoint import OpenEndpoints
+from scaleml.cluster.gathering import Gathering
 from scaleml.cluster.placement import Placement
-from scaleml.cluster.rank_spec import RankSpec
-from scaleml.cluster.rank_task import rank_main, task_key
+from scaleml.cluster.rank_task import rank_main
 from scaleml.cluster.staging.files import Delivered
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.submission import submit
@@ -24,13 +18,8 @@ from scaleml.cluster.user_modules import carried_modules
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
 
-GRACE: Final = 5.0
-"""Seconds that a rank waits for the others beyond the supervisor's patience: which knows better whom to name."""
-
 RankData = tuple[Sequence[object], Sequence[object]]
 """A rank's shards and held-out shards: of files that its worker can read, or futures of shards that Dask brings."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,10 +61,8 @@ class Launcher:
         self.run = run
         self.plan = generation.plan
         self.placement = generation.placement
-        self.generation = generation.number
         self.patience = patience
-        self._token = secrets.token_bytes(32)
-        self._nonces = [secrets.token_hex(16) for _ in self.placement.addresses]
+        self._gathering = Gathering(client, run, generation.number, generation.placement, patience)
         self._shards: list[tuple[list[Delivered], list[Delivered]]] = []
 
     def bring(self, data: PlacedData) -> None:
@@ -93,35 +80,7 @@ class Launcher:
         StartFailed
             When a worker is gone or cannot open one.
         """
-        requests: dict[str, list[EndpointRequest]] = {}
-        for rank, address in enumerate(self.placement.addresses):
-            request = EndpointRequest(
-                run=self.run,
-                generation=self.generation,
-                rank=rank,
-                nonce=self._nonces[rank],
-                token=self._token,
-                port_range=config.port_range(),
-                near=is_embedded(self.client),
-                expires=2 * self.patience,
-            )
-            requests.setdefault(address, []).append(request)
-        # Each worker is asked for itself: by what address the scheduler knows it, it may not know.
-        answers = calls.ask_each(
-            self.client,
-            calls.CALL_TIMEOUT,
-            lambda address: calls.on_worker(self.client, address, open_endpoints, requests[address]),
-            list(requests),
-        )
-        opened: dict[str, OpenEndpoints] = {}
-        for address in requests:
-            answer = answers.get(address)
-            if answer is None or isinstance(answer, BaseException):
-                why = answer or "it left the cluster"
-                raise StartFailed(f"worker {address} could not open an endpoint for its rank: {why}")
-            opened[address] = answer
-        _log.debug("run %s.%d: endpoints %s", self.run[:8], self.generation, opened)
-        return opened
+        return self._gathering.open_endpoints()
 
     def submit(
         self,
@@ -140,21 +99,7 @@ class Launcher:
         """
         workers = self.placement.layout.workers
         carried = carried_modules(self.client, self.placement.workers, self.plan)
-        book = {rank: address for opened in endpoints.values() for rank, address in opened["addresses"].items()}
-        for rank, address in enumerate(self.placement.addresses):
-            spec = RankSpec(
-                run=self.run,
-                generation=self.generation,
-                rank=rank,
-                nonce=self._nonces[rank],
-                token=self._token,
-                book=tuple(book[r] for r in range(len(book))),
-                threads=self.placement.threads,
-                comm_timeout=config.seconds("comm.timeout"),
-                start_timeout=self.patience + GRACE,
-                shared_memory=config.shared_memory(),
-                memory_share=config.memory_share(),
-            )
+        for rank, spec in enumerate(self._gathering.specs(endpoints)):
             shards, held_out = self._shards[rank] if rank < len(self._shards) else ([], [])
             future = submit(
                 self.client,
@@ -165,8 +110,8 @@ class Launcher:
                 held_out,
                 [former[rank if rank < workers else 0], *former[workers:]] if former else [],
                 carried=carried,
-                key=task_key(self.run, self.generation, rank),
-                workers=[address],
+                key=spec.task,
+                workers=[self.placement.addresses[rank]],
                 allow_other_workers=False,
                 retries=0,
                 resources=(self.placement.resources or None) if rank < workers else None,

@@ -26,3 +26,8 @@ class RankSpec:
     def key(self) -> tuple[str, int, int]:
         """Name of this rank's place in its process."""
         return self.run, self.generation, self.rank
+
+    @property
+    def task(self) -> str:
+        """Name of its Dask task."""
+        return f"scaleml-{self.run}-{self.generation}-{self.rank}"

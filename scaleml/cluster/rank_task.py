@@ -12,11 +12,11 @@ from distributed.worker import secede
 
 from scaleml import comm
 from scaleml.cluster.endpoint import Endpoint, release_endpoint, take_endpoint
-from scaleml.cluster.events import Arrived, Left, RankFailed, Stalled
+from scaleml.cluster.events import Arrived, Left, RankFailed
+from scaleml.cluster.rank_links import connect
 from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
 from scaleml.comm import CommError
-from scaleml.comm.communicator import Communicator
 from scaleml.data.augmented_batches import AugmentedBatches
 from scaleml.data.batches import AnyShard, Batches, Schedule, opened
 from scaleml.owned_files import sweep
@@ -29,11 +29,6 @@ from scaleml.runtime.plan import Plan
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.runtime.training_rank import TrainingRank
 from scaleml.telemetry.recorder import Recorder
-
-
-def task_key(run: str, generation: int, rank: int) -> str:
-    """Return the name of a rank's Dask task."""
-    return f"scaleml-{run}-{generation}-{rank}"
 
 
 def rank_main(
@@ -59,7 +54,7 @@ def rank_main(
     if endpoint is None:
         return None
     worker = get_worker()
-    reporter = Reporter(worker, task_key(*spec.key), endpoint)
+    reporter = Reporter(worker, spec.task, endpoint)
     try:
         secede()
         reporter.send(Arrived(spec.rank))
@@ -88,7 +83,7 @@ def _train(
     held_out: Sequence[AnyShard],
 ) -> Outcome:
     with (
-        _connect(spec, endpoint, reporter, worker) as group,
+        connect(spec, endpoint, reporter, worker) as group,
         opened(
             shards, held_out, _budget(spec, worker, shards), passes=_passes(plan), room=_room(spec, plan, worker)
         ) as data,
@@ -121,28 +116,6 @@ def _note_epoch(endpoint: Endpoint | None, rank: TrainingRank) -> None:
     if endpoint is not None:
         endpoint.newest_params = current(rank)
     rank.recorder.epoch_over(*newest(rank))
-
-
-def _connect(spec: RankSpec, endpoint: Endpoint, reporter: Reporter, worker: Worker) -> Communicator:
-    def on_stall(peer: int, step: int, waiting_for: str, seconds: float) -> bool:
-        # The supervisor looks whether the peer's process is alive, and ends the run if not: a long step is no stall.
-        reporter.send(Stalled(spec.rank, peer, step, waiting_for, seconds))
-        return True
-
-    tls = None
-    if worker.address.startswith("tls"):
-        tls = worker.security.get_connection_args("worker")["ssl_context"]
-    return comm.connect(
-        endpoint.listener,
-        list(spec.book),
-        rank=spec.rank,
-        deadline_s=spec.start_timeout,
-        timeout=spec.comm_timeout,
-        on_stall=on_stall,
-        tls=tls,
-        scratch=worker.local_directory,
-        shared_memory=spec.shared_memory,
-    )
 
 
 def _budget(spec: RankSpec, worker: Worker, shards: Sequence[AnyShard]) -> float:

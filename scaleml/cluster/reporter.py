@@ -9,7 +9,8 @@ from distributed import Worker
 
 from scaleml.cluster.endpoint import Endpoint
 from scaleml.cluster.event_router import TOPIC
-from scaleml.cluster.events import RankEvent, Recorded, message_of, rank_event
+from scaleml.cluster.events import Printed, RankEvent, Recorded, message_of, rank_event
+from scaleml.cluster.rank_output import OutputLines
 from scaleml.telemetry.recorder import Recorder
 
 PERIOD: Final = 0.1
@@ -27,12 +28,15 @@ class Reporter:
         The rank's Dask task.
     endpoint : Endpoint
         What to abort when the rank is no longer wanted.
+    output : OutputLines, optional
+        What the rank prints, which is sent as well.
     """
 
-    def __init__(self, worker: Worker, key: str, endpoint: Endpoint) -> None:
+    def __init__(self, worker: Worker, key: str, endpoint: Endpoint, output: OutputLines | None = None) -> None:
         self._worker = worker
         self._key = key
         self._endpoint = endpoint
+        self._output = output
         self._recorder: Recorder | None = None
         self._stopped = threading.Event()
         self._draining = threading.Lock()
@@ -62,19 +66,33 @@ class Reporter:
             if rows or evaluations or epochs:
                 self.send(Recorded(self._endpoint.request.rank, rows, evaluations, epochs))
 
+    def send_output(self, everything: bool = False) -> None:
+        """Have the event loop send what was printed: all lines and events go through it in the order in which they were given."""
+        if self._output is not None:
+            self._worker.loop.add_callback(self._send_lines, everything)
+
     def stop(self) -> None:
         """Send the last records and fall silent."""
         self._stopped.set()
         self.send_records()
+        self.send_output(everything=True)
 
     def _tick(self) -> None:
         if self._stopped.is_set():
             return
         self.send_records()
+        self._send_lines()
         reason = self._why_unwanted()
         if reason is not None:
             self._endpoint.abort(reason)
         self._worker.loop.call_later(PERIOD, self._tick)
+
+    def _send_lines(self, everything: bool = False) -> None:
+        if self._output is None:
+            return
+        lines = self._output.drain(everything)
+        if lines:
+            self.send(Printed(self._endpoint.request.rank, lines))
 
     def _why_unwanted(self) -> str | None:
         task = self._worker.state.tasks.get(self._key)

@@ -48,6 +48,8 @@ class Supervisor:
         What else each worker is running, for the error when a rank is late.
     paused : set
         The workers that took no tasks then.
+    counts_steps : bool
+        Whether the ranks have steps to name in errors: a program of the user's has none.
 
     Attributes
     ----------
@@ -62,6 +64,7 @@ class Supervisor:
     busy: dict[str, list[str]] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     workers: int = 0
+    counts_steps: bool = True
     state: RunState = "starting"
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
     arrived: set[int] = field(default_factory=set)
@@ -97,6 +100,13 @@ class Supervisor:
         return Supervisor(
             addresses, float("inf"), workers=self.workers, applied=self.applied, lost=self.lost, _settled=self._settled
         )
+
+    @property
+    def culprit(self) -> int | None:
+        """The rank whose error is named as the cause of the failure, if one is."""
+        if not self._failures or "lost" in self.ended.values() or self._late_error or self._client_lost:
+            return None
+        return next((one.rank for one in self._failures if one.cause == "own"), self._failures[0].rank)
 
     def note_end(self, event: Left | WorkerLost) -> None:
         """Note that ranks have come to their end, also after the run's."""
@@ -218,14 +228,13 @@ class Supervisor:
         own = [failure for failure in self._failures if failure.cause == "own"]
         if own:
             first = own[0]
-            return (
-                f"rank {first.rank} on worker {self.addresses[first.rank]} failed at step {first.step}: {first.error}"
-            )
+            at = self._at(first.step)
+            return f"rank {first.rank} on worker {self.addresses[first.rank]} failed{at}: {first.error}"
         if self._silent is not None:
             rank, stall = self._silent.rank, self._silent.stall
             return (
                 f"rank {rank} on worker {self.addresses[rank]} has been silent for {self._silent.seconds:.0f} s, to Dask "
-                f"as well, while rank {stall.rank} waited for it at step {stall.step} ({stall.waiting_for}): its process is "
+                f"as well, while rank {stall.rank} waited for it{self._at(stall.step)} ({stall.waiting_for}): its process is "
                 "stopped or its host is out of reach"
             )
         return None
@@ -238,20 +247,24 @@ class Supervisor:
             return self._client_lost
         failure = self._failures[0]
         peer = f", which lost rank {failure.peer} on worker {self.addresses[failure.peer]}" if failure.peer >= 0 else ""
-        return f"rank {failure.rank} on worker {self.addresses[failure.rank]}{peer} failed at step {failure.step}: {failure.error}"
+        at = self._at(failure.step)
+        return f"rank {failure.rank} on worker {self.addresses[failure.rank]}{peer} failed{at}: {failure.error}"
+
+    def _at(self, step: int) -> str:
+        return f" at step {step}" if self.counts_steps else ""
 
     def _describe_lost(self, ranks: list[int]) -> str:
-        step = max(self.steps.values(), default=self._last_step)
+        at = self._at(max(self.steps.values(), default=self._last_step))
         names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
         gone = sorted({self.addresses[rank] for rank in ranks})
         if len(gone) > 1 and len(gone) == len(set(self.addresses)):
             return (
-                f"{names} lost at step {step}: all Dask workers of the run are gone, so most likely the cluster was closed; start the "
+                f"{names} lost{at}: all Dask workers of the run are gone, so most likely the cluster was closed; start the "
                 "run again on one that is there"
             )
         workers = f"the Dask worker {gone[0]} is" if len(gone) == 1 else f"the Dask workers {', '.join(gone)} are"
         return (
-            f"{names} lost at step {step}: {workers} gone (killed, out of memory, closed, or its host failed); "
+            f"{names} lost{at}: {workers} gone (killed, out of memory, closed, or its host failed); "
             "see that worker's log, and start the run again"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Final, final
+from typing import Final, Generic, Protocol, TypeVar, final
 
 from distributed import Client, Future
 
@@ -11,7 +11,20 @@ from scaleml.cluster import calls
 from scaleml.cluster.errors import words_of
 from scaleml.cluster.events import ClientLost, Event, Left, RankFailed
 from scaleml.cluster.heartbeat import why_client_lost
-from scaleml.runtime.outcome import Outcome
+
+
+class EndOfTask(Protocol):
+    """How a rank ended, as far as it is looked at here."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+End = TypeVar("End", bound=EndOfTask)
 
 _GRACE: Final = 1.0
 """Seconds for the report of a rank that has ended by itself: an error never gets that far."""
@@ -19,7 +32,7 @@ _AGAIN: Final = "start the run again"
 
 
 @final
-class TaskWatch:
+class TaskWatch(Generic[End]):
     """Looks at the tasks of one generation's ranks. A rank's own report comes first: only its absence is told here.
 
     Parameters
@@ -30,7 +43,7 @@ class TaskWatch:
         The tasks, by rank; grows while they are submitted.
     """
 
-    def __init__(self, client: Client, futures: Sequence[Future[Outcome | None]]) -> None:
+    def __init__(self, client: Client, futures: Sequence[Future[End | None]]) -> None:
         self._client = client
         self._futures = futures
         self._over_since: dict[int, float] = {}
@@ -56,7 +69,7 @@ class TaskWatch:
                 found += self._end_of(rank, future)
         return found
 
-    def _end_of(self, rank: int, future: Future[Outcome | None]) -> list[Event]:
+    def _end_of(self, rank: int, future: Future[End | None]) -> list[Event]:
         """Return how a task ended of which no report came."""
         try:
             outcome = calls.within(self._client, calls.CALL_TIMEOUT, future._result(), "asking how a rank ended")
@@ -69,7 +82,7 @@ class TaskWatch:
         failed = _failed(rank, outcome.error or "it did not say why")[:1] if outcome.status == "failed" else []
         return [*failed, Left(rank, outcome.status, outcome.step)]
 
-    def _why_cancelled(self, future: Future[Outcome | None]) -> str:
+    def _why_cancelled(self, future: Future[End | None]) -> str:
         if self._client.status != "running":
             return why_client_lost(self._client)
         reasons = {

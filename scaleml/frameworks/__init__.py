@@ -1,1 +1,1 @@
-"""Models of other frameworks behind the contract of flat models: one file each, and what all of them share."""
+"""Other frameworks behind scaleml's contracts, one file each, and what all of them share; none is imported before it is needed."""

@@ -172,3 +172,23 @@ print("ends", read.state, tokens["tokens"].shape, np.array_equal(predicted.compu
     assert "row True ('image', 'age')" in out
     assert "ends finished (600, 11) True" in out
     assert out.count("True\n") >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_spmd(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    probe = """
+print("pi", [abs(result - np.pi) < 0.01 for result in results], results[0] == results[1])
+model = torch.nn.Sequential(torch.nn.Linear(10, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+model.load_state_dict(state)
+print("learnt", (model(X).argmax(1) == y).float().mean().item() > 0.9, nothing)
+"""
+    out = documents.run(documents.ROOT / "docs" / "spmd.md", tmp_path, probe)
+    assert "pi [True, True] True" in out
+    assert "0 [1.5 1.5 1.5] {'weights': array([1., 1.]), 'step': 1} [array([0]), array([0, 1])]" in out
+    assert "learnt True None" in out
+    assert "[rank 1] rank 1 of 2 device 1" in out
+    assert "\nTrue\n" in out
+    assert "rank 1 on worker tls://" in out
+    assert "caused by ValueError('no such column')" in out
