@@ -16,8 +16,8 @@ from scaleml.cluster.errors import RunFailed, StartFailed
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.installation import IMPORTING
 from scaleml.cluster.placement import Placement, Workers, wanted_resources
+from scaleml.cluster.program import ProgramOutcome, ProgramSettings
 from scaleml.cluster.program_driver import Line, ProgramDriver
-from scaleml.cluster.program_task import ProgramOutcome, ProgramSettings
 from scaleml.cluster.ready_workers import ReadyWorkers, ready_workers
 from scaleml.cluster.secede import seceded
 from scaleml.cluster.user_modules import why_missing

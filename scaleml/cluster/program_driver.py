@@ -37,7 +37,8 @@ from scaleml.cluster.events import (
 from scaleml.cluster.gathering import Gathering
 from scaleml.cluster.heartbeat import silent_rank, why_client_lost
 from scaleml.cluster.placement import Placement
-from scaleml.cluster.program_task import Call, ProgramOutcome, ProgramSettings, program_main
+from scaleml.cluster.program import Call, ProgramOutcome, ProgramSettings
+from scaleml.cluster.program_task import program_main
 from scaleml.cluster.submission import submit
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.cluster.task_watch import TaskWatch

@@ -6,10 +6,9 @@ import contextlib
 import pickle
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import current_process
-from typing import Final, Literal, final
+from typing import Final, final
 
 import cloudpickle
 from dask.utils import format_bytes
@@ -20,70 +19,22 @@ from scaleml import comm
 from scaleml.cluster.endpoint import Endpoint, host_of, release_endpoint, take_endpoint
 from scaleml.cluster.events import Arrived, Entered, Left, RankFailed
 from scaleml.cluster.interruption import Interrupted, Interruption
+from scaleml.cluster.program import Call, EarlyReturn, ProgramOutcome, ProgramSettings
 from scaleml.cluster.rank_links import connect
 from scaleml.cluster.rank_output import OutputLines, captured
 from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
 from scaleml.comm import CommError, Communicator
 from scaleml.escaping import printable
-from scaleml.frameworks.backend import Backend, Place, make_backend
+from scaleml.frameworks.backend import Backend, Place
+from scaleml.frameworks.backends import make_backend
 from scaleml.frameworks.current_rank import CurrentRank, as_rank
 from scaleml.frameworks.rank_communicator import RankCommunicator
 from scaleml.owned_files import sweep
 from scaleml.runtime.blas_threads import pinned
 
-Call = tuple[Callable[..., object], Sequence[object], Mapping[str, object]]
-"""The function, and what it is called with."""
-
 _TO_END: Final = 0.3
 """Seconds for a rank that is told to end, before it is broken off."""
-
-
-@dataclass(frozen=True)
-class ProgramSettings:
-    """What all ranks of a program are told.
-
-    Parameters
-    ----------
-    backend : str or None
-        What is started before the function: one of `scaleml.frameworks.backend.BACKENDS`.
-    port_range : tuple of int or None
-        The first and last port that backends may listen on.
-    result_limit : int
-        Bytes that what the function returns may have.
-    """
-
-    backend: str | None
-    port_range: tuple[int, int] | None
-    result_limit: int
-
-
-@dataclass(frozen=True)
-class ProgramOutcome:
-    """How a program's rank ended.
-
-    Parameters
-    ----------
-    status : str
-        ``finished`` or ``failed``.
-    value : bytes
-        What the function returned, pickled.
-    error, trace : str
-        Why it failed, and where.
-    exception : bytes
-        The exception itself, pickled; empty where it cannot be.
-    """
-
-    status: Literal["finished", "failed"]
-    value: bytes = b""
-    error: str = ""
-    trace: str = ""
-    exception: bytes = b""
-    step: int = -1
-
-
-class EarlyReturn(RuntimeError):
-    """A rank's function has returned while another rank waits for it."""
 
 
 def program_main(

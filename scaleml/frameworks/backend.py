@@ -58,14 +58,3 @@ def packages_of(backend: str | None) -> list[str]:
     (['torch'], [])
     """
     return [] if backend is None else ["jax"] if backend == "jax" else ["torch"]
-
-
-def make_backend(name: str, place: Place) -> Backend:
-    """Return a backend by its name, one of `BACKENDS`, not started yet."""
-    if name == "jax":
-        from scaleml.frameworks.jax_processes import JaxProcesses
-
-        return JaxProcesses(place)
-    from scaleml.frameworks.process_group import ProcessGroup
-
-    return ProcessGroup(place, None if name == "torchrun" else name)

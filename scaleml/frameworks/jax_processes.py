@@ -10,8 +10,8 @@ import jax
 from jax.extend import backend as jax_backend
 
 from scaleml.clock import WALL
+from scaleml.comm.foreign_connections import listen, listening_ports, shut_connections
 from scaleml.frameworks.backend import Backend, Place
-from scaleml.frameworks.connections import listen, listening_ports, shut_connections
 
 _LEAVING: Final = 3.0
 """Seconds for which the first rank, which the others hang on, waits for them when one has failed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, final
@@ -14,8 +13,8 @@ import psutil
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from scaleml.comm.foreign_connections import listen, listening_ports, shut_connections
 from scaleml.frameworks.backend import Backend, Place
-from scaleml.frameworks.connections import listen, listening_ports, shut_connections
 
 _ECHOES: Final = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "recvBytes")
 """What PyTorch's errors say where another rank has gone."""
@@ -116,7 +115,7 @@ class ProcessGroup:
         self._kept += distributed_c10d._world.pg_map
         _destroy(group)
 
-    def _meet(self, host: str, port: int, listener: socket.socket | None) -> Any:
+    def _meet(self, host: str, port: int, listener: Any) -> Any:
         store: Any = vars(dist)["TCPStore"]  # PyTorch's annotations do not have it
         return store(
             host,

@@ -123,7 +123,7 @@ def _held() -> tuple[int, frozenset[str], bool]:
 
     import torch.distributed as dist
 
-    from scaleml.frameworks.connections import listening_ports
+    from scaleml.comm.foreign_connections import listening_ports
 
     return len(listening_ports()), guards.look(False).threads, dist.is_initialized() or "MASTER_ADDR" in os.environ
 
