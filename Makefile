@@ -41,7 +41,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not browser" $(ARGS)
-	$(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(ARGS) || test $$? -eq 5  # 5: none chosen
+	$(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(or $(ARGS),tests/lab) || test $$? -eq 5  # 5: none chosen
 
 bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks $(ARGS)
