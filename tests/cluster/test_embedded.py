@@ -287,8 +287,9 @@ def test_a_lost_worker_comes_back_however_long_it_takes() -> None:
 def test_a_lost_nanny_comes_back_with_the_next_run(problem: Problem) -> None:
     client, _ = find_client(None, 2)
     before = worker_pids(client)
-    nanny = psutil.Process(before["1"]).parent()
-    assert nanny is not None
+    above = psutil.Process(before["1"]).parents()
+    nanny = above[1] if sys.platform == "linux" else above[0]  # there a process that forks stands between them
+    assert nanny.pid in {process.pid for process in dask_processes()}
     nanny.kill()
     assert poll(lambda: not alive([nanny.pid, before["1"]]), 30)
     assert poll(lambda: "1" not in addresses(client), 30), "the scheduler has not noticed"

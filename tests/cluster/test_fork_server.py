@@ -53,6 +53,15 @@ def facts() -> dict[str, Any]:
     }
 
 
+def addresses(client: Client) -> set[str]:
+    """The workers that the scheduler knows of; it asks none."""
+
+    def known(dask_scheduler: Any) -> list[str]:
+        return list(dask_scheduler.workers)
+
+    return set(client.run_on_scheduler(known))
+
+
 def is_forked(pid: int) -> bool:
     """Whether this process is the fork server, or a fork of it that has become something else."""
     return COMMAND in psutil.Process(pid).cmdline()
@@ -89,25 +98,33 @@ def test_a_fork_draws_other_numbers_where_numpy_was_there_before() -> None:
 
 
 def test_a_replacement_is_a_fork_too(client: Client) -> None:
-    before = {worker["pid"] for worker in client.run(facts).values()}
+    before, old = {worker["pid"] for worker in client.run(facts).values()}, addresses(client)
     nanny = psutil.Process(min(before)).parents()[1]  # between them stands the process that forks
     assert is_forked(nanny.pid)
     os.kill(min(before), signal.SIGKILL)
 
-    def workers() -> list[int]:
-        def pids(dask_scheduler: Any) -> list[str]:
-            return list(dask_scheduler.workers)
-
-        return client.run_on_scheduler(pids)
-
-    assert poll(lambda: not alive([min(before)]) and len(workers()) == 2, 30)
-    assert poll(lambda: {worker["pid"] for worker in client.run(facts).values()} > before - {min(before)}, 30)
+    assert poll(lambda: len(addresses(client) - old) == 1, 60)
     new = {worker["pid"]: worker for worker in client.run(facts).values() if worker["pid"] not in before}
     assert len(new) == 1
     ((pid, worker),) = new.items()
     assert is_forked(pid)
     assert worker["heavy"] == []
     assert nanny in psutil.Process(pid).parents()
+
+
+def test_without_the_process_that_forks_workers_the_nanny_starts_them_another_way(
+    client: Client, problem: Problem
+) -> None:
+    before, old = {worker["pid"] for worker in client.run(facts).values()}, addresses(client)
+    forking, nanny = psutil.Process(min(before)).parents()[:2]
+    forking.kill()
+    assert poll(lambda: not alive([forking.pid, min(before)]), 30), "a worker that nobody watches"
+
+    assert poll(lambda: len(addresses(client) - old) == 1, 60)
+    problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
+    new = {worker["pid"] for worker in client.run(facts).values()} - before
+    assert len(new) == 1
+    assert nanny in psutil.Process(new.pop()).parents()
 
 
 def test_its_forks_follow_a_killed_server_and_the_next_run_has_another(client: Client, problem: Problem) -> None:
