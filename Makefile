@@ -14,8 +14,8 @@ PIP := $(PY) -m pip --disable-pip-version-check
 # the package index.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
-INSTALL_TORCH = $(PIP) install --quiet --retries 0 --timeout 5 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)+cpu' 2>/dev/null \
-	  || $(PIP) install --quiet '$(TORCH)'
+INSTALL_TORCH = $(PIP) install --quiet --no-compile --retries 0 --timeout 5 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)+cpu' 2>/dev/null \
+	  || $(PIP) install --quiet --no-compile '$(TORCH)'
 
 # Files of tests that run at the same time: they wait for each other's processes more than they compute.
 TESTS_AT_ONCE ?= 3
@@ -79,10 +79,11 @@ $(VENV)/.installed-lab: pyproject.toml $(VENV)/.made
 	@$(PIP) install --quiet --editable '.[lab]'
 	@touch $@
 
+# Not compiled: most of these files are never imported, the others are compiled when they are.
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
 	@echo "installing scaleml, its extra lab and the dev group into $(VENV): a minute or two, once"
 	@$(INSTALL_TORCH)
-	@$(PIP) install --quiet --editable '.[lab]' --group dev
+	@$(PIP) install --quiet --no-compile --editable '.[lab]' --group dev
 	@touch $@ $(VENV)/.installed-lab
 
 $(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
