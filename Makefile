@@ -8,8 +8,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# PyPI's torch for Linux brings CUDA, several gigabytes that the benchmarks never use.
+# PyPI's torch for Linux brings CUDA, several gigabytes that neither tests nor benchmarks use: the build for CPUs comes from an index of its
+# own. It is named by its "+cpu", for where pip is configured to look elsewhere, too, it would take the highest version of all. Where
+# that host cannot be reached (a network with a mirror of PyPI alone), or has no such build (macOS, which needs none), the same version comes from
+# the package index.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH ?= torch==2.13.0
+INSTALL_TORCH = $(PIP) install --quiet --no-compile --retries 0 --timeout 5 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)+cpu' 2>/dev/null \
+	  || $(PIP) install --quiet --no-compile '$(TORCH)'
 
 # Files of tests that run at the same time: they wait for each other's processes more than they compute.
 TESTS_AT_ONCE ?= 3
@@ -41,7 +47,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not browser" $(ARGS)
-	$(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(ARGS) || test $$? -eq 5  # 5: none chosen
+	$(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(or $(ARGS),tests/lab) || test $$? -eq 5  # 5: none chosen
 
 bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks $(ARGS)
@@ -73,15 +79,16 @@ $(VENV)/.installed-lab: pyproject.toml $(VENV)/.made
 	@$(PIP) install --quiet --editable '.[lab]'
 	@touch $@
 
+# Not compiled: most of these files are never imported, the others are compiled when they are.
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
 	@echo "installing scaleml, its extra lab and the dev group into $(VENV): a minute or two, once"
-	@$(PIP) install --quiet --editable '.[lab]' --group dev
+	@$(INSTALL_TORCH)
+	@$(PIP) install --quiet --no-compile --editable '.[lab]' --group dev
 	@touch $@ $(VENV)/.installed-lab
 
 $(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
 	@echo "installing scaleml, its extra lab and the peers to measure against into $(VENV)"
-	@$(PIP) install --quiet --retries 1 --no-deps --index-url $(TORCH_INDEX) torch \
-	  || echo "no torch from $(TORCH_INDEX): taking the package index's"
+	@$(INSTALL_TORCH)
 	@$(PIP) install --quiet --editable '.[lab]'
 	@$(PIP) install --quiet --group bench \
 	  || echo "not every peer could be installed: the rows of the missing ones will say so"

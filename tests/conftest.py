@@ -3,14 +3,22 @@
 import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from _pytest.doctest import DoctestModule
 
 import leaks as guards
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Look for doctests in the package alone: here are none, and to look would run the programs in `examples`, in every process."""
+    found = yield
+    return [collector for collector in found if not isinstance(collector, DoctestModule)]
 
 
 def pytest_collection_finish() -> None:

@@ -29,8 +29,10 @@ def dask_processes() -> Iterator[psutil.Process]:
     """The embedded cluster's processes; other tests' clusters may have left Python's resource tracker."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "spec" in child.cmdline():
+            command = child.cmdline()
+            if "spec" in command:
                 yield child
+            if "spec" in command or "scaleml.cluster.fork_server" in command:
                 yield from child.children(recursive=True)
 
 

@@ -154,6 +154,11 @@ def test_imports_go_the_way_of_the_design(module: Path) -> None:
     assert complaints(module.read_text(), module) == []
 
 
+def test_browser_tests_are_where_make_looks_for_them() -> None:
+    marked = {path.parent for path in TESTS if path != Path(__file__) and "pytest.mark.browser" in path.read_text()}
+    assert marked == {PACKAGE.parent / "tests" / "lab"}
+
+
 @pytest.mark.parametrize("module", [*MODULES, *TESTS], ids=lambda module: str(module.relative_to(PACKAGE.parent)))
 def test_modules_are_short(module: Path) -> None:
     lines = len(module.read_text().splitlines())

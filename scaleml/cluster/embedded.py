@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from numbers import Integral
 from typing import Final
@@ -25,6 +26,7 @@ from scaleml.cluster.certificate import security_settings, write_certificate
 from scaleml.cluster.current_client import check_client, current_client
 from scaleml.cluster.embedded_process import START_TIMEOUT, EmbeddedProcess, Spec
 from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.forked import ForkServer
 from scaleml.cluster.nanny_cluster import NannyCluster
 from scaleml.owned_files import OwnedFolder
 
@@ -73,10 +75,15 @@ class _Embedded:
                 "preload_nanny": [follow, limit],
             },
         }
+        # Elsewhere system libraries do not survive a fork.
+        fork_server = ForkServer(self.folder.path) if sys.platform == "linux" else None
+        options = {"folder": name, "fork_server": fork_server}
+        a_worker = {"cls": EmbeddedProcess, "options": {**options, "spec": worker}}
         self.cluster = NannyCluster(
-            scheduler={"cls": EmbeddedProcess, "options": {"folder": name, "spec": scheduler}},
-            worker={"cls": EmbeddedProcess, "options": {"folder": name, "spec": worker}},
-            workers={i: {"cls": EmbeddedProcess, "options": {"folder": name, "spec": worker}} for i in range(workers)},
+            scheduler={"cls": EmbeddedProcess, "options": {**options, "spec": scheduler}},
+            worker=a_worker,
+            workers=dict.fromkeys(range(workers), a_worker),
+            fork_server=fork_server,
             name=f"scaleml-{os.getpid()}",
             security=Security(**security),
             silence_logs=40,

@@ -10,10 +10,12 @@ import pathlib
 import sys
 from typing import Final, TypedDict
 
+import dask
 from distributed.deploy.subprocess import Subprocess
 
-from scaleml.cluster import follow_parent
+from scaleml.cluster import follow_parent, forked
 from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.forked import ForkedProcess, ForkServer, private
 from scaleml.cluster.nanny_cluster import log_end
 
 START_TIMEOUT: Final = 60.0
@@ -23,6 +25,8 @@ _QUIET: Final = {
     "WORKER__PROFILE__ENABLED": "False",
     "ADMIN__TICK__INTERVAL": "500ms",
     "ADMIN__SYSTEM_MONITOR__INTERVAL": "2s",
+    "SCHEDULER__HTTP__ROUTES": "[]",
+    "WORKER__HTTP__ROUTES": "[]",
 }
 """What Dask would do for a dashboard that is not there, many times a second, on the cores of the ranks."""
 
@@ -37,35 +41,41 @@ class Spec(TypedDict):
 class EmbeddedProcess(Subprocess):
     """A Dask process of the embedded cluster: in a session of its own, so that Ctrl-C in a terminal is ours to handle.
 
-    Every user of the machine can read its arguments: nothing secret stands there.
+    It is a fork of the cluster's fork server; where there is none, a Python of its own. Then every user of the machine can read its
+    arguments: nothing secret stands there.
     """
 
-    def __init__(self, scheduler: str | None = None, name: object = None, *, folder: str, spec: Spec) -> None:
+    process: asyncio.subprocess.Process | ForkedProcess | None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        scheduler: str | None = None,
+        name: object = None,
+        *,
+        folder: str,
+        spec: Spec,
+        fork_server: ForkServer | None = None,
+    ) -> None:
         self.folder = pathlib.Path(folder)
         self.spec: Spec = {"cls": spec["cls"], "opts": {**spec["opts"], "name": name}} if scheduler else spec
         self.scheduler = scheduler
         self.name = name
+        self._fork_server = fork_server
         super().__init__()
 
     async def _start(self) -> None:
         arguments = [*([self.scheduler] if self.scheduler else []), "--spec", json.dumps(self.spec)]
-        environment = dict(os.environ)
-        environment[follow_parent.PARENT] = str(os.getpid())
-        environment["DASK_TEMPORARY_DIRECTORY"] = str(self.folder)
-        for setting, value in _QUIET.items():
-            environment.setdefault(f"DASK_DISTRIBUTED__{setting}", value)
-        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        log_file = self.folder / f"{'scheduler' if self.scheduler is None else f'worker-{self.name}'}.log"
-        with open(log_file, "ab", opener=_private) as log:
-            self.process = await asyncio.create_subprocess_exec(
-                # -P: from where we import, and not from a working directory that others may write into.
-                *(sys.executable, "-P", "-m", "dask", "spec", *arguments),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=environment,
-            )
+        name = "scheduler" if self.scheduler is None else f"worker-{self.name}"
+        environment = _environment(self.folder)
+        if self._fork_server is None:
+            self.process = await _execute(arguments, environment, self.folder / f"{name}.log")
+        else:
+            try:
+                self.process = await self._fork_server.fork(name, arguments, environment, self.scheduler is not None)
+            except ChildProcessError as error:
+                raise StartFailed(
+                    f"no process of the embedded cluster can start{log_end(self.folder, forked.LOG)}"
+                ) from error
         if self.scheduler is None:
             await self._await_address()
 
@@ -95,8 +105,36 @@ class EmbeddedProcess(Subprocess):
             if self.process.returncode is not None:
                 break
             await asyncio.sleep(0.02)
-        raise StartFailed(f"the embedded Dask scheduler did not start{log_end(self.folder)}")
+        raise StartFailed(f"the embedded Dask scheduler did not start{log_end(self.folder, 'scheduler')}")
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _environment(folder: pathlib.Path) -> dict[str, str]:
+    """Return the environment of a process of the cluster whose folder this is."""
+    environment = {
+        **os.environ,
+        follow_parent.PARENT: str(os.getpid()),
+        "DASK_TEMPORARY_DIRECTORY": str(folder),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
+    for setting, value in _QUIET.items():
+        environment.setdefault(f"DASK_DISTRIBUTED__{setting}", value)
+    # Nannies set these for their workers, which is too late for one whose NumPy is there already.
+    for setting, value in dask.config.get("distributed.nanny.pre-spawn-environ").items():
+        if value is not None:
+            environment.setdefault(setting, str(value))
+    return environment
+
+
+async def _execute(
+    arguments: list[str], environment: dict[str, str], log_file: pathlib.Path
+) -> asyncio.subprocess.Process:
+    with open(log_file, "ab", opener=private) as log:
+        return await asyncio.create_subprocess_exec(
+            # -P: from where we import, and not from a working directory that others may write into.
+            *(sys.executable, "-P", "-m", "dask", "spec", *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
+        )

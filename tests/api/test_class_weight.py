@@ -33,7 +33,7 @@ STORAGE = {
 
 def converged(model: Any, x: Any, y: Any, **more: Any) -> Any:
     """Train by whole batches until nothing moves any more."""
-    usual = {"epochs": 3000, "batch_size": 10**6, "optimizer": SGD(0.5, momentum=0.9), "workers": 2}
+    usual = {"epochs": 600, "batch_size": 10**6, "optimizer": SGD(0.5, momentum=0.9), "workers": 2}
     return scaleml.train(model, x, y, **{**usual, **more})
 
 

@@ -15,10 +15,12 @@ from scaleml.cluster.nanny_cluster import log_end
 class _Unlimited(EmbeddedProcess):
     """One whose worker is told of no memory limit that there is."""
 
-    def __init__(self, scheduler: str | None = None, name: object = None, *, folder: str, spec: Any) -> None:
+    def __init__(
+        self, scheduler: str | None = None, name: object = None, *, folder: str, spec: Any, **how: Any
+    ) -> None:
         if scheduler is not None:
             spec = {**spec, "opts": {**spec["opts"], "memory_limit": "as much as it likes"}}
-        super().__init__(scheduler, name, folder=folder, spec=spec)
+        super().__init__(scheduler, name, folder=folder, spec=spec, **how)
 
 
 def test_a_worker_that_ends_says_why_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +35,9 @@ def test_a_worker_that_ends_says_why_at_once(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_first_of_several_errors_is_the_cause(tmp_path: Any) -> None:
     log = "INFO\nTraceback\n  File\nOSError: [Errno 30] Read-only file system\n\nTraceback\nRuntimeError: Nanny failed to start.\n"
     (tmp_path / "worker-3.log").write_text(log)
-    assert log_end(tmp_path, 3) == f": OSError: [Errno 30] Read-only file system; its log ends with:\n{log.strip()}"
+    assert (
+        log_end(tmp_path, "worker-3")
+        == f": OSError: [Errno 30] Read-only file system; its log ends with:\n{log.strip()}"
+    )
     (tmp_path / "scheduler.log").write_text("")
-    assert log_end(tmp_path) == "; its log ends with:\n"
+    assert log_end(tmp_path, "scheduler") == "; its log ends with:\n"

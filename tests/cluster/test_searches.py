@@ -78,4 +78,5 @@ def test_child_processes_train_by_themselves_and_start_no_cluster(client: Client
 def dask_processes() -> set[int]:
     """This process's descendants that are schedulers, nannies or workers."""
     children = psutil.Process(os.getpid()).children(recursive=True)
-    return {child.pid for child in children if any("dask" in word or "spawn_main" in word for word in child.cmdline())}
+    marks = ("dask", "spawn_main", "fork_server")
+    return {child.pid for child in children if any(mark in word for word in child.cmdline() for mark in marks)}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import nbformat
 import psutil
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +80,9 @@ def execute(
     for other in marked(mark):
         other.kill()
     assert process.returncode == 0, said
+
+    import nbformat  # it compiles grammars for seconds: not in every process that only collects
+
     return Execution(nbformat.read(result, as_version=4), watch.peak, watch.most, left)
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import itertools
 import os
 import re
 import subprocess
 import sys
+import tomllib
 import venv
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from notebooks.running import ROOT, execute
 
@@ -66,10 +72,26 @@ def test_the_badge_opens_a_notebook_that_is_there() -> None:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """The interpreter of a fresh environment with what Binder would install."""
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    """The interpreter of a fresh environment with what Binder would install, and nothing else.
+
+    What is installed here already, in a version that will do, is linked; pip brings the rest, and refuses what does not fit.
+    """
+    venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = []
+    for line in (ROOT / "binder" / "requirements.txt").read_text().splitlines():
+        line, _, _ = line.partition("#")
+        if own := re.fullmatch(r"-e \.\[([\w,-]+)\]", line.strip()):
+            extras = [project["optional-dependencies"][extra] for extra in own[1].split(",")]
+            wanted += [*project["dependencies"], *itertools.chain(*extras)]
+        elif line.strip():
+            wanted.append(line.strip())
+    assert len(wanted) > len(project["dependencies"])
+    linked = link_installed(["pip", *wanted], tmp_path / "venv")
+    assert {"numpy", "distributed", "jupyterlab", "ipywidgets"} <= linked
+    assert not {"pytest", "torch", "playwright"} & linked, "not what Binder installs"
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     # From the root, as repo2docker does: the file names the folder that it is called in.
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -83,6 +105,41 @@ def python(tmp_path: Path) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return python
+
+
+def link_installed(wanted: Iterable[str], environment: Path) -> set[str]:
+    """Link the files of these distributions and of all that they need into another environment, file by file.
+
+    Returns
+    -------
+    set of str
+        The names of the distributions that were linked; what is not installed here is left out, with what only it needs.
+    """
+    pending, done, linked = [(Requirement(line), "") for line in wanted], set(), set()
+    while pending:
+        requirement, extra = pending.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        try:
+            found = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if not requirement.specifier.contains(found.version, prereleases=True):
+            continue
+        if name not in linked:
+            linked.add(name)
+            for file in found.files or ():
+                source = Path(os.path.abspath(found.locate_file(file)))
+                target = environment / source.relative_to(sys.prefix)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if source.exists() and not target.exists():
+                    target.symlink_to(source)
+        for extra in {"", *requirement.extras}:
+            if (name, extra) not in done:
+                done.add((name, extra))
+                pending += [(Requirement(line), extra) for line in found.requires or ()]
+    return linked
 
 
 @pytest.mark.slow

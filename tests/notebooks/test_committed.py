@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 
 from notebooks.running import NOTEBOOKS, ROOT
@@ -23,6 +22,8 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def notebook(path: Path) -> Any:
+    import nbformat
+
     return nbformat.read(path, as_version=4)
 
 
@@ -35,6 +36,8 @@ def test_all_three_are_there() -> None:
 
 
 def test_it_is_small_and_valid(path: Path, notebook: Any) -> None:
+    import nbformat
+
     nbformat.validate(notebook)
     assert path.stat().st_size < 300_000
 
