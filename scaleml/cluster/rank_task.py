@@ -19,6 +19,7 @@ from scaleml.cluster.reporter import Reporter
 from scaleml.comm import CommError
 from scaleml.data.augmented_batches import AugmentedBatches
 from scaleml.data.batches import AnyShard, Batches, Schedule, opened
+from scaleml.data.dataset_shard import DatasetShard
 from scaleml.owned_files import sweep
 from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest
@@ -85,7 +86,11 @@ def _train(
     with (
         connect(spec, endpoint, reporter, worker) as group,
         opened(
-            shards, held_out, _budget(spec, worker, shards), passes=_passes(plan), room=_room(spec, plan, worker)
+            shards,
+            held_out,
+            _budget(spec, worker, shards, held_out),
+            passes=_passes(plan),
+            room=_room(spec, plan, worker),
         ) as data,
     ):
         endpoint.attach(group)
@@ -118,10 +123,11 @@ def _note_epoch(endpoint: Endpoint | None, rank: TrainingRank) -> None:
     rank.recorder.epoch_over(*newest(rank))
 
 
-def _budget(spec: RankSpec, worker: Worker, shards: Sequence[AnyShard]) -> float:
+def _budget(spec: RankSpec, worker: Worker, shards: Sequence[AnyShard], held_out: Sequence[AnyShard]) -> float:
     """Return the bytes of data that may be kept in memory."""
     limit = worker.memory_manager.memory_limit
-    if not limit and all(shard.is_mapped for shard in shards):
+    items = any(isinstance(shard, DatasetShard) for shard in held_out)
+    if not limit and not items and all(shard.is_mapped for shard in shards):
         return float("inf")  # mapped files are the system's cache: it takes them back when it must
     return float(spec.memory_share * (limit or MEMORY_LIMIT))
 

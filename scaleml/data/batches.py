@@ -41,7 +41,7 @@ def opened(
         What the rank was given.
     budget : float
         Bytes that may be kept in memory. When all is larger, what lies in files is read block by block as it is needed, as items of
-        a dataset always are.
+        a dataset to train on always are; held-out ones are read once.
     passes : int
         How many times the shards are surely read.
     room : float
@@ -55,8 +55,9 @@ def opened(
         The held-out rows, all together.
     """
     everything = [*shards, *held_out]
-    fits = sum(shard.nbytes for shard in everything if not isinstance(shard, DatasetShard)) <= budget
-    if fits and not any(isinstance(shard, DatasetShard) for shard in everything):
+    anew = sum(shard.nbytes for shard in shards if isinstance(shard, DatasetShard))
+    fits = sum(shard.nbytes for shard in everything) - anew <= budget
+    if fits and not any(isinstance(shard, DatasetShard) for shard in shards):
         copied = passes >= OFTEN and sum(shard.nbytes for shard in shards) <= room
         yield (
             [_near(shard) if copied else _where_it_lies(shard) for shard in shards],
@@ -66,7 +67,7 @@ def opened(
     prefetch = Prefetch()
     try:
         yield (
-            [_streamed(shard, prefetch, fits) for shard in shards],
+            [_streamed(shard, prefetch, fits and not isinstance(shard, DatasetShard)) for shard in shards],
             _streamed(held_out[0], prefetch, fits)
             if len(held_out) == 1
             else joined([shard.open() for shard in held_out]),
@@ -85,8 +86,8 @@ def _where_it_lies(shard: AnyShard) -> Arrays | MappedRuns:
 
 
 def _streamed(shard: AnyShard, prefetch: Prefetch, fits: bool) -> Arrays | Stream:
-    """Return what lies in files as a stream, unless it ``fits`` into memory; items of a dataset always."""
-    if isinstance(shard, ArrayShard) or not shard.rows or (fits and isinstance(shard, Shard)):
+    """Return what lies in files, or in a dataset, as a stream, unless it ``fits`` into memory."""
+    if isinstance(shard, ArrayShard) or not shard.rows or fits:
         return shard.open()
     return Stream(shard.blocks(), prefetch)
 

@@ -64,7 +64,7 @@ def lazy(given: Any, cut_inside: bool = False) -> Any:
     return da.from_array(given, chunks=(CHUNKS, *((2 if cut_inside else -1) for _ in given.shape[1:])))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["images", "tokens", "numbers", "several"])
 def test_rows_of_any_shape_train_as_their_table_does(threads: Client, kind: str) -> None:
     X = KINDS[kind]
     table = features_of(as_tensors(X, "X", "float64").take(slice(0, ROWS)), np.float64)
@@ -84,7 +84,7 @@ def test_rows_of_any_shape_train_as_their_table_does(threads: Client, kind: str)
     assert model.loss(X, LETTERS, weights) == pytest.approx(rows.loss(table, LETTERS, weights), rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["images", "several", "a tuple"])
 def test_dask_collections_train_as_their_arrays_do_and_predict_lazily(threads: Client, kind: str) -> None:
     X = KINDS[kind]
     settings: dict[str, Any] = {

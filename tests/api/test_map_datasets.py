@@ -52,8 +52,7 @@ def train(threads: Client, model: Any, X: Any, y: Any = None, **settings: Any) -
     return scaleml.train(model, X, y, client=threads, **{**usual, **settings})
 
 
-@pytest.mark.parametrize("kind", [Items, Together])
-@pytest.mark.parametrize("x", [IMAGES, {"image": IMAGES, "age": AGES}])
+@pytest.mark.parametrize(("x", "kind"), [(IMAGES, Items), ({"image": IMAGES, "age": AGES}, Together)])
 def test_a_dataset_trains_as_its_arrays_do(threads: Client, x: Any, kind: Any) -> None:
     settings: dict[str, Any] = {"sample_weight": AGES**2, "scoring": "balanced_accuracy"}
     arrays = train(threads, MODEL, x, LETTERS, **settings)
@@ -97,11 +96,9 @@ def test_a_comparison_reads_labels_once_and_new_rounds_have_a_new_order(threads:
     )
     assert {run.state for run in found.runs} == {"finished"}
     assert items.reads == ROWS + 1
-    arrays = scaleml.compare(
-        MODEL, IMAGES, LETTERS, [Serial(), AllReduce()], client=threads, epochs=1, repeats=2, all_cores=False
-    )
-    finals = [sorted(float(np.sum(run.params)) for run in each.runs) for each in (found, arrays)]
-    assert len(set(finals[0]) & set(finals[1])) >= 2
+    for label in {run.label for run in found.runs}:  # another order of rows in each round
+        finals = {float(np.sum(run.params)) for run in found.runs if run.label == label}
+        assert len(finals) == sum(run.label == label for run in found.runs)
 
 
 def test_datasets_of_pytorch(threads: Client) -> None:

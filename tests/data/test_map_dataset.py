@@ -15,6 +15,7 @@ from scaleml.data.dataset_source import dataset_source
 from scaleml.data.map_dataset import MapDataset, is_dataset, unwrapped
 from scaleml.data.row_dtype import record_of
 from scaleml.data.shard import ArrayShard
+from scaleml.data.stream import Stream
 
 RNG = np.random.default_rng(4)
 ROWS = 700
@@ -188,6 +189,13 @@ def test_a_rank_reads_items_ahead_in_its_order_round_and_round(several: bool) ->
                 np.testing.assert_array_equal(codes, mine % 3)
                 np.testing.assert_array_equal(mass, weights[start : start + 50])
         assert sources[1].take(90, 100)[1].tolist() == (order[690:] % 3).tolist()
+
+    with opened([held], shards[1:2], budget=1e12) as (sources, validation):  # held-out items are read once, if they fit
+        assert isinstance(validation, tuple)
+        np.testing.assert_array_equal(validation[1], order[600:] % 3)
+    with opened([held], shards[1:2], budget=0) as (sources, validation):
+        assert isinstance(validation, Stream)
+        assert sum(len(block[1]) for block in validation.blocks()) == 100
 
 
 def _items() -> Items:
