@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from scaleml.frameworks.inputs import trial_rows
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.scorer import Scorer
+from scaleml.frameworks.torch_buffers import BufferLayout
 from scaleml.frameworks.torch_forward import Forward
 from scaleml.frameworks.torch_losses import Reduction, TorchLoss
 from scaleml.frameworks.torch_random import Draws, drawn_by, seeded
@@ -34,6 +35,8 @@ class Found(NamedTuple):
     """In which the loss is given the targets."""
     draws: Draws
     """Whose random numbers the module draws in training."""
+    buffers: BufferLayout
+    """Which of the module's buffers travel."""
 
 
 def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objective, dtype: torch.dtype) -> Found:
@@ -45,6 +48,7 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         The module cannot take rows of X, its outputs do not fit the targets, or the loss returns what no gradient can be made of.
     """
     x, y = trial_rows(objective.signature, _ROWS), objective.trial_targets(_ROWS)
+    before = {name: one.clone() for name, one in module.named_buffers()}
     module.eval()
     with seeded(0):
         output = forward(module, x)
@@ -62,6 +66,7 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         total, _ = loss.total(output, target, None)
         module.train()
         draws = drawn_by(lambda: forward(module, x))
+    buffers = BufferLayout.of(before, module, dtype)
     if not total.requires_grad:
         raise ValueError(
             f"{loss.name} of {type(module).__name__}'s outputs has no gradient: something between the parameters and the loss detaches, as "
@@ -69,7 +74,7 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         )
     if draws is None and any(isinstance(layer, _Dropout) for layer in module.modules()):
         draws = "torch"  # whose share may be nothing as yet
-    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws)
+    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws, buffers)
 
 
 def _checked(output: Any, module: nn.Module, loss: TorchLoss, objective: Objective) -> tuple[int, ...]:
