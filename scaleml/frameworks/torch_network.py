@@ -30,6 +30,7 @@ from scaleml.models.flat_model import (
     Ready,
     Scoring,
     Stochastic,
+    Weighing,
 )
 
 __all__ = ["TorchNetwork"]
@@ -116,6 +117,11 @@ class TorchNetwork(ModuleNetwork):
     def at(self, seed: int, step: int, rank: int) -> None:
         """Have the next gradients draw the random numbers of this place; see `Stochastic`."""
         self._place, self._calls = (seed, step, rank), 0
+
+    @property
+    def why_no_weights(self) -> str:
+        """Why rows cannot weigh anything, with the remedy; "" where they can; see `Weighing`."""
+        return self._loss.why_no_weights
 
     def first_buffers(self) -> Buffers:
         """Return the buffers that training begins with; see `Buffered`."""
@@ -215,5 +221,5 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: TorchNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, Stochastic, Buffered]:
-        return network, network, network, network, network, network, network
+    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, Stochastic, Buffered, Weighing]:
+        return network, network, network, network, network, network, network, network

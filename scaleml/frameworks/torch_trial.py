@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -100,7 +101,7 @@ def _no_rows(module: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def _reduction(loss: TorchLoss, output: Any, target: Tensor, outputs: Any) -> Reduction:
-    """Return what a function of the user's gives: found by calling it on all rows, and on two parts of them."""
+    """Return what a function of the user's gives: found by calling it on all rows, and on two parts of them, twice."""
     whole = _value(loss, output, target)
     if whole.ndim:
         if whole.shape == (_ROWS,):
@@ -112,12 +113,16 @@ def _reduction(loss: TorchLoss, output: Any, target: Tensor, outputs: Any) -> Re
             f"{loss.name} returns shape {tuple(whole.shape)} for {_ROWS} rows: return one number, the mean over the rows, or one number "
             f"a row{trap}"
         )
-    halves = [slice(0, 2), slice(2, _ROWS)]
-    first, second = (_value(loss, outputs(half), target[half]).item() for half in halves)
-    close = {"rel_tol": 1e-3, "abs_tol": 1e-6}
-    if math.isclose(whole.item(), (2 * first + 3 * second) / _ROWS, **close):
+
+    def is_sum_of(first: int, weigh: Callable[[int, float], float]) -> bool:
+        parts = [slice(0, first), slice(first, _ROWS)]
+        found = [_value(loss, outputs(part), target[part]).item() for part in parts]
+        total = weigh(first, found[0]) + weigh(_ROWS - first, found[1])
+        return math.isclose(whole.item(), total, rel_tol=1e-3, abs_tol=1e-6)
+
+    if all(is_sum_of(first, lambda rows, value: value * rows / _ROWS) for first in (2, 1)):  # once may be chance
         return "mean"
-    if math.isclose(whole.item(), first + second, **close):
+    if all(is_sum_of(first, lambda _, value: value) for first in (2, 1)):
         return "sum"
     if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] == 1 and target.ndim == 1:
         raise ValueError(

@@ -136,6 +136,15 @@ class NamesScore(Protocol):
 
 
 @runtime_checkable
+class Weighing(Protocol):
+    """A model that says whether rows may have weights: one whose loss is a single number for all of them cannot weigh any."""
+
+    @property
+    def why_no_weights(self) -> str:
+        """Why they may not, in words and with the remedy; "" where they may."""
+
+
+@runtime_checkable
 class Stochastic(Protocol):
     """A model that draws random numbers in training, such as dropout's."""
 

@@ -35,7 +35,8 @@ def test_a_module_of_a_notebooks_cell(workers):
     class OfACell(nn.Module):
         def __init__(self, width):
             super().__init__()
-            self.body, self.head = nn.Linear(COLUMNS, width), nn.Linear(width, 3)
+            self.body = nn.Sequential(nn.Linear(COLUMNS, width), nn.BatchNorm1d(width))
+            self.head = nn.Linear(width, 3)
 
         def forward(self, x):
             return self.head(torch.tanh(self.body(x)))
@@ -44,8 +45,13 @@ def test_a_module_of_a_notebooks_cell(workers):
     model = TorchModel(lambda: OfACell(width), "cross_entropy", transform=lambda x: x / 2)
     settings = {"strategy": AllReduce(), "batch_size": 20, "epochs": 2, "seed": 3}
     run = scaleml.train(model, X, Y, workers=2, validation=(X, Y), **settings)
-    assert_array_equal(run.params, harness.on_threads(model, X, Y, workers=2, **settings).params)
+    expected = harness.on_threads(model, X, Y, workers=2, validation=(X, Y), **settings)
+    assert_array_equal(run.params, expected.params)
     assert run.history.evaluations["loss"][-1] < run.history.evaluations["loss"][0]
+    module = run.last_model.module
+    running = torch.cat([module.body[1].running_mean, module.body[1].running_var])
+    assert_array_equal(running, expected.outcomes[0].buffers.values)
+    assert module.body[1].num_batches_tracked == 20
     module = run.model.module
     assert type(module) is OfACell
     assert not module.training
@@ -76,6 +82,18 @@ def test_what_cannot_travel_is_refused_before_anything_is_placed(workers):
 
     with pytest.raises(ValueError, match=r"module\.stream, a generator, cannot be sent to workers .*factory"):
         scaleml.train(TorchModel(Waits(), "cross_entropy"), X, Y, workers=2)
+
+
+def test_weights_for_a_loss_of_all_rows_are_refused_before_anything_is_placed(workers):
+    def loss(outputs, targets):
+        return ((outputs[:, 0] - targets) ** 2).mean()
+
+    model, weights = TorchModel(perceptron(1), loss), np.ones(ROWS)
+    words = "rows have weights, but loss=loss returns one number for all rows: return a loss for each row"
+    with pytest.raises(ValueError, match=words):
+        scaleml.train(model, X, X[:, 0], sample_weight=weights, workers=2)
+    with pytest.raises(ValueError, match=words):
+        scaleml.train(model, X, X[:, 0], validation=(X, X[:, 0], weights), workers=2)
 
 
 def test_an_error_in_a_modules_forward_names_what_it_was_given(workers):
