@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import weakref
 
 import cloudpickle
 import numpy as np
@@ -16,6 +18,7 @@ from embedded import embedded
 from frameworks.torch_modules import CASES, COLUMNS, perceptron
 from runtime import harness
 from scaleml import AllReduce, TorchModel
+from scaleml.cluster import user_modules
 from scaleml.data.sealed import seal
 from scaleml.models import Signature
 
@@ -111,3 +114,49 @@ def test_a_linear_model_has_no_module(workers):
     run = scaleml.train(scaleml.LinearModel(), X, Y, workers=2, epochs=1)
     with pytest.raises(AttributeError, match="was made of no module"):
         _ = run.model.module
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        (
+            "none",
+            r"worker {other} cannot import torch \(No module named 'torch'\): install torch=={here} there, as it is",
+        ),
+        (
+            "another",
+            r"worker {other} has torch 1\.0\.0, this process {here}: install the same version on both: torch=={here}",
+        ),
+    ],
+)
+def test_a_worker_without_this_pytorch_is_named_at_once(workers, what, words, monkeypatch):
+    """On one of two workers: nothing of it is found, or another version."""
+    other = sorted(workers.scheduler_info(n_workers=-1)["workers"])[-1]
+    monkeypatch.setattr(user_modules, "_known", weakref.WeakKeyDictionary())
+    workers.run(spoil_pytorch, what, workers=[other])
+    try:
+        here = re.escape(user_modules.version_of("torch"))
+        with pytest.raises(scaleml.RunFailed, match=words.format(other=other, here=here)):
+            scaleml.train(TorchModel(perceptron(), "cross_entropy"), X, Y, workers=2)
+    finally:
+        workers.run(spoil_pytorch, "", workers=[other])
+
+
+def spoil_pytorch(what: str) -> None:
+    """On a worker: have PyTorch not be found, or say that it is another version; mend it with ""."""
+    import importlib.metadata
+    import importlib.util
+
+    for module, name in ((importlib.util, "find_spec"), (importlib.metadata, "version")):
+        real = getattr(module, name)
+        setattr(module, name, getattr(real, "real", real))
+    find, version = importlib.util.find_spec, importlib.metadata.version
+    if what == "none":
+        importlib.util.find_spec = lambda name, package=None: None if name == "torch" else find(name, package)
+        importlib.util.find_spec.real = find
+    elif what == "another":
+        importlib.metadata.version = lambda name: "1.0.0+cu118" if name == "torch" else version(name)
+        importlib.metadata.version.real = version
+
+
+spoil_pytorch.__module__ = "__main__"  # travels by value
