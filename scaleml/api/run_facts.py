@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scaleml.api.settings import Fitted
 from scaleml.api.trained_model import TrainedModel
 from scaleml.arrays import Array
+from scaleml.models.buffers import Buffers
 from scaleml.runtime.errors import NonFinite
 from scaleml.telemetry.place import Place
 
@@ -21,7 +22,7 @@ class RunFacts:
     label : str
         The strategy (and what a ``Trial`` changed), as its repr.
     trained : callable
-        Makes of parameters (P,) what predicts with them.
+        Makes of parameters (P,), and buffers where the model has some, what predicts with them.
     hosts, cores : int
         Of the workers.
     placing_seconds : float
@@ -41,7 +42,7 @@ class RunFacts:
     """
 
     label: str
-    trained: Callable[[Array], TrainedModel]
+    trained: Callable[[Array, Buffers | None], TrainedModel]
     hosts: int
     cores: int
     placing_seconds: float

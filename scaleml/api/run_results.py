@@ -40,10 +40,10 @@ class RunResults:
         RuntimeError
             While the run lives, or when it left no parameters.
         """
-        if self.params is None:
+        if self.params is None or self._driver.result is None:
             why = "; wait() for its end" if self._driver.error is None else f": {self._driver.error}"
             raise RuntimeError(f"the run is {self._driver.state} and has no parameters{why}")
-        return self._facts.trained(self.params)
+        return self._facts.trained(self.params, self._driver.result.buffers)
 
     @property
     def best_evaluation(self) -> int | None:
@@ -63,7 +63,7 @@ class RunResults:
         result = self._driver.result
         if result is None or result.best is None:
             return self.last_model
-        return self._facts.trained(result.best)
+        return self._facts.trained(result.best, result.best_buffers)
 
     @property
     def estimator(self) -> Any:

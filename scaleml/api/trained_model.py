@@ -16,7 +16,8 @@ from scaleml.data.columns import matrix_of_frame, refuse_no_weight
 from scaleml.data.row_dtype import in_words
 from scaleml.data.source import array_source
 from scaleml.models import FlatModel, Signature
-from scaleml.models.flat_model import OfModule, Probabilistic, Reusing, Scoring
+from scaleml.models.buffers import Buffers
+from scaleml.models.flat_model import OfModule, Probabilistic, Reusing, Scoring, with_buffers
 
 # Rows, or bytes, to predict at a time: what is made of them stays in the processor's cache. It lies in scratch of the model, for under a
 # nanny of Dask's freed memory goes back to the system at once, and its pages would be mapped anew for every part.
@@ -57,6 +58,22 @@ class TrainedModel:
         self.signature = signature
         self.params = params
         self.classes = classes
+
+    @classmethod
+    def of_run(
+        cls, network: FlatModel, signature: Signature, classes: Array | None, params: Array, buffers: Buffers | None
+    ) -> TrainedModel:
+        """Return the model of parameters (P,) and, where it has some, buffers that a run has left.
+
+        Raises
+        ------
+        RuntimeError
+            The buffers are lost.
+        """
+        try:
+            return cls(with_buffers(network, buffers), signature, params, classes)
+        except ValueError as error:
+            raise RuntimeError(f"{error}: the run's .params are what is left of it") from error
 
     def __repr__(self) -> str:
         what = "regression" if self.classes is None else f"{len(self.classes)} classes"

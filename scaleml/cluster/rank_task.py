@@ -114,7 +114,8 @@ def _train(
             # Told before the links close: then the cause is known before its consequences.
             reporter.send(_failure(spec.rank, step, error))
             words, trace = _words(error), traceback.format_exc()
-            return Outcome("failed", step, loop.last_good(), words, trace, best=loop.best())
+            params, buffers = loop.last_good(), loop.last_good_buffers()
+            return Outcome("failed", step, params, words, trace, best=loop.best(), buffers=buffers)
 
 
 def _note_epoch(endpoint: Endpoint | None, rank: TrainingRank) -> None:

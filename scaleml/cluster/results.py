@@ -10,6 +10,7 @@ from distributed import Client, Future
 
 from scaleml.arrays import Array
 from scaleml.cluster import calls
+from scaleml.models.buffers import Buffers
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.process_grid import ParameterPartition
 
@@ -31,12 +32,16 @@ class Result:
         The parameters of the best held-out evaluation; None where nothing was evaluated, or a slice of them is lost.
     evaluation : int
         Which one that was; -1 without ``best``.
+    buffers, best_buffers : Buffers or None
+        The model's beside ``params`` and ``best``; None where it has none, or they are lost.
     """
 
     params: Array
     outcome: Outcome
     best: Array | None = None
     evaluation: int = -1
+    buffers: Buffers | None = None
+    best_buffers: Buffers | None = None
 
 
 def gather_result(client: Client, generations: Sequence[Generation]) -> Result | None:
@@ -54,12 +59,14 @@ def gather_result(client: Client, generations: Sequence[Generation]) -> Result |
             left[rank] = outcome
             whole = partition.assemble({rank: each.params for rank, each in left.items() if each.params is not None})
             if whole is not None:
-                return Result(whole, outcome, *_best_of(left, partition))
+                buffers = next((each.buffers for each in left.values() if each.buffers is not None), None)
+                best, number, best_buffers = _best_of(left, partition)
+                return Result(whole, outcome, best, number, buffers, best_buffers)
     return None
 
 
-def _best_of(left: Mapping[int, Outcome], partition: ParameterPartition) -> tuple[Array | None, int]:
-    """Return the best parameters and the number of their evaluation, the newest that all the slices are known of."""
+def _best_of(left: Mapping[int, Outcome], partition: ParameterPartition) -> tuple[Array | None, int, Buffers | None]:
+    """Return the best parameters, the number of their evaluation, the newest that all the slices are known of, and their buffers."""
     number = max(outcome.best.evaluation for outcome in left.values())
     known = {
         rank: outcome for rank, outcome in left.items() if outcome.best.is_known and outcome.best.evaluation == number
@@ -68,7 +75,9 @@ def _best_of(left: Mapping[int, Outcome], partition: ParameterPartition) -> tupl
         rank: outcome.params if outcome.best.params is None else outcome.best.params for rank, outcome in known.items()
     }
     best = partition.assemble({rank: part for rank, part in parts.items() if part is not None})
-    return best, -1 if best is None else number
+    if best is None:
+        return None, -1, None
+    return best, number, next(iter(known.values())).best.buffers
 
 
 def _outcome_of(client: Client, future: Future[Outcome | None]) -> Outcome | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Final, Literal, final
 
 try:
     import torch
@@ -20,8 +20,18 @@ from scaleml.frameworks.torch_module import ModuleLike, check_kind, check_module
 from scaleml.frameworks.torch_network import TorchNetwork
 from scaleml.models.augmentation import Augmentation
 from scaleml.models.base import DTYPES, Model, Signature
+from scaleml.models.buffers import BUFFER_RULES, BufferRule
 
 __all__ = ["TorchModel"]
+
+_DEFAULTS: Final[dict[str, object]] = {
+    "dtype": "float32",
+    "compute": None,
+    "buffers": "average",
+    "classifier": None,
+    "augment": (),
+}
+"""Settings that its repr shows where they are others."""
 
 
 @final
@@ -48,6 +58,10 @@ class TorchModel(Model):
         Of parameters, gradients and inputs.
     compute : {"bfloat16"} or None
         In which layers compute where PyTorch's autocast finds that safe; parameters stay as they are.
+    buffers : {"average", "rank0", "local"}
+        What becomes of buffers, such as BatchNorm's running statistics, where each rank has seen other rows: before each evaluation,
+        at the end, and where another strategy takes over all ranks get the mean of theirs (of counts the largest), or those of rank 0;
+        or each keeps its own, and the run leaves those of rank 0. See the notes.
     classifier : bool, optional
         Whether y holds labels; by default the loss says so, and of a function of one's own it is False.
     augment : tuple of Augmentation
@@ -63,6 +77,23 @@ class TorchModel(Model):
     All parameters are one vector, into which the module's are views, and gradients are views into the rank's buffer: nothing is copied
     in a step. X as bytes (uint8) and as floats becomes ``dtype``; other integers are token numbers, int64. Rows that are records are
     several inputs: a field each, by name, or by place where they are called "0", "1" and so on.
+
+    *Buffers.* A rank computes BatchNorm's statistics, and normalises, over its own part of a batch, as PyTorch's
+    ``DistributedDataParallel`` does: its running statistics follow those parts. Running statistics are moving averages, and the mean of
+    moving averages is the moving average of the means, so that it does not matter how often ranks agree. What the rule means:
+
+    =====================================  =====================================================================================
+    strategy                               running statistics of the model that the run leaves, by ``buffers="average"``
+    =====================================  =====================================================================================
+    ``Serial``                             those of the one rank; no rule changes them
+    ``AllReduce``                          the mean over all ranks, which have gone the same way on other rows
+    ``ParameterServer`` of any kind        the mean over the ranks that train, however many steps each took; servers have none
+    ``Hogwild``                            the same: parameters are shared, statistics are not
+    ``LocalSGD``, ``Gossip``               the mean over all ranks, as of their parameters, though no rank trained with that mean
+    =====================================  =====================================================================================
+
+    The gradient that warms a rank up before its first step leaves no trace in them. The model of the best evaluation has those of that
+    evaluation, a failed run's last good parameters have the last that are finite.
 
     A module is tried on five made-up rows before anything is placed, in evaluation mode: what does not fit shows at once.
 
@@ -83,6 +114,7 @@ class TorchModel(Model):
     transform: Transform | None = None
     dtype: str = "float32"
     compute: Literal["bfloat16"] | None = None
+    buffers: BufferRule = "average"
     classifier: bool | None = None
     augment: tuple[Augmentation, ...] = ()
     _loss: TorchLoss = field(init=False)
@@ -95,6 +127,7 @@ class TorchModel(Model):
             raise TypeError(f"transform is a {type(self.transform).__name__}: must be a function of a batch's tensor")
         check_option("dtype", self.dtype, DTYPES)
         check_option("compute", self.compute, ("bfloat16", None))
+        check_option("buffers", self.buffers, BUFFER_RULES)
         check_option("classifier", self.classifier, (True, False, None))
         if self.compute is not None and self.dtype != "float32":
             raise ValueError(
@@ -114,9 +147,8 @@ class TorchModel(Model):
             else getattr(self.module, "__name__", "...")
         )
         loss = repr(self.loss) if isinstance(self.loss, str) else getattr(self.loss, "__name__", f"{self.loss}")
-        more = {name: getattr(self, name) for name in ("dtype", "compute", "classifier", "augment")}
-        defaults = {"dtype": "float32", "compute": None, "classifier": None, "augment": ()}
-        shown = "".join(f", {key}={value!r}" for key, value in more.items() if value != defaults[key])
+        more = {name: getattr(self, name) for name in _DEFAULTS}
+        shown = "".join(f", {key}={value!r}" for key, value in more.items() if value != _DEFAULTS[key])
         return f"TorchModel({name}, loss={loss}{', transform=...' if self.transform else ''}{shown})"
 
     @property
@@ -133,7 +165,7 @@ class TorchModel(Model):
         check_same_rest(source, template, dtype)
         factory = None if isinstance(source, nn.Module) else source
         forward = Forward(signature, dtype, self.transform, torch.bfloat16 if self.compute else None)
-        network = TorchNetwork(template, factory, forward, self._loss, signature)
+        network = TorchNetwork(template, factory, forward, self._loss, signature, self.buffers)
         check_travels(module=template, factory=factory, loss=self.loss, transform=self.transform)
         return network
 

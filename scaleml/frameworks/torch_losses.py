@@ -114,9 +114,14 @@ class TorchLoss:
         )
 
     @property
-    def takes_weights(self) -> bool:
-        """Whether each row has a loss of its own, so that it can weigh something."""
-        return self.targets != "any" or self.reduction == "rows"
+    def why_no_weights(self) -> str:
+        """Why rows cannot weigh anything, with the remedy; "" where each has a loss of its own."""
+        if self.targets != "any" or self.reduction == "rows":
+            return ""
+        return (
+            f"{self.name} returns one number for all rows: return a loss for each row, a tensor of shape (rows,), or leave "
+            "sample_weight out"
+        )
 
     def total(self, output: Any, target: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
         """Return the weighted sum of the rows' losses, with its graph, and what it is to be divided by for their mean.
@@ -168,10 +173,7 @@ class TorchLoss:
                 return loss.sum(), float(rows)
             return (loss * weights).sum(), float(weights.sum())
         if weights is not None:
-            raise ValueError(
-                f"rows have weights, but {self.name} returns one number for all rows: return a loss for each row, a tensor of shape "
-                "(rows,), or leave sample_weight out"
-            )
+            raise ValueError(f"rows have weights, but {self.why_no_weights}")
         return (loss * rows if self.reduction == "mean" else loss), float(rows)
 
 

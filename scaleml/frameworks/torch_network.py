@@ -20,7 +20,18 @@ from scaleml.frameworks.torch_module import made
 from scaleml.frameworks.torch_random import drawing, key_of
 from scaleml.frameworks.torch_trial import tried
 from scaleml.models.base import Signature
-from scaleml.models.flat_model import FlatModel, Layered, NamesScore, Probabilistic, Ready, Scoring, Stochastic
+from scaleml.models.buffers import BufferRule, Buffers
+from scaleml.models.flat_model import (
+    Buffered,
+    FlatModel,
+    Layered,
+    NamesScore,
+    Probabilistic,
+    Ready,
+    Scoring,
+    Stochastic,
+    Weighing,
+)
 
 __all__ = ["TorchNetwork"]
 
@@ -42,6 +53,8 @@ class TorchNetwork(ModuleNetwork):
         Calls modules on rows.
     loss : TorchLoss
     signature : Signature
+    buffer_rule : {"average", "rank0", "local"}
+        What ranks agree on.
 
     Raises
     ------
@@ -56,6 +69,7 @@ class TorchNetwork(ModuleNetwork):
         forward: Forward,
         loss: TorchLoss,
         signature: Signature,
+        buffer_rule: BufferRule = "average",
     ) -> None:
         self._template, self._factory = template, factory
         self._forward = forward
@@ -65,6 +79,9 @@ class TorchNetwork(ModuleNetwork):
         found = tried(copied(template), forward, loss.to(dtype), objective, dtype)
         self._loss, self._output, self._targets = found.loss, found.output, found.targets
         self._draws = found.draws
+        self.buffer_rule: BufferRule = buffer_rule
+        self._buffers = found.buffers
+        self._held: Buffers | None = None
         self._place, self._calls = (0, 0, 0), 0
         layout = Layout(tuple(own), tuple(tuple(one.shape) for one in own.values()))
         super().__init__(layout, found.scorer, signature, str(dtype).removeprefix("torch."))
@@ -75,7 +92,8 @@ class TorchNetwork(ModuleNetwork):
         return f"TorchNetwork({type(self._template).__name__}, {self._loss.name}, size={self.size}, dtype={self.dtype.name!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_binding": None, "_training": False}
+        held = self._held if self._binding is None else self.buffers()
+        return {**self.__dict__, "_binding": None, "_training": False, "_held": held}
 
     def init(self, seed: int) -> Array:
         """Return the parameters (P,) at the start: the module's own, or what the factory makes under the seed."""
@@ -100,9 +118,38 @@ class TorchNetwork(ModuleNetwork):
         """Have the next gradients draw the random numbers of this place; see `Stochastic`."""
         self._place, self._calls = (seed, step, rank), 0
 
+    @property
+    def why_no_weights(self) -> str:
+        """Why rows cannot weigh anything, with the remedy; "" where they can; see `Weighing`."""
+        return self._loss.why_no_weights
+
+    def first_buffers(self) -> Buffers:
+        """Return the buffers that training begins with; see `Buffered`."""
+        return self._buffers.read(self._template)
+
+    def buffers(self) -> Buffers:
+        """Return copies of the buffers as they are now.
+
+        Raises
+        ------
+        ValueError
+            One has changed that no rank could have known of, or its shape has.
+        """
+        if self._binding is None:
+            return self._held or self.first_buffers()
+        self._buffers.check(self._binding.module, self._template)
+        return self._buffers.read(self._binding.module)
+
+    def set_buffers(self, buffers: Buffers) -> None:
+        """Hold copies of these buffers."""
+        self._held = buffers
+        if self._binding is not None:
+            self._buffers.write(self._binding.module, buffers)
+
     def module(self, w: Array) -> nn.Module:
-        """Return a plain module with these parameters (P,), in evaluation mode."""
+        """Return a plain module with these parameters (P,) and the buffers as they are now, in evaluation mode."""
         module = copied(self._template)
+        self._buffers.write(module, self.buffers())
         with torch.no_grad():
             for one, part in zip(trainable(module).values(), self.layout.slices, strict=True):
                 one.copy_(tensor_of(np.ascontiguousarray(w[part])).view(one.shape))
@@ -142,7 +189,10 @@ class TorchNetwork(ModuleNetwork):
         """Return the module, its parameters views into `w`, in the mode."""
         binding = self._binding
         if binding is None:
-            binding = self._binding = Binding(copied(self._template).eval(), self.layout)
+            binding = Binding(copied(self._template).eval(), self.layout)
+            if self._held is not None:
+                self._buffers.write(binding.module, self._held)
+            self._binding = binding
         binding.params_from(w)
         if training != self._training:
             binding.module.train(training)
@@ -169,5 +219,7 @@ class TorchNetwork(ModuleNetwork):
 
 if TYPE_CHECKING:
 
-    def _is_all_of(network: TorchNetwork) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, Stochastic]:
-        return network, network, network, network, network, network
+    def _is_all_of(
+        network: TorchNetwork,
+    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, Stochastic, Buffered, Weighing]:
+        return network, network, network, network, network, network, network, network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from scaleml.frameworks.inputs import trial_rows
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.scorer import Scorer
+from scaleml.frameworks.torch_buffers import BufferLayout
 from scaleml.frameworks.torch_forward import Forward
 from scaleml.frameworks.torch_losses import Reduction, TorchLoss
 from scaleml.frameworks.torch_random import Draws, drawn_by, seeded
@@ -34,6 +36,8 @@ class Found(NamedTuple):
     """In which the loss is given the targets."""
     draws: Draws
     """Whose random numbers the module draws in training."""
+    buffers: BufferLayout
+    """Which of the module's buffers travel."""
 
 
 def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objective, dtype: torch.dtype) -> Found:
@@ -45,6 +49,7 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         The module cannot take rows of X, its outputs do not fit the targets, or the loss returns what no gradient can be made of.
     """
     x, y = trial_rows(objective.signature, _ROWS), objective.trial_targets(_ROWS)
+    before = {name: one.clone() for name, one in module.named_buffers()}
     module.eval()
     with seeded(0):
         output = forward(module, x)
@@ -62,6 +67,7 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         total, _ = loss.total(output, target, None)
         module.train()
         draws = drawn_by(lambda: forward(module, x))
+    buffers = BufferLayout.of(before, module, dtype)
     if not total.requires_grad:
         raise ValueError(
             f"{loss.name} of {type(module).__name__}'s outputs has no gradient: something between the parameters and the loss detaches, as "
@@ -69,7 +75,7 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         )
     if draws is None and any(isinstance(layer, _Dropout) for layer in module.modules()):
         draws = "torch"  # whose share may be nothing as yet
-    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws)
+    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws, buffers)
 
 
 def _checked(output: Any, module: nn.Module, loss: TorchLoss, objective: Objective) -> tuple[int, ...]:
@@ -95,7 +101,7 @@ def _no_rows(module: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def _reduction(loss: TorchLoss, output: Any, target: Tensor, outputs: Any) -> Reduction:
-    """Return what a function of the user's gives: found by calling it on all rows, and on two parts of them."""
+    """Return what a function of the user's gives: found by calling it on all rows, and on two parts of them, twice."""
     whole = _value(loss, output, target)
     if whole.ndim:
         if whole.shape == (_ROWS,):
@@ -107,12 +113,16 @@ def _reduction(loss: TorchLoss, output: Any, target: Tensor, outputs: Any) -> Re
             f"{loss.name} returns shape {tuple(whole.shape)} for {_ROWS} rows: return one number, the mean over the rows, or one number "
             f"a row{trap}"
         )
-    halves = [slice(0, 2), slice(2, _ROWS)]
-    first, second = (_value(loss, outputs(half), target[half]).item() for half in halves)
-    close = {"rel_tol": 1e-3, "abs_tol": 1e-6}
-    if math.isclose(whole.item(), (2 * first + 3 * second) / _ROWS, **close):
+
+    def is_sum_of(first: int, weigh: Callable[[int, float], float]) -> bool:
+        parts = [slice(0, first), slice(first, _ROWS)]
+        found = [_value(loss, outputs(part), target[part]).item() for part in parts]
+        total = weigh(first, found[0]) + weigh(_ROWS - first, found[1])
+        return math.isclose(whole.item(), total, rel_tol=1e-3, abs_tol=1e-6)
+
+    if all(is_sum_of(first, lambda rows, value: value * rows / _ROWS) for first in (2, 1)):  # once may be chance
         return "mean"
-    if math.isclose(whole.item(), first + second, **close):
+    if all(is_sum_of(first, lambda _, value: value) for first in (2, 1)):
         return "sum"
     if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] == 1 and target.ndim == 1:
         raise ValueError(

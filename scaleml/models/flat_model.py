@@ -2,7 +2,8 @@
 
 Invariants:
 
-- A model holds no parameters and no data: each call is given the vector ``w`` of shape (P,), which it reads and never writes.
+- A model holds no parameters and no data: each call is given the vector ``w`` of shape (P,), which it reads and never writes. What
+  it holds beside them, its buffers, it says, gives and takes (`Buffered`).
 - ``loss_grad`` writes the *sum* over the rows, not divided, without penalty: sums of parts of a batch add up to the batch's.
 - What several ranks compute on the same rows and the same ``w`` has the same bits.
 - One thread at a time uses a model: it may keep scratch arrays. A copy (``copy.copy``, pickle) has its own.
@@ -12,12 +13,14 @@ What only some models have is a protocol of its own here, asked for with ``isins
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from scaleml.arrays import Array, Matrix
+from scaleml.models.buffers import BufferRule, Buffers
 
 X_IS_DENSE = "X is dense: pass a CSR matrix"
 """Why a model that could be sparse is not, on data that leaves it no choice."""
@@ -133,11 +136,49 @@ class NamesScore(Protocol):
 
 
 @runtime_checkable
+class Weighing(Protocol):
+    """A model that says whether rows may have weights: one whose loss is a single number for all of them cannot weigh any."""
+
+    @property
+    def why_no_weights(self) -> str:
+        """Why they may not, in words and with the remedy; "" where they may."""
+
+
+@runtime_checkable
 class Stochastic(Protocol):
     """A model that draws random numbers in training, such as dropout's."""
 
     def at(self, seed: int, step: int, rank: int) -> None:
         """Be told before each gradient of a rank whose numbers to draw: the same for the same place, whatever was drawn before."""
+
+
+@runtime_checkable
+class Buffered(Protocol):
+    """A model whose gradients also change buffers, which its predictions read: BatchNorm's running statistics, say.
+
+    They are no parameters: nothing descends along them, so no strategy, codec or server knows of them. The model holds them, and whoever
+    has the model says which: a rank sets those that it begins with, keeps them in its train state, has all ranks agree before each
+    evaluation and at the end, and leaves them beside the parameters. Between two calls of `set_buffers`, `loss_grad` alone
+    changes them. A copy of the model (``copy.copy``, pickle) has buffers of its own, with the values of that moment.
+
+    *For a framework.* Floats go one after the other into ``values``, in the model's dtype, whole numbers and truth values into
+    ``counts``, always in the same order. Where the framework keeps them as a tree or as variables that are no parameters (Flax's
+    ``batch_stats``, Keras's ``non_trainable_variables``), that tree flattened is these vectors. Seeds of random streams are none of
+    them: see `Stochastic`. A model that has none for the module at hand returns two empty vectors.
+    """
+
+    @property
+    def buffer_rule(self) -> BufferRule:
+        """What ranks agree on."""
+
+    def first_buffers(self) -> Buffers:
+        """Return those that training begins with."""
+
+    def buffers(self) -> Buffers:
+        """Return copies of those that the model holds now."""
+
+    def set_buffers(self, buffers: Buffers) -> None:
+        """Have the model hold copies of these."""
 
 
 @runtime_checkable
@@ -202,3 +243,22 @@ def score_name_of(model: FlatModel) -> str:
 def penalty_of(model: FlatModel, w: Array) -> float:
     """Return the penalty at `w` (P,), 0 where the model has none."""
     return model.penalty(w) if isinstance(model, Penalised) else 0.0
+
+
+def with_buffers(model: FlatModel, buffers: Buffers | None) -> FlatModel:
+    """Return a model that predicts with these buffers: itself where it has none.
+
+    Raises
+    ------
+    ValueError
+        It has some, but they are not known.
+    """
+    if not isinstance(model, Buffered) or not len(model.first_buffers()):
+        return model
+    if buffers is None:
+        raise ValueError(
+            "the model has buffers, such as BatchNorm's running statistics, but those of these parameters are lost"
+        )
+    own = copy.copy(model)
+    own.set_buffers(buffers)
+    return own

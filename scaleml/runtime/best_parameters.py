@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.models.buffers import Buffers
 
 
 @dataclass
@@ -23,6 +24,8 @@ class BestParameters:
     params : (stop - start,) array or None
         This rank's slice of the parameters then, never written to afterwards. None: none yet; in an outcome, also those that the
         outcome gives out.
+    buffers : Buffers or None
+        Those that the model had then, where it has some.
 
     Examples
     --------
@@ -31,12 +34,13 @@ class BestParameters:
     ...     if best.is_beaten_by(loss):
     ...         best.keep(loss, np.array([loss]), number)
     >>> best
-    BestParameters(value=0.3, evaluation=1, params=array([0.3]))
+    BestParameters(value=0.3, evaluation=1, params=array([0.3]), buffers=None)
     """
 
     value: float = np.inf
     evaluation: int = -1
     params: Array | None = None
+    buffers: Buffers | None = None
 
     @property
     def is_known(self) -> bool:
@@ -47,9 +51,9 @@ class BestParameters:
         """Whether ``value`` is better; what is no number never is, and of two equal ones the earlier stays."""
         return value < self.value
 
-    def keep(self, value: float, params: Array, evaluation: int) -> None:
+    def keep(self, value: float, params: Array, evaluation: int, buffers: Buffers | None = None) -> None:
         """Take these as the best; ``params`` belong to this object from now on."""
-        self.value, self.params, self.evaluation = value, params, evaluation
+        self.value, self.params, self.evaluation, self.buffers = value, params, evaluation, buffers
 
     def beside(self, params: Array | None) -> Self:
         """Return this for an outcome that gives out ``params``: without its own, where they are the same."""

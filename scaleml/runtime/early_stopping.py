@@ -102,7 +102,8 @@ class EarlyStopping:
                 value = -score
         best = self._train_state.best
         if rule.keep_best and best.is_beaten_by(value):
-            best.keep(value, np.array(w), max(0, self._train_state.evaluations - 1))
+            number = max(0, self._train_state.evaluations - 1)
+            best.keep(value, np.array(w), number, self._evaluation.kept_buffers)
         state.stale = 0 if rule.tol is None or not value > state.best_value - rule.tol else state.stale + epochs
         state.best_value = min(state.best_value, value)
         if rule.power_t is not None:

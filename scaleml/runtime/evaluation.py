@@ -11,7 +11,9 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
+from scaleml.models.buffers import Buffers
 from scaleml.runtime.held_out_score import HeldOutScore
+from scaleml.runtime.model_buffers import ModelBuffers
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.runtime.train_state import TrainState
@@ -47,6 +49,10 @@ class Evaluation:
         Evaluations so far, after the one before the first step.
     kept : array or None
         This rank's slice of the parameters that were evaluated last.
+    buffers : ModelBuffers
+        The model's, on which ranks agree before each evaluation.
+    kept_buffers : Buffers or None
+        Those beside ``kept``.
     """
 
     def __init__(
@@ -67,6 +73,8 @@ class Evaluation:
         self.due_at: float = self._every or inf
         self.done = -1
         self.kept: Array | None = None
+        self.buffers = ModelBuffers(plan.model, self._group, state)
+        self.kept_buffers: Buffers | None = None
         self.last: tuple[float, float] | None = None
         """Loss and score of the last evaluation, on all ranks; None without held-out data."""
 
@@ -88,9 +96,11 @@ class Evaluation:
         """Evaluate ``w``, which is what this rank holds of parameters that are the same on all ranks."""
         begin, meter = self._now(), self._group.meter
         self.done += 1
-        self.kept = np.array(w)
+        reading = meter.reading()
+        self.buffers.agree()
+        meter.set(reading)
+        self.kept, self.kept_buffers = np.array(w), self.buffers.now()
         if self._held_out is not None:
-            reading = meter.reading()
             recorder = self._recorder
             mine = np.array([recorder.clock(begin), recorder.samples], np.float64)
             clocks = self._group.allgather(mine)
@@ -107,7 +117,8 @@ class Evaluation:
             meter.set(reading)
             state = self._state
             if self._keeps_best and state.best.is_beaten_by(loss):
-                state.best.keep(loss, self.kept, state.evaluations)  # no copy: nobody writes to what was kept
+                # No copy: nobody writes to what was kept.
+                state.best.keep(loss, self.kept, state.evaluations, self.kept_buffers)
             state.evaluations += 1
         self._recorder.exclude(self._now() - begin)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scaleml.arrays import Array
+from scaleml.models.buffers import Buffers
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.train_state import TrainState
@@ -26,6 +27,8 @@ class Outcome:
     params : (stop - start,) array or None
         What is to be given out of what this rank holds of the vector: averaged, or the best, where that was asked for; of a
         failed rank those of the last good step.
+    buffers : Buffers or None
+        Those of the model that belong to ``params``, where it has some, on a rank that trains.
     error, trace : str
         Why it failed.
     epochs : int
@@ -51,6 +54,7 @@ class Outcome:
     widest: int | None = None
     best: BestParameters = field(default_factory=BestParameters)
     state: TrainState | None = None
+    buffers: Buffers | None = None
 
 
 def resume_from(plan: Plan, before: Sequence[Outcome]) -> Plan:

@@ -26,6 +26,7 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.compression.error_feedback import PREFIX
 from scaleml.faults import Fault
+from scaleml.models.buffers import Buffers
 from scaleml.optim import Optimizer
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.serialization import Description, describe, fault_from, optimizer_from
@@ -96,6 +97,8 @@ class TrainState:
         What was best so far.
     random : dict of arrays
         Random streams that are no function of seed and step.
+    buffers : Buffers or None
+        The model's at a snapshot, where it has some: between two agreements each rank has its own.
     replicated : bool
         Whether the optimizer's slots are the same on all ranks that train.
     """
@@ -121,6 +124,7 @@ class TrainState:
     stopping: StoppingState = field(default_factory=StoppingState)
     best: BestParameters = field(default_factory=BestParameters)
     random: Arrays = field(default_factory=dict)
+    buffers: Buffers | None = None
     replicated: bool = True
 
     @property
@@ -130,15 +134,15 @@ class TrainState:
 
     @property
     def private(self) -> frozenset[str]:
-        """Names of what no other rank has: arrays by their names, ``params`` between two commits."""
+        """Names of what no other rank has: arrays by their names, ``buffers``, ``params`` between two commits."""
         alike = () if not self.replicated else (name for name in self.arrays if not name.startswith(PREFIX))
         outer = (name for name in self.arrays if name.startswith("outer."))
-        names = {*self.arrays} - {*alike, *outer}
+        names = {*self.arrays} - {*alike, *outer} | (set() if self.buffers is None else {"buffers"})
         return frozenset(names if self.committed else names | {"params"})
 
     def warm_start(self) -> TrainState:
-        """Return what another run may start from: parameters, the optimizer's slots and its counts."""
-        return TrainState(self.params, self.arrays, updates=self.updates, rows=self.rows)
+        """Return what another run may start from: parameters and buffers, the optimizer's slots and its counts."""
+        return TrainState(self.params, self.arrays, updates=self.updates, rows=self.rows, buffers=self.buffers)
 
     def snapshot(self) -> Self:
         """Return a copy that nothing changes any more."""
@@ -163,7 +167,7 @@ class TrainState:
             self._put(name, array)
         for name in _PLAIN:
             setattr(self, name, getattr(copy, name))
-        self.stopping, self.best, self.random = copy.stopping, copy.best, copy.random
+        self.stopping, self.best, self.random, self.buffers = copy.stopping, copy.best, copy.random, copy.buffers
 
     def resume(self, state: TrainState) -> None:
         """Go on from another rank's state, or from a warm start, in place: this rank's slice of it, and the arrays known here.
@@ -185,6 +189,7 @@ class TrainState:
                 setattr(self, name, getattr(state, name))
         copy = state.snapshot()
         self.stopping, self.best, self.random = copy.stopping, copy.best.part(own), copy.random
+        self.buffers = copy.buffers
 
     def _put(self, name: str, array: Array) -> None:
         mine = self.arrays.get(name)
@@ -238,6 +243,9 @@ class TrainState:
         tensors |= {f"random/{name}": array for name, array in self.random.items()}
         if self.best.params is not None:
             tensors["best"] = self.best.params
+        for name, buffers in (("buffers", self.buffers), ("best buffers", self.best.buffers)):
+            if buffers is not None:
+                tensors |= {f"{name}/values": buffers.values, f"{name}/counts": buffers.counts}
         plain = {name: getattr(self, name) for name in _PLAIN if name not in ("optimizer", "faults")}
         plain["optimizer"] = None if self.optimizer is None else describe(self.optimizer)
         plain["faults"] = [describe(fault) for fault in self.faults]
@@ -257,7 +265,7 @@ class TrainState:
         optimizer: Description | None = plain.pop("optimizer")
         stopping = StoppingState(**plain.pop("stopping"))
         value, number = plain.pop("best")
-        best = BestParameters(value, number, tensors.get("best"))
+        best = BestParameters(value, number, tensors.get("best"), _buffers_in(tensors, "best buffers"))
         return cls(
             params=tensors["params"],
             arrays={
@@ -268,13 +276,14 @@ class TrainState:
             },
             stopping=stopping,
             best=best,
+            buffers=_buffers_in(tensors, "buffers"),
             optimizer=None if optimizer is None else optimizer_from(optimizer),
             faults=tuple(fault_from(fault) for fault in plain.pop("faults")),
             **plain,
         )
 
 
-_ARRAYS: Final = ("params", "arrays", "random", "stopping", "best")
+_ARRAYS: Final = ("params", "arrays", "random", "stopping", "best", "buffers")
 _PLAIN: Final = tuple(one.name for one in fields(TrainState) if one.name not in _ARRAYS)
 
 
@@ -288,3 +297,7 @@ def _merged(parts: Sequence[BestParameters]) -> BestParameters:
 
 def _copies(arrays: Arrays) -> Arrays:
     return {name: np.array(array) for name, array in arrays.items()}
+
+
+def _buffers_in(tensors: Arrays, name: str) -> Buffers | None:
+    return Buffers(tensors[f"{name}/values"], tensors[f"{name}/counts"]) if f"{name}/values" in tensors else None

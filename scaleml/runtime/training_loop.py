@@ -12,6 +12,7 @@ from scaleml.comm.communicator import Communicator
 from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
+from scaleml.models.buffers import Buffers
 from scaleml.runtime.asynchronous_loop import train_asynchronously
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.command_handler import CommandHandler
@@ -61,6 +62,13 @@ class TrainingLoop:
         """Return what this rank holds of the parameters of the last good step."""
         return self.rank.last_good()
 
+    def last_good_buffers(self) -> Buffers | None:
+        """Return the model's buffers of the last good step, where it has some."""
+        evaluation = self.rank.evaluation
+        if evaluation.buffers.are_good:
+            return evaluation.buffers.now()
+        return evaluation.kept_buffers or self.rank.state.buffers  # those of the start, before anything was evaluated
+
     def best(self) -> BestParameters:
         """Return what was best so far, of what this rank holds."""
         return self.rank.state.best
@@ -79,6 +87,7 @@ class TrainingLoop:
         # First calls of BLAS and the first touch of memory are no part of training.
         rank.gradients.count = min(rank.batch_size, rank.plan.rows_at_once)
         rank.touched_gradient(rank.w)
+        rank.evaluation.buffers.follow()  # nor is what a model has seen in them
         rank.recorder.compute = 0.0
         rank.world.barrier()
         rank.recorder.begin(rank.world.clock.now(), rank.state.clock)
@@ -116,10 +125,12 @@ class TrainingLoop:
     def _outcome(self) -> Outcome:
         """Return how the rank ended; collective where others go on, or ranks keep averages of their own."""
         rank, seen, best = self.rank, self.rank.state.stopping, self.rank.state.best
+        rank.evaluation.buffers.agree()
+        buffers = rank.evaluation.buffers.now()
         # Servers hand over what their optimizer gives out.
         params = np.array(rank.w) if rank.has_servers else self._result()
         if rank.plan.stop is not None and rank.plan.stop.keep_best and best.params is not None:
-            params = best.params
+            params, buffers = best.params, best.buffers
         epochs = rank.epoch
         if rank.coordinator is not None:
             epochs = len(seen.losses) if seen.converged else rank.plan.epochs
@@ -135,6 +146,7 @@ class TrainingLoop:
             scores=tuple(seen.scores),
             widest=None if rank.coordinator is None else rank.coordinator.widest,
             state=handed or end,
+            buffers=buffers,
         )
 
     def _result(self) -> Array:

@@ -246,15 +246,13 @@ class TrainingRank:
         strategy.begin(state.params, state.arrays)
 
     def average_private(self) -> None:
-        """Leave nothing in the state but what the optimizer keeps, the same on all ranks that train; collective.
-
-        Where they differ that is the mean of all ranks.
-        """
+        """Leave in the state but what the optimizer keeps, the same on all ranks that train: where they differ, the mean; collective."""
         arrays = self.state.arrays
+        self.evaluation.buffers.agree()
         self.form.end()
         self.strategy.end(arrays)
         private = self.state.private
-        for name in [name for name in arrays if name in private]:  # in the order in which all ranks have them
+        for name in [name for name in arrays if name in private]:  # in the order that all ranks have
             if name.startswith(PREFIX):
                 del arrays[name]
             elif name != "schedule":
@@ -279,6 +277,7 @@ class TrainingRank:
         """Return a copy of the state as it is now."""
         state = self.state
         state.samples, state.clock = self.recorder.samples, self.recorder.last
+        state.buffers = self.evaluation.buffers.now()
         state.next_evaluation, state.random = self.evaluation.due_at, self.gradients.batches.random_state()
         return state.snapshot()
 
@@ -296,6 +295,7 @@ class TrainingRank:
         self.epoch = gradients.batches.epoch
         gradients.batch_size = state.batch_size or self.plan.batch_size
         self.touched_gradient = self.form.follow()
+        self.evaluation.buffers.follow()
         self.recorder.samples = state.samples
         self.noise.begin(state.step, self.strategy, gradients.batch_size)
         self.evaluation.passed(state.consumed)

@@ -120,6 +120,22 @@ def test_optimizers() -> None:
         assert names["run"].model.score(names["X"], names["y"]) > 0.6
 
 
+def test_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    embedded(2)  # the blocks find it
+    names: dict[str, Any] = {"__name__": "__main__"}  # as in a notebook
+    for block in documents.blocks(documents.ROOT / "docs" / "pytorch.md"):
+        exec(block.code, names)
+        if "module" in names and "scored" not in names:
+            with torch.no_grad():
+                found = names["module"](torch.tensor(names["X"])).argmax(1).numpy()
+            names["scored"] = (found == names["y"]).mean()
+    assert names["scored"] > 0.9
+    said = capsys.readouterr().out
+    assert "tensor(29)" in said, "batches of 64 in 1,797 rows"
+    assert "Linear does not take these rows: given (5, 1, 8, 8) float32" in said
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_callbacks(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from scaleml.data.partition import RowFormat
 from scaleml.data.source import Source, Task
 from scaleml.data.training_set import place_training_set
 from scaleml.models import FlatModel, Model, Signature
+from scaleml.models.flat_model import Weighing
 from scaleml.optim import SGD, Optimizer
 from scaleml.runtime.footprint import Footprint
 from scaleml.runtime.gradient import rows_at_once
@@ -83,6 +84,9 @@ class TrainingData:
     ) -> None:
         began = WALL.now()
         self._model, self._cluster, self._uses = model, (client, workers), uses
+        self._is_weighted = sample_weight is not None or (
+            isinstance(validation, tuple | list) and len(validation) == 3 and validation[2] is not None
+        )
         check_room(X, model.dtype, client, workers, any_shape=model.takes_any_shape)
         check_columns(X, client, workers)
         self._glance(X)
@@ -110,7 +114,9 @@ class TrainingData:
         if weights is not None and model.weighs_classes_apart(self.signature):
             # One class against the rest: each weighs in its own problem, which only the loss knows.
             model, weights = model.with_class_weight(tuple(weights.tolist())), None
-        self.network = model.build(self.signature)
+        self.network = network = model.build(self.signature)
+        if (self._is_weighted or weights is not None) and isinstance(network, Weighing) and network.why_no_weights:
+            raise ValueError(f"rows have weights, but {network.why_no_weights}")
         self.advice = "" if source.sizes is None else source.sizes.advice(source.names)
         self._check_memory(self.network)
         return weights

@@ -86,7 +86,7 @@ class ServerLoop:
         if start is not None:
             state.resume(start)
             state.step = 0  # a server's steps are its own updates
-            state.best = BestParameters()  # those who evaluate keep it
+            state.best, state.buffers = BestParameters(), None  # those who evaluate keep them
         state.optimizer, state.batch_size = plan.optimizer, plan.batch_size
         begin_schedule(plan, state, plan.strategy.updates_a_batch(plan.layout.workers))
         state.faults = tuple(fault for fault in plan.faults if fault.rank == self.world.rank)
@@ -166,6 +166,9 @@ class ServerLoop:
         """Return this server's slice, if it is finite."""
         values = np.array(self.optimizer.values(self.state.params, None))
         return values if np.isfinite(values).all() else None
+
+    def last_good_buffers(self) -> None:
+        """Return nothing: those who compute gradients have them."""
 
     def best(self) -> BestParameters:
         """Return nothing: those who evaluate keep what was best."""
