@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from scaleml.cluster.embedded import close
     from scaleml.cluster.errors import RunFailed
     from scaleml.frameworks.current_rank import communicator, rank, size
+    from scaleml.frameworks.jax import JaxModel
+    from scaleml.frameworks.keras import KerasModel
     from scaleml.frameworks.torch import TorchModel
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
@@ -35,6 +37,8 @@ _HOMES = {
     "Comparison": "scaleml.telemetry",
     "Gossip": "scaleml.strategies",
     "Hogwild": "scaleml.strategies",
+    "JaxModel": "scaleml.frameworks.jax",
+    "KerasModel": "scaleml.frameworks.keras",
     "LBFGS": "scaleml.optim",
     "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
@@ -70,6 +74,8 @@ __all__ = [
     "Comparison",
     "Gossip",
     "Hogwild",
+    "JaxModel",
+    "KerasModel",
     "Lab",
     "LinearModel",
     "LocalSGD",

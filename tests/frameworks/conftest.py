@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-collect_ignore_glob = [] if find_spec("torch") else ["test_torch_*.py"]
+collect_ignore_glob = [f"test_{name}*.py" for name in ("torch", "jax", "keras") if not find_spec(name)]
 
 
 @pytest.fixture(scope="session", autouse=True)
