@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 LINES = 320
 
-BOTTOM = frozenset({"arrays", "checks", "clock", "escaping", "owned_files", "representation"})
+BOTTOM = frozenset({"arrays", "checks", "clock", "devices", "escaping", "owned_files", "representation"})
 GROUND = BOTTOM | {"faults", "telemetry"}
 TOOLS = GROUND | {"models", "optim", "compression", "comm", "data"}
 WORKS = TOOLS | {"strategies"}
@@ -25,6 +25,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "arrays": frozenset(),
     "checks": frozenset(),
     "clock": frozenset(),
+    "devices": frozenset({"arrays"}),
     "escaping": frozenset(),
     "owned_files": frozenset(),
     "representation": frozenset(),
@@ -61,6 +62,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "cupy": frozenset({"arrays"}),
     "torch": frozenset({"frameworks"}),
     "jax": frozenset({"frameworks"}),
+    "cupyx": frozenset({"arrays"}),
     "ipywidgets": frozenset({"lab"}),
     "bqplot": frozenset({"lab"}),
     "IPython": frozenset({"lab", "telemetry"}),
