@@ -10,7 +10,6 @@ from scipy.sparse import csr_matrix
 import fake_cupy
 from devices.conftest import X, both, gpus
 from family.strategies import STRATEGIES
-from runtime.harness import on_threads
 from runtime.test_train_state import spoiled_and_restored, take_turns
 from scaleml.compression import FP16, Int8, OneBit, PowerSGD, RandomK, TopK
 from scaleml.faults import Pause, Slow
@@ -71,7 +70,6 @@ def test_the_same_run(cupy, strategy, model, apart):
     assert losses[-1] < 0.95 * losses[0]
 
 
-@APART
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -88,10 +86,10 @@ def test_the_same_run(cupy, strategy, model, apart):
     ],
     ids=repr,
 )
-def test_every_optimizer(cupy, optimizer, apart):
+def test_every_optimizer(cupy, optimizer):
     more = {"stop": StopRule(tol=None)} if optimizer.takes_all_rows else {}
     more |= {"batch_size": 96, "part_rows": 40} if optimizer.takes_all_rows else {}
-    same(both(AllReduce(), LinearModel(), apart=apart, optimizer=optimizer, epochs=4, **more))
+    same(both(AllReduce(), LinearModel(), optimizer=optimizer, epochs=4, **more))
 
 
 @APART
@@ -237,7 +235,3 @@ def test_the_history_counts_alike(cupy):
         assert table.groupby("rank")["updates"].sum().tolist() == [12, 12]
         assert table.groupby("rank")["samples"].max().tolist() == [144, 144]
     assert cpu.outcomes[0].losses == gpu.outcomes[0].losses
-
-
-def test_on_threads_is_what_is_compared():
-    assert on_threads.__module__ == "runtime.harness"
