@@ -84,7 +84,7 @@ def visible_gpus() -> VisibleGpus:
         for index in range(runtime.getDeviceCount()):
             facts = runtime.getDeviceProperties(index)
             found["gpus"].append((bytes(facts["uuid"]).hex(), facts["name"].decode()))
-        found["nccl"] = bool(getattr(xp.cuda.nccl, "available", False))
+        found["nccl"] = _has_nccl(xp)
     except ImportError as error:
         found["error"] = "CuPy is not installed" if error.name == "cupy" else f"CuPy cannot be imported: {error}"
     except Exception as error:  # noqa: BLE001  a driver that is missing or too old says so in many ways
@@ -92,6 +92,14 @@ def visible_gpus() -> VisibleGpus:
     if not found["gpus"] and not found["error"]:
         found["error"] = f"CuPy {found['library']} sees no GPU"
     return found
+
+
+def _has_nccl(xp: ModuleType) -> bool:
+    """Whether NCCL can be used: CuPy's wheels come without it."""
+    try:
+        return bool(xp.cuda.nccl.available and xp.cuda.nccl.get_version())
+    except Exception:  # noqa: BLE001  ranks then talk through the processor's memory
+        return False
 
 
 class Device(Protocol):

@@ -80,6 +80,7 @@ class Cuda:
         )
         self.nccl = SimpleNamespace(
             available=True,
+            get_version=lambda: 22000,
             NCCL_FLOAT32=0,
             NCCL_FLOAT64=1,
             NCCL_INT32=2,

@@ -65,6 +65,24 @@ def test_auto(visible, hosts, expected):
         assert gpu is None or gpu == Gpu(gpu.index, one["gpus"][gpu.index][0], "H200", True)
 
 
+def test_what_a_process_sees(cupy, monkeypatch):
+    found = visible_gpus()
+    assert (found["error"], found["nccl"], len(found["gpus"])) == ("", True, 4)
+    assert len({identity for identity, _ in found["gpus"]}) == 4
+
+    def refuse():
+        raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+    monkeypatch.setattr(cupy.cuda.nccl, "get_version", refuse)
+    assert not visible_gpus()["nccl"]
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", refuse)
+    found = visible_gpus()
+    assert found["gpus"] == []
+    assert found["error"] == "CuPy 0 sees no GPU: cudaErrorNoDevice: no CUDA-capable device is detected"
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
+    assert visible_gpus()["error"] == "CuPy 0 sees no GPU"
+
+
 def test_servers_have_none():
     assert chosen("cuda", [sees("x"), sees("y")], strategy=ParameterServer())[2:] == (None,)
 
