@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 __all__ = [
-    "CSR", "Array", "Matrix", "Rows", "aligned", "compressed", "concatenate_rows", "csr", "filled_columns", "is_sparse",
-    "namespace", "only_columns", "own_copy", "rows", "to_numpy",
+    "CSR", "Array", "Matrix", "Rows", "aligned", "compressed", "concatenate_rows", "csr", "filled_columns", "gpu_csr",
+    "gpu_library", "is_sparse", "namespace", "only_columns", "own_copy", "rows", "to_numpy",
 ]  # fmt: skip
 
 INT32_MAX = 2**31 - 1
@@ -89,10 +89,26 @@ def namespace(*arrays: object) -> ModuleType:
     for array in arrays:
         kind = type(array)
         if kind is not np.ndarray and kind.__module__.startswith("cupy"):
-            import cupy
-
-            return cupy
+            return gpu_library()
     return np
+
+
+def gpu_library() -> ModuleType:
+    """Return CuPy; raises ImportError where there is none."""
+    import cupy
+
+    library: ModuleType = cupy
+    return library
+
+
+def gpu_csr(x: CSR) -> CSR:
+    """Return SciPy's CSR matrix as one on the current GPU."""
+    from cupyx.scipy.sparse import csr_matrix
+
+    xp = gpu_library()
+    parts = xp.asarray(x.data), xp.asarray(x.indices), xp.asarray(x.indptr)
+    found: CSR = compressed(csr_matrix, *parts, x.shape)
+    return found
 
 
 def aligned(xp: ModuleType, shape: Sequence[int], dtype: Any) -> Array:
@@ -226,12 +242,6 @@ def csr(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> C
     data, indices : arrays of shape (nnz,)
     indptr : array of shape (rows + 1,)
     shape : (rows, columns)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> csr(np.ones(1), np.array([2]), np.array([0, 1]), (1, 3)).toarray().tolist()
-    [[0.0, 0.0, 1.0]]
     """
     from scipy.sparse import csr_matrix
 
@@ -283,14 +293,7 @@ def only_columns(x: CSR, columns: Array) -> CSR:
 
 
 def filled_columns(x: CSR) -> Array | None:
-    """Return which columns of a CSR matrix hold anything, sorted, or None where that is no less than half of them.
-
-    Examples
-    --------
-    >>> import scipy.sparse
-    >>> filled_columns(scipy.sparse.csr_matrix([[1.0, 0, 0, 0], [5.0, 0, 0, 0]])).tolist()
-    [0]
-    """
+    """Return which columns of a CSR matrix hold anything, sorted, or None where that is no less than half of them."""
     filled = np.zeros(x.shape[1], bool)
     filled[x.indices] = True
     used = np.flatnonzero(filled)
@@ -301,12 +304,6 @@ def own_copy(x: Array) -> Array:
     """Return a read-only copy of `x` in memory of this process, on large pages where the system gives them.
 
     A pass over 80 MB in a mapped file, on pages of 4 KB, takes a tenth longer: the processor looks up many more addresses.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> own_copy(np.array([1.0, 2.0])).tolist()
-    [1.0, 2.0]
     """
     if not x.nbytes or not hasattr(mmap, "MADV_HUGEPAGE"):
         copy = np.array(x)

@@ -1,14 +1,21 @@
 """A stand-in for CuPy on NumPy's arithmetic, as strict as a GPU: NumPy's functions fail on its arrays.
 
 Only functions and methods that CuPy has are here, and only with the arguments it takes, so that code which runs on this
-makes no implicit copy to the CPU and calls nothing that CuPy lacks.
+makes no implicit copy to the CPU and calls nothing that CuPy lacks. Each time that the host would wait for the GPU is counted
+(``cupy.cuda.waits``, see `fake_cuda`).
 """
 
+import importlib.machinery
 import sys
 import types
 
 import numpy as np
 import pytest
+
+from fake_cuda import Cuda
+
+_cuda = Cuda(1)
+"""That of the module which is installed."""
 
 
 def _open(value):
@@ -42,8 +49,28 @@ class ndarray:
     def __array_function__(self, *args):
         raise TypeError("a NumPy function was called on an array that lies on the GPU")
 
-    def get(self):
-        return self._a.copy()
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        assert not _cuda.is_stuck, "the host would wait for ever"
+        _cuda.waits["get"] += 1
+        if out is None:
+            return self._a.copy()
+        assert type(out) is np.ndarray
+        assert (out.shape, out.dtype, out.flags.c_contiguous) == (self._a.shape, self._a.dtype, True)
+        out[...] = self._a
+        return out
+
+    def set(self, array, stream=None):
+        assert type(array) is np.ndarray
+        assert (array.shape, array.dtype) == (self._a.shape, self._a.dtype)
+        assert self._a.flags.c_contiguous
+        self._a[...] = array
+
+    def copy(self):
+        return ndarray(self._a.copy())
+
+    def tolist(self):
+        _cuda.waits["tolist"] += 1
+        return self._a.tolist()
 
     def astype(self, dtype, copy=True):
         return ndarray(self._a.astype(dtype, copy=copy))
@@ -68,18 +95,24 @@ class ndarray:
         return len(self._a)
 
     def __float__(self):
+        _cuda.waits["float"] += 1
         return float(self._a)
 
     def __int__(self):
+        _cuda.waits["int"] += 1
         return int(self._a)
 
     def __bool__(self):
+        _cuda.waits["bool"] += 1
         return bool(self._a)
 
     shape = property(lambda self: self._a.shape)
     ndim = property(lambda self: self._a.ndim)
     size = property(lambda self: self._a.size)
     dtype = property(lambda self: self._a.dtype)
+    nbytes = property(lambda self: self._a.nbytes)
+    itemsize = property(lambda self: self._a.itemsize)
+    data = property(lambda self: types.SimpleNamespace(ptr=self._a.__array_interface__["data"][0]))
     T = property(lambda self: ndarray(self._a.T))
 
 
@@ -176,21 +209,25 @@ class _Transposed:
         return ndarray(self._matrix @ _open(other))
 
 
-OWN = {"bincount": ("minlength",), "searchsorted": ("side",)}
+OWN = {"bincount": ("minlength",), "searchsorted": ("side",), "full": ("fill_value",)}
 """Arguments that a function has to itself."""
 
 FUNCTIONS = [
     "absolute",
     "arange",
+    "broadcast_to",
     "bincount",
     "concatenate",
     "count_nonzero",
+    "clip",
     "cumsum",
+    "divide",
     "empty",
     "empty_like",
     "exp",
     "flatnonzero",
     "floor",
+    "full",
     "greater",
     "isfinite",
     "isinf",
@@ -199,6 +236,7 @@ FUNCTIONS = [
     "maximum",
     "minimum",
     "multiply",
+    "negative",
     "ones",
     "packbits",
     "partition",
@@ -216,13 +254,28 @@ FUNCTIONS = [
 ]
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """Make ``import cupy`` give the stand-in for the length of a test; return it."""
+def _asarray(array, dtype=None):
+    if isinstance(array, ndarray):
+        return array if dtype in (None, array.dtype) else array.astype(dtype)
+    return ndarray(np.array(array, dtype))
+
+
+def install(monkeypatch: pytest.MonkeyPatch, devices: int = 1) -> types.ModuleType:
+    """Make ``import cupy`` give the stand-in for the length of a test, on so many GPUs; return it."""
+    global _cuda  # noqa: PLW0603  arrays count what is waited for, whoever has them
     module = types.ModuleType("cupy")
+    module.__version__, module.__spec__ = "0", importlib.machinery.ModuleSpec("cupy", None)
+    module.cuda = _cuda = Cuda(devices)
+    module.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
     for name in FUNCTIONS:
         setattr(module, name, _function(name))
     module.ndarray, module.int64, module.int32 = ndarray, np.int64, np.int32
     module.linalg = types.SimpleNamespace(qr=lambda a: tuple(_close(part) for part in np.linalg.qr(_open(a))))
-    module.asarray = lambda array: ndarray(np.array(array))
+    module.asarray = _asarray
     monkeypatch.setitem(sys.modules, "cupy", module)
+    sparse = types.ModuleType("cupyx.scipy.sparse")
+    sparse.csr_matrix = csr_matrix
+    for name in ("cupyx", "cupyx.scipy"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "cupyx.scipy.sparse", sparse)
     return module

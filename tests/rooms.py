@@ -1,6 +1,6 @@
 """Who may import whom, the design's section 3 as tables: `test_architecture` holds every import of the package against them."""
 
-BOTTOM = frozenset({"arrays", "checks", "clock", "escaping", "owned_files", "representation"})
+BOTTOM = frozenset({"arrays", "checks", "clock", "devices", "escaping", "owned_files", "representation"})
 GROUND = BOTTOM | {"faults", "telemetry"}
 TOOLS = GROUND | {"models", "optim", "compression", "comm", "data"}
 WORKS = TOOLS | {"strategies"}
@@ -11,6 +11,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "arrays": frozenset(),
     "checks": frozenset(),
     "clock": frozenset(),
+    "devices": frozenset({"arrays"}),
     "escaping": frozenset(),
     "owned_files": frozenset(),
     "representation": frozenset(),
@@ -45,6 +46,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "distributed": frozenset({"cluster", "api"}),
     "dask": frozenset({"cluster", "api", "data", "estimators", "linear_model", "neural_network"}),
     "cupy": frozenset({"arrays"}),
+    "cupyx": frozenset({"arrays"}),
     **dict.fromkeys(("torch", "jax", "keras"), frozenset({"frameworks"})),
     "ipywidgets": frozenset({"lab"}),
     "bqplot": frozenset({"lab"}),

@@ -62,6 +62,7 @@ def compare(
     all_cores: bool = True,
     scoring: str | Scorer | None = None,
     microbatch: int | None = None,
+    device: str = "auto",
     on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
     callbacks: Sequence[Callback] = (),
@@ -71,7 +72,7 @@ def compare(
 
     Parameters
     ----------
-    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring, microbatch
+    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring, microbatch, device
         As for ``train``; the best run's ``estimator`` is the fitted one.
     strategies : sequence of Strategy or Trial
         What to compare; a ``Trial`` gives a strategy its own settings.
@@ -164,6 +165,7 @@ def compare(
                 faults=() if faults is None else faults,
                 scoring=scoring,
                 microbatch=microbatch,
+                device=device,
             )
         )
         # All settings are checked before the first run: nobody should wait for an error in the last.

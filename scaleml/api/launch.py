@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 
 from distributed import Client
 
+from scaleml.api.device_choice import choose_gpus
 from scaleml.api.run import Run
 from scaleml.api.run_facts import RunFacts
 from scaleml.api.scoring import baseline_score, score_name, score_rule
@@ -15,6 +17,7 @@ from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_run, check_shards
 from scaleml.clock import WALL
 from scaleml.cluster import calls
+from scaleml.cluster.device_facts import gpus_of
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.placement import Placement, Workers, candidates, place
@@ -108,5 +111,7 @@ def prepare(
         by_rows=settings.by_rows,
         score=score_rule(settings.scoring, data.network, data.classes, data.signature),
     )
+    see = partial(gpus_of, client, cluster.hosts)
+    plan = replace(plan, gpus=choose_gpus(settings.device, plan, placement.addresses, cluster.hosts, see))
     check_run(plan, placement, data.placed, cluster)
     return plan, placement

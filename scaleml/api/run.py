@@ -136,7 +136,8 @@ class Run(Followed, RunResults):
     def settings(self) -> str:
         """Optimizer, batch and epochs in force, in words."""
         plan = self.plan
-        return f"{plan.optimizer!r}, batch {plan.batch_size}, {plan.epochs} epochs of {plan.rows} rows, {plan.dtype}{plan.form}"
+        long = f"{plan.epochs} epochs of {plan.rows} rows"
+        return f"{plan.optimizer!r}, batch {plan.batch_size}, {long}, {plan.dtype}{plan.form}{plan.device}"
 
     @property
     def error(self) -> str | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 from scaleml.api.scoring import check_scoring
 from scaleml.arrays import Array
 from scaleml.callbacks.base import Callback
-from scaleml.checks import check_integer, check_number, guess
+from scaleml.checks import check_integer, check_number, check_option, guess
+from scaleml.devices import CHOICES
 from scaleml.faults import Fault
 from scaleml.models import Model
 from scaleml.optim import Optimizer, RowSteps
@@ -52,6 +53,7 @@ class MoreSettings(TypedDict, total=False):
     evaluations_an_epoch: int
     scoring: str | Scorer | None
     microbatch: int | None
+    device: str
 
 
 class TrainSettings(TypedDict, total=False):
@@ -71,6 +73,7 @@ class TrainSettings(TypedDict, total=False):
     scoring: str | Scorer | None
     microbatch: int | None
     callbacks: Sequence[Callback]
+    device: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class Settings:
         What makes a fitted estimator of the run's end, where it was one that was passed.
     scoring, microbatch
         As for ``train``.
+    device : {"auto", "cpu", "cuda"}
+        As for ``train``.
     """
 
     model: Model
@@ -121,6 +126,7 @@ class Settings:
     fitted: Fitted | None = None
     scoring: str | Scorer | None = None
     microbatch: int | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         for name in _KINDS:
@@ -128,6 +134,7 @@ class Settings:
         if not isinstance(self.faults, list | tuple):
             raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
         check_scoring(self.scoring)
+        check_option("device", self.device, CHOICES)
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch", "microbatch"):
             value = getattr(self, name)
             if value is not None:

@@ -54,6 +54,7 @@ def next_generation(
     workers = calls.identity(client)
     check_alive(training, workers)
     placement = place(strategy, training, workers)
-    plan = replace(plan, strategy=strategy, layout=layout)
+    gpus = (*plan.gpus[: layout.workers], *[None] * layout.servers) if plan.gpus else ()
+    plan = replace(plan, strategy=strategy, layout=layout, gpus=gpus)
     check_run(replace(plan, faults=()), placement, data, ClusterFacts.of(client, workers, placement))
     return plan, placement

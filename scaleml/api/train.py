@@ -46,6 +46,7 @@ def start(
     scoring: str | Scorer | None = None,
     microbatch: int | None = None,
     callbacks: Sequence[Callback] = (),
+    device: str = "auto",
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -84,6 +85,7 @@ def start(
             faults=faults,
             scoring=scoring,
             microbatch=microbatch,
+            device=device,
         )
     except BaseException:
         task.close()
@@ -159,6 +161,9 @@ def train(
         Gradient accumulation: the rows that a rank computes its gradient of at once, adding up until it has its part of ``batch_size``.
     callbacks : sequence of Callback
         Who is told of the run while it goes on, in this process: see ``scaleml.callbacks``.
+    device : {"auto", "cpu", "cuda"}
+        Where ranks compute. ``"auto"`` is a worker's GPU where CuPy is installed and sees one, and the model can use it, else its
+        processor; ``"cuda"`` is an error where that is not so. See ``docs/gpu.md``.
     progress : bool, optional
         Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads, nor where a
         callback does.

@@ -17,6 +17,7 @@ from scaleml.cluster import calls
 from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.installation import IMPORTING, installations, mismatches
+from scaleml.devices import has_library
 from scaleml.telemetry.problem import merged
 
 
@@ -29,6 +30,8 @@ class HostFacts(TypedDict):
     cores: int
     memory: int
     """Bytes, or what the process is limited to."""
+    gpu_library: bool
+    """Whether CuPy is installed."""
 
 
 _known: Final[weakref.WeakKeyDictionary[Client, dict[str, tuple[str, HostFacts]]]] = weakref.WeakKeyDictionary()
@@ -43,6 +46,7 @@ def this_host() -> HostFacts:
         "pid": os.getpid(),
         "cores": int(CPU_COUNT),
         "memory": int(MEMORY_LIMIT),
+        "gpu_library": has_library(),
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -16,7 +16,15 @@ from scaleml.data.piece import Arrays
 from scaleml.data.shard import ArrayShard, Shard
 from scaleml.data.stream import Prefetch, Stream
 
-OpenShard = Arrays | MappedRuns | Stream
+
+class TakesRows(Protocol):
+    """Rows that lie elsewhere, such as on a GPU."""
+
+    def take(self, start: int, stop: int) -> Arrays: ...
+    def blocks(self) -> Iterable[Arrays]: ...
+
+
+OpenShard = Arrays | MappedRuns | Stream | TakesRows
 """A shard in reach of its rank: arrays, mapped or in memory, rows of several mapped files, or rows that are read ahead."""
 
 AnyShard = Shard | ArrayShard | DatasetShard
@@ -161,7 +169,8 @@ class Batches:
         assert len(owned) == len(shards)
         self.schedule: Final = schedule
         self.owned: Final = tuple(owned)
-        self._shards = list(shards)
+        self.shards = self._shards = list(shards)
+        self.weights_are_positive = False  # unless somebody has looked
         first = shards[0]
         self._only = None
         if len(owned) == 1 and isinstance(first, tuple):

@@ -41,7 +41,7 @@ class Workspace:
     True
     """
 
-    __slots__ = ("_arrays", "dtype", "scalars", "sum", "xp")
+    __slots__ = ("_arrays", "dtype", "number", "scalars", "sum", "xp")
 
     def __init__(self, xp: ModuleType, dtype: str | np.dtype[Any]) -> None:
         self.xp = xp
@@ -49,6 +49,8 @@ class Workspace:
         self.scalars = Scalars(xp, dtype)
         self.sum: Callable[[Array], Array] = np.add.reduce if xp is np else methodcaller("sum")
         """Of an array of one dimension: NumPy's method does the same by way of two functions of Python."""
+        self.number: Callable[[Any], Any] = float if xp is np else lambda x: x
+        """Of an array of no dimensions: on a GPU it stays one, for a look at it waits for all that is queued there."""
         self._arrays: dict[str, Array] = {}
 
     def rows(self, role: str, n: int, *width: int, dtype: type | np.dtype[Any] | None = None) -> Array:

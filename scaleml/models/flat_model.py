@@ -8,6 +8,9 @@ Invariants:
 - What several ranks compute on the same rows and the same ``w`` has the same bits.
 - One thread at a time uses a model: it may keep scratch arrays. A copy (``copy.copy``, pickle) has its own.
 
+On a GPU (`on_devices`) all arrays are CuPy's, and sums that are returned may be arrays of no dimensions there: a model does not look at
+what it has queued on the current stream. One that is of another library shares memory by DLPack; see `scaleml.devices`.
+
 What only some models have is a protocol of its own here, asked for with ``isinstance`` and never assumed.
 """
 
@@ -75,6 +78,20 @@ class FlatModel(Protocol):
 
 
 @runtime_checkable
+class OnDevices(Protocol):
+    """A model that says where its arrays may lie: one that does not has NumPy's alone.
+
+    Attributes
+    ----------
+    devices : tuple of str
+        Of ``"cpu"`` and ``"cuda"``; that of the process that asks, where that decides.
+    """
+
+    @property
+    def devices(self) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
 class Penalised(Protocol):
     """A model whose objective is the mean loss and a penalty of the parameters."""
 
@@ -84,7 +101,8 @@ class Penalised(Protocol):
     def objective_grad(self, w: Array, g: Array, scale: float = 1.0) -> float:
         """Make of the sum `g` (P,) of loss gradients the objective's gradient: times `scale`, plus the penalty's, in place.
 
-        Returns the sum of its squares: not finite where the gradient is not, or where it is very large.
+        Returns the sum of its squares: not finite where the gradient is not, or where it is very large. On a GPU `scale` may be an
+        array of one item there, and so may what is returned.
         """
 
 
@@ -238,6 +256,11 @@ def named_parts_of(model: FlatModel) -> tuple[tuple[str, slice], ...]:
 def score_name_of(model: FlatModel) -> str:
     """Return what the model's score is called."""
     return model.score_name if isinstance(model, NamesScore) else "score"
+
+
+def devices_of(model: FlatModel) -> tuple[str, ...]:
+    """Return where the model's arrays may lie, of ``"cpu"`` and ``"cuda"``."""
+    return model.devices if isinstance(model, OnDevices) else ("cpu",)
 
 
 def penalty_of(model: FlatModel, w: Array) -> float:

@@ -57,19 +57,20 @@ class Loss(ABC):
 
         Returns
         -------
-        loss_sum : float
-        weight_sum : float
+        loss_sum, weight_sum : float
+            On a GPU arrays of no dimensions there, where they are sums of some: nobody waits for them.
         slopes : array of the scores' shape
         """
         losses, slopes = self.evaluate(scores, y, work)
+        number = work.number
         if sample_weight is None:
             total = work.sum(losses) if losses.ndim == 1 else losses.sum()
-            return float(total), float(len(scores)), slopes
+            return number(total), float(len(scores)), slopes
         if slopes.ndim == 1:
             slopes *= sample_weight
         else:
             slopes *= sample_weight[:, None]
-        return float((sample_weight @ losses).sum()), float(sample_weight.sum()), slopes
+        return number((sample_weight @ losses).sum()), number(sample_weight.sum()), slopes
 
 
 @final
@@ -284,14 +285,16 @@ class Penalty:
 
     def objective_grad(self, w: Array, g: Array, scale: float, work: Workspace) -> float:
         """Make of the sum `g` (P,) the objective's gradient, in place; see `Network.objective_grad`."""
-        scale, squares = work.scalars[scale], 0.0
-        # On a GPU a few long passes are faster than many short ones.
-        for part in self._parts if type(g) is np.ndarray else self._whole:
+        parts: Sequence[_Part] = self._whole
+        number, squares = work.number, 0.0
+        if type(g) is np.ndarray:  # on a GPU a few long passes are faster than many short ones
+            parts, scale = self._parts, work.scalars[scale]
+        for part in parts:
             own = g[part.all]
             own *= scale
             for start, stop in part.weights:
                 self._add(w[start:stop], g[start:stop], work)
-            squares += float(own.dot(own))
+            squares += number(own.dot(own))
         return squares
 
     def _add(self, w: Array, g: Array, work: Workspace) -> None:

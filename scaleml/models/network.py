@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
@@ -66,6 +66,8 @@ class Network:
     >>> round(loss_sum / weight_sum, 3), g.tolist()
     (0.693, [0.5, -0.5, 0.0])
     """
+
+    devices: Final = ("cpu", "cuda")
 
     def __init__(
         self,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, namespace
 
-__all__ = ["clip"]
+__all__ = ["clip", "clip_queued"]
 
 
 def clip(g: Array, max_norm: float) -> float:
@@ -55,3 +55,10 @@ def clip(g: Array, max_norm: float) -> float:
     if norm > max_norm and math.isfinite(norm):
         g *= max_norm / norm
     return norm
+
+
+def clip_queued(g: Array, squares: Array | float, max_norm: float) -> None:
+    """Do what `clip` does without a look at the norm: ``squares`` is that of `g`, an array of no dimensions on a GPU."""
+    xp = namespace(g)
+    factor = max_norm / xp.sqrt(xp.asarray(squares, "float64"))
+    g *= xp.minimum(factor, 1.0).astype(g.dtype)

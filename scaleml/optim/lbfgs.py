@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, final
 
 import numpy as np
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, namespace
 from scaleml.checks import check_integer
 from scaleml.optim.base import Optimizer
 from scaleml.optim.line_search import ITEMS, LineSearch
@@ -192,8 +192,9 @@ class LBFGS(Optimizer):
         curvature = (slope_now - slope) * step  # s . y
         if curvature > -_EPSILON * slope * step:
             newest = int(info[_NEWEST] + 1) % self.memory if info[_PAIRS] else 0
-            np.multiply(d, step, out=state[f"s{newest}"])
-            y = np.subtract(g, state["g"], out=state[f"y{newest}"])
+            xp = namespace(d)
+            xp.multiply(d, step, out=state[f"s{newest}"])
+            y = xp.subtract(g, state["g"], out=state[f"y{newest}"])
             info[_NEWEST], info[_PAIRS] = newest, min(self.memory, info[_PAIRS] + 1)
             info[_FIXED + newest], info[_SCALE] = 1 / curvature, curvature / _dot(y, y)
         state["g"][...] = g
@@ -224,13 +225,13 @@ class LBFGS(Optimizer):
         """Return ``-H g`` in the slot of the direction, by the two loops over the pairs."""
         info, d = state["search"], state["d"]
         pairs = [int(info[_NEWEST] - back) % self.memory for back in range(int(info[_PAIRS]))]
-        np.negative(state["g"], out=d)
+        namespace(d).negative(state["g"], out=d)
         shares = []
         for pair in pairs:
             share = float(info[_FIXED + pair]) * _dot(state[f"s{pair}"], d)
             d -= share * state[f"y{pair}"]
             shares.append(share)
-        d *= info[_SCALE]
+        d *= float(info[_SCALE])
         for pair, share in zip(reversed(pairs), reversed(shares), strict=True):
             d += (share - float(info[_FIXED + pair]) * _dot(state[f"y{pair}"], d)) * state[f"s{pair}"]
         return d

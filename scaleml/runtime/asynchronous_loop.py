@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.coordinator import AsynchronousCoordinator
+from scaleml.runtime.queued_commands import QueuedCommands
 from scaleml.runtime.training_rank import TrainingRank
 
 
-def train_asynchronously(rank: TrainingRank, coordinator: AsynchronousCoordinator, commands: CommandHandler) -> None:
+def train_asynchronously(
+    rank: TrainingRank, coordinator: AsynchronousCoordinator, commands: CommandHandler | QueuedCommands
+) -> None:
     """Train until the run has had its rows, at this rank's own pace; then agree with the others."""
     w = rank.w
     while not coordinator.done and not rank.early_stopping.converged:
@@ -28,7 +31,9 @@ def train_asynchronously(rank: TrainingRank, coordinator: AsynchronousCoordinato
     coordinator.collect(w, rank.group)
 
 
-def _catch_up(rank: TrainingRank, coordinator: AsynchronousCoordinator, commands: CommandHandler) -> None:
+def _catch_up(
+    rank: TrainingRank, coordinator: AsynchronousCoordinator, commands: CommandHandler | QueuedCommands
+) -> None:
     """Take part in the evaluations that are due: all ranks that train do, on the same parameters."""
     evaluation = rank.evaluation
     while evaluation.done < coordinator.evaluations_due:
@@ -40,7 +45,7 @@ def _catch_up(rank: TrainingRank, coordinator: AsynchronousCoordinator, commands
             rank.decide(agreed, shared=False, epochs=1)
 
 
-def _apply_earlier(rank: TrainingRank, commands: CommandHandler) -> None:
+def _apply_earlier(rank: TrainingRank, commands: CommandHandler | QueuedCommands) -> None:
     """Do what rank 0 announced before it said that what comes now is due: both are collective, and come in its order."""
     if rank.world.rank:
         commands.apply_due()

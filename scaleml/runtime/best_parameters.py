@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, to_numpy
 from scaleml.models.buffers import Buffers
 
 
@@ -59,6 +59,10 @@ class BestParameters:
         """Return this for an outcome that gives out ``params``: without its own, where they are the same."""
         same = self.params is not None and params is not None and np.array_equal(self.params, params)
         return replace(self, params=None if same else self.params)
+
+    def on_host(self) -> Self:
+        """Return this with its parameters in the processor's memory; the same, where they are there."""
+        return replace(self, params=None if self.params is None else to_numpy(self.params))
 
     def part(self, own: slice) -> Self:
         """Return this for another slice, within this one."""

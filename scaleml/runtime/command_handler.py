@@ -34,6 +34,8 @@ class CommandHandler:
         self._state, self._world, self._stamps = rank.state, rank.world, rank.world.stamps
         self._queue = queue
         self._is_first = rank.world.rank == 0
+        self.heard_after: int | None = None
+        """The step after which all ranks know of what rank 0 announces now, where the messages of a step do not tell them."""
         rank.world.control = rank.state.commands
 
     def apply_due(self) -> None:
@@ -67,6 +69,8 @@ class CommandHandler:
             return rank.coordinator.common_step(rank.step)
         if rank.group.size == 1:
             return -1  # at once
+        if self.heard_after is not None:
+            return self.heard_after
         return rank.strategy.command_step(rank.step, rank.epoch_end, rank.group.size)
 
     def _apply(self, command: Command) -> None:

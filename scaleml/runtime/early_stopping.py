@@ -12,8 +12,8 @@ from scaleml.models.flat_model import matrices_of, penalty_of
 from scaleml.optim import LBFGS
 from scaleml.optim.base import SLOWER
 from scaleml.runtime.evaluation import Evaluation
-from scaleml.runtime.optimizer_step import OptimizerStep
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.queued_step import AnyStep
 from scaleml.runtime.train_state import StoppingState, TrainState
 
 
@@ -31,14 +31,19 @@ class EarlyStopping:
         The ranks that train.
     state : TrainState
         Where all that it has seen is kept.
-    optimizer : OptimizerStep
+    optimizer : OptimizerStep or QueuedStep
         Where losses gather.
     evaluation : Evaluation
         Where held-out scores come from.
     """
 
     def __init__(
-        self, plan: Plan, group: Communicator, state: TrainState, optimizer: OptimizerStep, evaluation: Evaluation
+        self,
+        plan: Plan,
+        group: Communicator,
+        state: TrainState,
+        optimizer: AnyStep,
+        evaluation: Evaluation,
     ) -> None:
         self._rule = plan.stop
         self._model = plan.model
@@ -103,7 +108,7 @@ class EarlyStopping:
         best = self._train_state.best
         if rule.keep_best and best.is_beaten_by(value):
             number = max(0, self._train_state.evaluations - 1)
-            best.keep(value, np.array(w), number, self._evaluation.kept_buffers)
+            best.keep(value, w.copy(), number, self._evaluation.kept_buffers)
         state.stale = 0 if rule.tol is None or not value > state.best_value - rule.tol else state.stale + epochs
         state.best_value = min(state.best_value, value)
         if rule.power_t is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, to_numpy
+from scaleml.devices import host_copy
 from scaleml.runtime.training_rank import TrainingRank
 
 
@@ -19,6 +20,6 @@ def current(rank: TrainingRank) -> Array:
     state, kept = rank.state, rank.evaluation.kept
     if rank.has_servers:
         assert kept is not None
-        return kept
+        return to_numpy(kept)
     assert state.optimizer is not None
-    return np.array(state.optimizer.result(rank.w, state.arrays, state.updates))
+    return host_copy(state.optimizer.result(rank.w, state.arrays, state.updates))

@@ -16,6 +16,7 @@ from scaleml.runtime.held_out_score import HeldOutScore
 from scaleml.runtime.model_buffers import ModelBuffers
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
+from scaleml.runtime.rank_device import RankDevice
 from scaleml.runtime.train_state import TrainState
 from scaleml.telemetry.recorder import Recorder
 
@@ -40,6 +41,8 @@ class Evaluation:
         Where evaluations are counted and the best parameters are kept.
     recorder : Recorder
         Where they are noted.
+    device : RankDevice
+        Where rows are brought.
 
     Attributes
     ----------
@@ -56,18 +59,27 @@ class Evaluation:
     """
 
     def __init__(
-        self, plan: Plan, grid: ProcessGrid, held_out: Arrays | Stream | None, state: TrainState, recorder: Recorder
+        self,
+        plan: Plan,
+        grid: ProcessGrid,
+        held_out: Arrays | Stream | None,
+        state: TrainState,
+        recorder: Recorder,
+        device: RankDevice,
     ) -> None:
         self._model = plan.model
         self._grid = grid
         self._group = grid.workers
         self._now = grid.world.clock.now
+        self._device = device
         self._held_out = held_out
+        if isinstance(held_out, tuple):
+            (self._held_out,) = device.held_out(held_out)
         self._state = state
         self._keeps_best = plan.stop is None or not plan.stop.keep_best  # such a rule keeps what it judges by
         self._score = None
         if plan.score is not None and held_out is not None:
-            self._score = HeldOutScore(plan.score, plan.model, self._group, held_out)
+            self._score = HeldOutScore(plan.score, plan.model, self._group, held_out, device.device)
         self._recorder = recorder
         self._every = plan.evaluate_every
         self.due_at: float = self._every or inf
@@ -99,7 +111,7 @@ class Evaluation:
         reading = meter.reading()
         self.buffers.agree()
         meter.set(reading)
-        self.kept, self.kept_buffers = np.array(w), self.buffers.now()
+        self.kept, self.kept_buffers = w.copy(), self.buffers.now()
         if self._held_out is not None:
             recorder = self._recorder
             mine = np.array([recorder.clock(begin), recorder.samples], np.float64)
@@ -123,12 +135,8 @@ class Evaluation:
         self._recorder.exclude(self._now() - begin)
 
     def _statistics(self, w: Array) -> Array:
-        held_out = self._held_out
-        assert held_out is not None
-        if isinstance(held_out, Stream):
-            blocks = []
-            for block in held_out.blocks():
-                self._group.check()  # it may take long
-                blocks.append(self._model.statistics(w, *block))
-            return np.sum(blocks, axis=0)
-        return self._model.statistics(w, *held_out)
+        w, parts = self._device.device.put(w), []
+        for block in self._device.held_out(self._held_out):
+            self._group.check()  # it may take long
+            parts.append(self._model.statistics(w, *block))
+        return np.sum(parts, axis=0) if len(parts) > 1 else parts[0]

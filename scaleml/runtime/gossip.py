@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 import numpy as np
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, namespace
 from scaleml.comm.communicator import Communicator, Message
 from scaleml.comm.conventions import INLINE
 from scaleml.runtime.coordinator import AsynchronousCoordinator
@@ -53,6 +53,8 @@ class GossipCoordinator(AsynchronousCoordinator):
         self._boxes: Array | None = None
         self._readers: list[set[int]] = [set(), set()]  # who has not yet read what lies in a box
         self._turn = 0
+        self._xp = xp = namespace(w)
+        self._put: Callable[[Array], Array] = _as_it_is if xp is np else xp.asarray
         self._rows = np.zeros(group.size)  # of every rank, as far as known
         self._included = 0  # updates of our own that are in our parameters
         self._seen = [0] * group.size  # updates of every rank that are in our parameters
@@ -82,7 +84,7 @@ class GossipCoordinator(AsynchronousCoordinator):
         for source in sources:
             theirs = group.recv(source, tag=AVERAGE, view=True).array
             begin = self._now()
-            w += theirs
+            w += self._put(theirs)
             group.meter.comm += self._now() - begin
             if lent:
                 group.send(b"", source, tag=READ)
@@ -143,7 +145,7 @@ class GossipCoordinator(AsynchronousCoordinator):
     def agreed(self, w: Array, workers: Communicator) -> Array:
         """Return the mean of all ranks' parameters."""
         self.settle()
-        mean = np.array(w)
+        mean = w.copy()
         self.collect(mean, workers)
         return mean
 
@@ -156,7 +158,7 @@ class GossipCoordinator(AsynchronousCoordinator):
         partner, self._asked = self._asked, -1
         message = self._group.recv(partner, tag=ANSWER, view=True)
         begin = self._now()
-        w -= message.array[: w.size]
+        w -= self._put(message.array[: w.size])
         self._learn(message)
         self._group.meter.comm += self._now() - begin
         if message.array.nbytes > INLINE:
@@ -175,7 +177,7 @@ class GossipCoordinator(AsynchronousCoordinator):
         box = self._box(turn)
         begin = self._now()
         half = box[: w.size]
-        np.subtract(message.array[: w.size], w, out=half)
+        self._xp.subtract(self._put(message.array[: w.size]), w, out=half)
         half *= 0.5
         w += half
         self._learn(message)
@@ -204,7 +206,7 @@ class GossipCoordinator(AsynchronousCoordinator):
         self._readers[message.codec].discard(message.source)
 
     def _send(self, box: Array, to: int, tag: int, turn: int) -> None:
-        box[self._w.size :] = self._rows
+        box[self._w.size :] = self._put(self._rows)
         self._group.send(box, to, tag=tag, sequence=self._included, codec=turn)
 
     def _learn(self, message: Message) -> None:
@@ -230,3 +232,7 @@ class GossipCoordinator(AsynchronousCoordinator):
             self.evaluations_due, self.done = due, bool(done)
             for rank in range(1, group.size):
                 group.send(np.array([due, done], np.int64), rank, tag=NOTICE)
+
+
+def _as_it_is(x: Array) -> Array:
+    return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 import numpy as np
@@ -58,13 +58,16 @@ class Gradient:
         Where in the epoch the batch begins, and how many rows it has over all ranks.
     last_rows : int
         How many rows of it this rank had.
+    buffer : (P + 3,) array
+        Where they are written.
     slowness : float
         How many times as long a gradient takes here as it could: more than 1 where a fault says so.
     """
 
     def __init__(self, plan: Plan, world: Communicator, batches: Batches, buffer: Array, recorder: Recorder) -> None:
         self._world = world
-        self._stamps = world.stamps
+        self.rank = world.rank
+        self.stamps = self._stamps = world.stamps
         self.now = self._now = world.clock.now
         self.batches = batches
         self.recorder = recorder
@@ -73,7 +76,7 @@ class Gradient:
         self.last_rows = 0
         self.batch_size = plan.batch_size
         self._rows = plan.rows
-        self._buffer = buffer
+        self.buffer = self._buffer = buffer
         self._sums = buffer[:-TAIL]
         self._tail = buffer[-TAIL:]
         self._loss_grad = plan.model.loss_grad
@@ -136,7 +139,7 @@ class Gradient:
                 if not isfinite(loss):
                     self.check(loss, y)
                 total += self._sums
-                tail += loss, weight, taken
+                tail += float(loss), float(weight), taken
                 rows += taken
         self._sums[:] = total
         self._tail[0], self._tail[1], self._tail[2] = tail.tolist()
@@ -171,10 +174,14 @@ class Gradient:
 
     def _non_finite(self, loss: float, y: Array) -> NonFinite:
         shards = sorted({self.batches.locate(self.consumed, self.count, row)[0] for row in (0, int(y.shape[0]) - 1)})
+        return self.non_finite(loss, shards, self._world.step)
+
+    def non_finite(self, loss: float, shards: Sequence[int], step: int) -> NonFinite:
+        """Return the error of a loss over rows of these shards."""
         where = f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]} to {shards[-1]}"
         return NonFinite(
             self._world.rank,
-            self._world.step,
+            step,
             f"the loss is {loss}",
             f"over {where}",
             "Most often the learning rate is too large or the columns of X differ by orders of magnitude: divide the learning "

@@ -45,9 +45,9 @@ from scaleml.comm.communicator import Communicator
 from scaleml.compression import CodecContext
 from scaleml.models.flat_model import Penalised, Sparse
 from scaleml.runtime.measured_steps import has_few_columns, measuring_interval, next_measured
-from scaleml.runtime.optimizer_step import OptimizerStep
 from scaleml.runtime.parameter_server.message_format import are_applied_together
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.queued_step import AnyStep
 from scaleml.strategies import Strategy
 from scaleml.strategies.context import (
     TAIL,
@@ -71,7 +71,7 @@ class GradientNoise:
         The run.
     group : Communicator
         The ranks that train.
-    optimizer : OptimizerStep
+    optimizer : OptimizerStep or QueuedStep
         Whose ``squares`` are the norm of the gradient that it has applied.
     recorder : Recorder
         Where estimates are noted.
@@ -82,7 +82,7 @@ class GradientNoise:
         The next step to measure; infinite where there is nothing to be had.
     """
 
-    def __init__(self, plan: Plan, group: Communicator, optimizer: OptimizerStep, recorder: Recorder) -> None:
+    def __init__(self, plan: Plan, group: Communicator, optimizer: AnyStep, recorder: Recorder) -> None:
         self.optimizer = optimizer
         self.recorder = recorder
         self.model = plan.model
@@ -162,7 +162,8 @@ class _Measured(NamedTuple):
     def distance(self, other: _Measured) -> float:
         """Return the squared distance of two; this one is used up."""
         if self.keys is None or other.keys is None:
-            apart = np.subtract(self.mean, other.mean, out=self.mean)
+            apart = self.mean
+            apart -= other.mean
             return float(apart.dot(apart))
         _, mine, others = np.intersect1d(self.keys, other.keys, assume_unique=True, return_indices=True)
         shared = float(self.mean[mine].dot(other.mean[others]))
@@ -273,7 +274,8 @@ class _Summed(_Watched):
         share = 1 - own / (divisor * parts)
         if share > 0:
             trace = rows / divisor * (self._squares / own - own * squares)
-            signal = share * (noise.optimizer.squares + of_penalty) - trace * (1 / (rows * parts) - 1 / noise.rows)
+            applied = float(noise.optimizer.squares) + of_penalty
+            signal = share * applied - trace * (1 / (rows * parts) - 1 / noise.rows)
             noise.recorder.noisy(trace, signal, share)
 
 
@@ -313,8 +315,6 @@ class _Single(_Watched):
         if not divisor > 0:
             return
         mean = sums * (1.0 / divisor)
-        if noise.objective_grad is not None and keys is None:
-            squares = noise.objective_grad(w, mean)
-        else:
-            squares = float(mean.dot(mean))
-        self.seen = _Measured(mean, keys, squares, rows)
+        grad = noise.objective_grad if keys is None else None
+        squares = mean.dot(mean) if grad is None else grad(w, mean)
+        self.seen = _Measured(mean, keys, float(squares), rows)

@@ -16,10 +16,11 @@ from typing import Any, Literal, final
 import numpy as np
 
 from scaleml import arrays
-from scaleml.arrays import Array, Matrix
+from scaleml.arrays import Array, Matrix, to_numpy
 from scaleml.comm.communicator import Communicator
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
+from scaleml.devices import Device, host_copy
 from scaleml.models.flat_model import FlatModel, Probabilistic, Scoring
 
 Method = Literal["predict", "decision_function", "predict_proba"]
@@ -64,11 +65,15 @@ class HeldOutScore:
     group : Communicator
         The ranks that train.
     held_out : Arrays or Stream
-        This rank's part.
+        This rank's part, in the processor's memory.
+    device : Device
+        Where predictions are made.
     """
 
-    def __init__(self, rule: ScoreRule, model: FlatModel, group: Communicator, held_out: Arrays | Stream) -> None:
-        self._rule, self._model, self._group, self._held_out = rule, model, group, held_out
+    def __init__(
+        self, rule: ScoreRule, model: FlatModel, group: Communicator, held_out: Arrays | Stream, device: Device
+    ) -> None:
+        self._rule, self._model, self._group, self._held_out, self._device = rule, model, group, held_out, device
         self._judge: _Judge | None = None
         self._rows: tuple[Any, Array, Array | None] | None = None
 
@@ -76,10 +81,12 @@ class HeldOutScore:
         """Return the score of the parameters ``w`` (P,), the same on all ranks; collective. NaN where they are no finite numbers."""
         if self._rows is None:
             self._rows = self._gathered_rows()
-        method, found = self._rule.method, None
+        method, found, put = self._rule.method, None, self._device.put
         if method is not None:
-            parts = [np.array(answer(self._model, w, x, method)) for x, _, _ in self._blocks()]
+            there = put(w)
+            parts = [host_copy(answer(self._model, there, put(x), method)) for x, _, _ in self._blocks()]
             found = self._gathered(np.concatenate(parts))
+        w = to_numpy(w)
         score = np.full(1, np.nan)
         if self._group.rank == 0 and np.isfinite(w).all() and (found is None or np.isfinite(found).all()):
             self._judge = self._judge or _Judge(self._rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
+from typing import Final
 
 import numpy as np
 
@@ -46,7 +47,11 @@ class OptimizerStep:
         Makes a whole gradient of a sparse one, where updates are of all parameters.
     touches : bool
         Whether a step goes by what its batch touches alone.
+    last_good : None
+        No parameters but those of the state: what is not finite is refused before it is applied.
     """
+
+    last_good: Final[Array | None] = None
 
     def __init__(self, plan: Plan, world: Communicator, state: TrainState, recorder: Recorder) -> None:
         self._world = world
@@ -67,7 +72,7 @@ class OptimizerStep:
         self._buffer: Array | None = None
         self._mean = self._tail = np.empty(0)
         self._seen = self.squares = 0.0
-        self._segments = group_segments(plan)
+        self.segments = self._segments = group_segments(plan)
         self.follow(plan.strategy)
         begin_schedule(plan, state)
 
@@ -143,6 +148,19 @@ class OptimizerStep:
         if self._steps is not None:
             self._steps.apply(mean, self._seen, rows * self._share, weight / rows)
         return mean
+
+    def count(self, loss: float, weight: float, rows: float) -> None:
+        """Note the tail of a gradient that was applied elsewhere, as `mean` notes its own."""
+        self._recorder.loss_sum += loss
+        self._recorder.weight += weight
+        state = self._state
+        if self._by_rows or weight == rows:
+            state.epoch_loss += loss
+            state.epoch_weight += weight
+        else:
+            state.epoch_loss += loss / weight * rows
+            state.epoch_weight += rows
+        state.rows += rows * self._parts
 
     def _objective(self, w: Array) -> float:
         """Return the objective whose gradient `mean` has returned last."""

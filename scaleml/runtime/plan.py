@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from scaleml.devices import Gpu
 from scaleml.faults import Fault
 from scaleml.models.augmentation import Augmentation
 from scaleml.models.flat_model import FlatModel, Sparse
@@ -55,8 +56,28 @@ class Plan:
     """Whether all ranks share the memory of one host: there whole vectors travel fast."""
     augment: tuple[Augmentation, ...] = ()
     """How rows to train on are changed at random."""
+    gpus: tuple[Gpu | None, ...] = ()
+    """What GPU each rank has; empty for none at all. A server has none: its slice travels through the processor's memory."""
     snapshots: bool = False
     """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
+
+    @property
+    def device(self) -> str:
+        """Where ranks that train compute, in words, if it is not the processor."""
+        names = [("the CPU" if gpu is None else gpu.name) for gpu in self.gpus[: self.layout.workers]]
+        found = " and ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+        return f", on {found}" if names else ""
+
+    def gpu(self, rank: int) -> Gpu | None:
+        """Return a rank's GPU, None for none."""
+        return self.gpus[rank] if self.gpus else None
+
+    @property
+    def uses_nccl(self) -> bool:
+        """Whether ranks that train talk by NCCL: where each has a GPU of its own."""
+        gpus = [self.gpu(rank) for rank in range(self.layout.workers)]
+        own = {gpu.identity for gpu in gpus if gpu is not None and gpu.nccl}
+        return len(own) == len(gpus) > 1
 
     @property
     def goal(self) -> int:
@@ -84,6 +105,8 @@ class Plan:
     @cached_property
     def why_dense(self) -> str:
         """Why gradients are whole vectors; nothing where they are sparse."""
+        if any(self.gpus):
+            return "a GPU has whole vectors: use device='cpu'"
         filled = None if self.nonzeros is None else self.nonzeros * self.batch_size
         workers, near = self.layout.workers, self.one_memory
         strategy, optimizer = self.strategy, self.optimizer

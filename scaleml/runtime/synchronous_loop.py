@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from scaleml.runtime.command_handler import CommandHandler
+from scaleml.runtime.queued_commands import QueuedCommands
 from scaleml.runtime.training_rank import TrainingRank
 
 
-def train_synchronously(rank: TrainingRank, commands: CommandHandler) -> None:
+def train_synchronously(rank: TrainingRank, commands: CommandHandler | QueuedCommands) -> None:
     """Train until the run has had its epochs, has converged, or was told to end.
 
     Commands and evaluations come at boundaries alone: where the strategy commits, or allows it.
@@ -40,7 +39,7 @@ def _look_at_progress(rank: TrainingRank) -> bool:
     state, evaluation = rank.state, rank.evaluation
     w = rank.w
     if not state.committed:
-        w = evaluation.off_the_clock(lambda: rank.mean(np.array(state.params)))
+        w = evaluation.off_the_clock(lambda: rank.mean(state.params.copy()))
     if state.consumed >= evaluation.due_at:
         rank.note()
         evaluation.at(w, state.step)

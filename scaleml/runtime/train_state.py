@@ -23,8 +23,9 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, namespace, to_numpy
 from scaleml.compression.error_feedback import PREFIX
+from scaleml.devices import fill, host_copy
 from scaleml.faults import Fault
 from scaleml.models.buffers import Buffers
 from scaleml.optim import Optimizer
@@ -145,22 +146,22 @@ class TrainState:
         return TrainState(self.params, self.arrays, updates=self.updates, rows=self.rows, buffers=self.buffers)
 
     def snapshot(self) -> Self:
-        """Return a copy that nothing changes any more."""
+        """Return a copy that nothing changes any more, in the processor's memory."""
         stopping = replace(self.stopping, losses=[*self.stopping.losses], scores=[*self.stopping.scores])
         return replace(
             self,
-            params=np.array(self.params),
+            params=host_copy(self.params),
             arrays=_copies(self.arrays),
             random=_copies(self.random),
             stopping=stopping,
-            best=replace(self.best),  # its parameters are written to by nobody
+            best=self.best.on_host(),  # its parameters are written to by nobody
         )
 
     def restore(self, state: TrainState) -> None:
         """Go back to a snapshot of this rank, in place: arrays that lie in shared memory stay where they are."""
         assert (state.start, state.stop) == (self.start, self.stop), "a snapshot of another slice"
         copy = state.snapshot()
-        self.params[...] = copy.params
+        fill(self.params, copy.params)
         for name in self.arrays.keys() - copy.arrays.keys():
             del self.arrays[name]
         for name, array in copy.arrays.items():
@@ -178,12 +179,12 @@ class TrainState:
         own = slice(self.start - state.start, self.stop - state.start)
         assert own.start >= 0 and own.stop <= len(state.params), "a state that lacks a part of this rank's slice"
         whole = len(state.params)
-        self.params[...] = state.params[own]
+        fill(self.params, state.params[own])
         for name, array in state.arrays.items():
             if name == "schedule" and name in self.arrays and self.arrays[name].shape != array.shape:
                 continue  # of another kind of schedule
             if name in self.arrays:
-                self._put(name, np.array(array[own] if len(array) == whole and name != "schedule" else array))
+                self._put(name, host_copy(array[own] if len(array) == whole and name not in _ON_HOST else array))
         for name in _PLAIN:
             if name not in ("start", "replicated", "committed"):
                 setattr(self, name, getattr(state, name))
@@ -194,9 +195,9 @@ class TrainState:
     def _put(self, name: str, array: Array) -> None:
         mine = self.arrays.get(name)
         if mine is not None and mine.shape == array.shape and mine.dtype == array.dtype:
-            mine[...] = array
+            fill(mine, array)
         else:
-            self.arrays[name] = array
+            self.arrays[name] = array if name in _ON_HOST else namespace(self.params).asarray(array)
 
     @classmethod
     def merge(cls, parts: Sequence[TrainState]) -> TrainState:
@@ -251,7 +252,7 @@ class TrainState:
         plain["faults"] = [describe(fault) for fault in self.faults]
         plain["stopping"] = {one.name: getattr(self.stopping, one.name) for one in fields(StoppingState)}
         plain["best"] = [self.best.value, self.best.evaluation]
-        tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        tensors = {name: np.ascontiguousarray(to_numpy(array)) for name, array in tensors.items()}
         return bytes(save(tensors, {"state": json.dumps(plain)}))
 
     @classmethod
@@ -284,6 +285,8 @@ class TrainState:
 
 
 _ARRAYS: Final = ("params", "arrays", "random", "stopping", "best", "buffers")
+_ON_HOST: Final = frozenset({"schedule", "search", "weight_decay", "outer.updates", "compression.weight"})
+"""Arrays of some numbers by which a rank decides: they lie in the processor's memory, wherever the parameters do."""
 _PLAIN: Final = tuple(one.name for one in fields(TrainState) if one.name not in _ARRAYS)
 
 
@@ -296,7 +299,7 @@ def _merged(parts: Sequence[BestParameters]) -> BestParameters:
 
 
 def _copies(arrays: Arrays) -> Arrays:
-    return {name: np.array(array) for name, array in arrays.items()}
+    return {name: host_copy(array) for name, array in arrays.items()}
 
 
 def _buffers_in(tensors: Arrays, name: str) -> Buffers | None:

@@ -12,6 +12,7 @@ from scaleml.comm.communicator import Communicator
 from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
+from scaleml.devices import host_copy
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.asynchronous_loop import train_asynchronously
 from scaleml.runtime.best_parameters import BestParameters
@@ -20,6 +21,7 @@ from scaleml.runtime.commands import CommandQueue
 from scaleml.runtime.handover import hand_over
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.queued_commands import QueuedCommands
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.synchronous_loop import train_synchronously
 from scaleml.runtime.training_rank import TrainingRank
@@ -47,7 +49,9 @@ class TrainingLoop:
         recorder: Recorder,
     ) -> None:
         self.rank = TrainingRank(plan, world, batches, held_out, report, recorder)
-        self.commands = CommandHandler(self.rank, queue)
+        self.commands: CommandHandler | QueuedCommands = CommandHandler(self.rank, queue)
+        if self.rank.device.uses_nccl and self.rank.coordinator is None:
+            self.commands = QueuedCommands(self.rank, self.commands)
 
     @property
     def steps(self) -> int:
@@ -71,16 +75,21 @@ class TrainingLoop:
 
     def best(self) -> BestParameters:
         """Return what was best so far, of what this rank holds."""
-        return self.rank.state.best
+        return self.rank.state.best.on_host()
 
     def run(self) -> Outcome:
         """Train to the end, or until stopped."""
         # What overflows is found by its loss and ends in an error that says so: NumPy need not warn as well.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            self._begin()
-            self._train()
-            self._end()
-            return self._outcome()
+            try:
+                self._begin()
+                self._train()
+                self._end()
+                outcome = self._outcome()
+                self.rank.device.part()
+                return outcome
+            finally:
+                self.rank.device.release()
 
     def _begin(self) -> None:
         rank = self.rank
@@ -124,7 +133,7 @@ class TrainingLoop:
 
     def _outcome(self) -> Outcome:
         """Return how the rank ended; collective where others go on, or ranks keep averages of their own."""
-        rank, seen, best = self.rank, self.rank.state.stopping, self.rank.state.best
+        rank, seen, best = self.rank, self.rank.state.stopping, self.rank.state.best.on_host()
         rank.evaluation.buffers.agree()
         buffers = rank.evaluation.buffers.now()
         # Servers hand over what their optimizer gives out.
@@ -153,7 +162,7 @@ class TrainingLoop:
         """Return the parameters to give out; averages that each rank took of its own way are averaged over the ranks."""
         rank, state = self.rank, self.rank.state
         assert state.optimizer is not None
-        result = np.array(state.optimizer.result(rank.w, state.arrays, state.updates))
+        result = host_copy(state.optimizer.result(rank.w, state.arrays, state.updates))
         if "average" in state.arrays and not rank.strategy.replicated and rank.group.size > 1:
             rank.mean(result)
         return result

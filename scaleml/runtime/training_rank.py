@@ -17,20 +17,23 @@ from scaleml.compression.error_feedback import PREFIX
 from scaleml.data.batches import Batches
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
+from scaleml.devices import host_copy
 from scaleml.faults import Fault
 from scaleml.models.flat_model import matrices_of
 from scaleml.runtime.coordinator import AsynchronousCoordinator
 from scaleml.runtime.early_stopping import EarlyStopping
 from scaleml.runtime.evaluation import Evaluation
 from scaleml.runtime.fault_injection import FaultInjector, facts_of
+from scaleml.runtime.first_state import first_state
 from scaleml.runtime.gossip import GossipCoordinator
 from scaleml.runtime.gradient import TAIL, Gradient
 from scaleml.runtime.gradient_noise import GradientNoise
 from scaleml.runtime.optimizer_step import OptimizerStep
 from scaleml.runtime.parameter_server.client import ParameterServerClient
-from scaleml.runtime.parameter_server.message_format import buffer_items
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
+from scaleml.runtime.queued_step import QueuedStep
+from scaleml.runtime.rank_device import RankDevice
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
 from scaleml.runtime.train_state import TrainState
@@ -62,6 +65,8 @@ class TrainingRank:
     ----------
     state : TrainState
         All that it needs to go on.
+    device : RankDevice
+        Where its arrays lie.
     grid : ProcessGrid
         Its place among the others.
     strategy : Strategy
@@ -86,53 +91,36 @@ class TrainingRank:
         self.recorder = recorder
         self.stopping = self.switching = False
         self.on_epoch: Callable[[TrainingRank], None] | None = None  # given the rank, not holding it: no cycle
+        self.device = device = RankDevice(plan, world.rank)
+        world, batches = device.around(world), device.batches(batches)
         self.grid = grid = ProcessGrid.build(world, plan.layout, plan.partition)
         self.world, self.group = world, grid.workers
         self.strategy = plan.strategy.resolve(plan.model.size * plan.model.dtype.itemsize, placement(world.hosts))
         self._now, self._stamps, self._rows = world.clock.now, world.stamps, plan.rows
         self._memory = SharedMemoryCoordinator(plan, world, recorder) if plan.strategy.shares_memory else None
-        buffer = self._make_buffers(plan, world)
+        shared = None if self._memory is None else self._memory.w
+        self.state, buffer = first_state(plan, world, self.strategy, shared, device.vectors)
         self.gradients = Gradient(plan, world, batches, buffer[: len(self.state.params) + TAIL], recorder)
-        self.optimizer = OptimizerStep(plan, world, self.state, recorder)
+        step = OptimizerStep(plan, world, self.state, recorder)
+        self.gradient, self.optimizer = device.computing(self.gradients, step, world, self.state, recorder)
         self.noise = GradientNoise(plan, self.group, self.optimizer, recorder)
-        self.form = UpdateForm(plan, self.gradients, self.optimizer, self.state)
-        self.gradient, self.touched_gradient = self.gradients.compute, self.form.follow()  # bound: called each step
+        self.form = UpdateForm(plan, self.gradients, self.gradient, step, self.state)
+        self.touched_gradient = self.form.follow()  # bound: called each step
         self._codec_context = CodecContext(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
         self._client: ParameterServerClient | None = None
         if plan.layout.servers:
-            self._client = ParameterServerClient(plan, grid, self.optimizer, recorder, buffer, self.form.sparse)
+            self._client = ParameterServerClient(plan, grid, step, recorder, buffer, self.form.sparse)
             world.buffer(0, plan.model.dtype)  # the servers' outboxes: making buffers is collective
         self._neighbours = GossipCoordinator(plan, world, self.state.params, recorder)
         self.coordinator: AsynchronousCoordinator | None = self._client or self._memory
         if self.coordinator is None and not plan.strategy.synchronous:
             self.coordinator = self._neighbours
-        self.evaluation = Evaluation(plan, grid, held_out, self.state, recorder)
+        self.evaluation = Evaluation(plan, grid, held_out, self.state, recorder, device)
         self.early_stopping = EarlyStopping(plan, self.group, self.state, self.optimizer, self.evaluation)
         self._follow_state()
         self.faults = FaultInjector(
             self.state, world, self.gradients, mark=WeakMethod(self.mark_fault), since=self.state.step
         )
-
-    def _make_buffers(self, plan: Plan, world: Communicator) -> Array:
-        """Make the state, its parameters where others can read them, and return memory for gradients; collective."""
-        size, dtype = plan.model.size, plan.model.dtype
-        nothing = plan.sparse and not plan.strategy.replicated  # is sent whole
-        if self._memory is not None:
-            params = self._memory.w
-        else:
-            params = world.buffer(0 if nothing else size, dtype)
-            params = params if len(params) else np.empty(size, dtype)
-        params[:] = plan.model.init(plan.seed) if plan.start is None else plan.start.params
-        slots = plan.optimizer.init(size, dtype) | ({} if plan.steps is None else plan.steps.slots())
-        self.state = TrainState(params, slots, faults=plan.faults, replicated=self.strategy.replicated)
-        items = 0 if nothing else buffer_items(plan) if plan.layout.servers else size + TAIL
-        buffer = world.buffer(items, dtype)
-        self.strategy.begin(params, slots)
-        if plan.start is not None:
-            self.state.resume(plan.start)
-        self.state.optimizer, self.state.batch_size = plan.optimizer, plan.batch_size
-        self.state.faults = tuple(fault for fault in plan.faults if fault.rank == world.rank)
-        return buffer
 
     # --- what strategies see --------------------------------------------------------------------------------------
 
@@ -275,6 +263,7 @@ class TrainingRank:
 
     def snapshot(self) -> TrainState:
         """Return a copy of the state as it is now."""
+        self.look()
         state = self.state
         state.samples, state.clock = self.recorder.samples, self.recorder.last
         state.buffers = self.evaluation.buffers.now()
@@ -302,8 +291,14 @@ class TrainingRank:
 
     def last_good(self) -> Array | None:
         """Return what this rank holds of the parameters of the last good step."""
-        w = self.w
-        return w.copy() if np.isfinite(w).all() else self.evaluation.kept
+        kept = [self.w, self.optimizer.last_good, self.evaluation.kept]
+        found = (host_copy(w) for w in kept if w is not None)
+        return next((w for w in found if np.isfinite(w).all()), None)
+
+    def look(self) -> None:
+        """Have all that a GPU was told to do done, and known."""
+        if isinstance(self.optimizer, QueuedStep):
+            self.optimizer.look()
 
     # --- what it notes --------------------------------------------------------------------------------------------
 

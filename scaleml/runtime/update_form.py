@@ -29,7 +29,9 @@ class UpdateForm:
     plan : Plan
         The run.
     gradients : Gradient
-        Whole gradients.
+        Where the rank is.
+    compute : callable
+        Computes whole gradients.
     optimizer : OptimizerStep
         What applies gradients of either form.
     state : TrainState
@@ -41,9 +43,12 @@ class UpdateForm:
         What computes the gradients, where they are sparse.
     """
 
-    def __init__(self, plan: Plan, gradients: Gradient, optimizer: OptimizerStep, state: TrainState) -> None:
+    def __init__(
+        self, plan: Plan, gradients: Gradient, compute: Compute, optimizer: OptimizerStep, state: TrainState
+    ) -> None:
         self._plan = plan
         self._gradients = gradients
+        self._compute = compute
         self._optimizer = optimizer
         self._state = state
         self._made: SparseGradients | None = None
@@ -72,7 +77,7 @@ class UpdateForm:
         optimizer.decay = decay
         optimizer.touches = plan.sparse and not plan.why_dense_updates and strategy.replicated
         optimizer.whole = gradients.whole if plan.why_dense_updates and strategy.replicated else None
-        return gradients.compute if sparse is None else sparse.compute
+        return self._compute if sparse is None else sparse.compute
 
     def parameters(self) -> Array:
         """Return what the rank holds of the parameters, (P,): to be read only."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, namespace
 from scaleml.checks import check_integer
 from scaleml.compression import Codec
 from scaleml.compression.base import check_codec
@@ -150,10 +150,10 @@ class LocalSGD(Strategy):
     def begin(self, w: Array, state: dict[str, Array]) -> None:
         """Set out from ``w``, the same on all ranks."""
         if self.outer is not None or self.compression is not None:
-            state[ANCHOR] = np.array(w)
+            state[ANCHOR] = w.copy()
         if self.outer is not None:
             state[UPDATES] = np.zeros(1)
-            state.update({f"outer.{name}": slot for name, slot in self.outer.init(len(w), w.dtype).items()})
+            state.update({f"outer.{name}": slot for name, slot in self.outer.init(len(w), w.dtype, w).items()})
 
     def end(self, state: dict[str, Array]) -> None:
         """Forget the outer optimizer's state, and what a codec lost."""
@@ -186,17 +186,18 @@ class LocalSGD(Strategy):
             ctx.group.allreduce(w)
             w /= ctx.group.size
             return
-        moves = np.subtract(state[ANCHOR], w, out=w)
+        xp = namespace(w)
+        moves = xp.subtract(state[ANCHOR], w, out=w)
         self.compression.allreduce(moves, 1.0, ctx.group, state, ctx.codec_context)
         moves /= ctx.group.size
-        np.subtract(state[ANCHOR], moves, out=w)
+        xp.subtract(state[ANCHOR], moves, out=w)
 
     def _step_outer(self, w: Array, state: dict[str, Array]) -> None:
         """Take the ranks' way from the anchor to their mean ``w`` for a gradient."""
         assert self.outer is not None
         anchor, t = state[ANCHOR], int(state[UPDATES][0]) + 1
         slots = {name: state[f"outer.{name}"] for name in self.outer.slots()}
-        gradient = np.subtract(anchor, w, out=w)
+        gradient = namespace(w).subtract(anchor, w, out=w)
         if self.outer.clip_norm is not None:
             clip(gradient, self.outer.clip_norm)
         self.outer.apply(anchor, gradient, slots, t)

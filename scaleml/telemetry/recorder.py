@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from math import isfinite
 from typing import Final, Protocol
 
@@ -50,6 +51,10 @@ class Recorder:
         What the training clock showed at the last row.
     due : float
         When the next row is to be written: the caller flushes at the first step that ends after it.
+    interval : float
+        Seconds from one row to the next.
+    before_row : callable or None
+        Called before a row is written; adds to it what is not known before, and returns for how many seconds that took.
     """
 
     def __init__(self, rank: int, meter: MeterLike) -> None:
@@ -61,6 +66,8 @@ class Recorder:
         self.updates = 0
         self.noise = self.signal = self.noise_weight = self.biased = 0.0
         self.samples = 0
+        self.interval = INTERVAL
+        self.before_row: Callable[[], float] | None = None
         self.start = self.excluded = self.last = 0.0
         self._since = self.due = 0.0
         self._rows: deque[tuple[float, ...]] = deque()
@@ -71,7 +78,7 @@ class Recorder:
         """Start the training clock, at what it showed when others trained before this rank."""
         self.start, self._since = now - clock, now
         self.last = clock
-        self.due = now + INTERVAL
+        self.due = now + self.interval
         self.meter.reset()
 
     def clock(self, now: float) -> float:
@@ -105,6 +112,8 @@ class Recorder:
 
     def flush(self, now: float, step: int, epoch: float) -> None:
         """Write what has gathered since the last row."""
+        if self.before_row is not None:
+            now += self.before_row()
         meter = self.meter
         waited = meter.waited
         most = max(range(len(waited)), key=waited.__getitem__) if meter.wait > 0 else -1
@@ -137,7 +146,7 @@ class Recorder:
         self.updates = 0
         self._since = now
         self.last = self.clock(now)
-        self.due = now + INTERVAL
+        self.due = now + self.interval
         self.meter.reset()
 
     def noisy(self, noise: float, signal: float, weight: float, *, biased: bool = False) -> None:

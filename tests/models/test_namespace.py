@@ -50,7 +50,7 @@ def train(xp, model, signature, optimizer, sparse):
     state = optimizer.init(net.size, "f4", like=w)
     results = []
     for t, each in enumerate((None, weight, None), start=1):
-        results += net.loss_grad(w, x, y, each, g)
+        results += map(float, net.loss_grad(w, x, y, each, g))
         results.append(to_numpy(g).copy())
         net.objective_grad(w, g)
         results.append(net.penalty(w))

@@ -13,6 +13,7 @@ from scaleml.optim import SGD
 from scaleml.runtime.evaluation import Evaluation
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ParameterPartition, ProcessGrid, cut
+from scaleml.runtime.rank_device import RankDevice
 from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import AllReduce, Layout, ParameterServer
 from scaleml.telemetry.recorder import Recorder
@@ -103,7 +104,8 @@ def test_ranks_that_hold_slices_evaluate_the_whole():
         grid = ProcessGrid.build(world, Layout(2), partition)
         mine = slice(75 * world.rank, 75 * (world.rank + 1))
         evaluation = Evaluation(
-            plan, grid, (X[mine], Y[mine].astype(float), None), TrainState(w), Recorder(world.rank, world.meter)
+            *(plan, grid, (X[mine], Y[mine].astype(float), None), TrainState(w)),
+            *(Recorder(world.rank, world.meter), RankDevice(plan, world.rank)),
         )
         evaluation.at(w[partition.own(world.rank)], 0)
         return evaluation.last, evaluation.kept.tolist()
