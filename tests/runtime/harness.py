@@ -150,7 +150,7 @@ def on_threads(
         _hook(network, partial(after_gradient, group.rank))
         training = not layout.is_server(group.rank)
         theirs = [before[group.rank if training else 0], *before[layout.workers :]] if before else []
-        own = resume_from(dataclasses.replace(plan, model=network), theirs)
+        own = resume_from(dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps)), theirs)
         recorder = Recorder(group.rank, group.meter)
         loop: TrainingLoop | ServerLoop
         if not training:
