@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from scaleml.api.trial import Trial
     from scaleml.cluster.embedded import close
     from scaleml.cluster.errors import RunFailed
+    from scaleml.frameworks.jax import JaxModel
+    from scaleml.frameworks.keras import KerasModel
     from scaleml.frameworks.torch import TorchModel
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
@@ -31,6 +33,8 @@ _HOMES = {
     "Comparison": "scaleml.telemetry",
     "Gossip": "scaleml.strategies",
     "Hogwild": "scaleml.strategies",
+    "JaxModel": "scaleml.frameworks.jax",
+    "KerasModel": "scaleml.frameworks.keras",
     "LBFGS": "scaleml.optim",
     "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
@@ -61,6 +65,8 @@ __all__ = [
     "Comparison",
     "Gossip",
     "Hogwild",
+    "JaxModel",
+    "KerasModel",
     "Lab",
     "LinearModel",
     "LocalSGD",

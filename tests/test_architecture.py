@@ -59,6 +59,8 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "dask": frozenset({"cluster", "api", "data", "estimators", "linear_model", "neural_network"}),
     "cupy": frozenset({"arrays"}),
     "torch": frozenset({"frameworks"}),
+    "jax": frozenset({"frameworks"}),
+    "keras": frozenset({"frameworks"}),
     "ipywidgets": frozenset({"lab"}),
     "bqplot": frozenset({"lab"}),
     "IPython": frozenset({"lab", "telemetry"}),
@@ -77,7 +79,7 @@ WITHOUT: dict[str, frozenset[str]] = {
     "runtime": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio", "socket"}),
 }
 # What a rank must not load: sklearn alone takes longer than a whole recovery may.
-TOO_HEAVY = ("torch", "sklearn", "pandas", "dask.array", "dask.dataframe", "matplotlib", "rich", "ipywidgets", "bqplot")
+TOO_HEAVY = ("torch", "jax", "keras", "sklearn", "pandas", "dask.array", "dask.dataframe", "matplotlib", "rich", "ipywidgets", "bqplot")
 OF_A_RANK = ("cluster.rank_task", "strategies", "models", "optim", "comm", "compression", "faults")
 
 

@@ -22,7 +22,7 @@ class Layout:
     Parameters
     ----------
     names : tuple of str
-        Such as ``"encoder.weight"``: what stands before the last point is the layer.
+        Such as ``"encoder.weight"`` or ``"encoder/kernel"``: what stands before the last point or slash is the layer.
     shapes : tuple of tuples of int
         Of each.
     leading : int
@@ -72,7 +72,7 @@ class Layout:
     def groups(self) -> tuple[range, ...]:
         """The arrays of each part, by number: whole layers, small ones together with those before them."""
         layers: list[range] = []
-        for _, numbers in groupby(range(len(self.names)), lambda number: self.names[number].rpartition(".")[0]):
+        for _, numbers in groupby(range(len(self.names)), lambda number: _layer(self.names[number])):
             own = list(numbers)
             layers.append(range(own[0], own[-1] + 1))
         found: list[range] = []
@@ -89,3 +89,7 @@ class Layout:
     def parts(self) -> tuple[slice, ...]:
         """The parts of the vector whose gradients are sent one by one."""
         return tuple(slice(self.slices[group[0]].start, self.slices[group[-1]].stop) for group in self.groups)
+
+
+def _layer(name: str) -> str:
+    return name[: max(name.rfind("."), name.rfind("/"), 0)]

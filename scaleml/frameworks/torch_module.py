@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import cloudpickle
 import torch
 from torch import Tensor, nn
 
 from scaleml.frameworks.torch_forward import copied
 from scaleml.frameworks.torch_random import seeded
+from scaleml.frameworks.travel import why_it_stays
 
 __all__ = ["ModuleLike", "check_module", "check_travels", "made"]
 
@@ -138,13 +138,6 @@ def _arrays(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-class _Nowhere:
-    """A file that keeps nothing."""
-
-    def write(self, part: Any) -> int:
-        return memoryview(part).nbytes
-
-
 def check_travels(**parts: object) -> None:
     """Raise ValueError for what cannot be pickled, with the attribute that cannot, and why.
 
@@ -154,7 +147,7 @@ def check_travels(**parts: object) -> None:
         What is to be sent, by the name that the error calls it.
     """
     for name, part in parts.items():
-        error = _why_not(part)
+        error = why_it_stays(part)
         if error is None:
             continue
         where, cause = _culprit(name, part) or (name, error)
@@ -162,14 +155,6 @@ def check_travels(**parts: object) -> None:
             f"{where} cannot be sent to workers ({type(cause).__name__}: {cause}): make it where it is needed, in forward, leave it out of "
             "pickles with __getstate__, or pass a factory that makes the module on each rank"
         )
-
-
-def _why_not(part: object) -> Exception | None:
-    try:
-        cloudpickle.Pickler(_Nowhere()).dump(part)
-    except Exception as error:  # noqa: BLE001  whatever a pickle raises is the answer
-        return error
-    return None
 
 
 def _culprit(name: str, part: object) -> tuple[str, Exception] | None:
@@ -180,7 +165,7 @@ def _culprit(name: str, part: object) -> tuple[str, Exception] | None:
         for key, value in vars(layer).items():
             if key in ("_modules", "_parameters", "_buffers"):
                 continue
-            error = _why_not(value)
+            error = why_it_stays(value)
             if error is not None:
                 within = ".".join(one for one in (name, path, key) if one)
                 return f"{within}, a {type(value).__name__},", error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -21,5 +23,26 @@ def torch_model(**settings: Any) -> Any:
     return TorchModel(make, "cross_entropy", **settings)
 
 
-FRAMEWORKS: dict[str, Callable[..., Any]] = {"torch": torch_model}
+@cache
+def jax_model(**settings: Any) -> Any:
+    """The same of JAX's; kept, for so is what it has compiled."""
+    pytest.importorskip("jax")
+    from scaleml import JaxModel
+
+    return JaxModel(perceptron, {"first": dense(7, 6), "second": dense(6, 3)}, "cross_entropy", **settings)
+
+
+def dense(inputs: int, outputs: int) -> dict[str, Any]:
+    kernel = np.random.default_rng(inputs).uniform(-1, 1, (inputs, outputs)) / np.sqrt(inputs)
+    return {"kernel": kernel.astype("f4"), "bias": np.zeros(outputs, "f4")}
+
+
+def perceptron(params: Any, x: Any) -> Any:
+    import jax.numpy as jnp
+
+    first, second = params["first"], params["second"]
+    return jnp.tanh(x @ first["kernel"] + first["bias"]) @ second["kernel"] + second["bias"]
+
+
+FRAMEWORKS: dict[str, Callable[..., Any]] = {"torch": torch_model, "jax": jax_model}
 """By name; settings are ``dtype`` and whatever all have. Whatever the framework, the start may be its own."""

@@ -1,0 +1,236 @@
+"""Functions of JAX that a network trains: of parameters, rows and a key. Plain ones, as users write them with a pytree of parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaleml.arrays import Array
+from scaleml.frameworks.travel import why_it_stays
+
+__all__ = ["Function", "Leaves", "PureFunction", "check_apply", "check_params", "precision"]
+
+Leaves = list[Any]
+"""Arrays of NumPy or JAX, or what JAX has in their place while it traces."""
+
+_KEYS: Final = ("key", "rng")
+"""What a parameter of ``apply`` is called that takes a key."""
+
+
+class Function(Protocol):
+    """What a JAX network computes with: pure, so that JAX can compile and differentiate it.
+
+    Attributes
+    ----------
+    label : str
+        What errors call it.
+    names, shapes : tuples
+        Of the arrays that are trained.
+    """
+
+    label: str
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def start(self, seed: int) -> Leaves:
+        """Return the arrays that a run of this seed begins with."""
+
+    def state(self) -> Leaves:
+        """Return the arrays that a forward pass changes and no gradient does, as they are at the start."""
+
+    def __call__(self, leaves: Leaves, state: Leaves, x: Any, key: jax.Array | None) -> tuple[Any, Leaves]:
+        """Return the outputs of rows, and the state after them; a key is for training, None for evaluation."""
+
+    def module(self, leaves: Leaves, state: Leaves) -> Any:
+        """Return what the user gets of trained arrays."""
+
+
+def precision(dtype: np.dtype[Any]) -> AbstractContextManager[Any]:
+    """Return a context in which this thread's JAX computes in a dtype: JAX has float64 only where it is switched on."""
+    switch: Any = jax.enable_x64
+    return switch(dtype == np.float64)
+
+
+@final
+class PureFunction:
+    """A user's ``apply(params, x)`` or ``apply(params, x, key)``, and its pytree of parameters.
+
+    Parameters
+    ----------
+    apply : callable
+    params : pytree of arrays, or callable
+        Callable: makes one of a key.
+    dtype : numpy.dtype
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is no pytree of arrays of numbers, with the remedy.
+    """
+
+    def __init__(self, apply: Callable[..., Any], params: Any, dtype: np.dtype[Any]) -> None:
+        self.label = getattr(apply, "__name__", type(apply).__name__)
+        self._apply, self._dtype = apply, dtype
+        self._key = key_of(apply)
+        self._make: Callable[[Any], Any] | None = params if is_factory(params) else None
+        tree = params if self._make is None else _shapes_of(self._make, dtype)
+        found = named_leaves(tree)
+        self.names = tuple(found)
+        self.shapes = tuple(tuple(np.shape(one)) for one in found.values())
+        if self._make is None:
+            tree = jax.tree.map(lambda one: np.array(one, dtype), tree)
+        self._tree = tree
+
+    def start(self, seed: int) -> Leaves:
+        """Return the arrays that a run of this seed begins with: the user's, or what is made of the seed's key."""
+        tree = self._tree
+        if self._make is not None:
+            with precision(self._dtype):
+                tree = self._make(jax.random.key(seed))
+        found = named_leaves(tree)
+        if tuple(found) != self.names or tuple(np.shape(one) for one in found.values()) != self.shapes:
+            raise ValueError(
+                "the function that makes the parameters makes others in each call: names and shapes must be the same for all keys"
+            )
+        return [np.asarray(one, self._dtype) for one in found.values()]
+
+    def state(self) -> Leaves:
+        """Return nothing: what is not trained stands in the function itself."""
+        return []
+
+    def __call__(self, leaves: Leaves, state: Leaves, x: Any, key: jax.Array | None) -> tuple[Any, Leaves]:
+        """Return the outputs of rows, and no state."""
+        params = jax.tree.unflatten(jax.tree.structure(self._tree), leaves)
+        named = {self._key: key} if self._key else {}
+        return self._apply(params, x, **named), state
+
+    def module(self, leaves: Leaves, state: Leaves) -> Any:
+        """Return the pytree of the parameters, as arrays of JAX."""
+        with precision(self._dtype):
+            own = [jnp.array(one) for one in leaves]
+        return jax.tree.unflatten(jax.tree.structure(self._tree), own)
+
+    def check_travels(self, **parts: object) -> None:
+        """Raise ValueError for what cannot be sent to workers."""
+        for name, part in {"apply": self._apply, "params": self._make or self._tree, **parts}.items():
+            error = why_it_stays(part)
+            if error is not None:
+                raise ValueError(
+                    f"{name} cannot be sent to workers ({type(error).__name__}: {error}): let it close over arrays and plain values alone, "
+                    "and make what else it needs where it is called"
+                )
+
+
+def is_factory(params: object) -> bool:
+    """Return whether it is a function that makes parameters: modules of Equinox can be called, too, but are pytrees."""
+    return callable(params) and jax.tree_util.all_leaves([params])
+
+
+def key_of(apply: Callable[..., Any]) -> str | None:
+    """Return what a function's parameter is called that takes a key; None if it has none.
+
+    Examples
+    --------
+    >>> key_of(lambda params, x, key=None: x), key_of(lambda params, x: x)
+    ('key', None)
+    """
+    try:
+        parameters = inspect.signature(apply).parameters
+    except (TypeError, ValueError):  # some that are written in C do not say
+        return None
+    return next((name for name in parameters if name in _KEYS), None)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Return the arrays of a pytree by their paths.
+
+    Raises
+    ------
+    ValueError, TypeError
+        There are none, or something else is among them.
+
+    Examples
+    --------
+    >>> list(named_leaves({"dense": {"kernel": np.ones((2, 3)), "bias": np.zeros(3)}, "scale": np.ones(1)}))
+    ['dense/bias', 'dense/kernel', 'scale']
+    """
+    found: dict[str, Any] = {}
+    for path, one in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+        kind = getattr(one, "dtype", None)
+        if kind is None or not hasattr(one, "shape"):
+            raise TypeError(
+                f"params has a {type(one).__name__} at {name!r}: all leaves are trained, so all must be arrays of floats; take others out, "
+                "as functions and settings: of Equinox's modules by params, static = eqx.partition(module, eqx.is_array), with apply = "
+                "lambda params, x: jax.vmap(eqx.combine(params, static))(x)"
+            )
+        if jnp.issubdtype(kind, jax.dtypes.prng_key) or not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(
+                f"params has an array of {kind} at {name!r}: all leaves are trained, so all must be floats; let apply close over what is not "
+                "trained"
+            )
+        found[name] = one
+    if not sum(np.size(one) if isinstance(one, np.ndarray) else int(np.prod(one.shape)) for one in found.values()):
+        raise ValueError("params has no arrays, so there is nothing to train")
+    return found
+
+
+def check_apply(apply: object) -> None:
+    """Raise TypeError unless it is a function of parameters and rows, with the remedy for what frameworks have instead."""
+    kind = type(apply).__name__
+    if isinstance(apply, type):
+        raise TypeError(f"apply is the class {apply.__name__}: must be a function of (params, x)")
+    own = getattr(apply, "apply", None)
+    if callable(own):
+        flax = "of Flax as {'params': ...}" if hasattr(apply, "init") and hasattr(apply, "setup") else "as its init makes them"
+        keyed = " A Haiku function takes its key second: lambda params, x, key=None: transformed.apply(params, key, x)." if hasattr(
+            apply, "_fields"
+        ) else ""
+        raise TypeError(
+            f"apply is a {kind}, which has one: pass its apply, JaxModel(module.apply, params, ...), and the parameters {flax}.{keyed}"
+        )
+    if not callable(apply):
+        raise TypeError(f"apply is a {kind}: must be a function of (params, x), or of (params, x, key)")
+    if not jax.tree_util.all_leaves([apply]):
+        raise TypeError(
+            f"apply is a {kind}, which holds its parameters itself: params, static = eqx.partition(module, eqx.is_array), and apply = "
+            "lambda params, x: jax.vmap(eqx.combine(params, static))(x)"
+        )
+
+
+def check_params(params: Any, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError or TypeError unless it is a pytree of arrays in a dtype, or a function that makes one."""
+    if is_factory(params):
+        return
+    for name, one in named_leaves(params).items():
+        own = str(one.dtype)
+        if own in ("bfloat16", "float16"):
+            raise ValueError(
+                f"{name!r} is {own}, in which small updates are lost: keep parameters in float32, and have apply compute in {own}"
+            )
+        if own not in ("float32", dtype.name):
+            raise ValueError(f"{name!r} is {own}, but dtype={dtype.name!r}: pass dtype={own!r}, or make it {dtype.name}")
+
+
+def _shapes_of(make: Callable[[Any], Any], dtype: np.dtype[Any]) -> Any:
+    """Return what a function makes of a key, shapes in place of arrays where JAX can tell without computing."""
+    name = getattr(make, "__name__", "params")
+    with precision(dtype):
+        try:
+            try:
+                tree = jax.eval_shape(make, jax.eval_shape(jax.random.key, 0))
+            except jax.errors.JAXTypeError:  # it computes with NumPy
+                tree = make(jax.random.key(0))
+        except Exception as error:
+            raise TypeError(
+                f"{name} cannot make parameters of a key ({type(error).__name__}: {error}): params must be a pytree of arrays, or a function "
+                "of one key that makes one"
+            ) from error
+    named_leaves(tree)
+    return jax.tree.map(lambda one: jax.ShapeDtypeStruct(np.shape(one), dtype), tree)

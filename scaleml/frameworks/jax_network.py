@@ -1,0 +1,134 @@
+"""The flat model of a function of JAX: it is given slices of the vector, and its gradients are copied into the rank's buffer, once."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, final
+
+import jax
+import numpy as np
+import threadpoolctl
+
+from scaleml.arrays import Array, Matrix
+from scaleml.frameworks.jax_function import Function, Leaves, precision
+from scaleml.frameworks.jax_losses import JaxLoss
+from scaleml.frameworks.jax_program import Forward, Program
+from scaleml.frameworks.jax_trial import tried
+from scaleml.frameworks.layout import Layout
+from scaleml.frameworks.network import ModuleNetwork, dense
+from scaleml.frameworks.objective import Objective
+from scaleml.models.base import Signature
+from scaleml.models.flat_model import FlatModel, Layered, NamesScore, OfModule, Probabilistic, Ready, Scoring
+
+__all__ = ["JaxNetwork"]
+
+
+@final
+class JaxNetwork(ModuleNetwork):
+    """The arithmetic of a function of JAX and its loss for data of one signature.
+
+    JAX computes on the device that is its default in the process, and starts there with the first call. Copies share what is
+    compiled, pickles do not take it along.
+
+    Parameters
+    ----------
+    function : Function
+    loss : JaxLoss
+    signature : Signature
+    dtype : {"float32", "float64"}
+
+    Raises
+    ------
+    ValueError
+        Function, loss and data do not fit each other.
+    """
+
+    def __init__(self, function: Function, loss: JaxLoss, signature: Signature, dtype: str) -> None:
+        self._function, self._loss = function, loss
+        layout = Layout(function.names, function.shapes, leading=-1)
+        found = None
+        own = np.dtype(dtype)
+        with precision(own):
+            objective = Objective(loss.name, loss.targets, signature, loss.link)
+            found = tried(Forward(function, signature, own), loss, objective, layout)
+        super().__init__(layout, found.scorer, signature, dtype)
+        self._program: Program = found.program
+        self._state: Leaves = function.state()
+        self._draw = np.zeros(3, np.uint32)
+
+    def __repr__(self) -> str:
+        return f"JaxNetwork({self._function.label}, {self._loss.name}, size={self.size}, dtype={self.dtype.name!r})"
+
+    def init(self, seed: int) -> Array:
+        """Return the parameters (P,) at the start: the user's own, or what is made of the seed's key."""
+        flat = np.empty(self.size, self.dtype)
+        for part, one in zip(self.layout.slices, self._function.start(seed), strict=True):
+            flat[part] = np.ravel(one)
+        return flat
+
+    def loss_grad(
+        self, w: Array, x: Matrix, y: Array, weights: Array | None, out: Array, ready: Ready | None = None
+    ) -> tuple[float, float]:
+        """Write the gradient of the summed loss into `out`; return the summed loss and weights; see `FlatModel.loss_grad`.
+
+        JAX has all gradients at once: parts are final as they are copied.
+        """
+        with precision(self.dtype):
+            parts = self._program.forward.parts(dense(x))
+            self._draw = self._draw + np.array([0, 1, 0], np.uint32)
+            grads, loss, mass, self._state = self._program.gradient(
+                _shared(w), self._state, parts, y, self._weights(weights), self._draw
+            )
+            found = float(loss), float(mass)  # waits for all: what JAX was given may change again
+        for group, part in zip(reversed(self.layout.groups), reversed(self.parts), strict=True):
+            for number in group:
+                out[self.layout.slices[number]] = np.asarray(grads[number]).reshape(-1)
+            if ready is not None:
+                ready(part)
+        return found
+
+    def module(self, w: Array) -> Any:
+        """Return what the user gets: of a plain function its pytree of parameters, as arrays of JAX."""
+        leaves = [w[part].reshape(shape) for part, shape in zip(self.layout.slices, self.layout.shapes, strict=True)]
+        return self._function.module(leaves, self._state)
+
+    def _evaluated(self, w: Array, x: Array, y: Array, weights: Array | None) -> tuple[Array, float, float]:
+        with precision(self.dtype):
+            parts = self._program.forward.parts(x)
+            output, loss, mass = self._program.evaluated(_shared(w), self._state, parts, y, self._weights(weights))
+            return np.array(output) if self._program.output is not None else np.empty(0), float(loss), float(mass)
+
+    def _outputs(self, w: Array, x: Array) -> Array:
+        if not len(x):
+            return np.empty((0, *(self._program.output or ())), self.dtype)
+        if self._program.output is None:
+            raise ValueError(
+                f"{self._function.label} returns no single array, so there is nothing to predict: call it with run.model.module"
+            )
+        with precision(self.dtype):
+            return np.array(self._program.outputs(_shared(w), self._state, self._program.forward.parts(x)))
+
+    def _weights(self, weights: Array | None) -> Array | None:
+        return None if weights is None else weights.astype(self.dtype, copy=False)
+
+
+def _shared(w: Array) -> Any:
+    """Return a vector as an array of JAX, in the same memory where it lies as JAX wants it (on 64 bytes, of a CPU), else a copy."""
+    _start()
+    return jax.device_put(w)
+
+
+def _start() -> None:
+    """Have JAX, before it starts, take no more cores than this rank has, and no more of a GPU than it needs: there may be others."""
+    if "PJRT_NPROC" not in os.environ:
+        pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+        os.environ["PJRT_NPROC"] = str(min(pools, default=os.cpu_count() or 1))
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+if TYPE_CHECKING:
+
+    def _is_all_of(
+        network: JaxNetwork,
+    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule]:
+        return network, network, network, network, network, network
