@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaleml.arrays import Array
 from scaleml.frameworks.travel import why_it_stays
 
 __all__ = ["Function", "Leaves", "PureFunction", "check_apply", "check_params", "precision"]
@@ -188,10 +187,16 @@ def check_apply(apply: object) -> None:
         raise TypeError(f"apply is the class {apply.__name__}: must be a function of (params, x)")
     own = getattr(apply, "apply", None)
     if callable(own):
-        flax = "of Flax as {'params': ...}" if hasattr(apply, "init") and hasattr(apply, "setup") else "as its init makes them"
-        keyed = " A Haiku function takes its key second: lambda params, x, key=None: transformed.apply(params, key, x)." if hasattr(
-            apply, "_fields"
-        ) else ""
+        flax = (
+            "of Flax as {'params': ...}"
+            if hasattr(apply, "init") and hasattr(apply, "setup")
+            else "as its init makes them"
+        )
+        keyed = (
+            " A Haiku function takes its key second: lambda params, x, key=None: transformed.apply(params, key, x)."
+            if hasattr(apply, "_fields")
+            else ""
+        )
         raise TypeError(
             f"apply is a {kind}, which has one: pass its apply, JaxModel(module.apply, params, ...), and the parameters {flax}.{keyed}"
         )
@@ -215,7 +220,9 @@ def check_params(params: Any, dtype: np.dtype[Any]) -> None:
                 f"{name!r} is {own}, in which small updates are lost: keep parameters in float32, and have apply compute in {own}"
             )
         if own not in ("float32", dtype.name):
-            raise ValueError(f"{name!r} is {own}, but dtype={dtype.name!r}: pass dtype={own!r}, or make it {dtype.name}")
+            raise ValueError(
+                f"{name!r} is {own}, but dtype={dtype.name!r}: pass dtype={own!r}, or make it {dtype.name}"
+            )
 
 
 def _shapes_of(make: Callable[[Any], Any], dtype: np.dtype[Any]) -> Any:

@@ -77,7 +77,9 @@ class Forward:
 
     def _input(self, part: Any) -> Any:
         kind = kind_of(np.dtype(part.dtype))
-        return jnp.asarray(part, self.dtype if kind == "float" else whole_numbers(self.dtype) if kind == "integer" else bool)
+        return jnp.asarray(
+            part, self.dtype if kind == "float" else whole_numbers(self.dtype) if kind == "integer" else bool
+        )
 
     def _in_dtype(self, one: Any) -> Any:
         return jnp.asarray(one, self.dtype) if jnp.issubdtype(jnp.result_type(one), jnp.floating) else one

@@ -12,7 +12,20 @@ from scaleml.frameworks.torch_forward import copied
 from scaleml.frameworks.torch_random import seeded
 from scaleml.frameworks.travel import why_it_stays
 
-__all__ = ["ModuleLike", "check_module", "check_travels", "made"]
+__all__ = ["ModuleLike", "Wrapper", "check_module", "check_travels", "made"]
+
+
+class Wrapper(nn.Module):
+    """A module that stands for a model of another framework, which users get in its place.
+
+    Attributes
+    ----------
+    wrapped : object
+        That model.
+    """
+
+    wrapped: Any
+
 
 ModuleLike = nn.Module | Callable[[], nn.Module]
 """A module, or what makes one."""

@@ -16,7 +16,7 @@ from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.torch_binding import Binding, flattened, trainable
 from scaleml.frameworks.torch_forward import Forward, copied, tensor_of
 from scaleml.frameworks.torch_losses import TorchLoss
-from scaleml.frameworks.torch_module import made
+from scaleml.frameworks.torch_module import Wrapper, made
 from scaleml.frameworks.torch_random import drawing, key_of
 from scaleml.frameworks.torch_trial import tried
 from scaleml.models.base import Signature
@@ -147,14 +147,18 @@ class TorchNetwork(ModuleNetwork):
         if self._binding is not None:
             self._buffers.write(self._binding.module, buffers)
 
-    def module(self, w: Array) -> nn.Module:
-        """Return a plain module with these parameters (P,) and the buffers as they are now, in evaluation mode."""
+    def module(self, w: Array) -> Any:
+        """Return a plain module with these parameters (P,) and the buffers as they are now, in evaluation mode.
+
+        Where it stands for another framework's model, that.
+        """
         module = copied(self._template)
         self._buffers.write(module, self.buffers())
         with torch.no_grad():
             for one, part in zip(trainable(module).values(), self.layout.slices, strict=True):
                 one.copy_(tensor_of(np.ascontiguousarray(w[part])).view(one.shape))
-        return module.eval()
+        module.eval()
+        return module.wrapped if isinstance(module, Wrapper) else module
 
     def _loss_grad(
         self, w: Array, x: Array, y: Array, weights: Array | None, out: Array, ready: Ready | None
