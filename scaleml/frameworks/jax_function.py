@@ -171,8 +171,8 @@ def named_leaves(tree: Any) -> dict[str, Any]:
             )
         if jnp.issubdtype(kind, jax.dtypes.prng_key) or not jnp.issubdtype(kind, jnp.floating):
             raise ValueError(
-                f"params has an array of {kind} at {name!r}: all leaves are trained, so all must be floats; let apply close over what is not "
-                "trained"
+                f"params has an array of {kind} at {name!r}: all leaves are trained, so all must be floats; let apply close over what is "
+                "not trained"
             )
         found[name] = one
     if not sum(np.size(one) if isinstance(one, np.ndarray) else int(np.prod(one.shape)) for one in found.values()):
@@ -236,8 +236,8 @@ def _shapes_of(make: Callable[[Any], Any], dtype: np.dtype[Any]) -> Any:
                 tree = make(jax.random.key(0))
         except Exception as error:
             raise TypeError(
-                f"{name} cannot make parameters of a key ({type(error).__name__}: {error}): params must be a pytree of arrays, or a function "
-                "of one key that makes one"
+                f"{name} cannot make parameters of a key ({type(error).__name__}: {error}): params must be a pytree of arrays, or a "
+                "function of one key that makes one"
             ) from error
     named_leaves(tree)
     return jax.tree.map(lambda one: jax.ShapeDtypeStruct(np.shape(one), dtype), tree)

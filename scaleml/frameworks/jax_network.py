@@ -18,7 +18,16 @@ from scaleml.frameworks.layout import Layout
 from scaleml.frameworks.network import ModuleNetwork, dense
 from scaleml.frameworks.objective import Objective
 from scaleml.models.base import Signature
-from scaleml.models.flat_model import FlatModel, Layered, NamesScore, OfModule, Probabilistic, Ready, Scoring
+from scaleml.models.flat_model import (
+    FlatModel,
+    Layered,
+    NamesScore,
+    OfModule,
+    Probabilistic,
+    Ready,
+    Scoring,
+    Stochastic,
+)
 
 __all__ = ["JaxNetwork"]
 
@@ -54,7 +63,8 @@ class JaxNetwork(ModuleNetwork):
         super().__init__(layout, found.scorer, signature, dtype)
         self._program: Program = found.program
         self._state: Leaves = function.state()
-        self._draw = np.zeros(3, np.uint32)
+        self._place, self._calls = (0, 0, 0), 0
+        self._needs = jax.device_put  # named in every pickle, so that workers are asked for JAX
 
     def __repr__(self) -> str:
         return f"JaxNetwork({self._function.label}, {self._loss.name}, size={self.size}, dtype={self.dtype.name!r})"
@@ -75,9 +85,10 @@ class JaxNetwork(ModuleNetwork):
         """
         with precision(self.dtype):
             parts = self._program.forward.parts(dense(x))
-            self._draw = self._draw + np.array([0, 1, 0], np.uint32)
+            self._calls += 1
+            draw = np.array([*self._place, self._calls]).astype(np.uint32)
             grads, loss, mass, self._state = self._program.gradient(
-                _shared(w), self._state, parts, y, self._weights(weights), self._draw
+                _shared(w), self._state, parts, y, self._weights(weights), draw
             )
             found = float(loss), float(mass)  # waits for all: what JAX was given may change again
         for group, part in zip(reversed(self.layout.groups), reversed(self.parts), strict=True):
@@ -86,6 +97,10 @@ class JaxNetwork(ModuleNetwork):
             if ready is not None:
                 ready(part)
         return found
+
+    def at(self, seed: int, step: int, rank: int) -> None:
+        """Have the next gradients draw the random numbers of this place; see `Stochastic`."""
+        self._place, self._calls = (seed, step, rank), 0
 
     def module(self, w: Array) -> Any:
         """Return what the user gets: of a plain function its pytree of parameters, as arrays of JAX."""
@@ -130,5 +145,5 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: JaxNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule]:
-        return network, network, network, network, network, network
+    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic]:
+        return network, network, network, network, network, network, network

@@ -122,7 +122,7 @@ class Program:
     ) -> tuple[Leaves, Any, Any, Leaves]:
         """Return the gradient of the summed loss by arrays, that loss, its mass, and the state after it.
 
-        `draw` (3,) has the numbers that the key is made of.
+        `draw` (4,) has the numbers that the key is made of: seed, step, rank, and which gradient of the step it is.
         """
 
         def total(leaves: Leaves) -> tuple[Any, tuple[Any, Leaves]]:
@@ -150,7 +150,7 @@ class Program:
         self, leaves: Leaves, state: Leaves, parts: tuple[Any, ...], y: Any, weights: Any, draw: Any
     ) -> tuple[Any, Any, Leaves]:
         key = jax.random.key(draw[0])
-        for number in (draw[1], draw[2]):
+        for number in (draw[1], draw[2], draw[3]):
             key = jax.random.fold_in(key, number)
         output, after = self._called(leaves, state, parts, key)
         return *self.loss.total(output, jnp.asarray(y, self.targets), weights), after
@@ -160,8 +160,8 @@ class Program:
         rows = len(parts[0])
         if self.output is not None and tuple(output.shape) != (rows, *self.output):
             raise ValueError(
-                f"{self.forward.function.label} returns shape {tuple(output.shape)} for {rows} rows, but (rows, {self.output}) before: rows "
-                "of one shape must give outputs of one shape"
+                f"{self.forward.function.label} returns shape {tuple(output.shape)} for {rows} rows, but (rows, {self.output}) before: "
+                "rows of one shape must give outputs of one shape"
             )
         return output, after
 

@@ -38,10 +38,10 @@ class KerasModel(Model):
         seed. Only variables that are trainable are trained.
     loss : str, keras loss or callable, optional
         ``"cross_entropy"``, ``"binary_cross_entropy"``: of scores (logits). ``"sparse_categorical_crossentropy"``,
-        ``"categorical_crossentropy"`` (y are the labels themselves, too) and ``"binary_crossentropy"``: of probabilities, as they are
-        in Keras. ``"mse"``, ``"l1"``, ``"huber"`` and ``"smooth_l1"`` for numbers; any other name that Keras has, a loss of
-        ``keras.losses``; or, in Keras's order, a function of (y_true, y_pred) that returns one number, the mean over the rows, or a loss for each
-        row, (rows,), which alone can have weights. None for the one that the model was compiled with.
+        ``"categorical_crossentropy"`` (y holds labels here, too) and ``"binary_crossentropy"``: of probabilities, as they are in
+        Keras. ``"mse"``, ``"l1"``, ``"huber"`` and ``"smooth_l1"`` for numbers; any other name that Keras has; a loss of
+        ``keras.losses``; or, in Keras's order, a function of (y_true, y_pred) that returns one number, the mean over the rows, or a
+        loss for each row, (rows,), which alone can have weights. None for the loss that the model was compiled with.
     classifier : bool, optional
         Whether y holds labels; by default the loss says so, and of a function of one's own it is False.
 
@@ -137,10 +137,12 @@ def _network(
     make: Callable[[], Any], signature: Signature, values: list[Array] | None, loss: KerasLoss, dtype: str
 ) -> ModuleNetwork:
     if loaded().backend.backend() == "torch":
-        from scaleml.frameworks.keras_torch import network_of
-    else:
-        from scaleml.frameworks.keras_jax import network_of
-    return network_of(make, signature, values, loss, dtype)
+        from scaleml.frameworks import keras_torch
+
+        return keras_torch.network_of(make, signature, values, loss, dtype)
+    from scaleml.frameworks import keras_jax
+
+    return keras_jax.network_of(make, signature, values, loss, dtype)
 
 
 def _equal(values: list[Array] | None, others: list[Array] | None) -> bool:
@@ -175,11 +177,11 @@ def loss_of(model: Any, loss: LossLike | None) -> KerasLoss:
     compiled = model.loss if getattr(model, "compiled", False) else None
     if compiled is not None:
         _log.info("the optimizer and the metrics that %s was compiled with are not used", type(model).__name__)
-    if loss is None and compiled is None:
-        raise ValueError(
-            "loss is missing, and the model was compiled with none: pass loss, such as 'cross_entropy' or 'mse'"
-        )
     if loss is None:
+        if compiled is None:
+            raise ValueError(
+                "loss is missing, and the model was compiled with none: pass loss, such as 'cross_entropy' or 'mse'"
+            )
         return KerasLoss.of(compiled)
     own = KerasLoss.of(loss)
     if compiled is not None and compiled is not loss and not own.same_as(KerasLoss.of(compiled)):
@@ -207,5 +209,10 @@ def dtype_of(model: Any) -> str:
         raise ValueError(
             f"{type(model).__name__} was made in {own}, but JAX has made float32 of that: jax.config.update('jax_enable_x64', True) before "
             "it is made, or leave dtype out"
+        )
+    if own == "float64" and str(model.compute_dtype) != own:
+        raise ValueError(
+            f"{type(model).__name__} has layers in float64, but is itself in {model.compute_dtype}, to which it brings X: "
+            "keras.config.set_dtype_policy('float64') before it is made"
         )
     return own

@@ -9,7 +9,7 @@ import numpy as np
 from scaleml.frameworks.inputs import trial_rows
 from scaleml.frameworks.keras_backend import loaded
 from scaleml.frameworks.keras_losses import KerasLoss
-from scaleml.frameworks.keras_recipe import Recipe, shown
+from scaleml.frameworks.keras_recipe import Recipe, array_of, shown
 from scaleml.models.base import Signature
 
 __all__ = ["check_outputs", "scores"]
@@ -56,7 +56,7 @@ def check_outputs(model: Any, recipe: Recipe, loss: KerasLoss, signature: Signat
         )
     if loss.name is None or isinstance(output, dict | list | tuple):
         return
-    found = loaded().ops.convert_to_numpy(output)
+    found = array_of(output)
     classes = loss.targets == "classes"
     inside = bool(found.size) and bool(((found >= 0) & (found <= 1)).all())
     sums = inside and found.ndim > 1 and found.shape[-1] > 1 and bool(np.allclose(found.sum(axis=-1), 1, atol=1e-3))
@@ -67,13 +67,13 @@ def check_outputs(model: Any, recipe: Recipe, loss: KerasLoss, signature: Signat
             f"{loss.label} is of probabilities, as in Keras, but {recipe.label} returns others than that: give its last layer "
             f"activation={function!r}, or use loss={loss.name!r}, which is of scores (from_logits=True)"
         )
-    if not loss.probabilities and loss.targets in ("classes", "labels"):
-        if (sums and loss.name == "cross_entropy") or last in ("softmax", "sigmoid"):
-            other = "sparse_categorical_crossentropy" if classes else "binary_crossentropy"
-            raise ValueError(
-                f"{loss.label} is of scores (logits), but {recipe.label} returns probabilities, by its {last or 'softmax'}: use "
-                f"loss={other!r}, Keras's own, or leave out the last activation"
-            )
+    squashed = (sums and loss.name == "cross_entropy") or last in ("softmax", "sigmoid")
+    if squashed and not loss.probabilities and loss.targets in ("classes", "labels"):
+        other = "sparse_categorical_crossentropy" if classes else "binary_crossentropy"
+        raise ValueError(
+            f"{loss.label} is of scores (logits), but {recipe.label} returns probabilities, by its {last or 'softmax'}: use "
+            f"loss={other!r}, Keras's own, or leave out the last activation"
+        )
 
 
 def _last_activation(model: Any) -> str:

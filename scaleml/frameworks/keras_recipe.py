@@ -16,7 +16,7 @@ from scaleml.frameworks.keras_backend import Backend, loaded
 from scaleml.frameworks.travel import why_it_stays
 from scaleml.models.base import Signature
 
-__all__ = ["Configured", "Recipe", "arrays_of", "is_seed", "model_of", "seeded", "shown"]
+__all__ = ["Configured", "Recipe", "array_of", "arrays_of", "is_seed", "model_of", "seeded", "shown"]
 
 _lock: Final = threading.RLock()
 """Of the process's random streams, and of what Keras keeps of a process."""
@@ -48,11 +48,13 @@ class Recipe:
         Returns a model, built or not.
     signature : Signature
         Of the data, by which an unbuilt model is built.
-    drawn : bool
-        Whether each model that is made draws its weights; else all have those of the first.
+    values : list of arrays, or None
+        Of all variables, in their order; None where each model that is made draws its weights.
 
     Attributes
     ----------
+    drawn : bool
+        Whether each model that is made draws its weights.
     names, shapes : tuples
         Of the variables that are trained.
     values : list of arrays
@@ -68,12 +70,16 @@ class Recipe:
             _assign(model.variables, values, "the model")
         self.values = arrays_of(model)
         trained = model.trainable_variables
-        self.names = tuple(one.path for one in trained)
+        self.names = tuple(one.path.removeprefix(f"{model.name}/") for one in trained)
         self.shapes = tuple(tuple(one.shape) for one in trained)
         self.label = type(model).__name__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (Backend(self._backend), {**self.__dict__})
+        return _unpickled, (
+            Backend(self._backend),
+            loaded().Model,
+            {**self.__dict__},
+        )  # the class, so that workers are asked for Keras
 
     @property
     def fields(self) -> Fields:
@@ -174,7 +180,7 @@ def _configured(backend: Backend, own: dict[str, Any], config: dict[str, Any]) -
     return made
 
 
-def _unpickled(backend: Backend, state: dict[str, Any]) -> Recipe:
+def _unpickled(backend: Backend, kind: type, state: dict[str, Any]) -> Recipe:
     recipe = object.__new__(Recipe)
     recipe.__dict__.update(state)
     return recipe
@@ -213,7 +219,12 @@ def shown(error: Exception) -> str:
 
 def arrays_of(model: Any) -> list[Array]:
     """Return the values of all variables of a model."""
-    return [np.array(loaded().ops.convert_to_numpy(one.value)) for one in model.variables]
+    return [array_of(one.value) for one in model.variables]
+
+
+def array_of(tensor: Any) -> Array:
+    """Return a copy of a tensor of the backend as an array."""
+    return np.array(tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor)
 
 
 def _assign(variables: list[Any], values: list[Array], label: str) -> None:

@@ -59,10 +59,14 @@ class KerasModule(Wrapper):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield all variables but the seeds by their paths: first those that are trained."""
-        model = self.wrapped
-        yield from zip(self._recipe.names, (one.value for one in model.trainable_variables), strict=True)
-        yield from ((one.path, one.value) for one in model.non_trainable_variables if not is_seed(one))
+        """Yield the variables that are trained, by their paths."""
+        yield from zip(self._recipe.names, (one.value for one in self.wrapped.trainable_variables), strict=True)
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the other variables, but the seeds: those of normalisation, and those that are not trainable."""
+        yield from ((one.path, one.value) for one in self.wrapped.non_trainable_variables if not is_seed(one))
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Return the outputs of rows, as the loss wants them."""

@@ -1,8 +1,12 @@
 """Tests of a framework are there where the framework is."""
 
+import os
 from importlib.util import find_spec
 
 import pytest
+
+# A process has one backend; the other one is tested in a process of its own.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 collect_ignore_glob = [] if find_spec("torch") else ["test_torch_*.py"]
 

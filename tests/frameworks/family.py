@@ -44,5 +44,26 @@ def perceptron(params: Any, x: Any) -> Any:
     return jnp.tanh(x @ first["kernel"] + first["bias"]) @ second["kernel"] + second["bias"]
 
 
-FRAMEWORKS: dict[str, Callable[..., Any]] = {"torch": torch_model, "jax": jax_model}
+def keras_model(dtype: str = "float32", **settings: Any) -> Any:
+    """The same of Keras's, on the backend that the process has."""
+    pytest.importorskip("keras")
+    import keras
+
+    from scaleml import KerasModel
+
+    def make() -> Any:
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(dtype)
+        try:
+            layers = [keras.layers.Dense(n, activation, name=name) for n, activation, name in SIZES]
+            return keras.Sequential([keras.Input((7,)), *layers])
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    return KerasModel(make, "cross_entropy", **settings)
+
+
+SIZES = (6, "tanh", "first"), (3, None, "second")
+
+FRAMEWORKS: dict[str, Callable[..., Any]] = {"torch": torch_model, "jax": jax_model, "keras": keras_model}
 """By name; settings are ``dtype`` and whatever all have. Whatever the framework, the start may be its own."""
