@@ -16,7 +16,7 @@ from scaleml.frameworks.keras_backend import TRAINED, loaded
 from scaleml.frameworks.keras_losses import KerasLoss, LossLike
 from scaleml.frameworks.keras_recipe import Configured, arrays_of, model_of, seeded
 from scaleml.frameworks.network import ModuleNetwork
-from scaleml.models.base import DTYPES, Model, Signature
+from scaleml.models.base import Model, Signature
 
 loaded()
 
@@ -55,6 +55,8 @@ class KerasModel(Model):
     A process has one backend of Keras, chosen by ``KERAS_BACKEND`` before Keras is imported: here it has to be ``torch`` or ``jax``, and
     workers load Keras with the one that the model was made with. The optimizer and the metrics that a model was compiled with are
     not used: those are ``train``'s. A compiled loss that differs from ``loss`` is an error.
+
+    Parameters are float32, the one dtype in which Keras computes on both backends (a policy ``mixed_bfloat16`` computes in less).
 
     Under PyTorch the model's variables are views into the flat vector; under JAX they are slices of it, as of a `JaxModel`.
 
@@ -196,23 +198,18 @@ def dtype_of(model: Any) -> str:
     Raises
     ------
     ValueError
-        It is none that can be trained, or not what the backend computes in.
+        It is none that can be trained.
     """
     trained = model.trainable_variables
     own = str(trained[0].dtype) if trained else str(model.dtype_policy.variable_dtype)
-    if own not in DTYPES:
+    if own == "float64":
+        raise ValueError(
+            f"{type(model).__name__} has variables of float64, but Keras's operations compute in float32 on its PyTorch and JAX backends, "
+            "whatever the policy: make it in float32, or use TorchModel or JaxModel, which have float64"
+        )
+    if own != "float32":
         raise ValueError(
             f"{type(model).__name__} has variables of {own}, in which small updates are lost: make it with the policy 'mixed_{own}', which "
             "keeps variables in float32"
-        )
-    if trained and str(trained[0].value.dtype).rpartition(".")[2] != own:
-        raise ValueError(
-            f"{type(model).__name__} was made in {own}, but JAX has made float32 of that: jax.config.update('jax_enable_x64', True) before "
-            "it is made, or leave dtype out"
-        )
-    if own == "float64" and str(model.compute_dtype) != own:
-        raise ValueError(
-            f"{type(model).__name__} has layers in float64, but is itself in {model.compute_dtype}, to which it brings X: "
-            "keras.config.set_dtype_policy('float64') before it is made"
         )
     return own

@@ -44,7 +44,7 @@ def perceptron(params: Any, x: Any) -> Any:
     return jnp.tanh(x @ first["kernel"] + first["bias"]) @ second["kernel"] + second["bias"]
 
 
-def keras_model(dtype: str = "float32", **settings: Any) -> Any:
+def keras_model(**settings: Any) -> Any:
     """The same of Keras's, on the backend that the process has."""
     pytest.importorskip("keras")
     import keras
@@ -52,13 +52,8 @@ def keras_model(dtype: str = "float32", **settings: Any) -> Any:
     from scaleml import KerasModel
 
     def make() -> Any:
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(dtype)
-        try:
-            layers = [keras.layers.Dense(n, activation, name=name) for n, activation, name in SIZES]
-            return keras.Sequential([keras.Input((7,)), *layers])
-        finally:
-            keras.config.set_dtype_policy(before)
+        layers = [keras.layers.Dense(n, activation, name=name) for n, activation, name in SIZES]
+        return keras.Sequential([keras.Input((7,)), *layers])
 
     return KerasModel(make, "cross_entropy", **settings)
 
@@ -66,4 +61,9 @@ def keras_model(dtype: str = "float32", **settings: Any) -> Any:
 SIZES = (6, "tanh", "first"), (3, None, "second")
 
 FRAMEWORKS: dict[str, Callable[..., Any]] = {"torch": torch_model, "jax": jax_model, "keras": keras_model}
-"""By name; settings are ``dtype`` and whatever all have. Whatever the framework, the start may be its own."""
+"""By name; settings are whatever all have. Whatever the framework, the start may be its own."""
+
+
+def precise(name: str) -> tuple[Any, float]:
+    """Return the model of a framework in float64, and how near to each other two ways to the same must come; Keras has float32 alone."""
+    return (FRAMEWORKS[name](), 2e-4) if name == "keras" else (FRAMEWORKS[name](dtype="float64"), 1e-9)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from family.strategies import STRATEGIES
-from frameworks.family import FRAMEWORKS
+from frameworks.family import FRAMEWORKS, precise
 from runtime import harness
-from runtime.test_strategies import BATCH, close, made
+from runtime.test_strategies import BATCH, made
 from scaleml.compression import OneBit, PowerSGD
 from scaleml.faults import Crash, Slow
 from scaleml.frameworks import layout
@@ -39,12 +39,13 @@ def test_every_strategy_learns(name, strategy):
 @pytest.mark.parametrize("name", FRAMEWORKS)
 @pytest.mark.parametrize("optimizer", [SGD(0.2, momentum=0.9), Adam(0.02)], ids=repr)
 def test_two_ranks_are_one_process_on_the_whole_batch(name, optimizer):
+    model, near = precise(name)
     one, two, overlapped = (
-        trained(FRAMEWORKS[name](dtype="float64"), strategy, optimizer=optimizer, workers=workers).params
+        trained(model, strategy, optimizer=optimizer, workers=workers).params
         for strategy, workers in [(Serial(), 1), (AllReduce(), 2), (AllReduce(overlap=True), 2)]
     )
-    close(two, one)
-    close(overlapped, one)
+    assert_allclose(two, one, rtol=near, atol=near)
+    assert_allclose(overlapped, one, rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
@@ -88,10 +89,10 @@ def test_weights_of_rows(name):
     """A row of weight two is that row twice."""
     weight = np.arange(len(Y)) % 3
     whole = {"batch_size": len(Y), "shards": 1, "workers": 1, "epochs": 3}
-    model = FRAMEWORKS[name](dtype="float64")
+    model, near = precise(name)
     weighted = trained(model, Serial(), sample_weight=weight, **whole)
     rows = np.repeat(np.arange(len(Y)), weight)
     repeated = harness.on_threads(
         model, X[rows], Y[rows], strategy=Serial(), optimizer=SGD(0.2), **{**whole, "batch_size": len(rows)}
     )
-    close(weighted.params, repeated.params)
+    assert_allclose(weighted.params, repeated.params, rtol=near, atol=near)
