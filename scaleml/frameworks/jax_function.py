@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, final
@@ -10,6 +11,7 @@ from typing import Any, Final, Protocol, final
 import jax
 import jax.numpy as jnp
 import numpy as np
+import threadpoolctl
 
 from scaleml.frameworks.travel import why_it_stays
 
@@ -52,8 +54,17 @@ class Function(Protocol):
 
 def precision(dtype: np.dtype[Any]) -> AbstractContextManager[Any]:
     """Return a context in which this thread's JAX computes in a dtype: JAX has float64 only where it is switched on."""
+    _start()
     switch: Any = jax.enable_x64
     return switch(dtype == np.float64)
+
+
+def _start() -> None:
+    """Have JAX, before it starts, take no more cores than this rank has, and no more of a GPU than it needs: there may be others."""
+    if "PJRT_NPROC" not in os.environ:
+        pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+        os.environ["PJRT_NPROC"] = str(min(pools, default=os.cpu_count() or 1))
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 @final

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, final
 
 import jax
 import numpy as np
-import threadpoolctl
 
 from scaleml.arrays import Array, Matrix
 from scaleml.frameworks.jax_function import Function, Leaves, precision
@@ -18,7 +16,9 @@ from scaleml.frameworks.layout import Layout
 from scaleml.frameworks.network import ModuleNetwork, dense
 from scaleml.frameworks.objective import Objective
 from scaleml.models.base import Signature
+from scaleml.models.buffers import BufferRule, Buffers
 from scaleml.models.flat_model import (
+    Buffered,
     FlatModel,
     Layered,
     NamesScore,
@@ -45,6 +45,8 @@ class JaxNetwork(ModuleNetwork):
     loss : JaxLoss
     signature : Signature
     dtype : {"float32", "float64"}
+    buffer_rule : {"average", "rank0", "local"}
+        What ranks agree on of a state, as of Keras's BatchNormalization.
 
     Raises
     ------
@@ -52,7 +54,14 @@ class JaxNetwork(ModuleNetwork):
         Function, loss and data do not fit each other.
     """
 
-    def __init__(self, function: Function, loss: JaxLoss, signature: Signature, dtype: str) -> None:
+    def __init__(
+        self,
+        function: Function,
+        loss: JaxLoss,
+        signature: Signature,
+        dtype: str,
+        buffer_rule: BufferRule = "average",
+    ) -> None:
         self._function, self._loss = function, loss
         layout = Layout(function.names, function.shapes, leading=-1)
         found = None
@@ -63,11 +72,15 @@ class JaxNetwork(ModuleNetwork):
         super().__init__(layout, found.scorer, signature, dtype)
         self._program: Program = found.program
         self._state: Leaves = function.state()
+        self.buffer_rule: BufferRule = buffer_rule
         self._place, self._calls = (0, 0, 0), 0
         self._needs = jax.device_put  # named in every pickle, so that workers are asked for JAX
 
     def __repr__(self) -> str:
         return f"JaxNetwork({self._function.label}, {self._loss.name}, size={self.size}, dtype={self.dtype.name!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_state": [np.asarray(one) for one in self._state]}
 
     def init(self, seed: int) -> Array:
         """Return the parameters (P,) at the start: the user's own, or what is made of the seed's key."""
@@ -102,6 +115,28 @@ class JaxNetwork(ModuleNetwork):
         """Have the next gradients draw the random numbers of this place; see `Stochastic`."""
         self._place, self._calls = (seed, step, rank), 0
 
+    def first_buffers(self) -> Buffers:
+        """Return the buffers that training begins with; see `Buffered`."""
+        return self._as_buffers(self._function.state())
+
+    def buffers(self) -> Buffers:
+        """Return copies of the buffers as they are now."""
+        return self._as_buffers(self._state)
+
+    def set_buffers(self, buffers: Buffers) -> None:
+        """Hold copies of these buffers."""
+        rest, own = {True: buffers.values, False: buffers.counts}, []
+        for one in self._state:
+            is_float = _is_float(one)
+            part, rest[is_float] = np.split(rest[is_float], [one.size])
+            own.append(part.reshape(one.shape).astype(one.dtype))
+        self._state = own
+
+    def _as_buffers(self, state: Leaves) -> Buffers:
+        parts = {kind: [np.ravel(one) for one in state if _is_float(one) is kind] for kind in (True, False)}
+        values = np.concatenate([np.empty(0, self.dtype), *parts[True]], dtype=self.dtype)
+        return Buffers(values, np.concatenate([np.empty(0, np.int64), *parts[False]], dtype=np.int64))
+
     def module(self, w: Array) -> Any:
         """Return what the user gets: of a plain function its pytree of parameters, as arrays of JAX."""
         leaves = [w[part].reshape(shape) for part, shape in zip(self.layout.slices, self.layout.shapes, strict=True)]
@@ -127,23 +162,18 @@ class JaxNetwork(ModuleNetwork):
         return None if weights is None else weights.astype(self.dtype, copy=False)
 
 
+def _is_float(one: Any) -> bool:
+    return bool(np.issubdtype(one.dtype, np.floating))
+
+
 def _shared(w: Array) -> Any:
     """Return a vector as an array of JAX, in the same memory where it lies as JAX wants it (on 64 bytes, of a CPU), else a copy."""
-    _start()
     return jax.device_put(w)
-
-
-def _start() -> None:
-    """Have JAX, before it starts, take no more cores than this rank has, and no more of a GPU than it needs: there may be others."""
-    if "PJRT_NPROC" not in os.environ:
-        pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
-        os.environ["PJRT_NPROC"] = str(min(pools, default=os.cpu_count() or 1))
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 if TYPE_CHECKING:
 
     def _is_all_of(
         network: JaxNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic]:
-        return network, network, network, network, network, network, network
+    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered]:
+        return network, network, network, network, network, network, network, network

@@ -17,6 +17,7 @@ from scaleml.frameworks.keras_losses import KerasLoss, LossLike
 from scaleml.frameworks.keras_recipe import Configured, arrays_of, model_of, seeded
 from scaleml.frameworks.network import ModuleNetwork
 from scaleml.models.base import Model, Signature
+from scaleml.models.buffers import BUFFER_RULES, BufferRule
 
 loaded()
 
@@ -42,6 +43,9 @@ class KerasModel(Model):
         Keras. ``"mse"``, ``"l1"``, ``"huber"`` and ``"smooth_l1"`` for numbers; any other name that Keras has; a loss of
         ``keras.losses``; or, in Keras's order, a function of (y_true, y_pred) that returns one number, the mean over the rows, or a
         loss for each row, (rows,), which alone can have weights. None for the loss that the model was compiled with.
+    buffers : {"average", "rank0", "local"}
+        What becomes of variables that are not trained but change, such as those of BatchNormalization, where each rank has seen
+        other rows; see the notes of `TorchModel`.
     classifier : bool, optional
         Whether y holds labels; by default the loss says so, and of a function of one's own it is False.
 
@@ -79,6 +83,7 @@ class KerasModel(Model):
 
     model: Any
     loss: LossLike | None = None
+    buffers: BufferRule = "average"
     classifier: bool | None = None
     dtype: str = field(init=False)
     _loss: KerasLoss = field(init=False)
@@ -94,6 +99,7 @@ class KerasModel(Model):
                 f"Keras's backend is {backend!r}, but models are trained with {' or '.join(map(repr, TRAINED))}: set "
                 "os.environ['KERAS_BACKEND'] before keras is imported for the first time"
             )
+        check_option("buffers", self.buffers, BUFFER_RULES)
         check_option("classifier", self.classifier, (True, False, None))
         check_kind(self.model)
         is_model = isinstance(self.model, loaded().Model)
@@ -113,7 +119,8 @@ class KerasModel(Model):
     def __repr__(self) -> str:
         """Return how it was made: the model's class stands for the model."""
         name = getattr(self.model, "__name__", type(self.model).__name__)
-        more = f", classifier={self.classifier!r}" if self.classifier is not None else ""
+        more = f", buffers={self.buffers!r}" if self.buffers != "average" else ""
+        more += f", classifier={self.classifier!r}" if self.classifier is not None else ""
         return f"KerasModel({name}, {self._loss.label}{more})"
 
     @property
@@ -130,21 +137,21 @@ class KerasModel(Model):
             values = arrays_of(self.model)
         known, network = self._built.get(signature, (None, None))
         if network is None or not _equal(values, known):
-            network = _network(self._make, signature, values, self._loss, self.dtype)
+            network = _network(self._make, signature, values, self._loss, self.buffers)
             self._built[signature] = values, network
         return copy.copy(network)
 
 
 def _network(
-    make: Callable[[], Any], signature: Signature, values: list[Array] | None, loss: KerasLoss, dtype: str
+    make: Callable[[], Any], signature: Signature, values: list[Array] | None, loss: KerasLoss, rule: BufferRule
 ) -> ModuleNetwork:
     if loaded().backend.backend() == "torch":
         from scaleml.frameworks import keras_torch
 
-        return keras_torch.network_of(make, signature, values, loss, dtype)
+        return keras_torch.network_of(make, signature, values, loss, rule)
     from scaleml.frameworks import keras_jax
 
-    return keras_jax.network_of(make, signature, values, loss, dtype)
+    return keras_jax.network_of(make, signature, values, loss, rule)
 
 
 def _equal(values: list[Array] | None, others: list[Array] | None) -> bool:

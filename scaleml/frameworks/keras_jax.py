@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, final
+from typing import Any, Final, final
 
 import jax
 import numpy as np
@@ -18,8 +18,12 @@ from scaleml.frameworks.keras_losses import KerasLoss
 from scaleml.frameworks.keras_outputs import check_outputs, scores
 from scaleml.frameworks.keras_recipe import Recipe, is_seed
 from scaleml.models.base import Signature
+from scaleml.models.buffers import BufferRule
 
 __all__ = ["KerasFunction", "network_of"]
+
+_DTYPE: Final = np.dtype("float32")
+"""In which Keras computes."""
 
 
 @final
@@ -32,11 +36,10 @@ class KerasFunction:
     ----------
     recipe : Recipe
     loss : KerasLoss
-    dtype : numpy.dtype
     """
 
-    def __init__(self, recipe: Recipe, loss: KerasLoss, dtype: np.dtype[Any]) -> None:
-        self._recipe, self._loss, self._dtype = recipe, loss, dtype
+    def __init__(self, recipe: Recipe, loss: KerasLoss) -> None:
+        self._recipe, self._loss = recipe, loss
         self.label, self.names, self.shapes = recipe.label, recipe.names, recipe.shapes
         self._made: Any = None
 
@@ -46,49 +49,54 @@ class KerasFunction:
     @property
     def _model(self) -> Any:
         if self._made is None:
-            with precision(self._dtype):
+            with precision(_DTYPE):
                 self._made = self._recipe.model()
         return self._made
 
+    @property
+    def _others(self) -> list[Any]:
+        return _others(self._model)
+
     def start(self, seed: int) -> Leaves:
         """Return the trained variables that a run of this seed begins with."""
-        with precision(self._dtype):
+        with precision(_DTYPE):
             return [np.asarray(one.value) for one in self._recipe.start(seed).trainable_variables]
 
     def state(self) -> Leaves:
-        """Return the other variables."""
-        return [np.asarray(one.value) for one in self._model.non_trainable_variables]
+        """Return the other variables, but the seeds."""
+        return [np.asarray(one.value) for one in self._others]
 
     def __call__(self, leaves: Leaves, state: Leaves, x: Any, key: jax.Array | None) -> tuple[Any, Leaves]:
         """Return the outputs of rows, as the loss wants them, and the other variables after them."""
-        model = self._model
-        others = model.non_trainable_variables
-        if key is not None:
-            state = [
-                jax.random.key_data(jax.random.fold_in(key, number)).astype(value.dtype) if is_seed(one) else value
-                for number, (one, value) in enumerate(zip(others, state, strict=True))
-            ]
+        model, others = self._model, self._others
         mapping = [*zip(model.trainable_variables, leaves, strict=True), *zip(others, state, strict=True)]
+        if key is not None:
+            seeds = [one for one in model.non_trainable_variables if is_seed(one)]
+            for number, one in enumerate(seeds):
+                mapping.append((one, jax.random.key_data(jax.random.fold_in(key, number)).astype(one.dtype)))
         with loaded().StatelessScope(state_mapping=mapping) as scope:
             output = scores(model(x, training=key is not None), self._loss)
-        return output, [scope.get_current_value(one) for one in others] if key is not None else state
+        return output, state if key is None else [scope.get_current_value(one) for one in others]
 
     def module(self, leaves: Leaves, state: Leaves) -> Any:
         """Return a plain Keras model with these variables."""
-        with precision(self._dtype):
+        with precision(_DTYPE):
             model = self._recipe.model()
-            for one, value in zip(
-                [*model.trainable_variables, *model.non_trainable_variables], [*leaves, *state], strict=True
-            ):
+            own = [*model.trainable_variables, *_others(model)]
+            for one, value in zip(own, [*leaves, *state], strict=True):
                 one.assign(np.asarray(value))
         return model
 
 
+def _others(model: Any) -> list[Any]:
+    return [one for one in model.non_trainable_variables if not is_seed(one)]
+
+
 def network_of(
-    make: Callable[[], Any], signature: Signature, values: list[Array] | None, loss: KerasLoss, dtype: str
+    make: Callable[[], Any], signature: Signature, values: list[Array] | None, loss: KerasLoss, rule: BufferRule
 ) -> JaxNetwork:
     """Return the flat model of a Keras model on JAX."""
-    with precision(np.dtype(dtype)):
+    with precision(_DTYPE):
         recipe = Recipe(make, signature, values)
         check_outputs(recipe.model(), recipe, loss, signature)
     if loss.name is None:
@@ -96,4 +104,4 @@ def network_of(
         own = JaxLoss.of(loss.function)
     else:
         own = JaxLoss.of("nll" if loss.probabilities and loss.targets == "classes" else loss.name, loss.settings)
-    return JaxNetwork(KerasFunction(recipe, loss, np.dtype(dtype)), replace(own, name=loss.label), signature, dtype)
+    return JaxNetwork(KerasFunction(recipe, loss), replace(own, name=loss.label), signature, "float32", rule)

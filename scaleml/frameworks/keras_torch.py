@@ -18,6 +18,7 @@ from scaleml.frameworks.torch_losses import TorchLoss
 from scaleml.frameworks.torch_module import Wrapper
 from scaleml.frameworks.torch_network import TorchNetwork
 from scaleml.models.base import Signature
+from scaleml.models.buffers import BufferRule
 
 __all__ = ["KerasModule", "network_of"]
 
@@ -95,7 +96,7 @@ class Starting:
 
 
 def network_of(
-    make: Callable[[], Any], signature: Signature, values: list[Array] | None, loss: KerasLoss, dtype: str
+    make: Callable[[], Any], signature: Signature, values: list[Array] | None, loss: KerasLoss, rule: BufferRule
 ) -> TorchNetwork:
     """Return the flat model of a Keras model on PyTorch."""
     recipe = Recipe(make, signature, values)
@@ -108,6 +109,8 @@ def network_of(
         own = TorchLoss.of("nll" if loss.probabilities and loss.targets == "classes" else loss.name)
         settings = {{"ignored": "ignore_index"}.get(key, key): value for key, value in loss.settings.items()}
         own = replace(own, settings=settings)
-    forward = Forward(signature, getattr(torch, dtype), None, None)
+    forward = Forward(signature, torch.float32, None, None)
     factory = Starting(recipe, loss) if recipe.drawn else None
-    return TorchNetwork(KerasModule(recipe, template, loss), factory, forward, replace(own, name=loss.label), signature)
+    return TorchNetwork(
+        KerasModule(recipe, template, loss), factory, forward, replace(own, name=loss.label), signature, rule
+    )

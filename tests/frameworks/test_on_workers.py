@@ -12,7 +12,6 @@ from runtime import harness
 from runtime.test_strategies import made
 from scaleml import AllReduce
 from scaleml.data.sealed import seal
-from scaleml.models import Signature
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras itself
 
@@ -84,5 +83,3 @@ def test_a_keras_model_with_a_layer_of_a_notebooks_cell(workers):
     for one, kept in zip(net.get_weights(), before, strict=True):
         assert_array_equal(one, kept, "the user's own model is as it was")
     assert "keras" in {name.partition(".")[0] for name in seal(max, model.network).modules}
-
-

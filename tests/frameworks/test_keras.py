@@ -1,0 +1,276 @@
+"""Keras models as flat models: against the package's own perceptron, on the backend of this process and on the other one in another."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import cloudpickle
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from runtime import harness
+from runtime.test_strategies import made
+from scaleml import MLP, SGD, AllReduce, KerasModel
+from scaleml.models import FlatModel, Signature
+from scaleml.models.flat_model import Layered, NamesScore, OfModule, Probabilistic, Scoring
+from scaleml.strategies import Serial
+
+# Of Keras itself, under PyTorch and NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+N, COLUMNS = 9, 7
+CLASSES = Signature(COLUMNS, 3, "multiclass")
+TWO, NUMBER = Signature(COLUMNS), Signature(COLUMNS, 1, "regression")
+BACKEND = keras.backend.backend()
+
+
+def net(outputs=3, last=None, *layers):
+    first = keras.layers.Dense(6, "tanh", name="first")
+    return keras.Sequential([keras.Input((COLUMNS,)), first, *layers, keras.layers.Dense(outputs, last, name="second")])
+
+
+def data():
+    random = np.random.default_rng(5)
+    return random.standard_normal((N, COLUMNS)).astype("f4"), random.integers(0, 3, N).astype("i4")
+
+
+LOSSES = [
+    (CLASSES, None, "cross_entropy"),
+    (CLASSES, "softmax", "sparse_categorical_crossentropy"),
+    (TWO, "sigmoid", keras.losses.BinaryCrossentropy()),
+    (TWO, None, keras.losses.BinaryCrossentropy(from_logits=True)),
+    (NUMBER, None, lambda y, outputs: keras.ops.square(y - outputs[:, 0]) / 2),
+]
+
+
+@pytest.mark.parametrize("case", range(len(LOSSES)))
+def test_on_both_a_perceptron_is_the_packages_own(case):
+    signature, last, loss = LOSSES[case]
+    (x, y), weights = data(), np.linspace(0, 2, N).astype("f4")
+    if signature.task != "multiclass":
+        y = (y > 0).astype("f4")
+    network = KerasModel(net(signature.n_outputs, last), loss).build(signature)
+    own = MLP((6,), "tanh", "squared_error" if signature is NUMBER else "log_loss").build(signature)
+    assert [name for name, _ in network.named_parts] == ["first/kernel", "first/bias", "second/kernel", "second/bias"]
+    assert network.matrices == tuple(own.matrices)
+    w, out, expected = network.init(0), np.empty(network.size, "f4"), np.empty(network.size, "f4")
+    final = []
+    found = network.loss_grad(w, x, y, weights, out, final.append)
+    assert found == pytest.approx(own.loss_grad(w, x, y, weights, expected), rel=1e-4)
+    assert final == [*reversed(network.parts)]
+    assert_allclose(out, expected, rtol=2e-3, atol=1e-5)
+    assert network.summarise(network.statistics(w, x, y)) == pytest.approx(
+        own.summarise(own.statistics(w, x, y)), rel=1e-4
+    )
+    assert_array_equal(network.predict(w, x).round(4), own.predict(w, x).round(4))
+    if signature is not NUMBER:
+        assert_allclose(network.predict_proba(w, x), own.predict_proba(w, x), rtol=1e-3, atol=1e-5)
+
+
+def test_on_both_normalisation_and_dropout():
+    """Statistics are buffers, seeds are functions of the place, and the module that comes back has all of it."""
+    (x, y), rate = data(), 0.5
+    model = net(3, "softmax", keras.layers.BatchNormalization(momentum=0.9, name="norm"), keras.layers.Dropout(rate))
+    first = model.layers[0]
+    before = [np.array(one) for one in model.get_weights()]
+    network = KerasModel(model, "sparse_categorical_crossentropy").build(CLASSES)
+    kinds = (FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule)
+    assert all(isinstance(network, kind) for kind in kinds)
+    w, start = network.init(0), network.first_buffers()
+    assert_array_equal(start.values, np.r_[np.zeros(6), np.ones(6)])
+    assert not len(start.counts), "seeds are none of them"
+
+    def gradient(*place):
+        out = np.empty(network.size, "f4")
+        network.set_buffers(start)
+        network.at(*place)
+        network.loss_grad(w, x, y, None, out)
+        return out
+
+    one = gradient(1, 2, 3)
+    assert not np.array_equal(one, gradient(1, 3, 3))
+    assert_array_equal(gradient(1, 2, 3), one)
+    kernel, bias = (np.array(value) for value in first.get_weights())
+    hidden = np.tanh(x @ kernel + bias)
+    assert_allclose(network.buffers().values[:6], 0.1 * hidden.mean(0), rtol=1e-4, atol=1e-6)
+    for other in (pickle.loads(cloudpickle.dumps(network)), network):
+        module = other.module(w)
+        assert type(module) is keras.Sequential
+        assert_allclose(module.get_layer("norm").moving_mean.numpy(), 0.1 * hidden.mean(0), rtol=1e-4, atol=1e-6)
+        assert_allclose(other.predict_proba(w, x), module.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
+    for value, kept in zip(model.get_weights(), before, strict=True):
+        assert_array_equal(value, kept, "the user's own model is as it was")
+
+
+class Half(keras.layers.Layer):
+    """A layer of the user's, by whose class a worker makes it again."""
+
+    def call(self, x):
+        return x / 2
+
+
+def test_on_both_two_ranks_are_one_process():
+    x, y, _ = made("multiclass", 600)
+    model = KerasModel(net(3, None, Half()), "cross_entropy")
+    one, two = (
+        harness.on_threads(
+            model, x, y, strategy=strategy, workers=workers, optimizer=SGD(0.2, momentum=0.9), shards=4, batch_size=100
+        )
+        for strategy, workers in ((Serial(), 1), (AllReduce(), 2))
+    )
+    assert_allclose(two.params, one.params, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="this is the other process")
+def test_the_same_under_jax():
+    pytest.importorskip("jax")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "on_both", __file__]
+    done = subprocess.run(
+        command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 passed" in done.stdout
+
+
+def test_weights_are_those_of_the_model_or_drawn_under_the_seed():
+    unbuilt = keras.Sequential([keras.layers.Dense(3)])
+    places = []
+    for source in (unbuilt, net):
+        network = KerasModel(source, "cross_entropy").build(CLASSES)
+        assert_array_equal(network.init(1), network.init(1))
+        assert not np.array_equal(network.init(1), network.init(2))
+        again = pickle.loads(cloudpickle.dumps(network))
+        assert_array_equal(again.init(1), network.init(1))
+        places.append([name.rpartition("/")[2] for name, _ in network.named_parts])
+    assert places == [["kernel", "bias"], ["kernel", "bias"] * 2]
+    assert not unbuilt.built
+    model = net()
+    same = KerasModel(model, "cross_entropy")
+    first = same.build(CLASSES).init(0)
+    assert_array_equal(first, same.build(CLASSES).init(7))
+    model.set_weights([np.array(one) + 1 for one in model.get_weights()])
+    assert_allclose(same.build(CLASSES).init(0), first + 1, rtol=1e-6)
+
+
+def test_what_is_not_trainable_is_not_trained():
+    model = net()
+    model.layers[0].trainable = False
+    network = KerasModel(model, "cross_entropy").build(CLASSES)
+    assert [name for name, _ in network.named_parts] == ["second/kernel", "second/bias"]
+    w = network.init(0) + 1
+    assert_array_equal(network.module(w).layers[0].get_weights()[0], model.layers[0].get_weights()[0])
+
+
+def compiled(loss):
+    model = net(3, "softmax" if loss == "sparse_categorical_crossentropy" else None)
+    model.compile("adam", loss, metrics=["accuracy"])
+    return model
+
+
+def test_the_compiled_loss_serves():
+    assert repr(KerasModel(compiled("mse"))) == "KerasModel(Sequential, loss='mse')"
+    assert KerasModel(compiled("sparse_categorical_crossentropy")).is_classifier
+    assert not KerasModel(compiled("mse"), keras.losses.MeanSquaredError()).is_classifier
+    huber = KerasModel(net(), keras.losses.Huber(0.5))._loss
+    assert (huber.name, huber.settings) == ("huber", {"delta": 0.5})
+    assert KerasModel(net(), keras.losses.Poisson(), classifier=True).is_classifier
+
+
+class Needs(keras.Model):
+    """A model that its configuration cannot make again."""
+
+    def __init__(self, lock):
+        super().__init__()
+        self.lock, self.head = lock, keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.head(x)
+
+
+MADE = {
+    "a layer": (lambda: keras.layers.Dense(3), "mse", r"model is a layer, Dense: pass keras.Sequential"),
+    "an optimizer": (keras.optimizers.SGD, "mse", "pass the model; the optimizer is train's"),
+    "a number": (lambda: 3, "mse", "model is a int: must be a keras.Model"),
+    "a factory of something else": (lambda: lambda: 3, "mse", "returns a int, but a factory has to return a keras.Model"),
+    "a factory of one thing": (lambda: keras.Sequential, None, "loss is missing, and the model was compiled with none"),
+    "a factory with arguments": (lambda: lambda width: net(), "mse", "cannot be called without arguments"),
+    "no loss": (net, None, "loss is missing, and the model was compiled with none"),
+    "two losses": (lambda: compiled("mse"), "huber", "loss='huber', but the model was compiled with loss='mse': leave out one"),
+    "an unknown loss": (net, "cros_entropy", "Did you mean 'cross_entropy'"),
+    "a class for a loss": (net, keras.losses.MeanSquaredError, "is a class: call it"),
+    "an optimizer for a loss": (net, keras.optimizers.SGD(), "loss is an optimizer of Keras's"),
+    "a sum": (net, keras.losses.MeanSquaredError(reduction="sum"), "leave reduction out"),
+    "smoothed": (net, keras.losses.CategoricalCrossentropy(label_smoothing=0.1), "has settings that are not known here"),
+    "several losses": (net, ["mse", "mse"], "of a model of several outputs a function of all"),
+    "no configuration": (lambda: Needs(threading.Lock()), "mse", "cannot be made by its configuration.*pass a factory"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_no_model(name):
+    make, loss, words = MADE[name]
+    with pytest.raises((TypeError, ValueError), match=f"(?s){words}"):
+        KerasModel(make(), loss)
+
+
+def test_double_precision_is_refused_for_keras_has_none():
+    layers = [keras.Input((COLUMNS,), dtype="float64"), keras.layers.Dense(3, dtype="float64")]
+    with pytest.raises(ValueError, match=r"Keras's operations compute in float32.*TorchModel or JaxModel"):
+        KerasModel(keras.Sequential(layers), "mse")
+
+
+def regularised():
+    return keras.Sequential([keras.Input((COLUMNS,)), keras.layers.Dense(3, kernel_regularizer="l2")])
+
+
+def frozen():
+    model = net()
+    model.trainable = False
+    return model
+
+
+def factory_with_a_lock():
+    lock = threading.Lock()
+    return lambda: net() if lock else None
+
+
+def images():
+    return keras.Sequential([keras.layers.Conv2D(2, 3)])
+
+
+FIT = {
+    "scores for probabilities": (net, "sparse_categorical_crossentropy", CLASSES, "activation='softmax', or use loss='cross_entropy'"),
+    "probabilities for scores": (lambda: net(3, "softmax"), "cross_entropy", CLASSES, "use loss='sparse_categorical_crossentropy'"),
+    "one probability for a score": (lambda: net(1, "sigmoid"), "binary_cross_entropy", TWO, "use loss='binary_crossentropy'"),
+    "classes and outputs": (lambda: net(5), "cross_entropy", CLASSES, "outputs are 5, but y has 3 classes"),
+    "wrong columns": (net, "cross_entropy", Signature(5, 3, "multiclass"), r"does not take these.*is first/kernel of shape \(7, 6\)"),
+    "losses of layers": (regularised, "cross_entropy", CLASSES, "add losses of their own.*weight decay"),
+    "nothing to train": (frozen, "cross_entropy", CLASSES, "nothing to train: set trainable=True"),
+    "sparse rows": (net, "cross_entropy", Signature(COLUMNS, 3, "multiclass", sparse=True), r"pass X.toarray\(\)"),
+    "what does not travel": (factory_with_a_lock, "cross_entropy", CLASSES, "model cannot be sent to workers"),
+    "not built": (images, "cross_entropy", CLASSES, "cannot be built on rows of X"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_what_does_not_fit(name):
+    make, loss, signature, words = FIT[name]
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        KerasModel(make(), loss).build(signature)
+
+
+def test_a_process_has_one_backend():
+    from scaleml.frameworks.keras_backend import Backend, loaded
+
+    other = "jax" if BACKEND == "torch" else "torch"
+    with pytest.raises(
+        RuntimeError, match=f"this process has loaded Keras with '{BACKEND}'.*set KERAS_BACKEND={other} for all workers"
+    ):
+        pickle.loads(pickle.dumps(Backend(other)))
+    assert loaded(BACKEND) is keras
