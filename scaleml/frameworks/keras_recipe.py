@@ -57,6 +57,8 @@ class Recipe:
         Whether each model that is made draws its weights.
     names, shapes : tuples
         Of the variables that are trained.
+    others : tuple of str
+        The names of those that are not, but the seeds.
     values : list of arrays
         Of all variables of the first.
     """
@@ -71,6 +73,7 @@ class Recipe:
         self.values = arrays_of(model)
         trained = model.trainable_variables
         self.names = tuple(one.path.removeprefix(f"{model.name}/") for one in trained)
+        self.others = tuple(one.path for one in model.non_trainable_variables if not is_seed(one))
         self.shapes = tuple(tuple(one.shape) for one in trained)
         self.label = type(model).__name__
 

@@ -67,7 +67,8 @@ class KerasModule(Wrapper):
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the other variables, but the seeds: those of normalisation, and those that are not trainable."""
-        yield from ((one.path, one.value) for one in self.wrapped.non_trainable_variables if not is_seed(one))
+        others = (one.value for one in self.wrapped.non_trainable_variables if not is_seed(one))
+        yield from zip(self._recipe.others, others, strict=True)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Return the outputs of rows, as the loss wants them."""
