@@ -136,6 +136,21 @@ def test_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Linear does not take these rows: given (5, 1, 8, 8) float32" in said
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras itself
+def test_jax_and_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    for needed in ("jax", "torch", "keras"):
+        pytest.importorskip(needed)
+    embedded(2)  # the blocks find it
+    names: dict[str, Any] = {}
+    for block in documents.blocks(documents.ROOT / "docs" / "jax-and-keras.md"):
+        if block.language == "python":
+            exec(block.code, names)
+            assert names["run"].model.score(names["X"], names["y"]) > 0.8
+    outputs = names["trained"].predict(names["X"], verbose=0)
+    assert (outputs.argmax(1) == names["run"].model.predict(names["X"])).all()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_from_dask_ml(tmp_path: Path) -> None:
