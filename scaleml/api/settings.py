@@ -143,7 +143,13 @@ def live_settings(learning_rate: float | None, batch_size: int | None, strategy:
 def check_kind(name: str, value: object) -> None:
     """Raise TypeError unless a model, strategy or optimizer is an object of that kind."""
     kind, wanted = _KINDS[name]
-    if any(f"{one.__module__}.{one.__name__}" == "torch.nn.modules.module.Module" for one in type(value).__mro__):
+    kinds = [f"{one.__module__}.{one.__name__}" for one in type(value).__mro__]
+    if any(one.startswith("keras.") for one in kinds):  # with its PyTorch backend one of PyTorch's, too
+        raise TypeError(
+            f"{name} is of Keras, a {type(value).__name__}: pass a model and say what its outputs are for, such as "
+            "scaleml.KerasModel(model, loss='sparse_categorical_crossentropy')"
+        )
+    if "torch.nn.modules.module.Module" in kinds:
         raise TypeError(
             f"{name} is a module of PyTorch, {type(value).__name__}: say what its outputs are for, such as "
             "scaleml.TorchModel(module, loss='cross_entropy')"

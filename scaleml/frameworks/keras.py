@@ -69,9 +69,7 @@ class KerasModel(Model):
 
     Examples
     --------
-    >>> import os
-    >>> os.environ.setdefault("KERAS_BACKEND", "torch")  # doctest: +SKIP
-    >>> import keras
+    >>> import keras  # after os.environ["KERAS_BACKEND"] = "torch", or "jax"
     >>> from scaleml import KerasModel
     >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax", name="scores")])
     >>> model = KerasModel(net, "sparse_categorical_crossentropy")

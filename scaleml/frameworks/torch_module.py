@@ -73,6 +73,10 @@ def check_kind(module: object) -> None:
         raise TypeError(
             "module is an optimizer of PyTorch's: pass the module; the optimizer is train's, such as optimizer=scaleml.SGD(0.1)"
         )
+    if any(one.__module__.partition(".")[0] == "keras" for one in type(module).__mro__):
+        raise TypeError(
+            "module is of Keras: pass it as scaleml.KerasModel(model, loss=...), which knows its modes and its losses"
+        )
     if isinstance(module, type) and not issubclass(module, nn.Module):
         raise TypeError(
             f"module is the class {module.__name__}, which is no torch.nn.Module: pass a module, or a factory"

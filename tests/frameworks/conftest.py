@@ -1,14 +1,8 @@
 """Tests of a framework are there where the framework is."""
 
-import os
 from importlib.util import find_spec
 
 import pytest
-
-# A process has one backend; the other one is tested in a process of its own.
-os.environ.setdefault("KERAS_BACKEND", "torch")
-# Tiny functions of JAX take longer to compile than to run.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 collect_ignore_glob = [f"test_{name}*.py" for name in ("torch", "jax", "keras") if not find_spec(name)]
 

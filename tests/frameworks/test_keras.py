@@ -276,3 +276,13 @@ def test_a_process_has_one_backend():
     ):
         pickle.loads(pickle.dumps(Backend(other)))
     assert loaded(BACKEND) is keras
+
+
+def test_other_places_for_a_keras_model():
+    pytest.importorskip("torch")
+    from scaleml import TorchModel, train
+
+    with pytest.raises(TypeError, match=r"pass it as scaleml\.KerasModel"):
+        TorchModel(net(), "cross_entropy")
+    with pytest.raises(TypeError, match=r"model is of Keras, a Sequential: .*scaleml\.KerasModel\(model"):
+        train(net(), *data())
