@@ -79,7 +79,19 @@ WITHOUT: dict[str, frozenset[str]] = {
     "runtime": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio", "socket"}),
 }
 # What a rank must not load: sklearn alone takes longer than a whole recovery may.
-TOO_HEAVY = ("torch", "jax", "keras", "sklearn", "pandas", "dask.array", "dask.dataframe", "matplotlib", "rich", "ipywidgets", "bqplot")
+TOO_HEAVY = (
+    "torch",
+    "jax",
+    "keras",
+    "sklearn",
+    "pandas",
+    "dask.array",
+    "dask.dataframe",
+    "matplotlib",
+    "rich",
+    "ipywidgets",
+    "bqplot",
+)
 OF_A_RANK = ("cluster.rank_task", "strategies", "models", "optim", "comm", "compression", "faults")
 
 
