@@ -77,10 +77,9 @@ WITHOUT: dict[str, frozenset[str]] = {
     "runtime": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio", "socket"}),
 }
 # What a rank must not load: sklearn alone takes longer than a whole recovery may.
+FRAMEWORKS = ("torch", "jax", "keras")
 TOO_HEAVY = (
-    "torch",
-    "jax",
-    "keras",
+    *FRAMEWORKS,
     "sklearn",
     "pandas",
     "dask.array",
