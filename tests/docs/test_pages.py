@@ -142,13 +142,18 @@ def test_jax_and_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     for needed in ("jax", "torch", "keras"):
         pytest.importorskip(needed)
     embedded(2)  # the blocks find it
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}  # as in a notebook: what is defined travels by value
     for block in documents.blocks(documents.ROOT / "docs" / "jax-and-keras.md"):
         if block.language == "python":
             exec(block.code, names)
-            assert names["run"].model.score(names["X"], names["y"]) > 0.8
-    outputs = names["trained"].predict(names["X"], verbose=0)
-    assert (outputs.argmax(1) == names["run"].model.predict(names["X"])).all()
+            run, X = names["run"], names["X"]
+            assert run.model.score(X, names["y"]) > 0.8
+            outputs = (
+                names["trained"].predict(X, verbose=0) if "trained" in names else names["apply"](run.model.module, X)
+            )
+            assert (outputs.argmax(1) == run.model.predict(X)).all()
+    assert type(names["trained"]) is type(names["net"])
+    assert "Halve" in {type(layer).__name__ for layer in names["trained"].layers}
 
 
 @pytest.mark.slow

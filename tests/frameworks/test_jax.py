@@ -18,6 +18,7 @@ from frameworks.family import dense, jax_model, perceptron
 from runtime import harness, reference
 from runtime.test_strategies import close, made
 from scaleml import MLP, SGD, JaxModel
+from scaleml.data.sealed import seal
 from scaleml.frameworks.jax_losses import JaxLoss
 from scaleml.models import FlatModel, Signature
 from scaleml.models.flat_model import Layered, NamesScore, OfModule, Probabilistic, Scoring, Stochastic
@@ -80,6 +81,9 @@ def test_the_contract():
     assert network.predict(w, x[:0]).shape == (0,)
     assert np.isnan(network.summarise(network.statistics(w, x[:0], y[:0]))).all()
     assert network.matrices == ((6, 7, 6), (51, 6, 3))
+    assert "jax" in {name.partition(".")[0] for name in seal(max, network).modules}, (
+        "workers are asked for JAX before a run"
+    )
 
 
 def test_a_run_is_sgd_written_by_hand():
