@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 
 from distributed import Worker, get_worker
@@ -20,10 +21,12 @@ from scaleml.comm import CommError
 from scaleml.data.augmented_batches import AugmentedBatches
 from scaleml.data.batches import AnyShard, Batches, Schedule, opened
 from scaleml.data.dataset_shard import DatasetShard
+from scaleml.models.flat_model import OfModule
 from scaleml.owned_files import sweep
 from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest
 from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.freed_memory import kept_freed_memory
 from scaleml.runtime.outcome import Outcome, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
@@ -60,7 +63,8 @@ def rank_main(
         secede()
         reporter.send(Arrived(spec.rank))
         sweep()
-        with pinned(spec.threads):
+        keeping = kept_freed_memory() if isinstance(plan.model, OfModule) else nullcontext()
+        with pinned(spec.threads), keeping:
             outcome = _train(resume_from(plan, before), spec, endpoint, reporter, worker, shards, held_out)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
         outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
