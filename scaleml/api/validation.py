@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Final
 
 from distributed import Client
 
@@ -20,14 +21,19 @@ from scaleml.cluster.host_facts import HostFacts, hosts_of, this_host
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.staging.memory import REMEDY, USABLE, in_bytes, in_words, memory_of
 from scaleml.cluster.staging.placed_data import PlacedData
+from scaleml.data.batches import Schedule
 from scaleml.data.stream import BLOCK
 from scaleml.faults import Fault, Kill
+from scaleml.models.flat_model import Normalising
 from scaleml.optim import Optimizer
 from scaleml.runtime.footprint import Footprint
 from scaleml.runtime.parameter_groups import group_segments
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import REFUSAL
 from scaleml.strategies import Layout, Serial, Strategy
+
+_LOOKED_AT: Final = 64
+"""Batches from an epoch's beginning whose parts are looked at: later ones are as large, to a row of each shard."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,29 @@ def check_run(plan: Plan, placement: Placement, data: PlacedData, cluster: Clust
     check_roles(plan, placement, cluster)
     check_faults(plan.faults, placement, cluster)
     check_all_rows(plan.optimizer, plan.strategy)
+    check_parts(plan)
     group_segments(plan)  # each group is of some parameters
     check_sparse(plan.strategy, plan.why_dense)
     check_memory(plan, placement, data, cluster)
+
+
+def check_parts(plan: Plan) -> None:
+    """Raise ValueError where a rank's part of a batch has fewer rows than the model takes: of one of the first, or of an epoch's last."""
+    least = plan.model.least_rows if isinstance(plan.model, Normalising) else 1
+    if least < 2 or plan.part_rows is not None:
+        return
+    schedule, size, rows = Schedule(plan.shard_sizes), plan.batch_size, plan.rows
+    for start in sorted({*range(0, min(rows, _LOOKED_AT * size), size), (rows - 1) // size * size}):
+        stop = min(start + size, rows)
+        for rank in range(plan.layout.workers):
+            part = sum(schedule.taken(shard, stop) - schedule.taken(shard, start) for shard in plan.owned(rank))
+            if 0 < part < least:
+                last = f", the last of an epoch of {rows} rows," if stop == rows else ""
+                raise ValueError(
+                    f"batch_size={size}: the model normalises over a batch, but rank {rank}'s part of {stop - start} rows{last} is "
+                    f"{part} row: choose one that leaves every rank {least}, also at the end of an epoch, fewer workers, or a layer that "
+                    "normalises within a row, such as GroupNorm"
+                )
 
 
 def check_workers(workers: object) -> None:

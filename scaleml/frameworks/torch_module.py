@@ -91,8 +91,10 @@ def check_kind(module: object) -> None:
 def check_module(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a module that can be trained in a dtype on a CPU, or raise ValueError with the remedy."""
     kind = type(module).__name__
-    if kind in _WRAPPERS:
-        raise ValueError(f"module is a {kind}: {_WRAPPERS[kind]}")
+    for path, layer in module.named_modules():
+        wrapper = type(layer).__name__
+        if wrapper in _WRAPPERS:
+            raise ValueError(f"{f'the layer {path!r}' if path else 'module'} is a {wrapper}: {_WRAPPERS[wrapper]}")
     for name, one in _arrays(module):
         if torch.nn.parameter.is_lazy(one):
             raise ValueError(

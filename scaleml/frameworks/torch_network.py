@@ -26,6 +26,7 @@ from scaleml.models.flat_model import (
     FlatModel,
     Layered,
     NamesScore,
+    Normalising,
     Probabilistic,
     Ready,
     Scoring,
@@ -78,7 +79,7 @@ class TorchNetwork(ModuleNetwork):
         objective = Objective(loss.name, loss.targets, signature, loss.link)
         found = tried(copied(template), forward, loss.to(dtype), objective, dtype)
         self._loss, self._output, self._targets = found.loss, found.output, found.targets
-        self._draws = found.draws
+        self._draws, self.least_rows = found.draws, found.least_rows
         self.buffer_rule: BufferRule = buffer_rule
         self._buffers = found.buffers
         self._held: Buffers | None = None
@@ -225,5 +226,5 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: TorchNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, Stochastic, Buffered, Weighing]:
-        return network, network, network, network, network, network, network, network
+    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, Stochastic, Buffered, Weighing, Normalising]:
+        return network, network, network, network, network, network, network, network, network

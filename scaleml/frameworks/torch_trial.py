@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from scaleml.arrays import Array
 from scaleml.frameworks.inputs import trial_rows
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.scorer import Scorer
@@ -36,6 +37,8 @@ class Found(NamedTuple):
     """In which the loss is given the targets."""
     draws: Draws
     """Whose random numbers the module draws in training."""
+    least_rows: int
+    """That it takes in training: two where it normalises over them."""
     buffers: BufferLayout
     """Which of the module's buffers travel."""
 
@@ -67,7 +70,8 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         total, _ = loss.total(output, target, None)
         module.train()
         draws = drawn_by(lambda: forward(module, x))
-    buffers = BufferLayout.of(before, module, dtype)
+        buffers = BufferLayout.of(before, module, dtype)
+        least = 1 if _takes(module, forward, x[:1]) else 2
     if not total.requires_grad:
         raise ValueError(
             f"{loss.name} of {type(module).__name__}'s outputs has no gradient: something between the parameters and the loss detaches, as "
@@ -75,7 +79,15 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         )
     if draws is None and any(isinstance(layer, _Dropout) for layer in module.modules()):
         draws = "torch"  # whose share may be nothing as yet
-    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws, buffers)
+    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws, least, buffers)
+
+
+def _takes(module: nn.Module, forward: Forward, row: Array) -> bool:
+    try:
+        forward(module, row)
+    except ValueError as error:
+        return "normalises over a batch" not in str(error)
+    return True
 
 
 def _checked(output: Any, module: nn.Module, loss: TorchLoss, objective: Objective) -> tuple[int, ...]:

@@ -163,6 +163,15 @@ class Weighing(Protocol):
 
 
 @runtime_checkable
+class Normalising(Protocol):
+    """A model that may need several rows for a gradient, as BatchNorm does."""
+
+    @property
+    def least_rows(self) -> int:
+        """How many rows a gradient is of at least, where it is of any."""
+
+
+@runtime_checkable
 class Stochastic(Protocol):
     """A model that draws random numbers in training, such as dropout's."""
 

@@ -67,6 +67,7 @@ MADE = {
     "module and optimizer mixed up": (torch.optim.SGD(perceptron().parameters(), 0.1), "mse", "pass the module; the optimizer is train's"),
     "an optimizer for a loss": (perceptron(), torch.optim.Adam(perceptron().parameters()), "takes the module and the loss"),
     "a factory of something else": (lambda: 3, "mse", "returns a int, but a factory has to return"),
+    "a wrapped layer": (nn.Sequential(nn.DataParallel(perceptron())), "mse", "the layer '0' is a DataParallel: scaleml divides"),
     "a wrapped module": (nn.DataParallel(perceptron()), "mse", "DataParallel: scaleml divides the rows itself.*module.module"),
     "a lazy module": (nn.LazyLinear(3), "cross_entropy", "has not seen its first input.*call the module once on a batch"),
     "no values": (nn.Linear(COLUMNS, 3, device="meta"), "cross_entropy", "on the device 'meta'.*pass a factory"),

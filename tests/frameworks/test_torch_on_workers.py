@@ -99,6 +99,20 @@ def test_weights_for_a_loss_of_all_rows_are_refused_before_anything_is_placed(wo
         scaleml.train(model, X, X[:, 0], validation=(X, X[:, 0], weights), workers=2)
 
 
+def test_a_rank_that_would_get_a_single_row_to_normalise_is_refused_before_it_is_placed(workers):
+    normed = TorchModel(nn.Sequential(nn.Linear(COLUMNS, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)), "cross_entropy")
+    with pytest.raises(
+        ValueError,
+        match=r"batch_size=66: .*rank 0's part of 2 rows, the last of an epoch of 200 rows, is 1 row",
+    ):
+        scaleml.train(normed, X, Y, workers=2, batch_size=66)
+    with pytest.raises(ValueError, match=r"batch_size=2: the model normalises over a batch.*GroupNorm"):
+        scaleml.train(normed, X, Y, workers=2, batch_size=2)
+    images = nn.Sequential(nn.Unflatten(1, (3, 2, 2)), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(COLUMNS, 3))
+    run = scaleml.train(TorchModel(images, "cross_entropy"), X, Y, workers=2, batch_size=66, epochs=1)
+    assert run.state == "finished", "four pixels of one image are enough"
+
+
 def test_an_error_in_a_modules_forward_names_what_it_was_given(workers):
     class Fails(nn.Linear):
         def forward(self, x):
