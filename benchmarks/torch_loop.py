@@ -20,7 +20,7 @@ from .pairs import Pipe, answer_requests, dial, pair
 from .problems import SEED, Problem
 from .report import Row, alone, compare, missing
 
-PROBLEM = Problem(features=3 * 32 * 32, hidden=0, classes=10, rows=1_920, batch=64, epochs=3, rate=0.001)
+PROBLEM = Problem(features=3 * 32 * 32, hidden=0, classes=10, rows=1_280, batch=64, epochs=3, rate=0.001)
 WIDTH, MOMENTUM = 8, 0.9
 ONE, TWO = "a step of a residual network, CIFAR's shape, batch 64", "the same network on two ranks, 64 rows a rank"
 
