@@ -9,8 +9,8 @@ from types import ModuleType
 from .report import ONE_THREAD, Row, parser, show
 
 NAMES = (
-    "allreduce", "compression", "topologies", "numpy_loop", "two_ranks", "torch_loop", "start", "time_to_loss", "logistic", "dask_predict",
-    "actors", "sparse", "stragglers", "lab", "gpu",
+    "allreduce", "compression", "topologies", "numpy_loop", "two_ranks", "torch_loop", "start", "time_to_loss", "logistic",
+    "dask_predict", "actors", "sparse", "stragglers", "lab", "gpu",
 )  # fmt: skip
 
 
