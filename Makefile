@@ -42,12 +42,17 @@ lab: $(VENV)/.installed-lab
 demo: $(VENV)/.installed-lab
 	@$(PY) -m scaleml demo $${DATA:+--data "$$DATA"} $${STRATEGIES:+--strategies "$$STRATEGIES"} $(ARGS)
 
+# mypy reads beside the tests and is heard at their end: from an empty cache it takes most of a minute, on one core. The tests go in
+# the order of tests/conftest.py, which xdist would change. Status 5: ARGS chose no browser test.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not browser" $(ARGS)
-	$(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(or $(ARGS),tests/lab) || test $$? -eq 5  # 5: none chosen
+	@said=$$(mktemp); $(BIN)/mypy >"$$said" 2>&1 & mypy=$$!; failed=0; \
+	trap 'kill $$mypy 2>/dev/null; rm -f "$$said"' EXIT; trap 'exit 130' INT TERM; set -x; \
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS) || failed=$$?; \
+	test $$failed -ne 0 || $(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(or $(ARGS),tests/lab) \
+	  || test $$? -eq 5 || failed=1; \
+	wait $$mypy || failed=1; set +x; cat "$$said"; exit $$failed
 
 bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks $(ARGS)

@@ -64,8 +64,6 @@ MADE = {
     "a class that needs arguments": (nn.Linear, "cross_entropy", "is a class that cannot be called without arguments.*lambda: Linear"),
     "a class that is no module": (dict, "mse", "dict, which is no torch.nn.Module"),
     "a state dict": (perceptron().state_dict(), "mse", "load_state_dict it into a module first"),
-    "module and optimizer mixed up": (torch.optim.SGD(perceptron().parameters(), 0.1), "mse", "pass the module; the optimizer is train's"),
-    "an optimizer for a loss": (perceptron(), torch.optim.Adam(perceptron().parameters()), "takes the module and the loss"),
     "a factory of something else": (lambda: 3, "mse", "returns a int, but a factory has to return"),
     "a wrapped layer": (nn.Sequential(nn.DataParallel(perceptron())), "mse", "the layer '0' is a DataParallel: scaleml divides"),
     "a wrapped module": (nn.DataParallel(perceptron()), "mse", "DataParallel: scaleml divides the rows itself.*module.module"),
@@ -89,6 +87,14 @@ def test_what_is_no_model(name):
     module, loss, words = MADE[name]
     with pytest.raises((TypeError, ValueError), match=f"(?s){words}"):
         TorchModel(module, loss)
+
+
+def test_optimizers_are_no_modules_and_no_losses():
+    """Made here: the first one imports PyTorch's compiler, which takes seconds."""
+    with pytest.raises(TypeError, match="pass the module; the optimizer is train's"):
+        TorchModel(torch.optim.SGD(perceptron().parameters(), 0.1), "mse")
+    with pytest.raises(TypeError, match="takes the module and the loss"):
+        TorchModel(perceptron(), torch.optim.Adam(perceptron().parameters()))
 
 
 def lstm_alone():
