@@ -119,7 +119,8 @@ def _scikit_learn(x: Any, y: Any) -> tuple[float, Any]:
 
 def _training(x: Any, y: Any, client: Any) -> float:
     """Return the training clock of the same fit: from the first evaluation to the last."""
-    from scaleml import LBFGS, LinearModel, train
+    from scaleml import LinearModel, train
+    from scaleml.optim import LBFGS
 
     model = LinearModel(alpha=1 / len(x), dtype="float64")
     run = train(model, x, y, optimizer=LBFGS(), epochs=250, client=client, progress=False)

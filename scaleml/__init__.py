@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from scaleml.api.spmd import spmd
     from scaleml.api.train import start, train
     from scaleml.api.trial import Trial
-    from scaleml.callbacks import Callback
     from scaleml.cluster.embedded import close
     from scaleml.cluster.errors import RunFailed
     from scaleml.frameworks.current_rank import communicator, rank, size
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from scaleml.frameworks.torch import TorchModel
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
-    from scaleml.optim import LBFGS, SGD, AdaGrad, Adam, AdamW
+    from scaleml.optim import SGD, AdaGrad, Adam
     from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
     from scaleml.telemetry import Comparison
 
@@ -31,15 +30,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdaGrad": "scaleml.optim",
     "Adam": "scaleml.optim",
-    "AdamW": "scaleml.optim",
     "AllReduce": "scaleml.strategies",
-    "Callback": "scaleml.callbacks",
     "Comparison": "scaleml.telemetry",
     "Gossip": "scaleml.strategies",
     "Hogwild": "scaleml.strategies",
     "JaxModel": "scaleml.frameworks.jax",
     "KerasModel": "scaleml.frameworks.keras",
-    "LBFGS": "scaleml.optim",
     "Lab": "scaleml.lab",
     "LinearModel": "scaleml.models",
     "LocalSGD": "scaleml.strategies",
@@ -63,14 +59,11 @@ _HOMES = {
 }
 
 __all__ = [
-    "LBFGS",
     "MLP",
     "SGD",
     "AdaGrad",
     "Adam",
-    "AdamW",
     "AllReduce",
-    "Callback",
     "Comparison",
     "Gossip",
     "Hogwild",

@@ -44,7 +44,8 @@ class CallbackList:
             if not isinstance(callback, Callback):
                 hint = f"; {callback.__name__} is a class: call it" if isinstance(callback, type) else ""
                 raise TypeError(
-                    f"callbacks={callbacks!r}: {callback!r} is no scaleml.Callback: derive from that, and write the hooks you need{hint}"
+                    f"callbacks={callbacks!r}: {callback!r} is no scaleml.callbacks.Callback: derive from that, and write the hooks "
+                    f"you need{hint}"
                 )
         self._callbacks = tuple(callbacks)
         self._left_out: set[int] = set()

@@ -47,9 +47,9 @@ class Trained(CallbackSupport):
         self._client = client
 
     def set_callbacks(self, *callbacks: Any) -> Any:
-        """Set who is told of each fit: `scaleml.Callback` objects, scikit-learn's callbacks, or some of both; nothing for nobody.
+        """Set who is told of each fit: `scaleml.callbacks.Callback` objects, scikit-learn's callbacks, or some of both; nothing for nobody.
 
-        Of scikit-learn's own code, as for little data, a `scaleml.Callback` is told of the start and the end alone.
+        Of scikit-learn's own code, as for little data, a `scaleml.callbacks.Callback` is told of the start and the end alone.
 
         Returns
         -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from scaleml import Callback
+from scaleml.callbacks import Callback
 from scaleml.callbacks.followers import CallbackList
 from telemetry_fakes import FakeRun, row
 

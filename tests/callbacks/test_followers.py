@@ -10,7 +10,7 @@ import pytest
 
 import scaleml
 from callbacks.scripted import DEADLINE, Remembers, ScriptedRun, ended, follow
-from scaleml import Callback
+from scaleml.callbacks import Callback
 from scaleml.callbacks.base import Evaluation
 from scaleml.callbacks.followers import CallbackList
 from scaleml.callbacks.news import in_order
@@ -246,7 +246,7 @@ def test_a_hook_that_waits_for_its_own_run_does_not_wait_for_itself():
         (Remembers, r"must be a list such as \[Tqdm\(\)\]"),
         (Remembers(), r"must be a list such as \[<"),
         ([Remembers], "Remembers is a class: call it"),
-        ([print], "is no scaleml.Callback: derive from that"),
+        ([print], "is no scaleml.callbacks.Callback: derive from that"),
         (None, "must be a list"),
     ],
 )

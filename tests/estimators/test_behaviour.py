@@ -18,11 +18,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scaleml import SGD, Adam, AdamW, AllReduce, LocalSGD, Serial
+from scaleml import SGD, Adam, AllReduce, LocalSGD, Serial
 from scaleml.api import in_process as local
 from scaleml.linear_model import SGDClassifier, SGDRegressor
 from scaleml.neural_network import MLPClassifier, MLPRegressor
-from scaleml.optim import CosineAnnealing
+from scaleml.optim import AdamW, CosineAnnealing
 from scaleml.runtime.training_loop import TrainingLoop
 
 ALL = [SGDClassifier, SGDRegressor, MLPClassifier, MLPRegressor]

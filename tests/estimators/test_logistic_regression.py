@@ -16,8 +16,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import scale
 
-from scaleml import LBFGS, AllReduce, LocalSGD, RunFailed, Serial, train
+from scaleml import AllReduce, LocalSGD, RunFailed, Serial, train
 from scaleml.linear_model import LogisticRegression, SGDClassifier
+from scaleml.optim import LBFGS
 
 pytestmark = pytest.mark.usefixtures("cluster")
 DIGITS = load_digits(return_X_y=True)

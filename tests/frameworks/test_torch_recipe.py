@@ -8,8 +8,8 @@ import torch
 from numpy.testing import assert_allclose
 
 from runtime import harness, reference
-from scaleml import AdamW, TorchModel
-from scaleml.optim import CosineAnnealing, Group, Warmup
+from scaleml import TorchModel
+from scaleml.optim import AdamW, CosineAnnealing, Group, Warmup
 from scaleml.strategies import AllReduce, ParameterServer, Serial
 
 ROWS, BATCH, EPOCHS, SHARDS, WARM = 120, 24, 3, 2, 4

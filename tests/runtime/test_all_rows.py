@@ -8,10 +8,11 @@ from scipy.sparse import csr_matrix
 
 import scaleml
 from runtime import harness
-from scaleml import LBFGS, AllReduce, Gossip, Hogwild, LinearModel, LocalSGD, ParameterServer, Serial
+from scaleml import AllReduce, Gossip, Hogwild, LinearModel, LocalSGD, ParameterServer, Serial
 from scaleml.api.validation import check_all_rows
 from scaleml.compression import TopK
 from scaleml.models import Signature
+from scaleml.optim import LBFGS
 from scaleml.runtime.stop_rule import StopRule
 
 ROWS, ALPHA = 120, 0.01
