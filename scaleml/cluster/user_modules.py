@@ -116,7 +116,7 @@ def version_of(package: str) -> str:
 
 
 @by_value
-def why_missing(modules: list[str], packages: list[str], versions: dict[str, str]) -> dict[str, str]:
+def why_missing(modules: list[str], packages: list[str], versions: dict[str, str] | None = None) -> dict[str, str]:
     """Return why each cannot be used where this is called; "" if it can. Packages are looked for only: some take seconds."""
     import importlib
     import importlib.metadata
@@ -131,7 +131,7 @@ def why_missing(modules: list[str], packages: list[str], versions: dict[str, str
             found[name] = f"{type(error).__name__}: {error}"
     for name in packages:
         found[name] = "" if importlib.util.find_spec(name) else f"No module named {name!r}"
-        if versions.get(name) and not found[name]:
+        if versions and versions.get(name) and not found[name]:
             try:
                 own = importlib.metadata.version(name).partition("+")[0]
             except importlib.metadata.PackageNotFoundError:
