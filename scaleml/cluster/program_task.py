@@ -32,6 +32,7 @@ from scaleml.frameworks.current_rank import CurrentRank, as_rank
 from scaleml.frameworks.rank_communicator import RankCommunicator
 from scaleml.owned_files import sweep
 from scaleml.runtime.blas_threads import pinned
+from scaleml.runtime.freed_memory import kept_freed_memory
 
 _TO_END: Final = 0.3
 """Seconds for a rank that is told to end, before it is broken off."""
@@ -146,7 +147,7 @@ class ProgramRank:
             place = Place(group, host_of(self._worker.address), self._settings.port_range, self._spec.start_timeout)
             self._backend = make_backend(self._settings.backend, place)
         # After the imports: OpenMP's threads are set in the libraries that are there. And what is broken off lies within.
-        with pinned(self._spec.threads):
+        with pinned(self._spec.threads), kept_freed_memory():
             value = self._interruption.call(partial(self._called, function, args, kwargs))
         return self._pickled(value)
 
