@@ -43,12 +43,14 @@ demo: $(VENV)/.installed-lab
 	@$(PY) -m scaleml demo $${DATA:+--data "$$DATA"} $${STRATEGIES:+--strategies "$$STRATEGIES"} $(ARGS)
 
 # mypy reads beside the tests and is heard at their end: from an empty cache it takes most of a minute, on one core. The tests go in
-# the order of tests/conftest.py, which xdist would change. Status 5: ARGS chose no browser test.
+# the order of tests/conftest.py, which xdist would change. In a fresh clone one process collects them before: what they import is then
+# compiled once, and not by all at the same time. Status 5: ARGS chose no browser test.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@said=$$(mktemp); $(BIN)/mypy >"$$said" 2>&1 & mypy=$$!; failed=0; \
 	trap 'kill $$mypy 2>/dev/null; rm -f "$$said"' EXIT; trap 'exit 130' INT TERM; set -x; \
+	test -d tests/__pycache__ || $(PY) -m pytest --collect-only -q $(ARGS) >/dev/null 2>&1 || true; \
 	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS) || failed=$$?; \
 	test $$failed -ne 0 || $(PY) -m pytest -n $(PAGES_AT_ONCE) --dist worksteal -m browser $(or $(ARGS),tests/lab) \
 	  || test $$? -eq 5 || failed=1; \
