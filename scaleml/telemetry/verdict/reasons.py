@@ -237,7 +237,8 @@ learning; try another learning rate or optimizer, or more epochs.']
     why = ""
     if all(row.first - row.best <= _HARDLY * abs(row.first) for row in tried):
         near = min(tried, key=lambda row: row.best - row.first)
-        why = f"no run came more than {percent(_HARDLY)} below its first {near.kind} loss ({number(near.first)}, {number(near.best)} at best)"
+        losses = f"{near.kind} loss ({number(near.first)}, {number(near.best)} at best)"
+        why = f"no run came more than {percent(_HARDLY)} below its first {losses}"
     elif all(row.score <= row.baseline for row in tried):  # NaN is not
         score = max(tried, key=lambda row: row.score)
         why = f"no run's {score.score_name} ({number(score.score)} at best) is above that of knowing nothing, {number(score.baseline)}"
