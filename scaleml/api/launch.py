@@ -39,7 +39,7 @@ def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: 
     cores = {facts["boot"]: facts["cores"] for facts in hosts_of(client, placement.workers).values()}
     facts = RunFacts(
         label=settings.label or repr(settings.strategy),
-        trained=partial(TrainedModel.of_run, data.network, data.signature, data.classes),
+        trained=partial(TrainedModel.of_run, data.network, data.signature, data.classes, feature_names=data.names),
         hosts=len(cores),
         cores=sum(cores.values()),
         placing_seconds=data.placing_seconds + WALL.now() - began,

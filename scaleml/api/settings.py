@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
+from scaleml.api import hints
 from scaleml.api.scoring import check_scoring
 from scaleml.arrays import Array
 from scaleml.callbacks.base import Callback
-from scaleml.checks import check_integer, check_number, check_option, guess
+from scaleml.checks import check_integer, check_number, check_option
 from scaleml.devices import CHOICES
 from scaleml.faults import Fault
 from scaleml.models import Model
@@ -176,7 +177,9 @@ def check_kind(name: str, value: object) -> None:
     """Raise TypeError unless a model, strategy or optimizer is an object of that kind."""
     kind, wanted = _KINDS[name]
     kinds = [f"{one.__module__}.{one.__name__}" for one in type(value).__mro__]
-    if any(one.startswith("keras.") for one in kinds):  # with its PyTorch backend one of PyTorch's, too
+    if name == "model" and any(
+        one.startswith("keras.") for one in kinds
+    ):  # with its PyTorch backend one of PyTorch's, too
         raise TypeError(
             f"{name} is of Keras, a {type(value).__name__}: pass a model and say what its outputs are for, such as "
             "scaleml.KerasModel(model, loss='sparse_categorical_crossentropy')"
@@ -187,7 +190,13 @@ def check_kind(name: str, value: object) -> None:
             "scaleml.TorchModel(module, loss='cross_entropy')"
         )
     if not isinstance(value, kind):
-        raise TypeError(f"{name}={value!r}: must be {wanted}{_hint_of_class(value)}")
+        is_ours = isinstance(value, type) and issubclass(value, kind)
+        rule = (
+            hints.of_optimizer(value)
+            if kind is Optimizer and not is_ours
+            else f"must be {wanted}{hints.of_class(value)}"
+        )
+        raise TypeError(f"{name}={hints.shortened(value)}: {rule}")
 
 
 def check_target(target: object) -> None:
@@ -201,10 +210,5 @@ def check_names(function: str, known: Sequence[str], settings: Mapping[str, obje
     for name in settings:
         if name not in known:
             raise TypeError(
-                f"{function}() has no setting {name!r}.{guess(name, known)} Settings: {', '.join(known[3:])}"
+                f"{function}() has no setting {name!r}.{hints.of_setting(name, known)} Settings: {', '.join(known[3:])}"
             )
-
-
-def _hint_of_class(value: object) -> str:
-    """Return how to make an object of `value` if it is a class, else nothing."""
-    return f"; {value.__name__} is a class: call it, {value.__name__}()" if isinstance(value, type) else ""

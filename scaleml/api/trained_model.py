@@ -12,7 +12,7 @@ from scaleml.api import tensor_prediction as tensors
 from scaleml.api.tensor_prediction import Predict
 from scaleml.arrays import Array, Matrix
 from scaleml.data.collections import is_collection
-from scaleml.data.columns import matrix_of_frame, refuse_no_weight
+from scaleml.data.columns import matrix_of_frame, refuse_no_weight, refuse_other_names
 from scaleml.data.row_dtype import in_words
 from scaleml.data.source import array_source
 from scaleml.models import FlatModel, Signature
@@ -41,6 +41,9 @@ class TrainedModel:
         Its parameters.
     classes : array or None
         The class labels, sorted; None for regression.
+    feature_names : tuple, optional
+        Of the columns, where it was trained on a dataframe. Dataframes with other columns, or in another order, are refused; what has no
+        names is taken by place.
 
     Examples
     --------
@@ -53,15 +56,29 @@ class TrainedModel:
     ['yes', 'no']
     """
 
-    def __init__(self, network: FlatModel, signature: Signature, params: Array, classes: Array | None = None) -> None:
+    def __init__(
+        self,
+        network: FlatModel,
+        signature: Signature,
+        params: Array,
+        classes: Array | None = None,
+        feature_names: tuple[object, ...] | None = None,
+    ) -> None:
         self.network = network
         self.signature = signature
         self.params = params
         self.classes = classes
+        self.feature_names = feature_names
 
     @classmethod
     def of_run(
-        cls, network: FlatModel, signature: Signature, classes: Array | None, params: Array, buffers: Buffers | None
+        cls,
+        network: FlatModel,
+        signature: Signature,
+        classes: Array | None,
+        params: Array,
+        buffers: Buffers | None,
+        feature_names: tuple[object, ...] | None = None,
     ) -> TrainedModel:
         """Return the model of parameters (P,) and, where it has some, buffers that a run has left.
 
@@ -71,7 +88,7 @@ class TrainedModel:
             The buffers are lost.
         """
         try:
-            return cls(with_buffers(network, buffers), signature, params, classes)
+            return cls(with_buffers(network, buffers), signature, params, classes, feature_names)
         except ValueError as error:
             raise RuntimeError(f"{error}: the run's .params are what is left of it") from error
 
@@ -131,6 +148,7 @@ class TrainedModel:
     def statistics(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
         """Return sums from which ``FlatModel.summarise`` makes loss and score, to be added over parts of the data."""
         classes = self.classes
+        refuse_other_names(X, self.feature_names)
         if self.signature.row is not None:
             return tensors.statistics(self, X, y, sample_weight)
         inputs = array_source(X, y, sample_weight, classifier=classes is not None, classes=classes, whole=False)
@@ -147,7 +165,7 @@ class TrainedModel:
     def snapshot(self) -> TrainedModel:
         """Return this model as it is now, with parameters of its own."""
         classes = None if self.classes is None else self.classes.copy()
-        return TrainedModel(copy.copy(self.network), self.signature, self.params.copy(), classes)
+        return TrainedModel(copy.copy(self.network), self.signature, self.params.copy(), classes, self.feature_names)
 
     def check_width(self, shape: tuple[float, ...]) -> None:
         """Raise ValueError unless X, of this shape, has the columns the model was trained on; NaN is an unknown number."""
@@ -161,6 +179,7 @@ class TrainedModel:
         if is_collection(X):
             from scaleml.api import lazy_prediction as lazy
 
+            refuse_other_names(X, self.feature_names)
             if self.signature.row is None:
                 lazy.check_table(X)
                 self.check_width(X.shape)
@@ -176,6 +195,7 @@ class TrainedModel:
 
     def _by_rows(self, method: str, X: Any) -> Any:
         predict = self._function(method)
+        refuse_other_names(X, self.feature_names)
         if is_collection(X):
             from scaleml.api import lazy_prediction as lazy  # Dask is loaded where there is something of it
 

@@ -220,13 +220,47 @@ they are read or made (frame[[...]]), or pass a right meta to from_map, from_del
     own = names_of(partition)
     if columns is None or own is None or own == tuple(columns):
         return partition
+    raise ValueError(
+        f"{name} {_unlike(own, columns)} what its dataframe says, {listed(columns)}: make all partitions alike where they are read or "
+        "made (frame[[...]]), or pass a right meta to from_map, from_delayed or map_partitions"
+    )
+
+
+def refuse_other_names(given: object, trained: Sequence[object] | None) -> None:
+    """Raise ValueError for a pandas or Dask dataframe with other columns, by name or order, than those that a model was trained on.
+
+    What has no names is taken by place, as scikit-learn does it, and so is a frame whose columns are just numbered.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> refuse_other_names(pd.DataFrame({"b": [2], "a": [1]}), ("a", "b"))
+    Traceback (most recent call last):
+    ...
+    ValueError: X has the columns 'b', 'a', in another order than those this model was trained on, 'a', 'b': pass \
+X[list(model.feature_names)]; X.to_numpy() goes by place alone
+    """
+    own = names_of(given)
+    if trained is None or own is None or own == tuple(trained) or _is_numbered(own):
+        return
+    if _is_numbered(trained) and {*own} != {*trained}:
+        return
+    raise ValueError(
+        f"X {_unlike(own, trained)} those this model was trained on, {listed(trained)}: pass X[list(model.feature_names)]; "
+        "X.to_numpy() goes by place alone"
+    )
+
+
+def _is_numbered(columns: Sequence[object]) -> bool:
+    """Whether these are the names that pandas gives to columns without any."""
+    return tuple(columns) == tuple(range(len(columns)))
+
+
+def _unlike(own: Sequence[object], columns: Sequence[object]) -> str:
+    """Say how a frame's own columns differ from others, up to these."""
     lacks, has = [c for c in columns if c not in own], [c for c in own if c not in columns]
     wrong = [f"{verb} {listed(names)}" for verb, names in (("lacks", lacks), ("has", has)) if names]
-    what = f"{' and '.join(wrong)}, unlike" if wrong else f"has the columns {listed(own)}, in another order than"
-    raise ValueError(
-        f"{name} {what} what its dataframe says, {listed(columns)}: make all partitions alike where they are read or made "
-        "(frame[[...]]), or pass a right meta to from_map, from_delayed or map_partitions"
-    )
+    return f"{' and '.join(wrong)}, unlike" if wrong else f"has the columns {listed(own)}, in another order than"
 
 
 def matrix_of_frame(given: object, name: str) -> Array:

@@ -19,7 +19,8 @@ from scaleml.lab.orders import Clear, Enough, Go, Order, Sift, Tell
 from scaleml.lab.output import Output
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living, static
-from scaleml.lab.setup import DEFAULT_OPTIMIZER, Setup, check_pair, usual_workers
+from scaleml.lab.setup import Setup, check_pair, usual_workers
+from scaleml.lab.starting import DEFAULT_OPTIMIZER
 from scaleml.lab.steering import Steering
 from scaleml.lab.toolbar import Toolbar
 from scaleml.models import Model

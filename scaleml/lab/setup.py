@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from functools import lru_cache
-from typing import Any, Literal, final
+from typing import Any, final
 
 import ipywidgets as widgets
 import numpy as np
@@ -23,9 +22,10 @@ from scaleml.frameworks.text_classifier import TextClassifier
 from scaleml.lab import choices, entry
 from scaleml.lab.fields import above, auto
 from scaleml.lab.orders import Wish
+from scaleml.lab.starting import DEFAULT_OPTIMIZER, OPTIMIZERS, OWN, SCHEDULES, scheduled
 from scaleml.lab.strategy_rows import rows, table
 from scaleml.models import MLP, LinearModel, Model
-from scaleml.optim import SGD, Averaged, CosineAnnealing, LinearDecay, Optimizer, Schedule, Warmup
+from scaleml.optim import Optimizer
 from scaleml.strategies import AllReduce, LocalSGD, Serial, Strategy
 
 DATA = {
@@ -61,16 +61,6 @@ TIPS = {
 """What the settings that all runs have in common mean."""
 CHOSEN = (Serial(), AllReduce(), LocalSGD(8))
 """What is ticked at first."""
-SCHEDULES: dict[str, Schedule | Literal["constant"]] = {
-    "constant": "constant",
-    "cosine": CosineAnnealing(),
-    "linear": LinearDecay(),
-    "warm-up": Warmup(),
-    "warm-up, cosine": Warmup(then=CosineAnnealing()),
-    "warm-up, linear": Warmup(then=LinearDecay()),
-}
-OWN = "its own"
-"""What the menu of schedules says of one that it does not offer."""
 
 
 @lru_cache(maxsize=2)
@@ -130,12 +120,22 @@ class Setup:
         self.schedule = widgets.Dropdown(options=offered, value=first, layout=auto())
         self.summary = widgets.HTML()
         self.box = self._arranged()
+        self.data.observe(self._suggest_optimizer, "value")
 
     def _offer_models(self, _: object = None) -> None:
         """Offer the models that the data is for."""
         own = tuple(CALLED[kind] for name, kind in SHAPED.values() if name == self.data.value) or MODELS
         if self.model.options != own:
             self.model.options = own
+
+    def _suggest_optimizer(self, change: Any) -> None:
+        """Start with the optimizer that is for the data, unless the user has chosen one."""
+        former = OPTIMIZERS.get(change["old"], DEFAULT_OPTIMIZER)
+        said = type(self.optimizer.value), self.rate.value
+        if self._optimizer == DEFAULT_OPTIMIZER and said == (type(former), entry.shown(former.learning_rate)):
+            start = OPTIMIZERS.get(self.data.value, DEFAULT_OPTIMIZER)
+            self.optimizer.value = next(one for _, one in self.optimizer.options if type(one) is type(start))
+            self.rate.value = entry.shown(start.learning_rate)
 
     def when_typed(self, call: Callable[[object], None]) -> None:
         """Have this called when a text has changed."""
@@ -145,7 +145,11 @@ class Setup:
     @property
     def problem(self) -> str:
         """The first reason why something typed is refused; empty if nothing is."""
-        return next((one.problem for one in self._entries if one.problem), "")
+        return next((one.problem for one in self._entries if one.problem and self._is_asked(one)), "")
+
+    def _is_asked(self, one: entry.Entry) -> bool:
+        """Whether it matters what an entry says: hidden layers are the MLP's."""
+        return one is not self.hidden or self.model.value == "MLP"
 
     @property
     def _entries(self) -> list[entry.Entry]:
@@ -263,17 +267,17 @@ class Setup:
             "tune": self.tune,
             "time (s)": self.budget,
         }
-        shown = [above(name, fields[name], TIPS[name]) for name in (*subject, *list(fields)[3:])]
+        shown = {name: above(name, fields[name], TIPS[name]) for name in (*subject, *list(fields)[3:])}
+        hidden = shown.get("hidden layers")
+
+        def hide(_: object = None) -> None:
+            if hidden is not None:
+                hidden.layout.display = None if self._is_asked(self.hidden) else "none"
+
+        self.model.observe(hide, "value")
+        hide()
         wrap = widgets.Layout(flex_flow="row wrap", width="100%")
-        return widgets.VBox([widgets.HBox(shown, layout=wrap), table(self.rows)])
-
-
-def scheduled(optimizer: Optimizer, schedule: Schedule | Literal["constant"]) -> Optimizer:
-    """Return an optimizer with another schedule, also inside one that averages; as it is, if it has none."""
-    if isinstance(optimizer, Averaged):
-        return replace(optimizer, optimizer=scheduled(optimizer.optimizer, schedule))
-    has_one = any(field.name == "schedule" for field in fields(optimizer))  # type: ignore[arg-type]  # all are dataclasses
-    return replace(optimizer, schedule=schedule) if has_one else optimizer  # type: ignore[type-var]
+        return widgets.VBox([widgets.HBox(list(shown.values()), layout=wrap), table(self.rows)])
 
 
 def _workers(given: Any) -> entry.Entry:
@@ -293,9 +297,6 @@ def _addresses(text: str) -> tuple[str, ...]:
 def _model(hidden: tuple[int, ...] | None, task: str) -> Model:
     loss: Any = "log_loss" if task == "classification" else "squared_error"
     return LinearModel(loss=loss) if hidden is None else MLP(hidden, loss=loss)
-
-
-DEFAULT_OPTIMIZER = SGD(0.1)
 
 
 def usual_workers(client: Any) -> int:

@@ -132,3 +132,47 @@ def test_a_run_that_left_no_parameters_has_no_model(threads: Client, problem: Pr
     finally:
         run.stop()
     assert run.model.predict(problem.X).shape == (203,)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp", "torch"])
+def test_columns_in_another_order_or_of_other_names_are_refused(threads: Client, kind: str) -> None:
+    import dask.dataframe as dd
+    import pandas as pd
+
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(80, 3)).astype("f4"), columns=list("abc"))
+    y = (table["a"] > 0).to_numpy().astype(int)
+    if kind == "torch":
+        torch = pytest.importorskip("torch")
+        chosen: Any = scaleml.TorchModel(torch.nn.Linear(3, 2), loss="cross_entropy")
+    else:
+        chosen = LinearModel() if kind == "linear" else MLP((4,))
+    run = scaleml.train(chosen, table, y, client=threads, epochs=1)
+    lazily = dd.from_pandas(table, npartitions=2)
+    for model in (run.model, pickle.loads(pickle.dumps(run.model)), run.last_model.snapshot()):
+        assert model.feature_names == ("a", "b", "c")
+        expected = model.predict(table)
+        np.testing.assert_array_equal(model.predict(table.to_numpy()), expected)
+        np.testing.assert_array_equal(model.predict(pd.DataFrame(table.to_numpy())), expected)  # numbered is nameless
+        np.testing.assert_array_equal(model.predict(lazily).compute(scheduler="sync"), expected)
+        for wrong, why in ((["b", "a", "c"], "in another order than those"), (["a", "c"], "lacks 'b', unlike those")):
+            for X in (table[wrong], lazily[wrong]):
+                for call in (model.predict, model.predict_proba, model.decision_function):
+                    with pytest.raises(ValueError, match=f"{why} this model was trained on, 'a', 'b', 'c'"):
+                        call(X)
+                for judge in (model.score, model.loss):
+                    with pytest.raises(ValueError, match=why):
+                        judge(X, y)
+
+
+def test_a_model_of_nameless_columns_takes_frames_by_place(threads: Client, problem: Problem) -> None:
+    import pandas as pd
+
+    X, y = problem.X, problem.X[:, 0] > 0
+    model = trained(threads, LinearModel(), X, y)
+    named = pd.DataFrame(X, columns=list("fedcba"))
+    assert model.feature_names is None
+    np.testing.assert_array_equal(model.predict(named), model.predict(X))
+    numbered = trained(threads, LinearModel(), pd.DataFrame(X), y)
+    np.testing.assert_array_equal(numbered.predict(named), numbered.predict(X))
+    with pytest.raises(ValueError, match="in another order"):
+        numbered.predict(pd.DataFrame(X)[[1, 0, 2, 3, 4, 5]])

@@ -107,7 +107,7 @@ MISTAKES = {
     "model name": Mistake({"model": "linear"}, TypeError, "model='linear'", r"LinearModel\(\)"),
     "strategy name": Mistake({"strategy": "allreduce"}, TypeError, "strategy='allreduce'", r"AllReduce\(\)"),
     "strategy class": Mistake({"strategy": AllReduce}, TypeError, "AllReduce is a class", r"call it, AllReduce\(\)"),
-    "optimizer name": Mistake({"optimizer": "adam"}, TypeError, "optimizer='adam'", r"Adam\(\)"),
+    "optimizer name": Mistake({"optimizer": "adam"}, TypeError, "optimizer='adam'", r"Adam\(0.001\)"),
     "optimizer a number": Mistake({"optimizer": 0.1}, TypeError, "optimizer=0.1", r"SGD\(0.1\)"),
     "optimizer class": Mistake({"optimizer": SGD}, TypeError, "SGD is a class", r"call it, SGD\(\)"),
     "no epochs": Mistake({"epochs": 0}, ValueError, "epochs=0", "positive integer"),

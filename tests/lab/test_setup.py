@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scaleml.lab.setup import Setup
-from scaleml.optim import LBFGS, SGD, AdamW, Averaged, CosineAnnealing, Optimizer, StepDecay, Warmup
+from scaleml.optim import LBFGS, SGD, Adam, AdamW, Averaged, CosineAnnealing, Optimizer, StepDecay, Warmup
 
 COMMON = {"workers": 2, "batch_size": 32, "epochs": 3, "target": None, "repeats": None, "tune": None, "budget": None}
 
@@ -39,3 +39,30 @@ def test_a_schedule_is_put_into_any_optimizer_that_has_one() -> None:
     assert controls.wish().settings["optimizer"] == AdamW(0.3, schedule=schedule)
     choose(controls.optimizer, "LBFGS")
     assert controls.wish().settings["optimizer"] == LBFGS(0.3)
+
+
+def test_hidden_layers_are_asked_for_an_mlp_alone() -> None:
+    controls = setup(SGD(0.1))
+    (box,) = [box for box in controls.box.children[0].children if controls.hidden in box.children]
+    assert box.layout.display is None
+    controls.hidden.value = "many"
+    assert "hidden layers" in controls.problem
+    controls.model.value = "linear model"
+    assert (box.layout.display, controls.problem) == ("none", "")
+    controls.model.value = "MLP"
+    assert box.layout.display is None
+
+
+def test_sentences_start_with_adam_where_nobody_chose_an_optimizer() -> None:
+    pytest.importorskip("torch")
+    for untouched in (True, False):
+        controls = setup(SGD(0.1))
+        if not untouched:
+            controls.rate.value = "0.2"
+        controls.data.value = "docstrings"
+        assert controls.wish().settings["optimizer"] == (Adam(0.003) if untouched else SGD(0.2))
+        controls.data.value = "wine"
+        assert controls.wish().settings["optimizer"] == (SGD(0.1) if untouched else SGD(0.2))
+    given = setup(SGD(0.3))
+    given.data.value = "docstrings"
+    assert given.wish().settings["optimizer"] == SGD(0.3)

@@ -20,8 +20,10 @@ def test_each_data_set_has_its_models():
             ("docstrings", "text classifier", TextClassifier),
         ):
             chosen.data.value = data
+            (hidden,) = [box for box in chosen.box.children[0].children if chosen.hidden in box.children]
             assert chosen.model.options == (called,)
             assert chosen.model.value == called
+            assert hidden.layout.display == "none"
             wish = chosen.wish()
             assert called in chosen.summary.value
             model, X, y = wish.data()

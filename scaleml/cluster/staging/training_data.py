@@ -54,6 +54,8 @@ class TrainingData:
         The model built for it.
     classes : array or None
         The labels.
+    names : tuple or None
+        Of the columns, where X is a table that has some.
     tally : ClassTally or None
         How often each class occurs; None for numbers.
     advice : str
@@ -69,6 +71,7 @@ class TrainingData:
     signature: Signature
     network: FlatModel
     classes: Array | None
+    names: tuple[object, ...] | None
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class TrainingData:
 
     def _build(self, source: Source, counts: Array | None) -> Array | None:
         """Build the model for the data and return what the rows of each class weigh; raise where its loss does not fit them."""
-        self.classes = source.classes
+        self.classes, self.names = source.classes, None if source.names is None else tuple(source.names)
         shape = source.features, source.n_outputs, source.task
         self.signature = Signature(*shape, self._model.dtype, source.is_sparse, source.row, source.target)
         if self._model.augment:

@@ -12,7 +12,7 @@ from scaleml.telemetry.formatting import count, number, seconds
 from scaleml.telemetry.summary import Summary
 from scaleml.telemetry.verdict.case import Case
 from scaleml.telemetry.verdict.claims import Claim
-from scaleml.telemetry.verdict.reasons import faults, reasons, target_notes, troubles
+from scaleml.telemetry.verdict.reasons import faults, hardly_learnt, reasons, target_notes, troubles
 from scaleml.telemetry.verdict.series import Series
 from scaleml.telemetry.verdict.statistics import Interval
 from scaleml.telemetry.verdict.verdict import Verdict
@@ -54,7 +54,7 @@ def judge_case(case: Case) -> Verdict:
     if any(row.running for one in case.series for row in one.rows):
         headline = f"So far (not all runs have finished): {headline}"
     at = None if best is None else case.index(best)
-    return Verdict(headline, reasons(case, best) + notes, at)
+    return Verdict(headline, hardly_learnt(rows) + reasons(case, best) + notes, at)
 
 
 def _headline(case: Case) -> tuple[str, Series | None]:

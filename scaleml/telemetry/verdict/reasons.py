@@ -16,6 +16,8 @@ from scaleml.telemetry.verdict.statistics import MEANINGFUL
 
 _MANY = 100
 """More rounds than these nobody will run."""
+_HARDLY = 0.02
+"""A loss that has gone down by no more of what it was at first has not been learnt by."""
 ALIKE = 0.05
 """Numbers that differ by less are said to be the same."""
 
@@ -217,6 +219,31 @@ def troubles(rows: Sequence[Summary]) -> list[str]:
                 f"{row.name} never got below its first loss of {number(row.first)}; try another learning rate."
             )
     return notes
+
+
+def hardly_learnt(rows: Sequence[Summary]) -> list[str]:
+    """Whether all that finished, and did not diverge, end about where they began: what is said of their times is true, and worth little.
+
+    Examples
+    --------
+    >>> hardly_learnt([Summary(strategy="AllReduce()", first=1.609, best=1.607, loss=1.607)])
+    ['Hardly learnt: no run came more than 2% below its first held-out loss (1.609, 1.607 at best), so these times are not those of \
+learning; try another learning rate or optimizer, or more epochs.']
+    """
+    done = [row for row in rows if row.state == "finished" and np.isfinite([row.first, row.best]).all()]
+    tried = [row for row in done if not row.diverged]
+    if not tried or all(row.best >= row.first for row in tried):  # which `troubles` says of each
+        return []
+    why = ""
+    if all(row.first - row.best <= _HARDLY * abs(row.first) for row in tried):
+        near = min(tried, key=lambda row: row.best - row.first)
+        losses = f"{near.kind} loss ({number(near.first)}, {number(near.best)} at best)"
+        why = f"no run came more than {percent(_HARDLY)} below its first {losses}"
+    elif all(row.score <= row.baseline for row in tried):  # NaN is not
+        score = max(tried, key=lambda row: row.score)
+        why = f"no run's {score.score_name} ({number(score.score)} at best) is above that of knowing nothing, {number(score.baseline)}"
+    remedy = "so these times are not those of learning; try another learning rate or optimizer, or more epochs"
+    return [f"Hardly learnt: {why}, {remedy}."] if why else []
 
 
 def faults(rows: Sequence[Summary]) -> list[str]:

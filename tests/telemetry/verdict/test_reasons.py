@@ -194,3 +194,18 @@ def test_a_verdict_is_a_string_that_survives_pickling():
     again = pickle.loads(pickle.dumps(said))
     assert isinstance(again, str)
     assert (again, again.headline, again.reasons, again.best) == (said, said.headline, said.reasons, said.best)
+
+
+def test_runs_that_hardly_learnt_are_said_to_have_not():
+    flat = {"first": 1.61, "best": 1.59, "loss": 1.59, "end": 1.59, "held": 1.59}
+    said = verdict(serial(8.0, **flat), contender(time=4.0, **flat), target=1.6)
+    assert said.reasons[0].startswith(
+        "Hardly learnt: no run came more than 2% below its first held-out loss (1.61, 1.59 at best)"
+    )
+    one_learnt = verdict(serial(8.0, **flat), contender(time=4.0, **flat | {"best": 1.5}), target=1.6)
+    assert "Hardly" not in one_learnt
+    guess = {"score": 0.6, "baseline": 0.61, "score_name": "accuracy"}
+    said = verdict(serial(8.0, **guess), contender(time=4.0, **guess))
+    assert "Hardly learnt: no run's accuracy (0.6 at best) is above that of knowing nothing, 0.61" in said
+    assert "Hardly" not in verdict(serial(8.0, **guess), contender(time=4.0, **guess | {"score": 0.7}))
+    assert "Hardly" not in verdict(serial(8.0), contender(time=4.0))
