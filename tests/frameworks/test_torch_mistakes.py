@@ -123,6 +123,7 @@ FIT = {
     "what does not travel": (Uncopied(), "cross_entropy", CLASSES, "module.body.lock, a lock, cannot be sent to workers"),
     "a loss that does not travel": (perceptron(1), Locked(), NUMBER, "loss.lock, a lock, cannot be sent"),
     "sparse rows": (perceptron(), "cross_entropy", Signature(COLUMNS, 3, "multiclass", sparse=True), r"pass X.toarray\(\)"),
+    "weights of other classes": (perceptron(), nn.CrossEntropyLoss(torch.ones(2)), CLASSES, r"weight of shape \(2,\).*3 classes"),
     "text": (perceptron(), "cross_entropy", TEXT, "such as text as token numbers"),
 }  # fmt: skip
 
