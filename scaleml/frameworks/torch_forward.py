@@ -23,7 +23,12 @@ Transform = Callable[..., Any]
 
 
 def tensor_of(array: Array) -> Tensor:
-    """Return a tensor over an array's memory; also over memory that is only to be read, which PyTorch cannot tell apart."""
+    """Return a tensor over an array's memory, also where that is only to be read, which PyTorch cannot tell apart.
+
+    Of what PyTorch has no tensors over, such as reversed rows and fields of packed records, a tensor of a copy.
+    """
+    if any(step < 0 or step % array.itemsize for step in array.strides):
+        array = np.array(array, order="C")
     if not array.flags.writeable:
         inside = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
         array = np.asarray(SimpleNamespace(__array_interface__=inside, kept=array))
