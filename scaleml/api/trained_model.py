@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any, final
 
+import cloudpickle
 import numpy as np
 
 from scaleml import arrays
@@ -27,6 +29,9 @@ _ROWS, _BYTES = 256, 1 << 19
 @final
 class TrainedModel:
     """Predicts with the parameters of a run; it can be pickled and needs no workers.
+
+    A pickle (also joblib's, or a deep copy) has with it what nobody could import where it is loaded, such as a module's class
+    that was written in a notebook, or a lambda; modules of files are imported there.
 
     For a Dask array or dataframe, ``predict``, ``predict_proba`` and ``decision_function`` return a Dask array, lazily: one task
     a block of rows, wherever the block is, with the model sent once.
@@ -91,6 +96,10 @@ class TrainedModel:
             return cls(with_buffers(network, buffers), signature, params, classes, feature_names)
         except ValueError as error:
             raise RuntimeError(f"{error}: the run's .params are what is left of it") from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how it is made again, also where nothing of ``__main__``, of a notebook or of a function can be imported."""
+        return _loaded, (cloudpickle.dumps(self.network), self.signature, self.params, self.classes)
 
     def __repr__(self) -> str:
         what = "regression" if self.classes is None else f"{len(self.classes)} classes"
@@ -234,6 +243,10 @@ class TrainedModel:
         if classes is None:
             return lambda own, x: own.predict(params, x)
         return lambda own, x: classes.take(own.predict(params, x))
+
+
+def _loaded(network: bytes, signature: Signature, params: Array, classes: Array | None) -> TrainedModel:
+    return TrainedModel(pickle.loads(network), signature, params, classes)
 
 
 def _converted(x: Matrix, dtype: np.dtype[Any], scratch: Array) -> Matrix:

@@ -127,7 +127,7 @@ class Scorer:
         right = self.decide(outputs) == y
         if self.kind == "labels":
             right = right.reshape(len(y), -1).all(axis=1)
-        if right.ndim > 1:  # of tokens those that count
+        if self.kind == "classes":  # those that count
             counts = (y != self.ignored).reshape(len(y), -1)
             found[2:] = weight @ counts.mean(axis=1), weight @ (right.reshape(len(y), -1) & counts).mean(axis=1)
         else:

@@ -13,6 +13,7 @@ except ImportError as error:
         f"TorchModel needs PyTorch, which cannot be imported here ({error}): pip install 'dask-scaleml[torch]', here and on all workers"
     ) from error
 
+from scaleml.arrays import Array
 from scaleml.checks import check_option
 from scaleml.frameworks.torch_forward import Forward, Transform
 from scaleml.frameworks.torch_losses import LossLike, TorchLoss
@@ -50,7 +51,9 @@ class TorchModel(Model):
         ``"cross_entropy"`` or ``"nll"`` for classes, or token numbers of any shape, ``"binary_cross_entropy"`` (of scores, as
         ``BCEWithLogitsLoss``) for two classes or labels of 0 and 1, ``"mse"``, ``"l1"``, ``"huber"`` or ``"smooth_l1"`` for numbers; a
         loss of ``torch.nn``, with its settings; or a function of (outputs, targets) that returns one number, the mean over the rows,
-        or a loss for each row, (rows,), which alone can have weights.
+        or a loss for each row, (rows,), which alone can have weights. Labels of y become codes in their sorted order: so of
+        ``torch.nn.CrossEntropyLoss`` ``weight`` has one number for each label that y has, in that order, and ``ignore_index`` is
+        a code; where labels are not 0, 1, 2, ... it is refused.
     transform : callable, optional
         Called on the rank with a batch's tensor (of several inputs with all, by name): what it returns goes to the module. Such as
         ``lambda x: x / 255``.
@@ -155,6 +158,10 @@ class TorchModel(Model):
     def is_classifier(self) -> bool:
         """Whether y holds classes."""
         return self._loss.targets in ("classes", "labels") if self.classifier is None else self.classifier
+
+    def check_labels(self, labels: Array) -> None:
+        """Raise ValueError where the loss would ignore another class than its ``ignore_index`` says."""
+        self._loss.check_labels(labels)
 
     def build(self, signature: Signature) -> TorchNetwork:
         """Return the network for data of this signature; see `Model.build`."""

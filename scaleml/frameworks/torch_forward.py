@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from scaleml.arrays import Array
-from scaleml.frameworks.inputs import Fields, described, fields_of, kind_of
+from scaleml.frameworks.inputs import Fields, fields_of, kind_of
+from scaleml.frameworks.torch_refusal import why_refused
 from scaleml.models.base import Signature
 
 __all__ = ["Forward", "Transform", "tensor_of"]
@@ -23,7 +24,12 @@ Transform = Callable[..., Any]
 
 
 def tensor_of(array: Array) -> Tensor:
-    """Return a tensor over an array's memory; also over memory that is only to be read, which PyTorch cannot tell apart."""
+    """Return a tensor over an array's memory, also where that is only to be read, which PyTorch cannot tell apart.
+
+    Of what PyTorch has no tensors over, such as reversed rows and fields of packed records, a tensor of a copy.
+    """
+    if any(step < 0 or step % array.itemsize for step in array.strides):
+        array = np.array(array, order="C")
     if not array.flags.writeable:
         inside = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
         array = np.asarray(SimpleNamespace(__array_interface__=inside, kept=array))
@@ -56,6 +62,8 @@ class Forward:
                 kind_of(part.base)
         self._leaves_inputs = {True: False, False: False}
         """By the module's mode, whether it was seen not to write into its inputs, so that they need not be copied."""
+        self._has_taken = False
+        """Whether the module has taken such rows, so that their shape is no matter when it fails."""
 
     def __call__(self, module: nn.Module, x: Array) -> Any:
         """Return what the module makes of rows of X (n, ...): a tensor in the parameters' dtype, or what else it returns.
@@ -63,7 +71,7 @@ class Forward:
         Raises
         ------
         ValueError
-            It cannot take them; says what it was given, and what its first layer is.
+            It cannot take them, or fails for reasons of its own; see `why_refused`.
         """
         mode, names = module.training, self._fields.names
         inputs = [self._input(x[name] if names else x, mode) for name in names or ("",)]
@@ -73,7 +81,8 @@ class Forward:
             with context:
                 output = self._call(module, inputs)
         except Exception as error:
-            raise ValueError(_refusal(module, x, inputs, error)) from error
+            raise ValueError(why_refused(module, x, inputs, error, is_first=not self._has_taken)) from error
+        self._has_taken = True
         writes = [one._version for one in inputs] != versions
         if writes and self._leaves_inputs[mode]:
             raise ValueError(
@@ -123,24 +132,3 @@ def copied(module: nn.Module) -> nn.Module:
         ) from error
     other.zero_grad(set_to_none=True)
     return other
-
-
-def _refusal(module: nn.Module, x: Array, inputs: list[Tensor], error: Exception) -> str:
-    first = next(
-        (
-            f"{name}: {layer}"
-            for name, layer in module.named_modules()
-            if next(layer.parameters(recurse=False), None) is not None
-        ),
-        str(module),
-    )
-    if len(x) == 1 and module.training and "more than 1 value per channel" in str(error):
-        return (
-            f"{type(module).__name__} normalises over a batch, but a rank's part of this batch is one row: choose a batch_size that leaves "
-            "every rank two rows at least, also of the last batch of an epoch, or a layer that normalises within a row, such as GroupNorm"
-        )
-    given = ", ".join(f"{tuple(one.shape)} {str(one.dtype).removeprefix('torch.')}" for one in inputs)
-    return (
-        f"{type(module).__name__} does not take these rows: given {given}, it raised {type(error).__name__}: {error}. A row of X has "
-        f"{described(x)}; the first layer with parameters is {first}. Give X the shape and dtype that it wants, or use transform=."
-    )

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scaleml.arrays import Array
+from scaleml.escaping import printable
 from scaleml.frameworks.objective import LINKS, LOSSES, Link, Targets, canonical_name
 from scaleml.frameworks.scorer import IGNORED
 
@@ -103,6 +106,27 @@ class TorchLoss:
         """The class code of what counts nowhere."""
         return int(self.settings.get("ignore_index", IGNORED))
 
+    def check_labels(self, labels: Array) -> None:
+        """Raise ValueError where ignore_index means another class than in PyTorch: the n labels are codes in sorted order here.
+
+        Parameters
+        ----------
+        labels : array (n,)
+            All that y has, sorted.
+        """
+        count, ignored = len(labels), self.ignored
+        are_codes = labels.dtype.kind in "biuf" and np.array_equal(labels, np.arange(count))
+        if self.targets != "classes" or are_codes or not (ignored in labels.tolist() or 0 <= ignored < count):
+            return
+        if ignored in labels.tolist():
+            what = f"of y, whose labels are not 0, 1, ..., {count - 1}, it would make a class of {ignored} or ignore another"
+        else:
+            what = f"y has no such label, and its class with the code {ignored} is {printable(labels[ignored])}"
+        raise ValueError(
+            f"{self.name} ignores {ignored}, but labels become codes in their sorted order, and {what}: leave the rows that are to be "
+            f"ignored out of X and y, or give y the numbers 0 to {count - 1} and ignore_index one of these"
+        )
+
     def to(self, dtype: torch.dtype) -> TorchLoss:
         """Return it for outputs of this dtype."""
         return replace(
@@ -150,7 +174,7 @@ class TorchLoss:
         class_weight = self.settings.get("weight") if self.targets == "classes" else None
         if weights is None and class_weight is None:
             loss, mass = self.function(output, target, reduction="sum", **self.settings), float(rows)
-            if self.targets == "classes" and items > 1:
+            if self.targets == "classes":
                 mass = int((target != self.ignored).sum()) / items
             return (loss if items == 1 else loss / items), mass
         each = self.function(output, target, reduction="none", **self.settings).reshape(rows, -1).sum(1)

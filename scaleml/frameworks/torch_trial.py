@@ -67,6 +67,8 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
             loss = replace(loss, reduction=_reduction(loss, output, target, lambda part: forward(module, x[part])))
         scorer = objective.scorer(shape, loss.ignored)
         loss = replace(loss, axis=scorer.axis % len(shape) if loss.targets == "classes" and shape is not None else 1)
+        if loss.targets == "classes" and shape is not None:
+            _check_weights(loss, shape[loss.axis])
         total, _ = loss.total(output, target, None)
         module.train()
         draws = drawn_by(lambda: forward(module, x))
@@ -103,6 +105,15 @@ def _checked(output: Any, module: nn.Module, loss: TorchLoss, objective: Objecti
     if loss.targets != "classes":
         objective.check_alike(shape)
     return shape
+
+
+def _check_weights(loss: TorchLoss, classes: int) -> None:
+    weight = loss.settings.get("weight")
+    if weight is not None and tuple(weight.shape) != (classes,):
+        raise ValueError(
+            f"{loss.name} has weight of shape {tuple(weight.shape)}, but there are {classes} classes: give each one, in the order of the "
+            "sorted labels"
+        )
 
 
 def _no_rows(module: nn.Module, shape: tuple[int, ...]) -> str:

@@ -135,6 +135,9 @@ class Model(ABC):
         """How rows to train on are changed at random, one after the other, before the model gets them; held-out rows never are."""
         return ()
 
+    def check_labels(self, labels: np.ndarray[Any, np.dtype[Any]]) -> None:  # noqa: B027  most take any
+        """Raise ValueError where settings do not fit the labels of y, sorted, (classes,): their places are the codes that ranks see."""
+
     def weighs_classes_apart(self, signature: Signature) -> bool:
         """Whether each class weighs in a problem of its own, so that it is no matter of the rows' weights."""
         return False

@@ -13,6 +13,7 @@ from runtime.test_strategies import BATCH, made
 from scaleml.compression import OneBit, PowerSGD
 from scaleml.faults import Crash, Slow
 from scaleml.frameworks import layout
+from scaleml.models import Signature
 from scaleml.optim import SGD, Adam
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer, Serial
 
@@ -96,3 +97,21 @@ def test_weights_of_rows(name):
         model, X[rows], Y[rows], strategy=Serial(), optimizer=SGD(0.2), **{**whole, "batch_size": len(rows)}
     )
     assert_allclose(weighted.params, repeated.params, rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_arrays_however_they_lie(name):
+    """Reversed columns and rows, and fields of packed records, are the same numbers."""
+    network = FRAMEWORKS[name]().build(Signature(7, 3, "multiclass"))
+    x, y = X[:9].astype("f4"), Y[:9].astype("i4")
+    packed = np.zeros(9, [("more", "u1"), ("x", "f4", (7,)), ("y", "i4")])
+    packed["x"], packed["y"] = x, y
+    own = network.init(0)
+    expected, out = np.empty((2, network.size), "f4")
+    totals = network.loss_grad(own, x, y, None, expected)
+    flipped = np.ascontiguousarray(x[::-1, ::-1])[::-1, ::-1], np.ascontiguousarray(y[::-1])[::-1]
+    for rows, targets in [flipped, (packed["x"], packed["y"])]:
+        targets.flags.writeable = False
+        assert_array_equal(network.predict(own, rows), network.predict(own, x))
+        assert network.loss_grad(own, rows, targets, None, out) == pytest.approx(totals)
+        assert_allclose(out, expected, rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from frameworks.torch_modules import CASES, COLUMNS, Case, N, built, made
 from scaleml import TorchModel
+from scaleml.api.trained_model import TrainedModel
 from scaleml.models import Signature
 
 
@@ -72,3 +74,24 @@ def test_a_module_that_writes_into_its_input_leaves_the_data_alone():
         network.loss_grad(network.init(0), x, y.astype("i4"), None, np.empty(network.size, "f4"))
         network.predict(network.init(0), x)
     assert_array_equal(x, kept)
+
+
+def test_predictions_of_reversed_columns():
+    """Of images, a table and a data frame; with labels and without."""
+    rng = np.random.default_rng(0)
+    images, codes = rng.integers(0, 255, (12, 2, 6), "u1"), np.arange(12) % 3
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(COLUMNS, 3))
+    signature = Signature(COLUMNS, 3, "multiclass", row=np.dtype(("u1", (2, 6))))
+    network = TorchModel(made(Case(lambda: flat)), "cross_entropy").build(signature)
+    model = TrainedModel(network, signature, network.init(0), np.arange(3))
+    for x in (images[..., ::-1], images[::-1], images[::-2, :, ::-1]):
+        plain = np.ascontiguousarray(x)
+        assert_array_equal(model.predict(x), model.predict(plain))
+        assert model.loss(x, codes[: len(x)][::-1]) == model.loss(plain, codes[: len(x)][::-1].copy())
+    signature = Signature(COLUMNS, 3, "multiclass")
+    network = TorchModel(made(Case(lambda: flat)), "cross_entropy").build(signature)
+    model = TrainedModel(network, signature, network.init(0), np.arange(3))
+    table = rng.standard_normal((12, COLUMNS)).astype("f4")[:, ::-1]
+    expected = model.predict(np.ascontiguousarray(table))
+    assert_array_equal(model.predict(table), expected)
+    assert_array_equal(model.predict(pd.DataFrame(table[:, ::-1]).iloc[:, ::-1]), expected)

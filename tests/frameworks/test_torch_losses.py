@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 from torch.nn import functional
 
-from frameworks.torch_modules import CASES, COLUMNS, TOKENS, Case, N, Tied, built, made
+import scaleml
+from frameworks.torch_modules import CASES, COLUMNS, TOKENS, Case, N, Tied, built, made, perceptron
 from scaleml import TorchModel
 from scaleml.models import Signature
 
@@ -120,3 +121,63 @@ def test_class_weights_of_torch_nn():
     loss, mass = np.sum(found, axis=0)
     assert_allclose(loss / mass, expected.item())
     assert_allclose(sum(parts)[-3:] / mass, module.head.bias.grad)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize("more", [{}, {"weight": [1.0, 5.0, 2.0]}, {"label_smoothing": 0.1}])
+def test_a_class_that_is_ignored(task, more):
+    """With one label a row, over parts of a batch, one of which has that class alone: three steps are PyTorch's own."""
+    outputs = 3 if task == "multiclass" else 2
+    if "weight" in more:
+        more = {"weight": torch.tensor(more["weight"][:outputs])}
+    own = nn.CrossEntropyLoss(ignore_index=1, **more)
+    network, x, y = built(Case(lambda: perceptron(outputs), own, task, outputs if outputs == 3 else 1), "float64")
+    y = np.sort(y)
+    parts = [np.flatnonzero(y == 1)[:3], np.setdiff1d(np.arange(N), np.flatnonzero(y == 1)[:3])]
+    module = made(Case(lambda: perceptron(outputs))).double()
+    exact = nn.CrossEntropyLoss(ignore_index=1, **{name: getattr(own.double(), name) for name in more})
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    w, out = network.init(0), np.empty(network.size)
+    for _ in range(3):
+        totals, gradient = np.zeros(2), np.zeros(network.size)
+        for rows in parts:
+            totals += network.loss_grad(w, x[rows], y[rows], None, out)
+            gradient += out
+        optimizer.zero_grad()
+        expected = exact(module(torch.tensor(x)), torch.tensor(y).long())
+        expected.backward()
+        optimizer.step()
+        assert_allclose(totals[0] / totals[1], expected.item())
+        w = w - 0.1 * gradient / totals[1]
+    assert_allclose(w, np.concatenate([one.detach().numpy().ravel() for one in module.parameters()]))
+    right = (network.predict(w, x) == y)[y != 1].mean()
+    assert network.summarise(network.statistics(w, x, y))[1] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("labels", "ignored", "words"),
+    [
+        ([0, 1, 2], 1, ""),
+        ([0, 1, 2], 255, ""),
+        ([False, True], 0, ""),
+        (["a", "b"], -100, ""),
+        (["a", "b"], 1, "its class with the code 1 is b"),
+        ([1, 2, 3], 2, "would make a class of 2 or ignore another"),
+        ([1, 2, 3], 0, "its class with the code 0 is 1"),
+        ([-1, 0, 1], -1, "would make a class of -1"),
+        ([-100, 0, 1], -100, "leave the rows that are to be ignored out"),
+    ],
+)
+def test_the_class_to_ignore_is_a_code(labels, ignored, words):
+    model = TorchModel(made(Case(perceptron)), nn.CrossEntropyLoss(ignore_index=ignored))
+    if not words:
+        model.check_labels(np.array(labels))
+        return
+    with pytest.raises(ValueError, match=words):
+        model.check_labels(np.array(labels))
+
+
+def test_runs_check_the_class_to_ignore():
+    x = np.zeros((6, COLUMNS), "f4")
+    with pytest.raises(ValueError, match="its class with the code 1 is b"):
+        scaleml.train(TorchModel(made(Case(perceptron)), nn.CrossEntropyLoss(ignore_index=1)), x, list("abcabc"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -109,8 +111,9 @@ FIT = {
     "classes, but numbers": (perceptron(1), "mse", CLASSES, "is for numbers, but y holds labels"),
     "numbers, but classes": (perceptron(), "cross_entropy", NUMBER, "y holds numbers of dtype float32: use loss='mse'"),
     "other targets": (perceptron(3), "mse", Signature(COLUMNS, 2, "regression"), "as many outputs as a row has targets"),
-    "wrong columns": (perceptron(), "cross_entropy", Signature(5, 3, "multiclass"), r"(?s)given \(5, 5\) float32.*shape \(5,\).*0: Linear"),
+    "wrong columns": (perceptron(), "cross_entropy", Signature(5, 3, "multiclass"), r"rows of shape \(5,\) as float32.* 0: Linear"),
     "images into a linear layer": (perceptron(), "cross_entropy", IMAGE, r"shape \(3, 4, 4\), dtype uint8; the first layer"),
+    "a layer without a name": (nn.Linear(5, 3), "cross_entropy", IMAGE, r"rows of shape \(3, 4, 4\) as float32.*parameters is Linear"),
     "a tuple": (lstm_alone(), "cross_entropy", CLASSES, r"returns a tuple.*of an LSTM output\[0\]"),
     "rows mixed up": (nn.Sequential(nn.Linear(COLUMNS, 3), nn.Flatten(0)), "cross_entropy", CLASSES, "first axis must be that of the rows"),
     "no gradient": (Detached(COLUMNS, 3), "cross_entropy", CLASSES, "has no gradient: something between"),
@@ -123,6 +126,7 @@ FIT = {
     "what does not travel": (Uncopied(), "cross_entropy", CLASSES, "module.body.lock, a lock, cannot be sent to workers"),
     "a loss that does not travel": (perceptron(1), Locked(), NUMBER, "loss.lock, a lock, cannot be sent"),
     "sparse rows": (perceptron(), "cross_entropy", Signature(COLUMNS, 3, "multiclass", sparse=True), r"pass X.toarray\(\)"),
+    "weights of other classes": (perceptron(), nn.CrossEntropyLoss(torch.ones(2)), CLASSES, r"weight of shape \(2,\).*3 classes"),
     "text": (perceptron(), "cross_entropy", TEXT, "such as text as token numbers"),
 }  # fmt: skip
 
@@ -184,6 +188,42 @@ def test_one_row_for_batch_normalisation():
     network, x, y = built(CASES["norm and dropout"])
     with pytest.raises(ValueError, match="a rank's part of this batch is one row: choose a batch_size that leaves"):
         network.loss_grad(network.init(0), x[:1], y[:1], None, np.empty(network.size, "f4"))
+
+
+class Choosy(nn.Module):
+    """Fails on some rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.ModuleDict({"en": nn.Embedding(9, 3)})
+
+    def forward(self, tokens):
+        if tokens.max() == 8:
+            raise RuntimeError("no eights")
+        return self.words["en"](tokens).mean(1)
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (9, r"^Choosy was given the number 9, but its layer words\.en has num_embeddings=9, vectors of 0 to 8"),
+        (-1, "given the number -1"),
+        (
+            8,
+            r"^Choosy raised RuntimeError: no eights \(.*test_torch_mistakes.py, line \d+, in forward: raise .* 3 rows of",
+        ),
+    ],
+)
+def test_a_forward_that_fails_for_reasons_of_its_own(token, words):
+    """Though it has taken such rows: in training and in predictions, and on a rank, which has a copy."""
+    network = TorchModel(Choosy(), "cross_entropy").build(Signature(2, 3, "multiclass", row=np.dtype(("i8", (2,)))))
+    x, y = np.array([[0, 1], [1, token], [2, 2]]), np.zeros(3, "i4")
+    for own in (network, pickle.loads(cloudpickle.dumps(network))):
+        with pytest.raises(ValueError, match=words) as caught:
+            own.predict(own.init(0), x)
+        assert "does not take" not in str(caught.value)
+        with pytest.raises(ValueError, match=words):
+            own.loss_grad(own.init(0), x, y, None, np.empty(own.size, "f4"))
 
 
 def test_a_module_without_its_model():

@@ -113,6 +113,8 @@ class TrainingData:
             check_augmentations(
                 self._model.augment, np.zeros(2, source.row) if source.row else self.signature.no_rows()
             )
+        if source.classes is not None:
+            self._model.check_labels(source.classes)
         model, weights = self._model, class_weights(self._model.class_weight, source.classes, counts)
         if weights is not None and model.weighs_classes_apart(self.signature):
             # One class against the rest: each weighs in its own problem, which only the loss knows.
