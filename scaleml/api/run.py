@@ -12,6 +12,7 @@ from scaleml.api.command_sender import CommandSender
 from scaleml.api.followed import Followed
 from scaleml.api.run_facts import RunFacts
 from scaleml.api.run_results import RunResults
+from scaleml.api.strategy_switch import called
 from scaleml.api.validation import ClusterFacts, check_faults
 from scaleml.arrays import Array
 from scaleml.cluster import calls
@@ -93,14 +94,14 @@ class Run(Followed, RunResults):
         self.suspect = facts.advice
         self.score_name = facts.score_name
         self.baseline_score = facts.baseline_score
-        self._driver = driver
-        self._facts = facts
+        self._driver, self._facts, self._began = driver, facts, plan.strategy
         self._sender = CommandSender(driver)
         self._closers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         where = f"{self.workers} worker{'s' * (self.workers != 1)}"
-        return printable(f"<Run {self.label}: {standing(self)}, {where}, {self.train_seconds:.2f} s>")
+        what = called(self.label, self._began, self.plan.strategy)
+        return printable(f"<Run {what}: {standing(self)}, {where}, {self.train_seconds:.2f} s>")
 
     def __reduce__(self) -> tuple[Callable[..., RecordedRun], tuple[object, ...]]:
         """Pickle the record: its workers stay where they are."""

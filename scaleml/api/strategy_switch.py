@@ -23,6 +23,18 @@ def keeps_ranks(before: Strategy, after: Strategy, workers: int) -> bool:
     return layouts == (Layout(workers), Layout(workers)) and before.synchronous and after.synchronous
 
 
+def called(label: str, began: Strategy, now: Strategy) -> str:
+    """Return what a run is called by now: with the strategy in force, unless its label says something else than the first one.
+
+    Examples
+    --------
+    >>> from scaleml import AllReduce, LocalSGD
+    >>> called("AllReduce()", AllReduce(), LocalSGD(8)), called("mine", AllReduce(), LocalSGD(8))
+    ('AllReduce(), then LocalSGD(8)', 'mine')
+    """
+    return label if label != repr(began) or repr(now) == label else f"{label}, then {now!r}"
+
+
 def next_generation(
     plan: Plan, strategy: Strategy, placement: Placement, data: PlacedData, client: Client, state: str
 ) -> tuple[Plan, Placement]:
