@@ -30,7 +30,7 @@ def called(label: str, began: Strategy, now: Strategy) -> str:
     --------
     >>> from scaleml import AllReduce, LocalSGD
     >>> called("AllReduce()", AllReduce(), LocalSGD(8)), called("mine", AllReduce(), LocalSGD(8))
-    ('AllReduce(), then LocalSGD(8)', 'mine')
+    ('AllReduce(), then LocalSGD(period=8)', 'mine')
     """
     return label if label != repr(began) or repr(now) == label else f"{label}, then {now!r}"
 

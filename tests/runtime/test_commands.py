@@ -194,7 +194,7 @@ def test_commands_on_workers_act_at_one_step(cluster):
     run.resume()
     assert run.state == "running"
     run.update(strategy=LocalSGD(4))
-    assert repr(run).startswith("<Run AllReduce(), then LocalSGD(4): ")
+    assert repr(run).startswith("<Run AllReduce(), then LocalSGD(period=4): ")
     run.update(strategy=AllReduce())
     assert repr(run).startswith("<Run AllReduce(): ")
     run.stop()
