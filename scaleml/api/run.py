@@ -27,7 +27,7 @@ from scaleml.runtime.plan import Plan
 from scaleml.runtime.serialization import describe
 from scaleml.telemetry import Ledger
 from scaleml.telemetry.bundle import bundle
-from scaleml.telemetry.headline import has_diverged, headline_fragment, standing
+from scaleml.telemetry.headline import divergence, has_diverged, headline_fragment, standing
 from scaleml.telemetry.recorded_run import RecordedRun
 from scaleml.telemetry.report import run_fragment, run_text
 
@@ -100,8 +100,8 @@ class Run(Followed, RunResults):
 
     def __repr__(self) -> str:
         where = f"{self.workers} worker{'s' * (self.workers != 1)}"
-        what = called(self.label, self._began, self.plan.strategy)
-        return printable(f"<Run {what}: {standing(self)}, {where}, {self.train_seconds:.2f} s>")
+        what = f"{called(self.label, self._began, self.plan.strategy)}: {standing(self)}"
+        return printable(f"<Run {what}, {where}, {self.train_seconds:.2f} s>")
 
     def __reduce__(self) -> tuple[Callable[..., RecordedRun], tuple[object, ...]]:
         """Pickle the record: its workers stay where they are."""
@@ -287,8 +287,7 @@ class Run(Followed, RunResults):
 
     def summary(self) -> str:
         """Return a few lines: how it stands, samples a second, losses, and the ledger of every rank."""
-        last = self.error or (f"The run diverged, most likely by its data: {self.advice}." if self.advice else "")
-        return run_text(self) + (f"\n\n{printable(last)}" if last else "")
+        return "\n\n".join([run_text(self), *filter(None, [printable(self.error or divergence(self, self.advice))])])
 
     def plot(self) -> Figure:
         """Return a matplotlib figure: losses against time and samples, and the ledger."""
@@ -297,7 +296,8 @@ class Run(Followed, RunResults):
         return runs_figure([self])
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        note = f'<p class="note">{escape(self.advice)}</p>' if self.advice and not self.error else ""
+        said = "" if self.error else escape(divergence(self, self.advice))
+        note = f'<p class="note">{said}</p>' if said else ""
         return bundle(self.summary(), headline_fragment(self) + note + run_fragment(self), self.plot)
 
     # How it works.

@@ -22,6 +22,8 @@ def standing(run: RunLike) -> str:
             parts[-1] += f" (best {number(best)})"
         if math.isfinite(curve.score[-1]):
             parts.append(f"{run.score_name} {number(float(curve.score[-1]))}")
+        if has_diverged(run):
+            parts[0] += ", but diverged"
     return ", ".join(parts)
 
 
@@ -29,6 +31,17 @@ def headline_fragment(run: RunLike) -> str:
     """Return the line for a notebook's output."""
     time = f", trained for {seconds(float(run.train_seconds))}" if run.train_seconds else ""
     return f'<p style="font-size:1.1em;margin:0.3em 0"><strong>{escape(str(run.label))}</strong>: {escape(standing(run) + time)}</p>'
+
+
+def divergence(run: RunLike, advice: str | None = None) -> str:
+    """Return that a run's loss has ended far above where it began, and what to do, such as ``advice`` about its data; else nothing."""
+    row = measure(run)[0]
+    if not row.diverged:
+        return ""
+    if advice:
+        return f"The run diverged, most likely by its data: {advice}."
+    end = f"ended at {number(row.loss)}" if math.isfinite(row.loss) else "is no longer finite"
+    return f"The run diverged: its {row.kind} loss was {number(row.first)} at first and {end}; try a smaller learning rate."
 
 
 def has_diverged(run: RunLike) -> bool:

@@ -85,3 +85,18 @@ def test_a_run_shows_strategy_loss_and_score(threads: Client) -> None:
         assert "AllReduce()" in text
         assert f"held-out loss {last['loss']:.4g}" in text
         assert f"accuracy {last['score']:.4g}" in text
+
+
+@pytest.mark.parametrize("validation", [None, 0.2])
+def test_too_large_a_rate_is_said_to_have_made_it_diverge(validation: float | None, threads: Client) -> None:
+    X = _random.normal(size=(200, 3))
+    y = (X[:, 0] + _random.normal(size=200) > 0).astype(int)
+    settings: Any = SETTINGS | {"validation": validation}
+    run = scaleml.train(LinearModel(), X, y, client=threads, **settings | {"optimizer": SGD(1e6)})
+    assert run.advice is None
+    assert ": finished, but diverged, " in repr(run)
+    kind = "training" if validation is None else "held-out"
+    assert f"The run diverged: its {kind} loss was 0.6931 at first and ended at " in run.summary()
+    assert "try a smaller learning rate" in run._repr_mimebundle_()["text/html"]
+    tame = scaleml.train(LinearModel(), X, y, client=threads, **settings)
+    assert "diverged" not in tame.summary() + repr(tame)
