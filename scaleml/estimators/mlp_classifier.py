@@ -14,6 +14,7 @@ from scaleml.data.labels import as_text, refuse_one_class
 from scaleml.estimators import lazy
 from scaleml.estimators.base import EXTRAS
 from scaleml.estimators.callbacks import told_of_both_ends, with_callbacks
+from scaleml.estimators.first_call import all_or_nothing
 from scaleml.estimators.label_targets import LabelTargets
 from scaleml.estimators.perceptron import Perceptron
 
@@ -189,6 +190,7 @@ validation_scores_, best_validation_score_, n_layers_, n_outputs_, out_activatio
         return self
 
     @with_callbacks
+    @all_or_nothing
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
         """Go on for one epoch over these rows.
 

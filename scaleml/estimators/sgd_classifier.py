@@ -12,12 +12,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
 from scaleml.data.collections import is_collection
-from scaleml.data.labels import as_text, refuse_unordered
+from scaleml.data.labels import as_text, encode_labels, refuse_unordered
 from scaleml.estimators import lazy
 from scaleml.estimators.base import EXTRAS, KINDS, rows_of
 from scaleml.estimators.callbacks import with_callbacks
 from scaleml.estimators.checked import refuse_no_weight_on_a_side, validated
 from scaleml.estimators.class_targets import ClassTargets
+from scaleml.estimators.first_call import all_or_nothing
 from scaleml.estimators.linear import Linear
 from scaleml.estimators.staged import staged
 from scaleml.estimators.weights import row_weights
@@ -198,6 +199,7 @@ class SGDClassifier(ClassTargets, Linear, sk.SGDClassifier):
         return self
 
     @with_callbacks
+    @all_or_nothing
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
         """Go on for one epoch over these rows.
 
@@ -217,8 +219,13 @@ class SGDClassifier(ClassTargets, Linear, sk.SGDClassifier):
             y, sample_weight = lazy.local(self, y, sample_weight)
             refuse_unordered(y)
         if self._is_left_to_scikit_learn(X, y, getattr(self, "classes_", classes)):
-            with self._left_to_scikit_learn(X, y, 1):
-                return super().partial_fit(X, y, classes, sample_weight)
+            try:
+                with self._left_to_scikit_learn(X, y, 1):
+                    return super().partial_fit(X, y, classes, sample_weight)
+            except ValueError as error:
+                if "valid labels" in str(error):  # which it does not name
+                    encode_labels(as_text(np.asarray(y)), self.classes_)
+                raise
         self._validate_params()
         self._check_settings(partial=True)
         first = not hasattr(self, "classes_")
