@@ -195,7 +195,8 @@ class Board:
         traces = [lane.trace for lane in self._lanes.all]
         names = [title(trace.run) for trace in traces]
         for i, (trace, name) in enumerate(zip(traces, names, strict=True)):
-            loss = f": loss {number(trace.now.held_out)}" if np.isfinite(trace.now.held_out) else ""
+            which = " in its last run" if self._lanes.all[i].runs > 1 else ""  # below are medians
+            loss = f": loss {number(trace.now.held_out)}{which}" if np.isfinite(trace.now.held_out) else ""
             self.legend.name(i, name + loss)
         for line_chart in (*self._charts, self.noise):
             line_chart.name(names)

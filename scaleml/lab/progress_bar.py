@@ -11,6 +11,7 @@ from scaleml.lab.controller import Controller
 from scaleml.lab.trace import Trace
 from scaleml.telemetry.formatting import percent, roughly, seconds
 from scaleml.telemetry.history import Change
+from scaleml.telemetry.run_like import RunLike
 
 
 def line(controller: Controller, trace: Trace | None) -> str:
@@ -20,7 +21,7 @@ def line(controller: Controller, trace: Trace | None) -> str:
     goal = float(trace.run.total_samples or 0)
     done = min(1.0, trace.now.samples / goal) if goal else 0.0
     if controller.phase == "idle":
-        return bar(done, f"{len(controller.runs)} run{'s' * (len(controller.runs) != 1)}")
+        return bar(done, counted(controller.runs))
     place = where(controller, trace)
     if trace.now.over:
         return bar(done, f"{place} is over")
@@ -35,6 +36,12 @@ def line(controller: Controller, trace: Trace | None) -> str:
     if change:
         text += f"; last change after {seconds(change[0].time)}: {brief(change[0])}"
     return bar(done, text)
+
+
+def counted(runs: Sequence[RunLike]) -> str:
+    """Return how many runs there were, and how many of them no round counts: warm-ups, and trials of the tuning."""
+    before = sum(run.place is not None and run.place.stage != "round" for run in runs)
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}" + (f", {before} of them before the rounds" if before else "")
 
 
 def where(controller: Controller, trace: Trace) -> str:

@@ -110,7 +110,8 @@ def footnote_of(rows: Sequence[Summary], target: float | None, is_given: bool, s
     kinds = {row.kind for row in rows if np.isfinite(row.loss)}
     parts = []
     if any(row.rounds > 1 for row in rows):
-        parts.append("Medians over the rounds.")
+        rounds = {row.rounds for row in rows if row.rounds}
+        parts.append(f"Medians of {rounds.pop()} rounds." if len(rounds) == 1 else "Medians over the rounds.")
     named = {row.score_name for row in rows if np.isfinite(row.score)}
     if "score" in shown and named:
         parts.append(f"Score: {' and '.join(sorted(named))}.")

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import scaleml
 from lab.measuring import agree
 from runtime import harness
 from scaleml.faults import Bandwidth, DropLink, Latency, Slow
+from scaleml.lab.progress_bar import counted
 from scaleml.lab.slow_links import SlowLinks
 from scaleml.lab.trace import Trace
 from scaleml.lab.words import blame, line
@@ -22,6 +24,7 @@ from scaleml.runtime.serialization import describe
 from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
 from scaleml.telemetry import History, Ledger
 from scaleml.telemetry.formatting import seconds
+from scaleml.telemetry.place import Place
 from telemetry_fakes import made, row
 
 GRADIENT = 0.03
@@ -276,3 +279,10 @@ def test_the_trace_sums_what_the_ledger_sums():
     time, stale = trace.staleness()
     np.testing.assert_allclose(stale, 1.5)
     assert 32 <= len(time) <= 64
+
+
+def test_runs_before_the_rounds_are_counted_apart():
+    places = [None, Place("one", 0, "warm-up"), Place("one", 0, "tuning"), Place("one", 0, "round")]
+    runs = [SimpleNamespace(place=place) for place in places]
+    assert counted(runs) == "4 runs, 2 of them before the rounds"
+    assert counted(runs[:1]) == "1 run"

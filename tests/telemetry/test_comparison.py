@@ -71,7 +71,7 @@ def test_the_table_of_rounds_has_medians_and_intervals(rounds):
     assert (frame["speedup_low"][1:] < frame["speedup"][1:]).all()
     assert (frame["speedup_high"][1:] > frame["speedup"][1:]).all()
     assert frame["speedup"][1] == pytest.approx(3.0, rel=0.05)
-    assert "Medians over the rounds." in str(Comparison(rounds, target=0.25))
+    assert "Medians of 6 rounds." in str(Comparison(rounds, target=0.25))
 
 
 def test_warm_ups_and_trials_do_not_count(rounds):
