@@ -256,3 +256,9 @@ def test_targets_of_another_kind():
         scaleml.train(TorchModel(perceptron(1), "mse"), da.from_array(x, chunks=3), da.from_array(words, chunks=3))
     with pytest.raises(ValueError, match=r"the real number 0\.5 \(row 0\).*of modules and functions 'mse'"):
         scaleml.train(TorchModel(perceptron(), "cross_entropy"), x, np.full(6, 0.5))
+
+
+def test_probabilities_for_scores():
+    model = TorchModel(nn.Sequential(perceptron(), nn.Softmax(1)), "cross_entropy")
+    with pytest.warns(UserWarning, match=r"Sequential returns probabilities.*without its last softmax"):
+        model.build(CLASSES)
