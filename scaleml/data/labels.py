@@ -31,7 +31,7 @@ def check_labels(y: Array, name: str = "y", first: int = 0) -> None:
         row = int(np.flatnonzero(y != np.floor(y))[0])
         raise ValueError(
             f"{name} holds the real number {y[row]} (row {first + row}), but this model's loss is for classes: "
-            "use loss='squared_error' for regression, or make classes of y"
+            "use loss='squared_error' for regression (of modules and functions 'mse'), or make classes of y"
         )
 
 

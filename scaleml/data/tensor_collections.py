@@ -22,7 +22,7 @@ from scaleml.data.columns import names_of, refuse_columns
 from scaleml.data.partitions import Columns, Partitions, delayed_together
 from scaleml.data.row_dtype import ALONE, Row, record_of, row_of
 from scaleml.data.tensor_source import refuse_other_rows
-from scaleml.data.tensors import plain_array, several_of
+from scaleml.data.tensors import no_numbers, plain_array, several_of
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,7 @@ def _checked_input(x: Any, name: str) -> Any:
             "chunks along the first axis"
         )
     if x.dtype.kind not in REAL:
-        raise TypeError(
-            f"{name} has dtype {x.dtype}, but a model needs real numbers: convert it with {name}.astype('float32'); make numbers of words "
-            "first"
-        )
+        raise no_numbers(x.dtype, name)
     if x.ndim == 0 or 0 in x.shape:
         raise ValueError(f"{name} has shape {x.shape}: at least one row, and one value a row, are needed")
     return with_whole_rows(x)

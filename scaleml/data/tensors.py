@@ -232,12 +232,21 @@ def array_of(given: Any, name: str) -> Array:
                 f"the rows of {name} have different shapes: make them alike; of sequences, scaleml.datasets.padded does"
             ) from None
     if found.dtype.kind not in REAL:
-        raise TypeError(
-            f"{name} has dtype {found.dtype}, but a model needs real numbers: convert it, .astype('float32'); make numbers of words first"
-        )
+        raise no_numbers(found.dtype, name)
     if found.ndim == 0:
         raise ValueError(f"{name} is one number, but must have rows: pass an array of shape (rows, ...)")
     return found
+
+
+def no_numbers(dtype: np.dtype[Any], name: str) -> TypeError:
+    """Return the error of what holds no real numbers."""
+    if name.rsplit(maxsplit=1)[-1] == "y" and dtype.kind in "USOT":
+        return TypeError(
+            f"{name} has dtype {dtype}, which are labels, but this model's loss is for numbers: choose a loss for classes, such as "
+            "loss='cross_entropy', or make numbers of y first"
+        )
+    more = "make numbers of words first" if dtype.kind in "USOT" else f"convert it with {name}.astype('float32')"
+    return TypeError(f"{name} has dtype {dtype}, but a model needs real numbers: {more}")
 
 
 def plain_array(given: Any) -> Array:

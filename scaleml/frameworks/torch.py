@@ -19,6 +19,7 @@ from scaleml.frameworks.torch_forward import Forward, Transform
 from scaleml.frameworks.torch_losses import LossLike, TorchLoss
 from scaleml.frameworks.torch_module import ModuleLike, check_kind, check_module, check_same_rest, check_travels, made
 from scaleml.frameworks.torch_network import TorchNetwork
+from scaleml.frameworks.torch_parametrized import let_travel
 from scaleml.models.augmentation import Augmentation
 from scaleml.models.base import DTYPES, Model, Signature
 from scaleml.models.buffers import BUFFER_RULES, BufferRule
@@ -168,7 +169,7 @@ class TorchModel(Model):
         if signature.sparse:
             raise ValueError("X is sparse, but modules take dense rows: pass X.toarray(), or a linear model")
         dtype, source = self._torch_dtype, self.module
-        template = made(source, 0, dtype)
+        template = let_travel(made(source, 0, dtype))
         check_same_rest(source, template, dtype)
         factory = None if isinstance(source, nn.Module) else source
         forward = Forward(signature, dtype, self.transform, torch.bfloat16 if self.compute else None)

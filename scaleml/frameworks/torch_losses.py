@@ -96,7 +96,7 @@ class TorchLoss:
             if getattr(loss, "reduction", "mean") == "sum":
                 raise ValueError(
                     f"loss={loss!r} with reduction='sum': ranks sum over rows themselves and divide by all rows of a batch; leave "
-                    "reduction out, and divide the learning rate by nothing"
+                    "reduction out: steps are those of the mean, so multiply a learning rate chosen for the sum by the batch's rows"
                 )
             return _named(name, {one: getattr(loss, one) for one in settings}, f"{kind.__name__}()")
         return _of_the_user(loss)

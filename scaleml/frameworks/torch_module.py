@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from scaleml.frameworks.torch_forward import copied
 from scaleml.frameworks.torch_random import seeded
@@ -145,8 +146,16 @@ def check_same_rest(module: ModuleLike, first: nn.Module, dtype: torch.dtype) ->
 
 
 def _untrained(module: nn.Module) -> dict[str, Tensor]:
+    iterated = {
+        id(one)
+        for layer in module.modules()
+        if isinstance(layer, _SpectralNorm)
+        for one in layer.buffers(recurse=False)
+    }  # go on to the weights' own from any start
     return {
-        name: one.detach() for name, one in _arrays(module) if not (isinstance(one, nn.Parameter) and one.requires_grad)
+        name: one.detach()
+        for name, one in _arrays(module)
+        if not (isinstance(one, nn.Parameter) and one.requires_grad) and id(one) not in iterated
     }
 
 
@@ -169,8 +178,8 @@ def check_travels(**parts: object) -> None:
             continue
         where, cause = _culprit(name, part) or (name, error)
         raise ValueError(
-            f"{where} cannot be sent to workers ({type(cause).__name__}: {cause}): make it where it is needed, in forward, leave it out of "
-            "pickles with __getstate__, or pass a factory that makes the module on each rank"
+            f"{where} cannot be sent to workers ({type(cause).__name__}: {cause}): make it where it is needed, in forward, or leave it "
+            "out of pickles with __getstate__ and make it anew in __setstate__"
         )
 
 

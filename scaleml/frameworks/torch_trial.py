@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -69,6 +70,8 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         loss = replace(loss, axis=scorer.axis % len(shape) if loss.targets == "classes" and shape is not None else 1)
         if loss.targets == "classes" and shape is not None:
             _check_weights(loss, shape[loss.axis])
+            if loss.link == "softmax":
+                _warn_of_probabilities(output, loss, module)
         total, _ = loss.total(output, target, None)
         module.train()
         draws = drawn_by(lambda: forward(module, x))
@@ -113,6 +116,17 @@ def _check_weights(loss: TorchLoss, classes: int) -> None:
         raise ValueError(
             f"{loss.name} has weight of shape {tuple(weight.shape)}, but there are {classes} classes: give each one, in the order of the "
             "sorted labels"
+        )
+
+
+def _warn_of_probabilities(output: Tensor, loss: TorchLoss, module: nn.Module) -> None:
+    sums = output.detach().sum(loss.axis)
+    if bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        warnings.warn(
+            f"{type(module).__name__} returns probabilities, of which {loss.name} takes the softmax again, so that it learns slowly: have "
+            "it return the scores, without its last softmax; run.model.predict_proba gives probabilities",
+            UserWarning,
+            stacklevel=2,
         )
 
 

@@ -6,6 +6,7 @@ import pickle
 import threading
 
 import cloudpickle
+import dask.array as da
 import numpy as np
 import pytest
 import torch
@@ -78,7 +79,7 @@ MADE = {
     "an unknown loss": (perceptron(), "cros_entropy", "Did you mean 'cross_entropy'"),
     "a class for a loss": (perceptron(), nn.MSELoss, "is a class: call it, MSELoss()"),
     "the loss of probabilities": (perceptron(), nn.BCELoss(), "leave out the module's last sigmoid"),
-    "a sum": (perceptron(), nn.MSELoss(reduction="sum"), "leave reduction out"),
+    "a sum": (perceptron(), nn.MSELoss(reduction="sum"), "leave reduction out.*multiply a learning rate"),
     "a number for a loss": (perceptron(), 3, "loss is a int: must be a name"),
     "a loss with parameters": (perceptron(), nn.Linear(2, 1), "make it a part of the module"),
 }  # fmt: skip
@@ -245,3 +246,19 @@ def test_settings():
     )
     assert TorchModel(perceptron(), functional.cross_entropy).is_classifier
     assert not TorchModel(made(Case(perceptron)), lambda o, y: o.mean()).is_classifier
+
+
+def test_targets_of_another_kind():
+    x, words = np.zeros((6, COLUMNS)), np.array(list("abcabc"))
+    with pytest.raises(TypeError, match=r"y has dtype <U1, which are labels, .* loss='cross_entropy'"):
+        scaleml.train(TorchModel(perceptron(1), "mse"), x, words)
+    with pytest.raises(TypeError, match="y has dtype <U1, which are labels"):
+        scaleml.train(TorchModel(perceptron(1), "mse"), da.from_array(x, chunks=3), da.from_array(words, chunks=3))
+    with pytest.raises(ValueError, match=r"the real number 0\.5 \(row 0\).*of modules and functions 'mse'"):
+        scaleml.train(TorchModel(perceptron(), "cross_entropy"), x, np.full(6, 0.5))
+
+
+def test_probabilities_for_scores():
+    model = TorchModel(nn.Sequential(perceptron(), nn.Softmax(1)), "cross_entropy")
+    with pytest.warns(UserWarning, match=r"Sequential returns probabilities.*without its last softmax"):
+        model.build(CLASSES)
