@@ -45,7 +45,7 @@ def test_a_run_tells_where_it_is_and_how_it_ends(
     assert {record.name for record in caplog.records if record.name.startswith("scaleml.")} >= {
         "scaleml.api.launch",
         "scaleml.cluster.driver",
-        "scaleml.cluster.launcher",
+        "scaleml.cluster.gathering",
     }
 
 
