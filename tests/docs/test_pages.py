@@ -133,7 +133,7 @@ def test_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
     assert names["scored"] > 0.9
     said = capsys.readouterr().out
     assert "tensor(29)" in said, "batches of 64 in 1,797 rows"
-    assert "Linear does not take these rows: given (5, 1, 8, 8) float32" in said
+    assert "Linear does not take these rows: given 5 made-up rows of shape (1, 8, 8) as float32" in said
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras itself
