@@ -99,7 +99,8 @@ class TrainedModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how it is made again, also where nothing of ``__main__``, of a notebook or of a function can be imported."""
-        return _loaded, (cloudpickle.dumps(self.network), self.signature, self.params, self.classes)
+        network = cloudpickle.dumps(self.network)
+        return _loaded, (network, self.signature, self.params, self.classes, self.feature_names)
 
     def __repr__(self) -> str:
         what = "regression" if self.classes is None else f"{len(self.classes)} classes"
@@ -245,8 +246,14 @@ class TrainedModel:
         return lambda own, x: classes.take(own.predict(params, x))
 
 
-def _loaded(network: bytes, signature: Signature, params: Array, classes: Array | None) -> TrainedModel:
-    return TrainedModel(pickle.loads(network), signature, params, classes)
+def _loaded(
+    network: bytes,
+    signature: Signature,
+    params: Array,
+    classes: Array | None,
+    feature_names: tuple[object, ...] | None = None,
+) -> TrainedModel:
+    return TrainedModel(pickle.loads(network), signature, params, classes, feature_names)
 
 
 def _converted(x: Matrix, dtype: np.dtype[Any], scratch: Array) -> Matrix:
