@@ -126,7 +126,7 @@ class Driver:
     @property
     def is_alive(self) -> bool:
         """Whether its thread lives: in a child that was forked off it does not, whatever the run's state was then."""
-        return self._thread.is_alive()
+        return self._thread in threading.enumerate()  # a Ctrl-C in is_alive() marks it as ended (Python 3.11)
 
     def join(self) -> None:
         """Wait for the thread's end."""
