@@ -49,6 +49,7 @@ _RAN_OR_LOST = f"""() => {{
   return window.ran !== undefined || performance.now() - window.idleSince > 10000;
 }}"""
 _LOST = "model not found"
+_UNKNOWN = "Comm not found for comm id"
 _RAN = "() => window.ran !== undefined"
 _RESTART = f"() => {{ window.readySince = undefined; return {_SESSION}.restartKernel(); }}"
 """What a page shows of its kernel says so too early or too late on a busy machine: JupyterLab itself is asked."""
@@ -116,10 +117,10 @@ class Notebook:
         """What the console said.
 
         Of a widget that it did not find only if one is missing: while a page that was just opened asks its kernel for all widgets,
-        it looks for some that come a moment later.
+        it looks for some that come a moment later, and hears of some that it does not know yet.
         """
         missing = self.page.get_by_text(_LOST).count()
-        return [text for text in self._heard if missing or _LOST not in text]
+        return [text for text in self._heard if missing or not (_LOST in text or _UNKNOWN in text)]
 
     def open(self, query: str = "") -> None:
         """Load the page and wait for its kernel."""
