@@ -138,15 +138,19 @@ class Follower:
         """Have it look now."""
         self._woken.set()
 
+    @property
+    def _runs(self) -> bool:
+        return self.thread in threading.enumerate()  # a Ctrl-C in is_alive() marks it as ended (Python 3.11)
+
     def join(self, began: float) -> None:
         """Wait until it was told of the end, until its patience after ``began`` is over; then leave it behind."""
-        if self.thread.is_alive() and not self._is_left_behind:
+        if self._runs and not self._is_left_behind:
             self.thread.join(max(0.0, began + self.patience - WALL.now()))
             self.leave_behind(f"{self.patience:g} s after the end of the run")
 
     def leave_behind(self, when: str) -> None:
         """Do not wait for it any more. Should its hook return one day, it is still told of the end."""
-        if self.thread.is_alive() and not self._is_left_behind:
+        if self._runs and not self._is_left_behind:
             self._is_left_behind = True
             where = f"{self._hook} had not returned" if self._hook else "it had not been told of everything"
             why = (
