@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import cloudpickle
 import psutil
 
 # Workers cannot import the tests' folder: what is sent to them travels whole.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+Left = TypeVar("Left", "Residue", set[str])
 
 ROOT = "SCALEML_TESTS_ROOT"
 """In the environment: the process id of the pytest whose children's segments count."""
@@ -88,7 +91,22 @@ def _own(residue: Residue) -> Residue:
     return Residue(residue.threads, residue.sockets, frozenset(filter(of_this_process, residue.segments)))
 
 
-def settle(left: Callable[[], Residue], deadline: float = 5.0) -> Residue:
+def descriptors() -> set[str]:
+    """Return this process's open files, sockets and pipes, each as its number and what it is; Linux alone lists them."""
+    return {f"{path.name} {target}" for path, target in _targets()}
+
+
+def opened_since(before: set[str], deadline: float = 5.0) -> set[str]:
+    """Return what is open now and was not, if there are more than before: others may close theirs and open them again."""
+
+    def left() -> set[str]:
+        now = descriptors()
+        return now - before if len(now) > len(before) else set()
+
+    return settle(left, deadline)
+
+
+def settle(left: Callable[[], Left], deadline: float = 5.0) -> Left:
     """Ask `left` until it answers "nothing" or `deadline` seconds have passed; return its last answer."""
     until = time.monotonic() + deadline
     pause = threading.Event()
@@ -98,11 +116,13 @@ def settle(left: Callable[[], Residue], deadline: float = 5.0) -> Residue:
 
 
 def _sockets() -> Iterator[str]:
+    yield from (target for _, target in _targets() if target.startswith("socket:"))
+
+
+def _targets() -> Iterator[tuple[Path, str]]:
     for descriptor in Path("/proc/self/fd").glob("*"):
         with contextlib.suppress(OSError):  # closed meanwhile
-            target = os.readlink(descriptor)
-            if target.startswith("socket:"):
-                yield target
+            yield descriptor, os.readlink(descriptor)
 
 
 def segments() -> set[str]:

@@ -29,6 +29,15 @@ def test_a_socket_left_behind_is_seen() -> None:
         end.close()
 
 
+def test_an_open_file_left_behind_is_named(tmp_path: Path) -> None:
+    if not leaks.descriptors():
+        pytest.skip("open descriptors are listed on Linux only")
+    before = leaks.descriptors()
+    with (tmp_path / "left-open").open("w"):
+        assert [name for name in leaks.opened_since(before, deadline=0.02) if name.endswith("left-open")]
+    assert not leaks.opened_since(before)
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm here")
 def test_a_segment_left_behind_is_seen_also_when_only_mapped() -> None:
     path = Path("/dev/shm/scaleml-test-of-the-guard")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import leaks
 from data.pieces import dense, files, inputs
 from scaleml import owned_files
 from scaleml.data.piece_file import PieceFile
@@ -79,15 +80,16 @@ def test_only_its_owner_may_read_it() -> None:
 def test_the_file_goes_when_it_is_closed_or_collected(end: str) -> None:
     file: PieceFile | None = PieceFile(1000)
     assert file is not None
-    path, descriptors = file.path, len(os.listdir("/proc/self/fd"))
+    path = file.path
     assert os.path.exists(path)
+    assert [open_file for open_file in leaks.descriptors() if path in open_file]
     if end == "close":
         file.close()
         file.close()  # once more is no error
     file = None
     gc.collect()
     assert not os.path.exists(path)
-    assert len(os.listdir("/proc/self/fd")) == descriptors - 1
+    assert not [open_file for open_file in leaks.descriptors() if path in open_file]
 
 
 def test_a_failed_preparation_leaves_no_file() -> None:

@@ -11,6 +11,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import leaks
 from data.pieces import cut
 from scaleml import arrays
 from scaleml.data.batches import OFTEN, Batches, Schedule, opened
@@ -132,12 +133,13 @@ def lies_in_a_file(array: Any) -> bool:
 
 
 def test_nothing_stays_open(runs: list[Run]) -> None:
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before, threads = leaks.descriptors(), threading.active_count()
     with opened([Shard(tuple(runs), 10, (0, 0))], [], budget=0) as (streams, held):
         assert held is None
         streams[0].take(0, 100)
-        assert threading.active_count() == before[1] + 1
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+        assert threading.active_count() == threads + 1
+    assert threading.active_count() == threads
+    assert not leaks.opened_since(before)
 
 
 def test_a_file_that_was_cut_short_is_an_error(tmp_path: Path) -> None:
