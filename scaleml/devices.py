@@ -11,11 +11,12 @@ with ``pointer = gpu_library().cuda.get_current_stream().ptr``, what PyTorch doe
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Final, Protocol, TypedDict, final
+from typing import Any, Final, NotRequired, Protocol, TypedDict, final
 
 import numpy as np
 
@@ -61,6 +62,8 @@ class VisibleGpus(TypedDict):
     gpus: list[tuple[str, str]]
     """Identity and name of each, in the order of their numbers."""
     nccl: bool
+    remedy: NotRequired[str]
+    """What helps, where CuPy could use one but the model's own library cannot."""
 
 
 def has_library() -> bool:
@@ -91,6 +94,25 @@ def visible_gpus() -> VisibleGpus:
         found["error"] = f"CuPy {found['library']} sees no GPU: {error}"
     if not found["gpus"] and not found["error"]:
         found["error"] = f"CuPy {found['library']} sees no GPU"
+    return found
+
+
+def visible_gpus_of(framework: str) -> VisibleGpus:
+    """Return the GPUs that both CuPy and a model's framework can use; only where CuPy sees some is that imported.
+
+    Parameters
+    ----------
+    framework : str
+        As `scaleml.models.flat_model.Foreign` has it.
+    """
+    found = visible_gpus()
+    if found["gpus"]:
+        try:
+            lack, remedy = importlib.import_module(framework).what_is_missing()
+        except Exception as error:  # noqa: BLE001  a library that cannot be imported says so in many ways
+            lack, remedy = f"{framework} cannot be imported: {error}", "install there what is installed here"
+        if lack:
+            found |= {"error": lack, "gpus": [], "remedy": remedy}
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import HostFacts
 from scaleml.devices import Gpu, VisibleGpus
-from scaleml.models.flat_model import devices_of
+from scaleml.models.flat_model import Foreign, devices_of
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.serialization import is_ours
 from scaleml.telemetry.problem import Problem, merged
@@ -45,14 +45,13 @@ def choose_gpus(
     """
     if device == "cpu":
         return ()
-    reason = _why_not(plan)
-    if reason:
-        if device == "cuda":
-            raise ValueError(f"device='cuda', but {reason}")
-        return ()
-    if device == "auto" and not all(map(is_ours, _parts(plan))):
-        return ()  # they may call NumPy
     training = list(addresses[: plan.layout.workers])
+    if device == "cuda":
+        reason = _why_not(plan)
+        if reason:
+            raise ValueError(f"device='cuda', but {reason}")
+    elif not all(map(is_ours, _parts(plan))):
+        return ()  # they may call NumPy
     seen = visible(training)
     lacking = [Problem("error", (address,), *_lack(seen[address])) for address in training if not seen[address]["gpus"]]
     if lacking and device == "cuda":
@@ -60,7 +59,9 @@ def choose_gpus(
             f"device='cuda', but {'; '.join(map(str, merged(lacking)))}. device='auto' uses GPUs where there are some, "
             "workers= takes other workers"
         )
-    if len(lacking) == len(training):
+    if len(lacking) == len(training) or (
+        device == "auto" and _why_not(plan)
+    ):  # asked last: a module may have to be tried
         return ()
     gpus = _assigned(training, hosts, seen)
     kinds = {None if gpu is None else gpu.name for gpu in gpus}
@@ -78,6 +79,8 @@ def choose_gpus(
 
 def _why_not(plan: Plan) -> str:
     """Return what a run has against GPUs, with the remedy."""
+    if isinstance(plan.model, Foreign) and plan.model.why_no_gpu:
+        return plan.model.why_no_gpu
     if "cuda" not in devices_of(plan.model):
         return (
             f"{type(plan.model).__name__} computes on the processor: a flat model that can use CuPy's arrays says so by "
@@ -101,10 +104,8 @@ def _lack(seen: VisibleGpus) -> tuple[str, str]:
             f"has no GPU for scaleml: {seen['error']}",
             "install CuPy there: pip install 'dask-scaleml[cuda12]', or [cuda13] for a driver of CUDA 13",
         )
-    return (
-        f"has no GPU for scaleml: {seen['error']}",
-        "see nvidia-smi and CUDA_VISIBLE_DEVICES there; a worker in a container needs the GPU passed to it",
-    )
+    usual = "see nvidia-smi and CUDA_VISIBLE_DEVICES there; a worker in a container needs the GPU passed to it"
+    return f"has no GPU for scaleml: {seen['error']}", seen.get("remedy", usual)
 
 
 def _assigned(

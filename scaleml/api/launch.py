@@ -23,6 +23,7 @@ from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.placement import Placement, Workers, candidates, place
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.escaping import printable
+from scaleml.models.flat_model import Foreign
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.stop_rule import StopRule
 
@@ -111,7 +112,7 @@ def prepare(
         by_rows=settings.by_rows,
         score=score_rule(settings.scoring, data.network, data.classes, data.signature),
     )
-    see = partial(gpus_of, client, cluster.hosts)
+    see = partial(gpus_of, client, cluster.hosts, plan.model.framework if isinstance(plan.model, Foreign) else "")
     plan = replace(plan, gpus=choose_gpus(settings.device, plan, placement.addresses, cluster.hosts, see))
     check_run(plan, placement, data.placed, cluster)
     return plan, placement

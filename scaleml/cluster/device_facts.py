@@ -12,13 +12,17 @@ from scaleml.cluster import calls
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import HostFacts
 from scaleml.cluster.installation import IMPORTING, there
-from scaleml.devices import VisibleGpus, visible_gpus
+from scaleml.devices import VisibleGpus, visible_gpus, visible_gpus_of
 
-_known: Final[weakref.WeakKeyDictionary[Client, dict[str, tuple[HostFacts, VisibleGpus]]]] = weakref.WeakKeyDictionary()
-"""By client and address: what the worker's process was, and what it sees."""
+_known: Final[weakref.WeakKeyDictionary[Client, dict[str, dict[str, tuple[HostFacts, VisibleGpus]]]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""By client, framework and address: what the worker's process was, and what it sees."""
 
 
-def gpus_of(client: Client, hosts: Mapping[str, HostFacts], addresses: Sequence[str]) -> dict[str, VisibleGpus]:
+def gpus_of(
+    client: Client, hosts: Mapping[str, HostFacts], framework: str, addresses: Sequence[str]
+) -> dict[str, VisibleGpus]:
     """Return what GPUs each worker sees.
 
     Parameters
@@ -27,6 +31,8 @@ def gpus_of(client: Client, hosts: Mapping[str, HostFacts], addresses: Sequence[
         The cluster.
     hosts : mapping
         Facts of the workers, as they were just asked.
+    framework : str
+        Of the model, which has to find them, too: see `scaleml.models.flat_model.Foreign`; "" for none.
     addresses : sequence of str
         Of workers.
 
@@ -35,12 +41,14 @@ def gpus_of(client: Client, hosts: Mapping[str, HostFacts], addresses: Sequence[
     StartFailed
         When a worker does not answer.
     """
-    known = _known.setdefault(client, {})
+    known = _known.setdefault(client, {}).setdefault(framework, {})
     asked = [address for address in dict.fromkeys(addresses) if hosts[address]["gpu_library"]]
     unknown = [address for address in asked if address not in known or known[address][0] != hosts[address]]
     if unknown:
 
         async def ask(address: str) -> VisibleGpus:
+            if framework:
+                return await calls.on_worker(client, address, there(visible_gpus_of), framework)
             return await calls.on_worker(client, address, there(visible_gpus))
 
         for address, answer in calls.ask_each(client, IMPORTING, ask, unknown).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 from scaleml import arrays
@@ -11,7 +12,9 @@ from scaleml.data.piece import Arrays
 from scaleml.devices import Device
 
 
-def batches_on(device: Device, batches: Batches, room: float) -> Batches:
+def batches_on(
+    device: Device, batches: Batches, room: float, counts_all: Callable[[Array], bool] = lambda y: True
+) -> Batches:
     """Return the batches on a device.
 
     Parameters
@@ -21,11 +24,13 @@ def batches_on(device: Device, batches: Batches, room: float) -> Batches:
         In the processor's memory.
     room : float
         Bytes of data that may lie on the device all the time.
+    counts_all : callable
+        Given targets, says whether each row weighs something by them.
     """
     shards = batches.shards
     whole = [shard for shard in shards if isinstance(shard, tuple)]
     if len(whole) < len(shards) or sum(map(_nbytes, whole)) > room or type(batches) is not Batches:
-        return _BroughtBatches(device, batches)
+        return _BroughtBatches(device, batches, counts_all)
     placed: list[OpenShard] = []
     for x, y, weights in whole:
         there = device.put(y), None if weights is None else device.put(weights)
@@ -34,8 +39,12 @@ def batches_on(device: Device, batches: Batches, room: float) -> Batches:
         else:
             placed.append((device.put(x), *there))
     found = Batches(batches.schedule, batches.owned, placed)
-    found.weights_are_positive = all(weights is None or bool((weights > 0).all()) for _, _, weights in whole)
+    found.weights_are_positive = all(_all_weigh(y, weights, counts_all) for _, y, weights in whole)
     return found
+
+
+def _all_weigh(y: Array, weights: Array | None, counts_all: Callable[[Array], bool]) -> bool:
+    return (weights is None or bool((weights > 0).all())) and counts_all(y)
 
 
 def _nbytes(shard: Arrays) -> int:
@@ -72,17 +81,16 @@ class _CsrRows:
 class _BroughtBatches(Batches):
     """Batches of data that stays in the processor's memory, or on disk; in the order of those that they are made of."""
 
-    def __init__(self, device: Device, source: Batches) -> None:
+    def __init__(self, device: Device, source: Batches, counts_all: Callable[[Array], bool]) -> None:
         super().__init__(source.schedule, source.owned, source.shards)
-        self._device, self._source = device, source
+        self._device, self._source, self._counts_all = device, source, counts_all
 
     def take(self, consumed: int, count: int) -> tuple[Matrix, Array, Array | None, int]:
         """Return a batch on the device; see `Batches.take`."""
         self._source.epoch = self.epoch
         x, y, weights, rows = self._source.take(consumed, count)
         put = self._device.put
-        positive = weights is None or bool((weights > 0).all())
-        self.weights_are_positive = positive
+        self.weights_are_positive = _all_weigh(y, weights, self._counts_all)
         return put(x), put(y), None if weights is None else put(weights), rows
 
     def random_state(self) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Scorer: from the outputs of a module, as NumPy arrays, to decisions, probabilities and the score. The same for all frameworks."""
+"""Scorer: from the outputs of a module, as arrays, to decisions, probabilities and the score. The same for all frameworks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal, final
 
 import numpy as np
 
-from scaleml.arrays import Array
+from scaleml.arrays import Array, namespace, to_numpy
 from scaleml.models.scoring import r_squared
 
 __all__ = ["IGNORED", "Scorer"]
@@ -108,12 +108,14 @@ class Scorer:
         Parameters
         ----------
         outputs, y : (n, ...) arrays
+            Of NumPy, or all of CuPy: then what they add up to is looked at.
         weights : (n,) array or None
             Of the rows; None for ones.
         loss, mass : float
             The sum of the rows' losses, and what it is to be divided by.
         """
-        weight = np.ones(len(y)) if weights is None else weights.astype(np.float64)
+        xp = namespace(outputs)
+        weight = xp.ones(len(y)) if weights is None else weights.astype(np.float64)
         found = np.zeros(self.size)
         found[:2] = loss, mass
         if self.kind == "nothing" or not len(y):
@@ -121,17 +123,18 @@ class Scorer:
         if self.kind == "numbers":
             target = y.astype(np.float64).reshape(len(y), self._targets, -1)
             squares = ((target - outputs.reshape(target.shape)) ** 2, target, target**2)
-            found[2] = weight.sum() * target.shape[2]
-            found[3:] = np.concatenate([weight @ values.sum(axis=2) for values in squares])
+            found[2] = float(weight.sum()) * target.shape[2]
+            found[3:] = np.concatenate([to_numpy(weight @ values.sum(axis=2)) for values in squares])
             return found
         right = self.decide(outputs) == y
         if self.kind == "labels":
             right = right.reshape(len(y), -1).all(axis=1)
         if self.kind == "classes":  # those that count
             counts = (y != self.ignored).reshape(len(y), -1)
-            found[2:] = weight @ counts.mean(axis=1), weight @ (right.reshape(len(y), -1) & counts).mean(axis=1)
+            right = right.reshape(len(y), -1) & counts
+            found[2:] = float(weight @ counts.mean(axis=1)), float(weight @ right.mean(axis=1))
         else:
-            found[2:] = weight.sum(), weight @ right
+            found[2:] = float(weight.sum()), float(weight @ right.astype(np.float64))
         return found
 
     def summarise(self, totals: Array) -> tuple[float, float]:

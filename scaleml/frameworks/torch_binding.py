@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scaleml.arrays import Array
 from scaleml.frameworks.layout import Layout
-from scaleml.frameworks.torch_forward import tensor_of
+from scaleml.frameworks.torch_device import PROCESSOR, TorchDevice
 from scaleml.models.flat_model import Ready
 
 __all__ = ["Binding", "flattened", "trainable"]
@@ -38,10 +38,13 @@ class Binding:
         It is this binding's alone.
     layout : Layout
         Of its parameters.
+    device : TorchDevice
+        Where the module is, and the vectors.
     """
 
-    def __init__(self, module: nn.Module, layout: Layout) -> None:
+    def __init__(self, module: nn.Module, layout: Layout, device: TorchDevice = PROCESSOR) -> None:
         self.module = module
+        self._device = device
         self._layout = layout
         self._params = list(trainable(module).values())
         owners = {
@@ -67,8 +70,8 @@ class Binding:
         """Have the parameters be views into ``w`` (P,)."""
         if w is self._w:
             return
-        if self._w is None or _place(w) != _place(self._w):
-            whole = tensor_of(w)
+        if self._w is None or self._device.address(w) != self._device.address(self._w):
+            whole = self._device.tensor(w)
             for one, part in zip(self._params, self._layout.slices, strict=True):
                 one.data = whole[part].view(one.shape)
             self._pointers = [one.data_ptr() for one in self._params]
@@ -78,8 +81,8 @@ class Binding:
         """Have gradients gather in ``out`` (P,), from zero; ``ready`` is told of the parts of it that are final."""
         out.fill(0)
         if out is not self._out:
-            if self._out is None or _place(out) != _place(self._out):
-                whole = tensor_of(out)
+            if self._out is None or self._device.address(out) != self._device.address(self._out):
+                whole = self._device.tensor(out)
                 views = zip(self._layout.slices, self._params, strict=True)
                 self._grads = [whole[part].view(one.shape) for part, one in views]
                 for one, grad in zip(self._params, self._grads, strict=True):
@@ -147,7 +150,3 @@ class Binding:
 
     def _name(self, one: Tensor) -> str:
         return next(name for name, own in zip(self._layout.names, self._params, strict=True) if own is one)
-
-
-def _place(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])

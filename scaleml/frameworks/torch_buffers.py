@@ -103,7 +103,9 @@ class BufferLayout:
 
 def are_same(one: Tensor | None, other: Tensor) -> bool:
     """Whether two tensors have the same shape and values, what is no number included."""
-    return one is not None and one.shape == other.shape and bool(((one == other) | (one != one)).all())
+    if one is None or one.shape != other.shape:
+        return False
+    return bool(((one == other.to(one.device)) | (one != one)).all())
 
 
 def _check_shape(name: str, one: Tensor | None, shape: tuple[int, ...]) -> None:
@@ -118,4 +120,4 @@ def _joined(own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], dt
     for name, shape in shapes.items():
         _check_shape(name, own.get(name), shape)
     parts = [own[name].detach().reshape(-1).to(dtype) for name in shapes]
-    return torch.cat(parts).numpy() if parts else torch.empty(0, dtype=dtype).numpy()
+    return torch.cat(parts).cpu().numpy() if parts else torch.empty(0, dtype=dtype).numpy()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, final
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -14,26 +14,22 @@ from torch import Tensor, nn
 
 from scaleml.arrays import Array
 from scaleml.frameworks.inputs import Fields, fields_of, kind_of
+from scaleml.frameworks.torch_device import PROCESSOR
 from scaleml.frameworks.torch_refusal import why_refused
 from scaleml.models.base import Signature
 
-__all__ = ["Forward", "Transform", "tensor_of"]
+__all__ = ["Forward", "Inputs", "Transform"]
 
 Transform = Callable[..., Any]
 """Of the tensor of a batch's rows, or of several inputs' tensors by name: what the module is given instead."""
 
 
-def tensor_of(array: Array) -> Tensor:
-    """Return a tensor over an array's memory, also where that is only to be read, which PyTorch cannot tell apart.
+class Inputs(Protocol):
+    """What makes tensors of arrays: what a forward pass needs of a `TorchDevice`."""
 
-    Of what PyTorch has no tensors over, such as reversed rows and fields of packed records, a tensor of a copy.
-    """
-    if any(step < 0 or step % array.itemsize for step in array.strides):
-        array = np.array(array, order="C")
-    if not array.flags.writeable:
-        inside = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
-        array = np.asarray(SimpleNamespace(__array_interface__=inside, kept=array))
-    return torch.from_numpy(array)
+    @property
+    def place(self) -> torch.device: ...
+    def tensor(self, array: Array) -> Tensor: ...
 
 
 @final
@@ -65,8 +61,16 @@ class Forward:
         self._has_taken = False
         """Whether the module has taken such rows, so that their shape is no matter when it fails."""
 
-    def __call__(self, module: nn.Module, x: Array) -> Any:
+    def __call__(self, module: nn.Module, x: Array, device: Inputs = PROCESSOR) -> Any:
         """Return what the module makes of rows of X (n, ...): a tensor in the parameters' dtype, or what else it returns.
+
+        Parameters
+        ----------
+        module : nn.Module
+            On the device.
+        x : array (n, ...)
+            There, too, or records, whose fields are brought there.
+        device : TorchDevice
 
         Raises
         ------
@@ -74,11 +78,13 @@ class Forward:
             It cannot take them, or fails for reasons of its own; see `why_refused`.
         """
         mode, names = module.training, self._fields.names
-        inputs = [self._input(x[name] if names else x, mode) for name in names or ("",)]
+        inputs = [
+            self._input(device.tensor(x[name] if names else x), x.dtype[name] if names else x.dtype, mode)
+            for name in names or ("",)
+        ]
         versions = [one._version for one in inputs]
-        context = torch.autocast("cpu", dtype=self._compute) if self._compute else contextlib.nullcontext()
         try:
-            with context:
+            with self._autocast(device.place.type):
                 output = self._call(module, inputs)
         except Exception as error:
             raise ValueError(why_refused(module, x, inputs, error, is_first=not self._has_taken)) from error
@@ -106,9 +112,13 @@ class Forward:
             return module(**given)
         return module(*given) if isinstance(given, list | tuple) else module(given)
 
-    def _input(self, part: Array, mode: bool) -> Tensor:
-        given = tensor_of(part)
-        kind = kind_of(part.dtype)
+    def _autocast(self, place: str) -> AbstractContextManager[object]:
+        if self._compute is None or place == "meta":
+            return contextlib.nullcontext()
+        return torch.autocast(place, dtype=self._compute)
+
+    def _input(self, given: Tensor, dtype: np.dtype[Any], mode: bool) -> Tensor:
+        kind = kind_of(dtype.base)
         wanted = self._dtype if kind == "float" else torch.int64 if kind == "integer" else torch.bool
         if given.dtype != wanted:
             return given.to(wanted)

@@ -34,6 +34,6 @@ class MeanOfTokens(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return the scores (n, classes) of texts, tokens (n, words) and lengths (n,)."""
-        counts = torch.arange(tokens.shape[1]) < lengths[:, None]
+        counts = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         vectors = self.embedding(tokens) * counts[..., None]
         return self.head(vectors.sum(1) / lengths[:, None])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, final
@@ -66,6 +68,8 @@ class TorchLoss:
         Of the classes in the outputs.
     reduction : {"mean", "sum", "rows"}
         What a function of the user's returns.
+    ignores : bool
+        Whether targets may be of the class that counts nowhere.
     """
 
     name: str
@@ -75,6 +79,7 @@ class TorchLoss:
     settings: Mapping[str, Any] = field(default_factory=dict)
     axis: int = 1
     reduction: Reduction = "mean"
+    ignores: bool = True
 
     @staticmethod
     def of(loss: LossLike) -> TorchLoss:
@@ -137,6 +142,27 @@ class TorchLoss:
             },
         )
 
+    def on(self, place: torch.device) -> TorchLoss:
+        """Return it for outputs on another device."""
+        own = self.function
+        return replace(
+            self,
+            function=copy.deepcopy(own).to(place) if isinstance(own, nn.Module) else own,
+            settings={
+                name: value.to(place) if isinstance(value, Tensor) else value for name, value in self.settings.items()
+            },
+        )
+
+    @property
+    def may_skip_rows(self) -> bool:
+        """Whether a row's targets may count nothing, by themselves."""
+        return self.targets == "classes" and (self.ignores or self.settings.get("weight") is not None)
+
+    def counts_all(self, y: Array) -> bool:
+        """Whether each row of targets (n, ...), in the processor's memory, counts something."""
+        counts = self._counts(torch.from_numpy(np.array(y, np.int64)), self.settings.get("weight"))
+        return bool((counts.reshape(len(y), math.prod(y.shape[1:])).sum(1) > 0).all())
+
     @property
     def why_no_weights(self) -> str:
         """Why rows cannot weigh anything, with the remedy; "" where each has a loss of its own."""
@@ -147,10 +173,10 @@ class TorchLoss:
             "sample_weight out"
         )
 
-    def total(self, output: Any, target: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
+    def total(self, output: Any, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | float]:
         """Return the weighted sum of the rows' losses, with its graph, and what it is to be divided by for their mean.
 
-        A row's loss is the mean over its targets that count.
+        A row's loss is the mean over its targets that count. No tensor is looked at, so that nobody waits for a GPU.
 
         Parameters
         ----------
@@ -173,29 +199,30 @@ class TorchLoss:
         items = target.numel() // rows if target.ndim > 1 else 1
         class_weight = self.settings.get("weight") if self.targets == "classes" else None
         if weights is None and class_weight is None:
-            loss, mass = self.function(output, target, reduction="sum", **self.settings), float(rows)
-            if self.targets == "classes":
-                mass = int((target != self.ignored).sum()) / items
+            loss = self.function(output, target, reduction="sum", **self.settings)
+            mass: Tensor | float = float(rows)
+            if self.targets == "classes" and self.ignores:
+                mass = (target != self.ignored).sum().double() / items
             return (loss if items == 1 else loss / items), mass
         each = self.function(output, target, reduction="none", **self.settings).reshape(rows, -1).sum(1)
         counts = self._counts(target, class_weight).reshape(rows, -1).sum(1)
         if weights is not None:
             each, counts = each * weights, counts * weights
-        return each.sum() / items, float(counts.sum()) / items
+        return each.sum() / items, counts.sum().double() / items
 
     def _counts(self, target: Tensor, class_weight: Tensor | None) -> Tensor:
         """Return what each target counts."""
         if self.targets != "classes":
-            return torch.ones(target.shape)
+            return torch.ones(target.shape, device=target.device)
         valid = target != self.ignored
         return valid.float() if class_weight is None else class_weight[target.where(valid, 0)] * valid
 
-    def _of_any(self, output: Any, target: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
+    def _of_any(self, output: Any, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | float]:
         loss, rows = self.function(output, target), len(target)
         if self.reduction == "rows":
             if weights is None:
                 return loss.sum(), float(rows)
-            return (loss * weights).sum(), float(weights.sum())
+            return (loss * weights).sum(), weights.sum()
         if weights is not None:
             raise ValueError(f"rows have weights, but {self.why_no_weights}")
         return (loss * rows if self.reduction == "mean" else loss), float(rows)

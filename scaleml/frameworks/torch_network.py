@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scaleml.arrays import Array, Matrix
+from scaleml.frameworks.inputs import trial_rows
 from scaleml.frameworks.layout import Layout
 from scaleml.frameworks.network import ModuleNetwork, dense
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.torch_binding import Binding, flattened, trainable
-from scaleml.frameworks.torch_forward import Forward, copied, tensor_of
+from scaleml.frameworks.torch_device import PROCESSOR, TorchDevice, placed, tensor_of
+from scaleml.frameworks.torch_forward import Forward, copied
 from scaleml.frameworks.torch_losses import TorchLoss
 from scaleml.frameworks.torch_module import Wrapper, made
+from scaleml.frameworks.torch_movable import why_it_stays
 from scaleml.frameworks.torch_random import drawing, key_of
 from scaleml.frameworks.torch_trial import tried
 from scaleml.models.base import Signature
@@ -24,12 +28,14 @@ from scaleml.models.buffers import BufferRule, Buffers
 from scaleml.models.flat_model import (
     Buffered,
     FlatModel,
+    Foreign,
     Layered,
     NamesScore,
     Normalising,
     Probabilistic,
     Ready,
     Scoring,
+    Skipping,
     Stochastic,
     Weighing,
 )
@@ -57,11 +63,18 @@ class TorchNetwork(ModuleNetwork):
     buffer_rule : {"average", "rank0", "local"}
         What ranks agree on.
 
+    Attributes
+    ----------
+    place : callable
+        Says of a vector where the module computes; changed by tests alone.
+
     Raises
     ------
     ValueError
         Module, loss and data do not fit each other.
     """
+
+    framework: Final = "scaleml.frameworks.torch_device"
 
     def __init__(
         self,
@@ -86,6 +99,10 @@ class TorchNetwork(ModuleNetwork):
         self._place, self._calls = (0, 0, 0), 0
         layout = Layout(tuple(own), tuple(tuple(one.shape) for one in own.values()))
         super().__init__(layout, found.scorer, signature, str(dtype).removeprefix("torch."))
+        self.place: Callable[[Array], TorchDevice] = placed
+        self._device: TorchDevice = PROCESSOR
+        self._loss_there = self._loss
+        self._why_no_gpu: str | None = None
         self._binding: Binding | None = None
         self._training = False
 
@@ -94,7 +111,36 @@ class TorchNetwork(ModuleNetwork):
 
     def __getstate__(self) -> dict[str, Any]:
         held = self._held if self._binding is None else self.buffers()
-        return {**self.__dict__, "_binding": None, "_training": False, "_held": held}
+        here = {"_binding": None, "_training": False, "_device": PROCESSOR, "_loss_there": self._loss}
+        return {**self.__dict__, **here, "_held": held}
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where the module may compute; see `OnDevices`."""
+        return ("cpu",) if self.why_no_gpu else ("cpu", "cuda")
+
+    @property
+    def why_no_gpu(self) -> str:
+        """Why the module cannot leave the processor, with the remedy; "" where nothing is known; see `Foreign`."""
+        if self._why_no_gpu is None:
+            module = self._template
+            if isinstance(module, Wrapper):
+                self._why_no_gpu = (
+                    f"{module._get_name()} is of Keras, which keeps a device of its own: use device='cpu'"
+                )
+            else:
+                x = trial_rows(self.signature, max(2, self.least_rows))
+                self._why_no_gpu = why_it_stays(module, self._forward, x)
+        return self._why_no_gpu
+
+    @property
+    def may_skip_rows(self) -> bool:
+        """Whether the targets of a row may have it weigh nothing; see `Skipping`."""
+        return self._loss.may_skip_rows
+
+    def counts_all(self, y: Array) -> bool:
+        """Whether each row weighs something by its targets; see `Skipping`."""
+        return self._loss.counts_all(y)
 
     def init(self, seed: int) -> Array:
         """Return the parameters (P,) at the start: the module's own, or what the factory makes under the seed."""
@@ -109,10 +155,12 @@ class TorchNetwork(ModuleNetwork):
         self, w: Array, x: Matrix, y: Array, weights: Array | None, out: Array, ready: Ready | None = None
     ) -> tuple[float, float]:
         """Write the gradient of the summed loss into `out`; return the summed loss and weights; see `FlatModel.loss_grad`."""
+        device = self._on(w)
         if self._draws is None:
-            return self._loss_grad(w, dense(x), y, weights, out, ready)
+            with device.queued():
+                return self._loss_grad(w, dense(x), y, weights, out, ready)
         self._calls += 1
-        with drawing(self._draws, key_of(*self._place, self._calls)):
+        with drawing(self._draws, key_of(*self._place, self._calls), device.generators), device.queued():
             return self._loss_grad(w, dense(x), y, weights, out, ready)
 
     def at(self, seed: int, step: int, rank: int) -> None:
@@ -138,14 +186,28 @@ class TorchNetwork(ModuleNetwork):
         """
         if self._binding is None:
             return self._held or self.first_buffers()
-        self._buffers.check(self._binding.module, self._template)
-        return self._buffers.read(self._binding.module)
+        with self._device.queued():
+            self._buffers.check(self._binding.module, self._template)
+            return self._buffers.read(self._binding.module)
 
     def set_buffers(self, buffers: Buffers) -> None:
         """Hold copies of these buffers."""
         self._held = buffers
         if self._binding is not None:
-            self._buffers.write(self._binding.module, buffers)
+            with self._device.queued():
+                self._buffers.write(self._binding.module, buffers)
+
+    def release(self) -> None:
+        """Leave the GPU, if there; see `Foreign`."""
+        if self._device is PROCESSOR:
+            return
+        with contextlib.suppress(
+            RuntimeError, ValueError
+        ):  # of a GPU that has failed: then those of the last agreement
+            self._held = self.buffers()
+        device = self._device
+        self._leave(PROCESSOR)
+        device.release()
 
     def module(self, w: Array) -> Any:
         """Return a plain module with these parameters (P,) and the buffers as they are now, in evaluation mode.
@@ -163,38 +225,50 @@ class TorchNetwork(ModuleNetwork):
     def _loss_grad(
         self, w: Array, x: Array, y: Array, weights: Array | None, out: Array, ready: Ready | None
     ) -> tuple[float, float]:
-        binding = self._bound(w, training=True)
+        binding, device = self._bound(w, training=True), self._device
         binding.begin(out, ready)
-        output = self._called(binding.module, x)
-        loss, mass = self._loss.total(output, self._target(y), None if weights is None else tensor_of(weights))
+        loss, mass = self._total(self._called(binding.module, x), y, weights)
         loss.backward()
         binding.end()
-        return loss.item(), mass
+        return device.number(loss), device.number(mass)
 
     def _evaluated(self, w: Array, x: Array, y: Array, weights: Array | None) -> tuple[Array, float, float]:
-        module = self._bound(w, training=False).module
-        with torch.no_grad():
-            output = self._called(module, x)
-            loss, mass = self._loss.total(output, self._target(y), None if weights is None else tensor_of(weights))
-        return self._array(output), loss.item(), mass
+        with self._on(w).queued(), torch.no_grad():
+            output = self._called(self._bound(w, training=False).module, x)
+            loss, mass = self._total(output, y, weights)
+            outputs = self._device.array(output) if isinstance(output, Tensor) else np.empty(0)
+            return outputs, float(loss), float(mass)
 
     def _outputs(self, w: Array, x: Array) -> Array:
-        module = self._bound(w, training=False).module
         if not len(x):  # many layers take no batch of nothing
             return np.empty((0, *(self._output or ())), self.dtype)
-        with torch.no_grad():
+        with self._on(w).queued(), torch.no_grad():
+            module = self._bound(w, training=False).module
             output = self._called(module, x)
-        if not isinstance(output, Tensor):
-            raise ValueError(
-                f"{type(module).__name__} returns a {type(output).__name__}, so there is no one array to predict: use run.model.module"
-            )
-        return self._array(output)
+            if not isinstance(output, Tensor):
+                raise ValueError(
+                    f"{type(module).__name__} returns a {type(output).__name__}, so there is no one array to predict: use run.model.module"
+                )
+            return cast("Array", output.cpu().numpy())
+
+    def _on(self, w: Array) -> TorchDevice:
+        """Return where `w` lies, for what comes next."""
+        if not self._device.holds(w):
+            if self._binding is not None:
+                self._held = self.buffers()
+            self._leave(self.place(w))
+        return self._device
+
+    def _leave(self, device: TorchDevice) -> None:
+        """Go to another device, with the buffers that are held."""
+        self._device, self._loss_there = device, self._loss.on(device.place)
+        self._binding, self._training = None, False
 
     def _bound(self, w: Array, *, training: bool) -> Binding:
         """Return the module, its parameters views into `w`, in the mode."""
         binding = self._binding
         if binding is None:
-            binding = Binding(copied(self._template).eval(), self.layout)
+            binding = Binding(copied(self._template).eval().to(self._device.place), self.layout, self._device)
             if self._held is not None:
                 self._buffers.write(binding.module, self._held)
             self._binding = binding
@@ -204,8 +278,14 @@ class TorchNetwork(ModuleNetwork):
             self._training = training
         return binding
 
+    def _total(self, output: Any, y: Array, weights: Array | None) -> tuple[Tensor, Tensor | float]:
+        tensor = self._device.tensor
+        target = tensor(y)
+        target = target if target.dtype == self._targets else target.to(self._targets)
+        return self._loss_there.total(output, target, None if weights is None else tensor(weights))
+
     def _called(self, module: nn.Module, x: Array) -> Any:
-        output = self._forward(module, x)
+        output = self._forward(module, x, self._device)
         if self._output is not None and tuple(output.shape) != (len(x), *self._output):
             raise ValueError(
                 f"{type(module).__name__} returns shape {tuple(output.shape)} for {len(x)} rows, but (rows, {self._output}) before: "
@@ -213,18 +293,22 @@ class TorchNetwork(ModuleNetwork):
             )
         return output
 
-    def _target(self, y: Array) -> Tensor:
-        target = tensor_of(y)
-        return target if target.dtype == self._targets else target.to(self._targets)
-
-    @staticmethod
-    def _array(output: Any) -> Array:
-        return output.detach().numpy() if isinstance(output, Tensor) else np.empty(0)
-
 
 if TYPE_CHECKING:
 
     def _is_all_of(
         network: TorchNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, Stochastic, Buffered, Weighing, Normalising]:
-        return network, network, network, network, network, network, network, network, network
+    ) -> tuple[
+        FlatModel,
+        Layered,
+        Scoring,
+        Probabilistic,
+        NamesScore,
+        Stochastic,
+        Buffered,
+        Weighing,
+        Normalising,
+        Foreign,
+        Skipping,
+    ]:
+        return (network,) * 11

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Final, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ def seeded(seed: int) -> Iterator[None]:
     with _lock, torch.random.fork_rng(devices=[]):
         kept, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  modules draw from it, whatever we do
         try:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all GPUs', too
             np.random.seed(seed % 2**32)  # noqa: NPY002
             random.seed(seed)
             yield
@@ -39,22 +39,31 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def drawing(draws: Draws, key: int) -> Iterator[None]:
-    """Seed the streams that a module draws from while the block lasts; at little cost where they are PyTorch's alone."""
+def drawing(draws: Draws, key: int, others: Sequence[torch.Generator] = ()) -> Iterator[None]:
+    """Seed the streams that a module draws from while the block lasts; at little cost where they are PyTorch's alone.
+
+    Parameters
+    ----------
+    draws : {"torch", "all"} or None
+        Whose these are.
+    key : int
+        The seed.
+    others : sequence of torch.Generator
+        A GPU's, beside the processor's.
+    """
     if draws is None:
         yield
-    elif draws == "all":
-        with seeded(key):
+        return
+    generators = (torch.default_generator, *others)
+    with _lock, seeded(key) if draws == "all" else nullcontext():
+        kept = [one.get_state() for one in generators]
+        for one in generators:
+            one.manual_seed(key)
+        try:
             yield
-    else:
-        generator = torch.default_generator
-        with _lock:
-            kept = generator.get_state()
-            generator.manual_seed(key)
-            try:
-                yield
-            finally:
-                generator.set_state(kept)
+        finally:
+            for one, state in zip(generators, kept, strict=True):
+                one.set_state(state)
 
 
 def drawn_by(call: Callable[[], object]) -> Draws:

@@ -67,6 +67,8 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         if loss.targets == "any":
             loss = replace(loss, reduction=_reduction(loss, output, target, lambda part: forward(module, x[part])))
         scorer = objective.scorer(shape, loss.ignored)
+        classes = objective.classes  # a code among which is none that counts nowhere, unless the loss says which
+        loss = replace(loss, ignores=classes is None or 0 <= loss.ignored < classes)
         loss = replace(loss, axis=scorer.axis % len(shape) if loss.targets == "classes" and shape is not None else 1)
         if loss.targets == "classes" and shape is not None:
             _check_weights(loss, shape[loss.axis])

@@ -92,6 +92,37 @@ class OnDevices(Protocol):
 
 
 @runtime_checkable
+class Foreign(OnDevices, Protocol):
+    """A model of another framework, which has to find a GPU's arrays by itself, and takes memory of its own there."""
+
+    @property
+    def why_no_gpu(self) -> str:
+        """Why it cannot use one wherever that is, in words and with the remedy; "" where nothing is known."""
+
+    @property
+    def framework(self) -> str:
+        """Name of a module of ours that is imported where there is a GPU.
+
+        Its ``what_is_missing()`` returns what the framework lacks there, and the remedy: both "" where nothing.
+        """
+
+    def release(self) -> None:
+        """Leave a GPU, with what it holds: a rank ends."""
+
+
+@runtime_checkable
+class Skipping(Protocol):
+    """A model whose targets may have a row weigh nothing, as the padding of a text does, though it has no weight of its own."""
+
+    @property
+    def may_skip_rows(self) -> bool:
+        """Whether they may."""
+
+    def counts_all(self, y: Array) -> bool:
+        """Whether each row of `y` (n, ...), of the processor's memory, weighs something."""
+
+
+@runtime_checkable
 class Penalised(Protocol):
     """A model whose objective is the mean loss and a penalty of the parameters."""
 

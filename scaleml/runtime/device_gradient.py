@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.devices import Device, fill
-from scaleml.models.flat_model import Ready, Stochastic, parts_of
+from scaleml.models.flat_model import Ready, Skipping, Stochastic, parts_of
 from scaleml.runtime.gradient import TAIL, Gradient
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.step_ring import StepRing
@@ -37,6 +37,7 @@ class _BatchSums:
         self._total: Array | None = None
         self._counts: dict[int, Array] = {}
         self._y = np.empty(0)
+        self._may_skip = isinstance(plan.model, Skipping) and plan.model.may_skip_rows
 
     def write(self, w: Array, sums: Array, tail: Array, told: Ready | None = None) -> int:
         """Write both; return how many rows there were: of none, nothing is written."""
@@ -48,8 +49,8 @@ class _BatchSums:
         x, self._y, weights, rows = base.batches.take(base.consumed, base.count)
         if rows:
             loss, weight = self._loss_grad(w, x, self._y, weights, sums, told)
-            self._note(tail, loss, weight, weights, rows)
-        self.is_sure = rows > 0 and (weights is None or base.batches.weights_are_positive)
+            self._note(tail, loss, weight, rows)
+        self.is_sure = rows > 0 and self._are_sure(weights)
         return rows
 
     def _accumulate(self, w: Array, sums: Array, tail: Array, part: int) -> int:
@@ -62,19 +63,23 @@ class _BatchSums:
             x, self._y, weights, taken = base.batches.take(start, min(part, base.consumed + base.count - start))
             if taken:
                 loss, weight = self._loss_grad(w, x, self._y, weights, sums, None)
-                self._note(tail, loss, weight, weights, taken)
+                self._note(tail, loss, weight, taken)
                 self._total[:-TAIL] += sums
                 self._total[-TAIL:] += tail
-                sure = sure and (weights is None or base.batches.weights_are_positive)
+                sure = sure and self._are_sure(weights)
                 rows += taken
         if rows:
             sums[:], tail[:] = self._total[:-TAIL], self._total[-TAIL:]
         self.is_sure = rows > 0 and sure
         return rows
 
-    def _note(self, tail: Array, loss: Any, weight: Any, weights: Array | None, rows: int) -> None:
+    def _are_sure(self, weights: Array | None) -> bool:
+        """Whether the rows of the batch that was taken last surely weigh something."""
+        return (weights is None and not self._may_skip) or self._base.batches.weights_are_positive
+
+    def _note(self, tail: Array, loss: Any, weight: Any, rows: int) -> None:
         tail[:1] = loss
-        if weights is None:
+        if type(weight) is float and weight == rows:  # no array, which would have to be looked at
             tail[1:] = self._count(rows)
         else:
             tail[1], tail[2] = weight, rows

@@ -18,6 +18,7 @@ from scaleml.data.device_batches import batches_on
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
 from scaleml.devices import HOST, Cuda, Device, Host, opened
+from scaleml.models.flat_model import Foreign, Skipping
 from scaleml.runtime.device_gradient import FetchedGradient, QueuedGradient
 from scaleml.runtime.gradient import Gradient
 from scaleml.runtime.optimizer_step import OptimizerStep
@@ -85,14 +86,21 @@ class RankDevice:
             self._nccl.give_up()
         if self._recorder is not None:
             self._recorder.before_row = None  # it outlives the rank, and would keep its vectors
-        self.device.release()
+        try:
+            if isinstance(self._plan.model, Foreign):
+                self._plan.model.release()
+        finally:
+            self.device.release()
 
     def batches(self, batches: Batches) -> Batches:
         """Return the rank's batches on the device."""
         if not isinstance(self.device, Cuda):
             return batches
         sharing = sum(gpu is not None and gpu.identity == self.device.gpu.identity for gpu in self._plan.gpus)
-        return batches_on(self.device, batches, _SHARE * self.device.free_bytes() / max(1, sharing))
+        room, model = _SHARE * self.device.free_bytes() / max(1, sharing), self._plan.model
+        if isinstance(model, Skipping) and model.may_skip_rows:
+            return batches_on(self.device, batches, room, model.counts_all)
+        return batches_on(self.device, batches, room)
 
     def held_out(self, rows: Arrays | Stream | None) -> Iterator[Arrays]:
         """Yield held-out rows on the device; those that are read from disk a block at a time."""

@@ -1,0 +1,97 @@
+"""Whether a PyTorch module can compute on another device: tried on PyTorch's "meta" device, which needs no GPU and computes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from scaleml.arrays import Array
+from scaleml.frameworks.torch_device import tensor_of
+from scaleml.frameworks.torch_forward import Forward, copied
+
+__all__ = ["Apart", "OneDevice", "why_it_stays"]
+
+_MAY: Final = {Tensor.to, Tensor.copy_, Tensor.__getitem__, Tensor.__setitem__, Tensor.type_as, Tensor.cpu}
+"""What takes tensors of several devices."""
+
+
+class Apart(RuntimeError):
+    """A function was given tensors of several devices."""
+
+
+@final
+class OneDevice(TorchFunctionMode):
+    """While it lasts, functions of PyTorch refuse tensors of several devices, as they do on a GPU; "meta" alone lets many pass."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function, or raise `Apart`."""
+        named = kwargs or {}
+        places = {one.device.type for one in _tensors((args, named.values())) if one.ndim}
+        if len(places) > 1 and function not in _MAY:
+            raise Apart(f"{getattr(function, '__name__', function)} is given tensors of several devices")
+        return function(*args, **named)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list) or type(value) is type({}.values()):
+            yield from _tensors(value)
+
+
+@final
+class _Nowhere:
+    """PyTorch's device "meta", whose tensors have a shape and no values; what `Forward` needs of a `TorchDevice`."""
+
+    place = torch.device("meta")
+    generators: tuple[torch.Generator, ...] = ()
+
+    def tensor(self, array: Array) -> Tensor:
+        return torch.empty_like(tensor_of(array), device=self.place)
+
+    def queued(self) -> AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+
+def why_it_stays(module: nn.Module, forward: Forward, x: Array) -> str:
+    """Return why a module cannot leave the processor, with the remedy; nothing where nothing shows.
+
+    Parameters
+    ----------
+    module : nn.Module
+    forward : Forward
+        Calls it, and may have called it before.
+    x : array (n, ...)
+        Rows to try it on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scaleml.models import Signature
+    >>> class Places(nn.Module):
+    ...     def forward(self, x):
+    ...         return x * torch.arange(x.shape[1])
+    >>> why_it_stays(Places(), Forward(Signature(2), torch.float32, None, None), np.zeros((3, 2), "f4"))[:44]
+    'Places makes tensors that stay on the CPU (mul'
+    """
+    there = copied(module).train().to("meta")
+    with OneDevice():
+        try:
+            forward(there, x, _Nowhere())
+        except Exception as error:  # noqa: BLE001  "meta" refuses much that a GPU takes
+            cause = error.__cause__
+            if isinstance(cause, Apart):
+                return (
+                    f"{type(module).__name__} makes tensors that stay on the CPU ({cause}): make them where its input is, as in "
+                    "torch.arange(n, device=x.device), and its constants by register_buffer; use device='cpu'"
+                )
+    return ""
