@@ -1,5 +1,6 @@
 """The stand-in's ``cupy.cuda``: devices, streams, events, pinned memory, NCCL between threads; and what the host has waited for."""
 
+import contextlib
 import ctypes
 import threading
 from collections import Counter
@@ -38,10 +39,9 @@ class Cuda:
         cuda = self
 
         class Stream:
-            ptr = 7
-
             def __init__(self, non_blocking=False):
                 assert non_blocking, "a blocking stream would wait for those of others"
+                self.ptr = id(self)
 
             def use(self):
                 cuda._local.stream = self
@@ -69,6 +69,7 @@ class Cuda:
 
         Stream.null = Stream(non_blocking=True)
         self.Stream, self.Event = Stream, Event
+        self.get_current_stream = lambda: getattr(self._local, "stream", Stream.null)
         self.Device = lambda index: SimpleNamespace(use=lambda: self._use(index))
         self.runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
@@ -103,6 +104,20 @@ class Cuda:
     def is_stuck(self):
         """Whether the thread's stream waits for a peer that does not come."""
         return getattr(self._local, "stuck", False)
+
+    @contextlib.contextmanager
+    def queue_of(self, address):
+        """Be what another library calls to queue its work on the thread's stream, which it says by its address."""
+        assert address == self.get_current_stream().ptr != self.Stream.null.ptr
+        self._local.queued = address
+        try:
+            yield
+        finally:
+            self._local.queued = None
+
+    def check_is_queued(self):
+        """Fail where another library gets arrays while it queues its work elsewhere."""
+        assert getattr(self._local, "queued", None) == self.get_current_stream().ptr, "work of another stream"
 
     def _use(self, index):
         self._local.device = index

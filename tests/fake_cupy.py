@@ -65,6 +65,17 @@ class ndarray:
         assert self._a.flags.c_contiguous
         self._a[...] = array
 
+    def __dlpack_device__(self):
+        return 1, 0  # the processor's memory, as far as others are concerned
+
+    def __dlpack__(self, **asked):
+        _cuda.check_is_queued()
+        _cuda.kernels["dlpack"] += 1
+        return self._a.__dlpack__(**asked)
+
+    def fill(self, value):
+        self._a.fill(value)
+
     def copy(self):
         return ndarray(self._a.copy())
 
@@ -141,7 +152,7 @@ def _operator(name):
     return method
 
 
-for _name in ("sum", "max", "min", "all", "any", "argmax"):
+for _name in ("sum", "mean", "max", "min", "all", "any", "argmax"):
     setattr(ndarray, _name, _reduction(_name))
 for _base in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or"):
     for _prefix in ("", "r", "i"):
@@ -260,6 +271,11 @@ def _asarray(array, dtype=None):
     return ndarray(np.array(array, dtype))
 
 
+def _from_dlpack(tensor):
+    _cuda.check_is_queued()
+    return ndarray(tensor.numpy())
+
+
 def install(monkeypatch: pytest.MonkeyPatch, devices: int = 1) -> types.ModuleType:
     """Make ``import cupy`` give the stand-in for the length of a test, on so many GPUs; return it."""
     global _cuda  # noqa: PLW0603  arrays count what is waited for, whoever has them
@@ -271,7 +287,7 @@ def install(monkeypatch: pytest.MonkeyPatch, devices: int = 1) -> types.ModuleTy
         setattr(module, name, _function(name))
     module.ndarray, module.int64, module.int32 = ndarray, np.int64, np.int32
     module.linalg = types.SimpleNamespace(qr=lambda a: tuple(_close(part) for part in np.linalg.qr(_open(a))))
-    module.asarray = _asarray
+    module.asarray, module.from_dlpack = _asarray, _from_dlpack
     monkeypatch.setitem(sys.modules, "cupy", module)
     sparse = types.ModuleType("cupyx.scipy.sparse")
     sparse.csr_matrix = csr_matrix

@@ -27,7 +27,17 @@ class Apart(RuntimeError):
 
 @final
 class OneDevice(TorchFunctionMode):
-    """While it lasts, functions of PyTorch refuse tensors of several devices, as they do on a GPU; "meta" alone lets many pass."""
+    """While it lasts, functions of PyTorch refuse tensors of several devices, as they do on a GPU; "meta" alone lets many pass.
+
+    Parameters
+    ----------
+    *others : callable
+        Functions that may take them, beside those of PyTorch that do on a GPU.
+    """
+
+    def __init__(self, *others: Callable[..., Any]) -> None:
+        super().__init__()
+        self._may = {*_MAY, *others}
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -35,7 +45,7 @@ class OneDevice(TorchFunctionMode):
         """Call a function, or raise `Apart`."""
         named = kwargs or {}
         places = {one.device.type for one in _tensors((args, named.values())) if one.ndim}
-        if len(places) > 1 and function not in _MAY:
+        if len(places) > 1 and function not in self._may:
             raise Apart(f"{getattr(function, '__name__', function)} is given tensors of several devices")
         return function(*args, **named)
 

@@ -156,12 +156,19 @@ class TorchNetwork(ModuleNetwork):
     ) -> tuple[float, float]:
         """Write the gradient of the summed loss into `out`; return the summed loss and weights; see `FlatModel.loss_grad`."""
         device = self._on(w)
-        if self._draws is None:
-            with device.queued():
-                return self._loss_grad(w, dense(x), y, weights, out, ready)
-        self._calls += 1
-        with drawing(self._draws, key_of(*self._place, self._calls), device.generators), device.queued():
-            return self._loss_grad(w, dense(x), y, weights, out, ready)
+        with device.queued(), contextlib.ExitStack() as seeds:
+            if self._draws is not None:
+                self._calls += 1
+                key = key_of(*self._place, self._calls)
+                seeds.enter_context(drawing(self._draws, key, device.generators))
+            binding = self._bound(w, training=True)
+            binding.begin(out, ready)
+            loss, mass = self._total(self._called(binding.module, dense(x)), y, weights)
+            if device is not PROCESSOR:
+                seeds.close()  # `ready` may wait for other ranks, which may be threads of this process that want to draw
+            loss.backward()
+            binding.end()
+            return device.number(loss), device.number(mass)
 
     def at(self, seed: int, step: int, rank: int) -> None:
         """Have the next gradients draw the random numbers of this place; see `Stochastic`."""
@@ -221,16 +228,6 @@ class TorchNetwork(ModuleNetwork):
                 one.copy_(tensor_of(np.ascontiguousarray(w[part])).view(one.shape))
         module.eval()
         return module.wrapped if isinstance(module, Wrapper) else module
-
-    def _loss_grad(
-        self, w: Array, x: Array, y: Array, weights: Array | None, out: Array, ready: Ready | None
-    ) -> tuple[float, float]:
-        binding, device = self._bound(w, training=True), self._device
-        binding.begin(out, ready)
-        loss, mass = self._total(self._called(binding.module, x), y, weights)
-        loss.backward()
-        binding.end()
-        return device.number(loss), device.number(mass)
 
     def _evaluated(self, w: Array, x: Array, y: Array, weights: Array | None) -> tuple[Array, float, float]:
         with self._on(w).queued(), torch.no_grad():
