@@ -76,7 +76,7 @@ def _residual(rounds: int, name: str) -> Row:
 
     from scaleml import SGD, Serial
     from scaleml.models.base import Signature
-    from scaleml.models.flat_model import devices_of
+    from scaleml.models.on_devices import devices_of
 
     torch.manual_seed(0)
     network = _network(torch.nn)

@@ -103,7 +103,7 @@ def visible_gpus_of(framework: str) -> VisibleGpus:
     Parameters
     ----------
     framework : str
-        As `scaleml.models.flat_model.Foreign` has it.
+        As `scaleml.models.on_devices.Foreign` has it.
     """
     found = visible_gpus()
     if found["gpus"]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import HostFacts
 from scaleml.devices import Gpu, VisibleGpus
-from scaleml.models.flat_model import Foreign, devices_of
+from scaleml.models.on_devices import Foreign, devices_of
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.serialization import is_ours
 from scaleml.telemetry.problem import Problem, merged
@@ -79,9 +79,9 @@ def choose_gpus(
 
 def _why_not(plan: Plan) -> str:
     """Return what a run has against GPUs, with the remedy."""
-    if isinstance(plan.model, Foreign) and plan.model.why_no_gpu:
-        return plan.model.why_no_gpu
     if "cuda" not in devices_of(plan.model):
+        if isinstance(plan.model, Foreign):
+            return plan.model.why_no_gpu()
         return (
             f"{type(plan.model).__name__} computes on the processor: a flat model that can use CuPy's arrays says so by "
             "devices = ('cpu', 'cuda'); use device='cpu'"

@@ -23,7 +23,7 @@ from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.placement import Placement, Workers, candidates, place
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.escaping import printable
-from scaleml.models.flat_model import Foreign
+from scaleml.models.on_devices import Foreign
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.stop_rule import StopRule
 

@@ -32,7 +32,7 @@ def gpus_of(
     hosts : mapping
         Facts of the workers, as they were just asked.
     framework : str
-        Of the model, which has to find them, too: see `scaleml.models.flat_model.Foreign`; "" for none.
+        Of the model, which has to find them, too: see `scaleml.models.on_devices.Foreign`; "" for none.
     addresses : sequence of str
         Of workers.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any, Final, final
 
 import torch
@@ -13,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from scaleml.arrays import Array
 from scaleml.frameworks.torch_device import tensor_of
-from scaleml.frameworks.torch_forward import Forward, copied
+from scaleml.frameworks.torch_forward import Inputs, copied
 
 __all__ = ["Apart", "OneDevice", "why_it_stays"]
 
@@ -60,48 +58,42 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 @final
 class _Nowhere:
-    """PyTorch's device "meta", whose tensors have a shape and no values; what `Forward` needs of a `TorchDevice`."""
+    """PyTorch's device "meta", whose tensors have a shape and no values; see `Inputs`."""
 
     place = torch.device("meta")
-    generators: tuple[torch.Generator, ...] = ()
 
     def tensor(self, array: Array) -> Tensor:
         return torch.empty_like(tensor_of(array), device=self.place)
 
-    def queued(self) -> AbstractContextManager[object]:
-        return contextlib.nullcontext()
 
-
-def why_it_stays(module: nn.Module, forward: Forward, x: Array) -> str:
-    """Return why a module cannot leave the processor, with the remedy; nothing where nothing shows.
+def why_it_stays(module: nn.Module, call: Callable[[nn.Module, Inputs], object]) -> str:
+    """Return why a module, or its loss, cannot leave the processor, with the remedy; nothing where nothing shows.
 
     Parameters
     ----------
     module : nn.Module
-    forward : Forward
-        Calls it, and may have called it before.
-    x : array (n, ...)
-        Rows to try it on.
+    call : callable
+        Given a copy of the module on another device, and that, calls it on some rows, and its loss.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from scaleml.models import Signature
     >>> class Places(nn.Module):
     ...     def forward(self, x):
     ...         return x * torch.arange(x.shape[1])
-    >>> why_it_stays(Places(), Forward(Signature(2), torch.float32, None, None), np.zeros((3, 2), "f4"))[:44]
-    'Places makes tensors that stay on the CPU (mul'
+    >>> x = np.zeros((3, 2), "f4")
+    >>> why_it_stays(Places(), lambda module, device: module(device.tensor(x)))[:60]
+    'Places makes tensors that stay on the CPU (mul is given tens'
     """
     there = copied(module).train().to("meta")
     with OneDevice():
         try:
-            forward(there, x, _Nowhere())
+            call(there, _Nowhere())
         except Exception as error:  # noqa: BLE001  "meta" refuses much that a GPU takes
-            cause = error.__cause__
+            cause = error if isinstance(error, Apart) else error.__cause__
             if isinstance(cause, Apart):
                 return (
-                    f"{type(module).__name__} makes tensors that stay on the CPU ({cause}): make them where its input is, as in "
-                    "torch.arange(n, device=x.device), and its constants by register_buffer; use device='cpu'"
+                    f"{type(module).__name__} makes tensors that stay on the CPU ({cause}), or its loss does: make them where its input "
+                    "is, as in torch.arange(n, device=x.device), and its constants by register_buffer; or use device='cpu'"
                 )
     return ""

@@ -17,7 +17,7 @@ from scaleml.frameworks.network import ModuleNetwork, dense
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.torch_binding import Binding, flattened, trainable
 from scaleml.frameworks.torch_device import PROCESSOR, TorchDevice, placed, tensor_of
-from scaleml.frameworks.torch_forward import Forward, copied
+from scaleml.frameworks.torch_forward import Forward, Inputs, copied
 from scaleml.frameworks.torch_losses import TorchLoss
 from scaleml.frameworks.torch_module import Wrapper, made
 from scaleml.frameworks.torch_movable import why_it_stays
@@ -28,17 +28,16 @@ from scaleml.models.buffers import BufferRule, Buffers
 from scaleml.models.flat_model import (
     Buffered,
     FlatModel,
-    Foreign,
     Layered,
     NamesScore,
     Normalising,
     Probabilistic,
     Ready,
     Scoring,
-    Skipping,
     Stochastic,
     Weighing,
 )
+from scaleml.models.on_devices import Skipping
 
 __all__ = ["TorchNetwork"]
 
@@ -89,7 +88,7 @@ class TorchNetwork(ModuleNetwork):
         self._forward = forward
         own = trainable(template)
         dtype = next(iter(own.values())).dtype
-        objective = Objective(loss.name, loss.targets, signature, loss.link)
+        self._objective = objective = Objective(loss.name, loss.targets, signature, loss.link)
         found = tried(copied(template), forward, loss.to(dtype), objective, dtype)
         self._loss, self._output, self._targets = found.loss, found.output, found.targets
         self._draws, self.least_rows = found.draws, found.least_rows
@@ -114,14 +113,8 @@ class TorchNetwork(ModuleNetwork):
         here = {"_binding": None, "_training": False, "_device": PROCESSOR, "_loss_there": self._loss}
         return {**self.__dict__, **here, "_held": held}
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """Where the module may compute; see `OnDevices`."""
-        return ("cpu",) if self.why_no_gpu else ("cpu", "cuda")
-
-    @property
     def why_no_gpu(self) -> str:
-        """Why the module cannot leave the processor, with the remedy; "" where nothing is known; see `Foreign`."""
+        """Return why the module cannot leave the processor, with the remedy; "" where nothing is known; see `Foreign`."""
         if self._why_no_gpu is None:
             module = self._template
             if isinstance(module, Wrapper):
@@ -129,9 +122,14 @@ class TorchNetwork(ModuleNetwork):
                     f"{module._get_name()} is of Keras, which keeps a device of its own: use device='cpu'"
                 )
             else:
-                x = trial_rows(self.signature, max(2, self.least_rows))
-                self._why_no_gpu = why_it_stays(module, self._forward, x)
+                self._why_no_gpu = why_it_stays(module, self._try_on)
         return self._why_no_gpu
+
+    def _try_on(self, module: nn.Module, device: Inputs) -> None:
+        rows = max(2, self.least_rows)
+        output = self._forward(module, trial_rows(self.signature, rows), device)
+        target = device.tensor(self._objective.trial_targets(rows)).to(self._targets)
+        self._loss.on(device.place).total(output, target, None)
 
     @property
     def may_skip_rows(self) -> bool:
@@ -208,13 +206,12 @@ class TorchNetwork(ModuleNetwork):
         """Leave the GPU, if there; see `Foreign`."""
         if self._device is PROCESSOR:
             return
-        with contextlib.suppress(
-            RuntimeError, ValueError
-        ):  # of a GPU that has failed: then those of the last agreement
-            self._held = self.buffers()
         device = self._device
+        with contextlib.suppress(RuntimeError, ValueError):  # else those of the last agreement
+            self._held = self.buffers()
         self._leave(PROCESSOR)
-        device.release()
+        with contextlib.suppress(RuntimeError):  # of a GPU that has failed
+            device.release()
 
     def module(self, w: Array) -> Any:
         """Return a plain module with these parameters (P,) and the buffers as they are now, in evaluation mode.
@@ -258,8 +255,10 @@ class TorchNetwork(ModuleNetwork):
 
     def _leave(self, device: TorchDevice) -> None:
         """Go to another device, with the buffers that are held."""
-        self._device, self._loss_there = device, self._loss.on(device.place)
         self._binding, self._training = None, False
+        self._device = device
+        with device.queued():
+            self._loss_there = self._loss.on(device.place)
 
     def _bound(self, w: Array, *, training: bool) -> Binding:
         """Return the module, its parameters views into `w`, in the mode."""

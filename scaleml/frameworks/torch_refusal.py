@@ -41,6 +41,21 @@ def why_refused(module: nn.Module, x: Array, inputs: list[Tensor], error: Except
             f"{name} normalises over a batch, but a rank's part of this batch is one row: choose a batch_size that leaves "
             "every rank two rows at least, also of the last batch of an epoch, or a layer that normalises within a row, such as GroupNorm"
         )
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return (
+            f"{name} has not enough memory on its GPU for {len(x)} rows ({error}): choose a smaller batch_size, microbatch= to compute "
+            "it in parts, compute='bfloat16', or more workers with a GPU each"
+        )
+    if "device-side assert" in str(error):
+        return (
+            f"a kernel that was queued for {name} has failed on its GPU ({str(error).partition(chr(10))[0]}): most often X has a number "
+            "that an embedding has no vector of; device='cpu' says which. The worker's process cannot use the GPU any more: restart it"
+        )
+    if "same device" in str(error):
+        return (
+            f"{name} raised {raised}{_place(error)}: make tensors where the input is, as in torch.arange(n, device=x.device), and "
+            "constants by register_buffer; or use device='cpu'"
+        )
     number = _out_of_range(module, error)
     if number:
         return f"{name} was given {number}"

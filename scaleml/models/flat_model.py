@@ -8,8 +8,8 @@ Invariants:
 - What several ranks compute on the same rows and the same ``w`` has the same bits.
 - One thread at a time uses a model: it may keep scratch arrays. A copy (``copy.copy``, pickle) has its own.
 
-On a GPU (`on_devices`) all arrays are CuPy's, and sums that are returned may be arrays of no dimensions there: a model does not look at
-what it has queued on the current stream. One that is of another library shares memory by DLPack; see `scaleml.devices`.
+On a GPU (`scaleml.models.on_devices`) all arrays are CuPy's, and sums that are returned may be arrays of no dimensions there: a model
+does not look at what it has queued on the current stream. One that is of another library shares memory by DLPack; see `scaleml.devices`.
 
 What only some models have is a protocol of its own here, asked for with ``isinstance`` and never assumed.
 """
@@ -75,51 +75,6 @@ class FlatModel(Protocol):
 
     def predict(self, w: Array, x: Matrix) -> Array:
         """Return class codes (n,), or values (n,) or (n, targets), of the rows of `x`."""
-
-
-@runtime_checkable
-class OnDevices(Protocol):
-    """A model that says where its arrays may lie: one that does not has NumPy's alone.
-
-    Attributes
-    ----------
-    devices : tuple of str
-        Of ``"cpu"`` and ``"cuda"``; that of the process that asks, where that decides.
-    """
-
-    @property
-    def devices(self) -> tuple[str, ...]: ...
-
-
-@runtime_checkable
-class Foreign(OnDevices, Protocol):
-    """A model of another framework, which has to find a GPU's arrays by itself, and takes memory of its own there."""
-
-    @property
-    def why_no_gpu(self) -> str:
-        """Why it cannot use one wherever that is, in words and with the remedy; "" where nothing is known."""
-
-    @property
-    def framework(self) -> str:
-        """Name of a module of ours that is imported where there is a GPU.
-
-        Its ``what_is_missing()`` returns what the framework lacks there, and the remedy: both "" where nothing.
-        """
-
-    def release(self) -> None:
-        """Leave a GPU, with what it holds: a rank ends."""
-
-
-@runtime_checkable
-class Skipping(Protocol):
-    """A model whose targets may have a row weigh nothing, as the padding of a text does, though it has no weight of its own."""
-
-    @property
-    def may_skip_rows(self) -> bool:
-        """Whether they may."""
-
-    def counts_all(self, y: Array) -> bool:
-        """Whether each row of `y` (n, ...), of the processor's memory, weighs something."""
 
 
 @runtime_checkable
@@ -296,11 +251,6 @@ def named_parts_of(model: FlatModel) -> tuple[tuple[str, slice], ...]:
 def score_name_of(model: FlatModel) -> str:
     """Return what the model's score is called."""
     return model.score_name if isinstance(model, NamesScore) else "score"
-
-
-def devices_of(model: FlatModel) -> tuple[str, ...]:
-    """Return where the model's arrays may lie, of ``"cpu"`` and ``"cuda"``."""
-    return model.devices if isinstance(model, OnDevices) else ("cpu",)
 
 
 def penalty_of(model: FlatModel, w: Array) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.devices import Device, fill
-from scaleml.models.flat_model import Ready, Skipping, Stochastic, parts_of
+from scaleml.models.flat_model import Ready, Stochastic, parts_of
+from scaleml.models.on_devices import Skipping
 from scaleml.runtime.gradient import TAIL, Gradient
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.step_ring import StepRing

@@ -18,7 +18,7 @@ from scaleml.data.device_batches import batches_on
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
 from scaleml.devices import HOST, Cuda, Device, Host, opened
-from scaleml.models.flat_model import Foreign, Skipping
+from scaleml.models.on_devices import Foreign, Skipping
 from scaleml.runtime.device_gradient import FetchedGradient, QueuedGradient
 from scaleml.runtime.gradient import Gradient
 from scaleml.runtime.optimizer_step import OptimizerStep

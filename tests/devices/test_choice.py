@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,13 @@ def test_train_on_workers(monkeypatch):
                 run = scaleml.train(MLP((5,)), X, Y, client=client, device=device, scoring="balanced_accuracy", **usual)
                 assert run.settings.endswith("on 2 x Stand-in")
                 np.testing.assert_allclose(run.params, cpu.params, rtol=1e-4)
+            if find_spec("torch"):
+                from torch import nn
+
+                model = scaleml.TorchModel(nn.Linear(6, 3), "cross_entropy")
+                with pytest.raises(StartFailed, match=r"device='cuda', but workers .*: PyTorch .*CUDA"):
+                    scaleml.train(model, X, Y, client=client, device="cuda", **usual)
+                assert "Stand-in" not in scaleml.train(model, X, Y, client=client, **usual).settings
             run = scaleml.start(MLP((5,)), X, Y, client=client, device="cuda", **{**usual, "epochs": 100_000})
             run.update(strategy=ParameterServer())
             run.stop()

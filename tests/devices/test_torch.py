@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from scaleml.arrays import to_numpy
 from scaleml.compression import PowerSGD, TopK
 from scaleml.frameworks import residual_network, text_classifier, torch_device
 from scaleml.frameworks.torch_random import drawing
+from scaleml.frameworks.torch_refusal import why_refused
 from scaleml.models import Signature
 from scaleml.optim import Adam
 from scaleml.strategies import AllReduce, Gossip, LocalSGD, ParameterServer, Serial
@@ -158,7 +160,27 @@ def test_a_module_that_cannot_leave_the_processor():
     with pytest.raises(ValueError, match=r"device='cuda', but Places makes tensors that stay on the CPU \(embedding"):
         chosen("cuda", both_see, model=network)
     for case in CASES.values():
-        assert TorchModel(made(case), case.loss).build(signature(case)).devices == ("cpu", "cuda")
+        assert TorchModel(made(case), case.loss).build(signature(case)).why_no_gpu() == ""
+
+
+def test_a_loss_that_cannot_leave_the_processor():
+    shares = torch.tensor([0.2, 0.3, 0.5])
+    network = TorchModel(nn.Linear(6, 3), lambda output, y: -(output.log_softmax(1) * shares)[range(len(y)), y].mean())
+    assert "its loss does" in network.build(Signature(6, 3, "multiclass")).why_no_gpu()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "not enough memory on its GPU for 5 rows .*microbatch="),
+        (RuntimeError("CUDA error: device-side assert triggered"), "device='cpu' says which.*restart it"),
+        (RuntimeError("Expected all tensors to be on the same device"), "make tensors where the input is"),
+    ],
+    ids=["memory", "assert", "apart"],
+)
+def test_what_fails_on_a_gpu(error, words):
+    said = why_refused(nn.Linear(6, 3), X[:5], [torch.tensor(X[:5])], error, is_first=False)
+    assert re.search(words, said)
 
 
 @pytest.mark.parametrize(
