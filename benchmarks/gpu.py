@@ -7,7 +7,6 @@ of a row take turns.
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -71,19 +70,11 @@ def _residual(rounds: int, name: str) -> Row:
 
     if not torch.cuda.is_available():
         return Row(what, "PyTorch by hand", None, None, "ms", None, note="this PyTorch sees no GPU")
-    if find_spec("scaleml.frameworks") is None or find_spec("scaleml.frameworks.torch") is None:
-        return Row(what, "PyTorch by hand", None, None, "ms", None, note="this scaleml has no TorchModel")
 
-    from scaleml import SGD, Serial
-    from scaleml.models.base import Signature
-    from scaleml.models.on_devices import devices_of
+    from scaleml import SGD, Serial, TorchModel
 
     torch.manual_seed(0)
-    network = _network(torch.nn)
-    model = import_module("scaleml.frameworks.torch").TorchModel(network, loss="cross_entropy")
-    row = np.dtype((np.float32, (3, 32, 32)))
-    if "cuda" not in devices_of(model.build(Signature(3 * 32 * 32, 10, "multiclass", row=row))):
-        return Row(what, "PyTorch by hand", None, None, "ms", None, note="TorchModel does not use GPUs yet")
+    model = TorchModel(_network(torch.nn), loss="cross_entropy")
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((IMAGES, 3, 32, 32), np.float32), rng.integers(0, 10, IMAGES)
     steps = IMAGES / IMAGE_BATCH

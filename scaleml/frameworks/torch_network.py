@@ -37,7 +37,7 @@ from scaleml.models.flat_model import (
     Stochastic,
     Weighing,
 )
-from scaleml.models.on_devices import Skipping
+from scaleml.models.on_devices import Foreign, Skipping
 
 __all__ = ["TorchNetwork"]
 
