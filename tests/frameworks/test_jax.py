@@ -139,7 +139,7 @@ def test_losses_are_pytorchs(weighted):
         expected, theirs = TorchLoss.of(name).total(moved, other, rows)
         expected.backward()
         assert float(loss) == pytest.approx(expected.item(), rel=1e-5), name
-        assert float(mass) == pytest.approx(theirs, rel=1e-6)
+        assert float(mass) == pytest.approx(float(theirs), rel=1e-6)
         assert_allclose(grad, tensor.grad, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
