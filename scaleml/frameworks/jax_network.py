@@ -27,6 +27,7 @@ from scaleml.models.flat_model import (
     Ready,
     Scoring,
     Stochastic,
+    Weighing,
 )
 
 __all__ = ["JaxNetwork"]
@@ -46,7 +47,7 @@ class JaxNetwork(ModuleNetwork):
     signature : Signature
     dtype : {"float32", "float64"}
     buffer_rule : {"average", "rank0", "local"}
-        What ranks agree on of a state, as of Keras's BatchNormalization.
+        What ranks agree on of a state, such as running statistics.
 
     Raises
     ------
@@ -71,6 +72,7 @@ class JaxNetwork(ModuleNetwork):
             found = tried(Forward(function, signature, own), loss, objective, layout)
         super().__init__(layout, found.scorer, signature, dtype)
         self._program: Program = found.program
+        self.why_no_weights = found.program.loss.why_no_weights
         self._state: Leaves = function.state()
         self.buffer_rule: BufferRule = buffer_rule
         self._place, self._calls = (0, 0, 0), 0
@@ -175,5 +177,5 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: JaxNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered]:
-        return network, network, network, network, network, network, network, network
+    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered, Weighing]:
+        return network, network, network, network, network, network, network, network, network
