@@ -123,7 +123,7 @@ class PureFunction:
     def __call__(self, leaves: Leaves, state: Leaves, x: Any, key: jax.Array | None) -> tuple[Any, Leaves]:
         """Return the outputs of rows, and the state after them: in evaluation as it was, whatever the function returns of it."""
         params = jax.tree.unflatten(jax.tree.structure(self._tree), leaves)
-        named = {self._key: key} if self._key else {}
+        named: dict[str, Any] = {self._key: key} if self._key else {}
         if self._mode:
             named[self._mode] = key is not None
         if self._state is None:

@@ -54,7 +54,7 @@ class Loss:
 
     def _of_any(self, output: Any, target: Any, weights: Any) -> tuple[Any, Any]:
         """Return the weighted sum of what a function of the user's gives, and what it is to be divided by for the mean."""
-        loss, rows = self.function(output, target), len(target)
+        loss, rows = self.function(output, target), target.shape[0]
         if weights is None:
             return self._sum(
                 loss

@@ -1,4 +1,4 @@
-"""Keras models as flat models: against the package's own perceptron, on the backend of this process and on the other one in another."""
+"""Keras models as flat models: against the package's own perceptron, on the backend of this process and on the others in others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 
 import cloudpickle
 import keras
@@ -50,8 +51,8 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(LOSSES)) if BACKEND == "torch" else (1,))
-def test_on_both_a_perceptron_is_the_packages_own(case):
+@pytest.mark.parametrize("case", (1,) if BACKEND == "jax" else range(len(LOSSES)))
+def test_on_all_a_perceptron_is_the_packages_own(case):
     signature, last, loss = LOSSES[case]
     (x, y), weights = data(), np.linspace(0, 2, N).astype("f4")
     if signature.task != "multiclass":
@@ -74,7 +75,7 @@ def test_on_both_a_perceptron_is_the_packages_own(case):
         assert_allclose(network.predict_proba(w, x), own.predict_proba(w, x), rtol=1e-3, atol=1e-5)
 
 
-def test_on_both_normalisation_and_dropout():
+def test_on_all_normalisation_and_dropout():
     """Statistics are buffers, seeds are functions of the place, and the module that comes back has all of it."""
     (x, y), rate = data(), 0.5
     model = net(3, "softmax", keras.layers.BatchNormalization(momentum=0.9, name="norm"), keras.layers.Dropout(rate))
@@ -116,7 +117,7 @@ class Half(keras.layers.Layer):
         return x / 2
 
 
-def test_on_both_two_ranks_are_one_process():
+def test_on_all_two_ranks_are_one_process():
     x, y, _ = made("multiclass", 600)
     model = KerasModel(net(3, None, Half()), "cross_entropy")
     one, two = (
@@ -128,15 +129,50 @@ def test_on_both_two_ranks_are_one_process():
     assert_allclose(two.params, one.params, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("names", [("pixels", "tokens"), ("0", "1")], ids=["by name", "by place"])
+def test_on_all_several_inputs(names):
+    """A functional model of bytes and token numbers, against NumPy's arithmetic."""
+    random = np.random.default_rng(0)
+    row = np.dtype([(names[0], "u1", (2, 3)), (names[1], "i8", (5,))], align=True)
+    x, y = np.zeros(N, row), random.standard_normal(N).astype("f4")
+    x[names[0]], x[names[1]] = random.integers(0, 255, (N, 2, 3)), random.integers(0, 4, (N, 5))
+    pixels = keras.Input((2, 3), name="pixels")
+    tokens = keras.Input((5,), dtype="int32", name="tokens")
+    flat = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(pixels))
+    words = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(4, 1, name="words")(tokens))
+    output = keras.layers.Add()([keras.layers.Dense(1, name="dense")(flat), words])
+    given = {"pixels": pixels, "tokens": tokens} if names[0] == "pixels" else [pixels, tokens]
+    network = KerasModel(keras.Model(given, output), "mse").build(Signature(11, 1, "regression", row=row))
+    places, w = dict(network.named_parts), network.init(0)
+    kernel, bias, table = (w[places[name]] for name in ("dense/kernel", "dense/bias", "words/embeddings"))
+    scaled = x[names[0]].reshape(N, 6) / 255
+    outputs = scaled @ kernel + bias + table[x[names[1]]].mean(1)
+    assert_allclose(network.predict(w, x), outputs, rtol=1e-4, atol=1e-5)
+    out = np.full(network.size, np.nan, "f4")
+    loss, mass = network.loss_grad(w, x, y, None, out)
+    assert (loss, mass) == pytest.approx((((outputs - y) ** 2).sum(), N), rel=1e-4)
+    apart = 2 * (outputs - y)
+    assert_allclose(out[places["dense/kernel"]], scaled.T @ apart, rtol=1e-3, atol=1e-4)
+    expected = [(apart * (x[names[1]] == word).mean(1)).sum() for word in range(4)]
+    assert_allclose(out[places["words/embeddings"]], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["rank0", "local"])
+def test_on_all_the_rule_of_buffers_is_the_networks(rule):
+    assert KerasModel(net(), "cross_entropy", buffers=rule).build(CLASSES).buffer_rule == rule
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="this is the other process")
-def test_the_same_under_jax():
-    pytest.importorskip("jax")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "on_both", __file__]
+@pytest.mark.parametrize(("backend", "count"), [("jax", 7), ("tensorflow", 12)])
+def test_the_same_under_other_backends(backend, count):
+    if not find_spec(backend):
+        pytest.skip(f"{backend} is not installed")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "on_all", __file__]
     done = subprocess.run(
-        command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, timeout=110, check=False
+        command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert f"{count} passed" in done.stdout
 
 
 def test_weights_are_those_of_the_model_or_drawn_under_the_seed():
@@ -227,10 +263,27 @@ def test_what_is_no_model(name):
         KerasModel(make(), loss)
 
 
-def test_double_precision_is_refused_for_keras_has_none():
-    layers = [keras.Input((COLUMNS,), dtype="float64"), keras.layers.Dense(3, dtype="float64")]
-    with pytest.raises(ValueError, match=r"Keras's operations compute in float32.*TorchModel or JaxModel"):
-        KerasModel(keras.Sequential(layers), "mse")
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX itself has none unless it is switched on")
+def test_on_all_double_precision_is_refused_where_keras_has_none():
+    """On TensorFlow it has it."""
+    dtype = {"dtype": "float64"}
+    layers = [keras.layers.Dense(6, "tanh", **dtype), keras.layers.Dense(3, **dtype)]
+    model = keras.Sequential([keras.Input((COLUMNS,), **dtype), *layers])
+    if BACKEND != "tensorflow":
+        assert keras.backend.result_type("float64", "float64") == "float32", "by Keras's own rule"
+        with pytest.raises(ValueError, match=r"Keras's operations compute in float32.*TorchModel or JaxModel"):
+            KerasModel(model, "cross_entropy")
+        return
+    signature = Signature(COLUMNS, 3, "multiclass", "float64")
+    network, own = (
+        KerasModel(model, "cross_entropy").build(signature),
+        MLP((6,), "tanh", dtype="float64").build(signature),
+    )
+    (x, y), w, out, expected = data(), network.init(0), np.empty(network.size), np.empty(network.size)
+    x = x.astype("f8") + 1e-9
+    found = network.loss_grad(w, x, y, None, out)
+    assert found == pytest.approx(own.loss_grad(w, x, y, None, expected), rel=1e-12)
+    assert_allclose(out, expected, rtol=1e-9, atol=1e-14)
 
 
 def regularised():
