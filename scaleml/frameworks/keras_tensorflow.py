@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import tensorflow as tf
 
 from scaleml.arrays import Array, Matrix
 from scaleml.frameworks.keras_losses import KerasLoss
@@ -17,6 +16,7 @@ from scaleml.frameworks.layout import Layout
 from scaleml.frameworks.network import ModuleNetwork, dense
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.state_buffers import from_buffers, to_buffers
+from scaleml.frameworks.tensorflow_loaded import start, tf
 from scaleml.models.base import Signature
 from scaleml.models.buffers import BufferRule, Buffers
 from scaleml.models.flat_model import Buffered, FlatModel, OfModule, Ready, Stochastic, Weighing
@@ -70,6 +70,7 @@ class TensorflowNetwork(ModuleNetwork):
 
     def init(self, seed: int) -> Array:
         """Return the parameters (P,) at the start: the model's own, or such as are drawn under the seed."""
+        start()
         trained = self._recipe.start(seed).trainable_variables
         return np.concatenate([array_of(one.value).ravel() for one in trained]).astype(self.dtype)
 

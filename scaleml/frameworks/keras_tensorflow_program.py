@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import Any, Final, final
 
 import numpy as np
-import tensorflow as tf
-import threadpoolctl
 
 from scaleml.arrays import Array
 from scaleml.frameworks.inputs import kind_of, trial_rows
@@ -18,6 +16,7 @@ from scaleml.frameworks.keras_recipe import Recipe, array_of, is_seed
 from scaleml.frameworks.layout import Layout
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.scorer import Scorer
+from scaleml.frameworks.tensorflow_loaded import start, tf
 from scaleml.frameworks.tensorflow_losses import TensorflowLoss, reduction
 from scaleml.models.base import Signature
 
@@ -68,7 +67,7 @@ class Program:
     def model(self) -> Any:
         """The model that is called; its own variables are never read."""
         if self._made is None:
-            _start()
+            start()
             self._made = self._recipe.model()
         return self._made
 
@@ -167,15 +166,3 @@ class Program:
 def others_of(model: Any) -> list[Any]:
     """Return the variables that are not trained, but the seeds."""
     return [one for one in model.non_trainable_variables if not is_seed(one)]
-
-
-def _start() -> None:
-    """Have TensorFlow, before it starts, take no more cores than this rank has."""
-    pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
-    if not pools:
-        return
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(min(pools))
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:  # it has started
-        pass

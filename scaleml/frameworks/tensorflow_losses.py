@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-import tensorflow as tf
-
 from scaleml.frameworks.keras_backend import loaded
 from scaleml.frameworks.keras_losses import KerasLoss
 from scaleml.frameworks.loss import Loss, Reduction, reduction_of
 from scaleml.frameworks.objective import LINKS, LOSSES
 from scaleml.frameworks.scorer import IGNORED
+from scaleml.frameworks.tensorflow_loaded import tf
 
 __all__ = ["TensorflowLoss", "reduction"]
 
