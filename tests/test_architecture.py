@@ -21,6 +21,7 @@ TOO_HEAVY = (
     "torch",
     "jax",
     "keras",
+    "tensorflow",
     "sklearn",
     "pandas",
     "dask.array",

@@ -21,6 +21,7 @@ from scaleml.frameworks.jax_function import PureFunction, check_apply, check_par
 from scaleml.frameworks.jax_losses import JaxLoss, LossLike
 from scaleml.frameworks.jax_network import JaxNetwork
 from scaleml.models.base import DTYPES, Model, Signature
+from scaleml.models.buffers import BUFFER_RULES, BufferRule
 
 __all__ = ["JaxModel"]
 
@@ -33,10 +34,11 @@ class JaxModel(Model):
     Parameters
     ----------
     apply : callable
-        ``apply(params, x)`` returns the outputs of the rows ``x`` of a batch, first axis rows, and is pure: JAX compiles it. If it has a
-        parameter called ``key`` (or ``rng``), it is given one by that name: in training a PRNG key, as for dropout, that is another
-        in each step and on each rank; in evaluation and prediction None. ``apply`` of Flax modules and of Haiku's transformed functions
-        are such functions, or one lambda away.
+        ``apply(params, x)`` returns the outputs of the rows ``x`` of a batch, first axis rows, and is pure: JAX compiles it. With
+        ``state`` it is ``apply(params, state, x)``, and returns the outputs and the state after them. If it has a parameter called
+        ``key`` (or ``rng``), it is given one by that name: in training a PRNG key, as for dropout, that is another in each step and on
+        each rank; in evaluation and prediction None. One called ``train`` (``training``, ``is_training``) is True in training, else
+        False. ``apply`` of Flax modules and of Haiku's transformed functions are such functions, or one lambda away.
     params : pytree of arrays, or callable
         What training begins with: all its arrays are trained, none is changed. Or a function ``init(key)`` that makes one: it is
         called with ``jax.random.key(seed)``, so that the same seed gives the same parameters everywhere.
@@ -50,6 +52,12 @@ class JaxModel(Model):
         nowhere else in the process.
     classifier : bool, optional
         Whether y holds labels; by default the loss says so, and of a function of one's own it is False.
+    state : pytree of arrays, optional
+        What a step in training changes and no gradient does, as it is at the start: Flax's ``batch_stats``, Haiku's state. In
+        evaluation and prediction it is read, and what ``apply`` returns of it is dropped.
+    buffers : {"average", "rank0", "local"}
+        What becomes of the state where each rank has seen other rows; see the notes of `TorchModel`. Of whole numbers and truth values
+        the average is the largest.
 
     Raises
     ------
@@ -68,7 +76,7 @@ class JaxModel(Model):
     X as bytes (uint8) and as floats becomes ``dtype``; other integers are token numbers, int32 (int64 beside float64). Rows that
     are records are several inputs: ``x`` is a dict by the fields' names, or a tuple where they are called "0", "1" and so on.
 
-    ``run.model.module`` is the pytree of the trained parameters.
+    ``run.model.module`` is the pytree of the trained parameters; with ``state`` that and the pytree of the state, ``(params, state)``.
 
     Examples
     --------
@@ -91,6 +99,8 @@ class JaxModel(Model):
     loss: LossLike
     dtype: str = "float32"
     classifier: bool | None = None
+    state: Any = None
+    buffers: BufferRule = "average"
     _loss: JaxLoss = field(init=False)
     _function: PureFunction = field(init=False)
     _built: dict[Signature, JaxNetwork] = field(init=False)
@@ -100,11 +110,12 @@ class JaxModel(Model):
     def __post_init__(self) -> None:
         check_option("dtype", self.dtype, DTYPES)
         check_option("classifier", self.classifier, (True, False, None))
+        check_option("buffers", self.buffers, BUFFER_RULES)
         check_apply(self.apply)
         object.__setattr__(self, "_loss", JaxLoss.of(self.loss))
         dtype = np.dtype(self.dtype)
         check_params(self.params, dtype)
-        object.__setattr__(self, "_function", PureFunction(self.apply, self.params, dtype))
+        object.__setattr__(self, "_function", PureFunction(self.apply, self.params, dtype, self.state))
         object.__setattr__(self, "_built", {})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,6 +130,8 @@ class JaxModel(Model):
         loss = repr(self.loss) if isinstance(self.loss, str) else getattr(self.loss, "__name__", "...")
         more = [f", dtype={self.dtype!r}"] if self.dtype != "float32" else []
         more += [f", classifier={self.classifier!r}"] if self.classifier is not None else []
+        more += [", state=..."] if self.state is not None else []
+        more += [f", buffers={self.buffers!r}"] if self.buffers != "average" else []
         return f"JaxModel({', '.join(names)}, loss={loss}{''.join(more)})"
 
     @property
@@ -131,7 +144,7 @@ class JaxModel(Model):
         if signature.sparse:
             raise ValueError("X is sparse, but functions of JAX take dense rows: pass X.toarray(), or a linear model")
         if signature not in self._built:
-            network = JaxNetwork(self._function, self._loss, signature, self.dtype)
+            network = JaxNetwork(self._function, self._loss, signature, self.dtype, self.buffers)
             self._function.check_travels(loss=self.loss)
             self._built[signature] = network
         return copy.copy(self._built[signature])

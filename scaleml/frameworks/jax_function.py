@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, final
 
@@ -13,15 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 
+from scaleml.frameworks.jax_state import Leaves, State, StateError, by_path
 from scaleml.frameworks.travel import why_it_stays
 
 __all__ = ["Function", "Leaves", "PureFunction", "check_apply", "check_params", "precision"]
 
-Leaves = list[Any]
-"""Arrays of NumPy or JAX, or what JAX has in their place while it traces."""
-
 _KEYS: Final = ("key", "rng")
 """What a parameter of ``apply`` is called that takes a key."""
+_MODES: Final = ("train", "training", "is_training")
+"""What one is called that is True in training and False in evaluation."""
+
+_EQUINOX: Final = "params, static = eqx.partition(module, eqx.is_inexact_array)"
 
 
 class Function(Protocol):
@@ -69,14 +71,17 @@ def _start() -> None:
 
 @final
 class PureFunction:
-    """A user's ``apply(params, x)`` or ``apply(params, x, key)``, and its pytree of parameters.
+    """A user's ``apply(params, x)`` or ``apply(params, state, x)``, and its pytrees of parameters and state.
 
     Parameters
     ----------
     apply : callable
+        May have parameters that take a key and whether it is in training.
     params : pytree of arrays, or callable
         Callable: makes one of a key.
     dtype : numpy.dtype
+    state : pytree of arrays or None
+        None for a function that has none, and returns outputs alone.
 
     Raises
     ------
@@ -84,10 +89,11 @@ class PureFunction:
         For what is no pytree of arrays of numbers, with the remedy.
     """
 
-    def __init__(self, apply: Callable[..., Any], params: Any, dtype: np.dtype[Any]) -> None:
+    def __init__(self, apply: Callable[..., Any], params: Any, dtype: np.dtype[Any], state: Any = None) -> None:
         self.label = getattr(apply, "__name__", type(apply).__name__)
         self._apply, self._dtype = apply, dtype
-        self._key = key_of(apply)
+        self._key, self._mode = parameter_of(apply, _KEYS), parameter_of(apply, _MODES)
+        self._state = None if state is None else State(state, dtype)
         self._make: Callable[[Any], Any] | None = params if is_factory(params) else None
         tree = params if self._make is None else _shapes_of(self._make, dtype)
         found = named_leaves(tree)
@@ -111,24 +117,39 @@ class PureFunction:
         return [np.asarray(one, self._dtype) for one in found.values()]
 
     def state(self) -> Leaves:
-        """Return nothing: what is not trained stands in the function itself."""
-        return []
+        """Return the user's state, as training begins."""
+        return [] if self._state is None else list(self._state.leaves)
 
     def __call__(self, leaves: Leaves, state: Leaves, x: Any, key: jax.Array | None) -> tuple[Any, Leaves]:
-        """Return the outputs of rows, and no state."""
+        """Return the outputs of rows, and the state after them: in evaluation as it was, whatever the function returns of it."""
         params = jax.tree.unflatten(jax.tree.structure(self._tree), leaves)
-        named = {self._key: key} if self._key else {}
-        return self._apply(params, x, **named), state
+        named: dict[str, Any] = {self._key: key} if self._key else {}
+        if self._mode:
+            named[self._mode] = key is not None
+        if self._state is None:
+            return self._apply(params, x, **named), state
+        found = self._apply(params, self._state.tree(state), x, **named)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise StateError(
+                f"{self.label} returns a {type(found).__name__}, but with state it must return two: the outputs, and the state after them"
+            )
+        return found[0], state if key is None else self._state.after(found[1], self.label)
 
     def module(self, leaves: Leaves, state: Leaves) -> Any:
-        """Return the pytree of the parameters, as arrays of JAX."""
+        """Return the pytree of the parameters, as arrays of JAX; where there is a state, that and the pytree of the state."""
         with precision(self._dtype):
-            own = [jnp.array(one) for one in leaves]
-        return jax.tree.unflatten(jax.tree.structure(self._tree), own)
+            own, others = ([jnp.array(one) for one in part] for part in (leaves, state))
+        params = jax.tree.unflatten(jax.tree.structure(self._tree), own)
+        return params if self._state is None else (params, self._state.tree(others))
 
     def check_travels(self, **parts: object) -> None:
         """Raise ValueError for what cannot be sent to workers."""
-        for name, part in {"apply": self._apply, "params": self._make or self._tree, **parts}.items():
+        for name, part in {
+            "apply": self._apply,
+            "params": self._make or self._tree,
+            "state": self._state,
+            **parts,
+        }.items():
             error = why_it_stays(part)
             if error is not None:
                 raise ValueError(
@@ -142,19 +163,19 @@ def is_factory(params: object) -> bool:
     return callable(params) and jax.tree_util.all_leaves([params])
 
 
-def key_of(apply: Callable[..., Any]) -> str | None:
-    """Return what a function's parameter is called that takes a key; None if it has none.
+def parameter_of(apply: Callable[..., Any], names: tuple[str, ...]) -> str | None:
+    """Return which of these names a parameter of a function has; None if none has.
 
     Examples
     --------
-    >>> key_of(lambda params, x, key=None: x), key_of(lambda params, x: x)
+    >>> parameter_of(lambda params, x, key=None: x, ("key", "rng")), parameter_of(lambda params, x: x, ("key", "rng"))
     ('key', None)
     """
     try:
         parameters = inspect.signature(apply).parameters
     except (TypeError, ValueError):  # some that are written in C do not say
         return None
-    return next((name for name in parameters if name in _KEYS), None)
+    return next((name for name in parameters if name in names), None)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -170,20 +191,25 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     >>> list(named_leaves({"dense": {"kernel": np.ones((2, 3)), "bias": np.zeros(3)}, "scale": np.ones(1)}))
     ['dense/bias', 'dense/kernel', 'scale']
     """
+    if isinstance(tree, Mapping) and {"params", "batch_stats"} <= tree.keys():
+        raise ValueError(
+            "params has Flax's 'batch_stats' beside its 'params', and all leaves are trained: pass variables['params'], and "
+            "state=variables['batch_stats'], with which apply(params, state, x, train) returns the outputs and the state after them"
+        )
     found: dict[str, Any] = {}
-    for path, one in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+    for path, one in by_path(tree).items():
+        name = path or "params"
         kind = getattr(one, "dtype", None)
         if kind is None or not hasattr(one, "shape"):
             raise TypeError(
                 f"params has a {type(one).__name__} at {name!r}: all leaves are trained, so all must be arrays of floats; take others out, "
-                "as functions and settings: of Equinox's modules by params, static = eqx.partition(module, eqx.is_array), with apply = "
-                "lambda params, x: jax.vmap(eqx.combine(params, static))(x)"
+                f"as functions and settings: of Equinox's modules by {_EQUINOX}, with apply = lambda params, x: "
+                "jax.vmap(eqx.combine(params, static))(x)"
             )
         if jnp.issubdtype(kind, jax.dtypes.prng_key) or not jnp.issubdtype(kind, jnp.floating):
             raise ValueError(
                 f"params has an array of {kind} at {name!r}: all leaves are trained, so all must be floats; let apply close over what is "
-                "not trained"
+                "not trained, or give it as state= if steps change it"
             )
         found[name] = one
     if not sum(np.size(one) if isinstance(one, np.ndarray) else int(np.prod(one.shape)) for one in found.values()):
@@ -203,21 +229,29 @@ def check_apply(apply: object) -> None:
             if hasattr(apply, "init") and hasattr(apply, "setup")
             else "as its init makes them"
         )
-        keyed = (
-            " A Haiku function takes its key second: lambda params, x, key=None: transformed.apply(params, key, x)."
-            if hasattr(apply, "_fields")
-            else ""
-        )
+        keyed = ""
+        if kind == "TransformedWithState":
+            keyed = (
+                " A Haiku function takes state and key: lambda params, state, x, key=None: transformed.apply(params, state, key, x), with "
+                "state=state."
+            )
+        elif hasattr(apply, "_fields"):
+            keyed = (
+                " A Haiku function takes its key second: lambda params, x, key=None: transformed.apply(params, key, x)."
+            )
         raise TypeError(
             f"apply is a {kind}, which has one: pass its apply, JaxModel(module.apply, params, ...), and the parameters {flax}.{keyed}"
         )
     if not callable(apply):
         raise TypeError(f"apply is a {kind}: must be a function of (params, x), or of (params, x, key)")
     if not jax.tree_util.all_leaves([apply]):
-        raise TypeError(
-            f"apply is a {kind}, which holds its parameters itself: params, static = eqx.partition(module, eqx.is_array), and apply = "
-            "lambda params, x: jax.vmap(eqx.combine(params, static))(x)"
-        )
+        split = f"{_EQUINOX}, and apply = lambda params, x: jax.vmap(eqx.combine(params, static))(x)"
+        if any(base.__module__.startswith("flax") for base in type(apply).__mro__):
+            split = (
+                "graph, params, rest = nnx.split(module, nnx.Param, ...), and apply = lambda params, x: nnx.merge(graph, params, rest, "
+                "copy=True)(x)"
+            )
+        raise TypeError(f"apply is a {kind}, which holds its parameters itself: {split}")
 
 
 def check_params(params: Any, dtype: np.dtype[Any]) -> None:

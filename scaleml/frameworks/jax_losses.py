@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, final
+from dataclasses import dataclass
+from typing import Any, Final, final
 
 import jax
 import jax.numpy as jnp
 
-from scaleml.frameworks.objective import LINKS, LOSSES, Link, Targets, canonical_name
+from scaleml.frameworks.loss import Loss
+from scaleml.frameworks.objective import LINKS, LOSSES, canonical_name
 from scaleml.frameworks.scorer import IGNORED
 
 __all__ = ["JaxLoss", "LossLike"]
 
 LossLike = str | Callable[[Any, Any], Any]
 """A loss's name, or a function of outputs and targets."""
-
-Reduction = Literal["mean", "sum", "rows"]
-"""What a function of the user's returns: one number, the mean or the sum over the rows, or one a row."""
 
 
 def _nll(log: Any, y: Any, ignored: int) -> Any:
@@ -57,34 +55,8 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
 
 @final
 @dataclass(frozen=True, eq=False)
-class JaxLoss:
-    """A loss whose sum over the rows has a gradient.
-
-    Parameters
-    ----------
-    name : str
-        In words, for errors.
-    targets : {"classes", "labels", "numbers", "any"}
-        What it is for.
-    function : callable
-        Of outputs and targets: one number for each item of the targets, but what the user's own returns.
-    link : str or None
-        Makes probabilities of outputs.
-    settings : mapping
-        Of the function.
-    axis : int
-        Of the classes in the outputs.
-    reduction : {"mean", "sum", "rows"}
-        What a function of the user's returns.
-    """
-
-    name: str
-    targets: Targets
-    function: Callable[..., Any]
-    link: Link | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    axis: int = -1
-    reduction: Reduction = "mean"
+class JaxLoss(Loss):
+    """A loss of JAX: its function gives one number for each item of the targets, but the user's own whatever it returns; see `Loss`."""
 
     @staticmethod
     def of(loss: LossLike, settings: Mapping[str, Any] | None = None) -> JaxLoss:
@@ -148,14 +120,3 @@ class JaxLoss:
         if weights is not None:
             each, mass = each * weights, mass * weights
         return each.sum() / items, mass.sum() / items
-
-    def _of_any(self, output: Any, target: Any, weights: Any) -> tuple[Any, Any]:
-        loss, rows = self.function(output, target), len(target)
-        if self.reduction == "rows":
-            return (loss.sum(), float(rows)) if weights is None else ((loss * weights).sum(), weights.sum())
-        if weights is not None:
-            raise ValueError(
-                f"rows have weights, but {self.name} returns one number for all rows: return a loss for each row, an array of shape "
-                "(rows,), or leave sample_weight out"
-            )
-        return (loss * rows if self.reduction == "mean" else loss), float(rows)

@@ -15,6 +15,7 @@ from scaleml.frameworks.jax_trial import tried
 from scaleml.frameworks.layout import Layout
 from scaleml.frameworks.network import ModuleNetwork, dense
 from scaleml.frameworks.objective import Objective
+from scaleml.frameworks.state_buffers import from_buffers, to_buffers
 from scaleml.models.base import Signature
 from scaleml.models.buffers import BufferRule, Buffers
 from scaleml.models.flat_model import (
@@ -27,6 +28,7 @@ from scaleml.models.flat_model import (
     Ready,
     Scoring,
     Stochastic,
+    Weighing,
 )
 
 __all__ = ["JaxNetwork"]
@@ -46,7 +48,7 @@ class JaxNetwork(ModuleNetwork):
     signature : Signature
     dtype : {"float32", "float64"}
     buffer_rule : {"average", "rank0", "local"}
-        What ranks agree on of a state, as of Keras's BatchNormalization.
+        What ranks agree on of a state, such as running statistics.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class JaxNetwork(ModuleNetwork):
             found = tried(Forward(function, signature, own), loss, objective, layout)
         super().__init__(layout, found.scorer, signature, dtype)
         self._program: Program = found.program
+        self.why_no_weights = found.program.loss.why_no_weights
         self._state: Leaves = function.state()
         self.buffer_rule: BufferRule = buffer_rule
         self._place, self._calls = (0, 0, 0), 0
@@ -104,11 +107,7 @@ class JaxNetwork(ModuleNetwork):
                 _shared(w), self._state, parts, y, self._weights(weights), draw
             )
             found = float(loss), float(mass)  # waits for all: what JAX was given may change again
-        for group, part in zip(reversed(self.layout.groups), reversed(self.parts), strict=True):
-            for number in group:
-                out[self.layout.slices[number]] = np.asarray(grads[number]).reshape(-1)
-            if ready is not None:
-                ready(part)
+        self._hand_over(grads, out, ready)
         return found
 
     def at(self, seed: int, step: int, rank: int) -> None:
@@ -117,25 +116,15 @@ class JaxNetwork(ModuleNetwork):
 
     def first_buffers(self) -> Buffers:
         """Return the buffers that training begins with; see `Buffered`."""
-        return self._as_buffers(self._function.state())
+        return to_buffers(self._function.state(), self.dtype)
 
     def buffers(self) -> Buffers:
         """Return copies of the buffers as they are now."""
-        return self._as_buffers(self._state)
+        return to_buffers(self._state, self.dtype)
 
     def set_buffers(self, buffers: Buffers) -> None:
         """Hold copies of these buffers."""
-        rest, own = {True: buffers.values, False: buffers.counts}, []
-        for one in self._state:
-            is_float = _is_float(one)
-            part, rest[is_float] = np.split(rest[is_float], [one.size])
-            own.append(part.reshape(one.shape).astype(one.dtype))
-        self._state = own
-
-    def _as_buffers(self, state: Leaves) -> Buffers:
-        parts = {kind: [np.ravel(one) for one in state if _is_float(one) is kind] for kind in (True, False)}
-        values = np.concatenate([np.empty(0, self.dtype), *parts[True]], dtype=self.dtype)
-        return Buffers(values, np.concatenate([np.empty(0, np.int64), *parts[False]], dtype=np.int64))
+        self._state = from_buffers(buffers, self._state)
 
     def module(self, w: Array) -> Any:
         """Return what the user gets: of a plain function its pytree of parameters, as arrays of JAX."""
@@ -162,10 +151,6 @@ class JaxNetwork(ModuleNetwork):
         return None if weights is None else weights.astype(self.dtype, copy=False)
 
 
-def _is_float(one: Any) -> bool:
-    return bool(np.issubdtype(one.dtype, np.floating))
-
-
 def _shared(w: Array) -> Any:
     """Return a vector as an array of JAX, in the same memory where it lies as JAX wants it (on 64 bytes, of a CPU), else a copy."""
     return jax.device_put(w)
@@ -175,5 +160,5 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: JaxNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered]:
-        return network, network, network, network, network, network, network, network
+    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered, Weighing]:
+        return network, network, network, network, network, network, network, network, network

@@ -13,6 +13,7 @@ from scaleml.arrays import Array
 from scaleml.frameworks.inputs import Fields, described, fields_of, kind_of
 from scaleml.frameworks.jax_function import Function, Leaves
 from scaleml.frameworks.jax_losses import JaxLoss
+from scaleml.frameworks.jax_state import StateError
 from scaleml.frameworks.layout import Layout
 from scaleml.models.base import Signature
 
@@ -71,6 +72,8 @@ class Forward:
             x = dict(zip(fields.names, given, strict=True)) if fields.by_name else tuple(given)
         try:
             output, state = self.function(leaves, state, x, key)
+        except StateError:
+            raise
         except Exception as error:
             raise ValueError(_refusal(self.function, given, error)) from error
         return jax.tree.map(self._in_dtype, output), state

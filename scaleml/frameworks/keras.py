@@ -1,4 +1,4 @@
-"""KerasModel: any model of Keras 3 as one that every strategy trains, on Keras's PyTorch and JAX backends."""
+"""KerasModel: any model of Keras 3 as one that every strategy trains, on Keras's PyTorch, JAX and TensorFlow backends."""
 
 from __future__ import annotations
 
@@ -56,13 +56,18 @@ class KerasModel(Model):
 
     Notes
     -----
-    A process has one backend of Keras, chosen by ``KERAS_BACKEND`` before Keras is imported: here it has to be ``torch`` or ``jax``, and
-    workers load Keras with the one that the model was made with. The optimizer and the metrics that a model was compiled with are
-    not used: those are ``train``'s. A compiled loss that differs from ``loss`` is an error.
+    A process has one backend of Keras, chosen by ``KERAS_BACKEND`` before Keras is imported: workers load Keras with the one that the
+    model was made with. The optimizer and the metrics that a model was compiled with are not used: those are ``train``'s. A compiled
+    loss that differs from ``loss`` is an error.
 
-    Parameters are float32, the one dtype in which Keras computes on both backends (a policy ``mixed_bfloat16`` computes in less).
+    Parameters are float32 (a policy ``mixed_bfloat16`` computes in less). float64 there is on TensorFlow alone: on the other backends
+    Keras makes float32 of the result type of any operation on float64 (``keras.backend.result_type``), whatever the policy.
 
-    Under PyTorch the model's variables are views into the flat vector; under JAX they are slices of it, as of a `JaxModel`.
+    Under PyTorch the model's variables are views into the flat vector; under JAX and TensorFlow they are slices of it, as of a
+    `JaxModel`.
+
+    Rows that are records are several inputs: the model is given a dict by the fields' names, such as those of its ``keras.Input``
+    layers, or a list where they are called "0", "1" and so on.
 
     A model travels by its configuration and the user's own classes and functions that it names; one that cannot be made again by
     that says so at once, and is passed as a factory.
@@ -135,21 +140,23 @@ class KerasModel(Model):
             values = arrays_of(self.model)
         known, network = self._built.get(signature, (None, None))
         if network is None or not _equal(values, known):
-            network = _network(self._make, signature, values, self._loss, self.buffers)
+            network = self._network(signature, values)
             self._built[signature] = values, network
         return copy.copy(network)
 
+    def _network(self, signature: Signature, values: list[Array] | None) -> ModuleNetwork:
+        backend, given = loaded().backend.backend(), (self._make, signature, values, self._loss, self.buffers)
+        if backend == "torch":
+            from scaleml.frameworks import keras_torch
 
-def _network(
-    make: Callable[[], Any], signature: Signature, values: list[Array] | None, loss: KerasLoss, rule: BufferRule
-) -> ModuleNetwork:
-    if loaded().backend.backend() == "torch":
-        from scaleml.frameworks import keras_torch
+            return keras_torch.network_of(*given)
+        if backend == "jax":
+            from scaleml.frameworks import keras_jax
 
-        return keras_torch.network_of(make, signature, values, loss, rule)
-    from scaleml.frameworks import keras_jax
+            return keras_jax.network_of(*given)
+        from scaleml.frameworks import keras_tensorflow
 
-    return keras_jax.network_of(make, signature, values, loss, rule)
+        return keras_tensorflow.network_of(*given, self.dtype)
 
 
 def _equal(values: list[Array] | None, others: list[Array] | None) -> bool:
@@ -207,12 +214,12 @@ def dtype_of(model: Any) -> str:
     """
     trained = model.trainable_variables
     own = str(trained[0].dtype) if trained else str(model.dtype_policy.variable_dtype)
-    if own == "float64":
+    if own == "float64" and loaded().backend.backend() != "tensorflow":
         raise ValueError(
             f"{type(model).__name__} has variables of float64, but Keras's operations compute in float32 on its PyTorch and JAX backends, "
-            "whatever the policy: make it in float32, or use TorchModel or JaxModel, which have float64"
+            "whatever the policy: make it in float32, or use TorchModel or JaxModel, which have float64, as Keras has on TensorFlow"
         )
-    if own != "float32":
+    if own not in ("float32", "float64"):
         raise ValueError(
             f"{type(model).__name__} has variables of {own}, in which small updates are lost: make it with the policy 'mixed_{own}', which "
             "keeps variables in float32"

@@ -9,7 +9,7 @@ from typing import Any, Final, final
 
 __all__ = ["Backend", "loaded"]
 
-TRAINED: Final = ("torch", "jax")
+TRAINED: Final = ("torch", "jax", "tensorflow")
 """Backends whose models are trained here."""
 
 
@@ -26,6 +26,7 @@ def loaded(backend: str | None = None) -> Any:
     if backend is not None and "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
         os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # there may be others on a GPU
     try:
         keras: Any = import_module("keras")
     except ImportError as error:
@@ -55,7 +56,7 @@ class Backend:
 
     Parameters
     ----------
-    name : {"torch", "jax"}
+    name : {"torch", "jax", "tensorflow"}
     """
 
     def __init__(self, name: str) -> None:

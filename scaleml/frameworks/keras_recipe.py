@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -174,7 +175,8 @@ class Configured:
 
     def __call__(self) -> Any:
         """Return a model of the same layers."""
-        return loaded().saving.deserialize_keras_object(self._config, custom_objects=self._own, safe_mode=False)
+        config = copy.deepcopy(self._config)  # Keras takes apart what it is given of a functional model
+        return loaded().saving.deserialize_keras_object(config, custom_objects=self._own, safe_mode=False)
 
 
 def _configured(backend: Backend, own: dict[str, Any], config: dict[str, Any]) -> Configured:
@@ -227,7 +229,9 @@ def arrays_of(model: Any) -> list[Array]:
 
 def array_of(tensor: Any) -> Array:
     """Return a copy of a tensor of the backend as an array."""
-    return np.array(tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor)
+    if hasattr(tensor, "detach"):  # of PyTorch
+        tensor = tensor.detach().cpu()
+    return np.array(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
 
 
 def _assign(variables: list[Any], values: list[Array], label: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -100,6 +101,14 @@ class ModuleNetwork(ABC):
         if self.scorer.link is None:
             self.scorer.probabilities(np.empty(0))
         return self.scorer.probabilities(self._outputs(w, dense(x)))
+
+    def _hand_over(self, grads: Sequence[Any], out: Array, ready: Ready | None) -> None:
+        """Copy the gradients of all arrays, which a framework has at once, into `out`, and say of each part that it is final."""
+        for group, part in zip(reversed(self.layout.groups), reversed(self.parts), strict=True):
+            for number in group:
+                out[self.layout.slices[number]] = np.asarray(grads[number]).reshape(-1)
+            if ready is not None:
+                ready(part)
 
 
 def dense(x: Matrix) -> Array:

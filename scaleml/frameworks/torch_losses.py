@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, final
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -15,16 +15,14 @@ from torch.nn import functional
 
 from scaleml.arrays import Array
 from scaleml.escaping import printable
-from scaleml.frameworks.objective import LINKS, LOSSES, Link, Targets, canonical_name
+from scaleml.frameworks.loss import Loss
+from scaleml.frameworks.objective import LINKS, LOSSES, canonical_name
 from scaleml.frameworks.scorer import IGNORED
 
 __all__ = ["LossLike", "TorchLoss"]
 
 LossLike = str | Callable[[Any, Any], Tensor]
 """A loss's name, or a function of outputs and targets."""
-
-Reduction = Literal["mean", "sum", "rows"]
-"""What a function of the user's returns: one number, the mean or the sum over the rows, or one a row."""
 
 _FUNCTIONS: Final[dict[str, Callable[..., Tensor]]] = {
     "cross_entropy": functional.cross_entropy,
@@ -49,37 +47,12 @@ _MODULES: Final[dict[type[nn.Module], tuple[str, tuple[str, ...]]]] = {
 
 @final
 @dataclass(frozen=True, eq=False)
-class TorchLoss:
-    """A loss whose sum over the rows has a gradient.
+class TorchLoss(Loss):
+    """A loss of PyTorch: its function, but the user's own, takes ``reduction``, and settings are those of ``torch.nn``; see `Loss`."""
 
-    Parameters
-    ----------
-    name : str
-        In words, for errors.
-    targets : {"classes", "labels", "numbers", "any"}
-        What it is for.
-    function : callable
-        Of outputs and targets, and, but for the user's own, ``reduction``.
-    link : str or None
-        Makes probabilities of outputs.
-    settings : mapping
-        Of ``torch.nn``.
-    axis : int
-        Of the classes in the outputs.
-    reduction : {"mean", "sum", "rows"}
-        What a function of the user's returns.
-    ignores : bool
-        Whether targets may be of the class that counts nowhere.
-    """
-
-    name: str
-    targets: Targets
-    function: Callable[..., Any]
-    link: Link | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
     axis: int = 1
-    reduction: Reduction = "mean"
     ignores: bool = True
+    """Whether targets may be of the class that counts nowhere."""
 
     @staticmethod
     def of(loss: LossLike) -> TorchLoss:
@@ -163,16 +136,6 @@ class TorchLoss:
         counts = self._counts(torch.from_numpy(np.array(y, np.int64)), self.settings.get("weight"))
         return bool((counts.reshape(len(y), math.prod(y.shape[1:])).sum(1) > 0).all())
 
-    @property
-    def why_no_weights(self) -> str:
-        """Why rows cannot weigh anything, with the remedy; "" where each has a loss of its own."""
-        if self.targets != "any" or self.reduction == "rows":
-            return ""
-        return (
-            f"{self.name} returns one number for all rows: return a loss for each row, a tensor of shape (rows,), or leave "
-            "sample_weight out"
-        )
-
     def total(self, output: Any, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | float]:
         """Return the weighted sum of the rows' losses, with its graph, and what it is to be divided by for their mean.
 
@@ -216,16 +179,6 @@ class TorchLoss:
             return torch.ones(target.shape, device=target.device)
         valid = target != self.ignored
         return valid.float() if class_weight is None else class_weight[target.where(valid, 0)] * valid
-
-    def _of_any(self, output: Any, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | float]:
-        loss, rows = self.function(output, target), len(target)
-        if self.reduction == "rows":
-            if weights is None:
-                return loss.sum(), float(rows)
-            return (loss * weights).sum(), weights.sum()
-        if weights is not None:
-            raise ValueError(f"rows have weights, but {self.why_no_weights}")
-        return (loss * rows if self.reduction == "mean" else loss), float(rows)
 
 
 def _named(name: str, settings: Mapping[str, Any], words: str = "") -> TorchLoss:

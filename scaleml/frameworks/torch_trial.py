@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -13,11 +11,12 @@ from torch import Tensor, nn
 
 from scaleml.arrays import Array
 from scaleml.frameworks.inputs import trial_rows
+from scaleml.frameworks.loss import Reduction, reduction_of
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.scorer import Scorer
 from scaleml.frameworks.torch_buffers import BufferLayout
 from scaleml.frameworks.torch_forward import Forward
-from scaleml.frameworks.torch_losses import Reduction, TorchLoss
+from scaleml.frameworks.torch_losses import TorchLoss
 from scaleml.frameworks.torch_random import Draws, drawn_by, seeded
 
 __all__ = ["Found", "tried"]
@@ -140,7 +139,7 @@ def _no_rows(module: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def _reduction(loss: TorchLoss, output: Any, target: Tensor, outputs: Any) -> Reduction:
-    """Return what a function of the user's gives: found by calling it on all rows, and on two parts of them, twice."""
+    """Return what a function of the user's gives: one number a row, or else found by calling it on parts of the rows."""
     whole = _value(loss, output, target)
     if whole.ndim:
         if whole.shape == (_ROWS,):
@@ -153,16 +152,9 @@ def _reduction(loss: TorchLoss, output: Any, target: Tensor, outputs: Any) -> Re
             f"a row{trap}"
         )
 
-    def is_sum_of(first: int, weigh: Callable[[int, float], float]) -> bool:
-        parts = [slice(0, first), slice(first, _ROWS)]
-        found = [_value(loss, outputs(part), target[part]).item() for part in parts]
-        total = weigh(first, found[0]) + weigh(_ROWS - first, found[1])
-        return math.isclose(whole.item(), total, rel_tol=1e-3, abs_tol=1e-6)
-
-    if all(is_sum_of(first, lambda rows, value: value * rows / _ROWS) for first in (2, 1)):  # once may be chance
-        return "mean"
-    if all(is_sum_of(first, lambda _, value: value) for first in (2, 1)):
-        return "sum"
+    found = reduction_of(lambda part: _value(loss, outputs(part), target[part]).item(), _ROWS)
+    if found is not None:
+        return found
     if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] == 1 and target.ndim == 1:
         raise ValueError(
             f"{loss.name} is no mean over the rows: outputs have shape (rows, 1) and targets (rows,), which broadcast to (rows, rows); "

@@ -148,9 +148,12 @@ def test_jax_and_keras(monkeypatch: pytest.MonkeyPatch) -> None:
             exec(block.code, names)
             run, X = names["run"], names["X"]
             assert run.model.score(X, names["y"]) > 0.8
-            outputs = (
-                names["trained"].predict(X, verbose=0) if "trained" in names else names["apply"](run.model.module, X)
-            )
+            if "trained" in names:
+                outputs = names["trained"].predict(X, verbose=0)
+            elif "state" in names:
+                outputs, _ = names["normalised"](*run.model.module, X)
+            else:
+                outputs = names["apply"](run.model.module, X)
             assert (outputs.argmax(1) == run.model.predict(X)).all()
     assert type(names["trained"]) is type(names["net"])
     assert "Halve" in {type(layer).__name__ for layer in names["trained"].layers}

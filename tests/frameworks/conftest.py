@@ -11,7 +11,7 @@ collect_ignore_glob = [f"test_{name}*.py" for name in ("torch", "jax", "keras") 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """As ranks of a run have: tiny modules are slower on several."""
-    if find_spec("torch") and os.environ["KERAS_BACKEND"] != "jax":
+    if find_spec("torch") and os.environ["KERAS_BACKEND"] == "torch":
         import torch
 
         before = torch.get_num_threads()

@@ -1,11 +1,8 @@
-"""Keras models as flat models: against the package's own perceptron, on the backend of this process and on the other one in another."""
+"""Keras models as flat models: how they are made, what they are compiled with, and what newcomers get wrong."""
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 import threading
 
 import cloudpickle
@@ -14,129 +11,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from runtime import harness
-from runtime.test_strategies import made
-from scaleml import MLP, SGD, AllReduce, KerasModel
+from frameworks.keras_nets import BACKEND, CLASSES, COLUMNS, TWO, Half, data, net
+from scaleml import KerasModel
 from scaleml.data.sealed import seal
-from scaleml.models import FlatModel, Signature
-from scaleml.models.flat_model import Layered, NamesScore, OfModule, Probabilistic, Scoring
-from scaleml.strategies import Serial
+from scaleml.models import Signature
 
 # Of Keras itself, under PyTorch and NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-N, COLUMNS = 9, 7
-CLASSES = Signature(COLUMNS, 3, "multiclass")
-TWO, NUMBER = Signature(COLUMNS), Signature(COLUMNS, 1, "regression")
-BACKEND = keras.backend.backend()
-
-
-def net(outputs=3, last=None, *layers):
-    first = keras.layers.Dense(6, "tanh", name="first")
-    return keras.Sequential([keras.Input((COLUMNS,)), first, *layers, keras.layers.Dense(outputs, last, name="second")])
-
-
-def data():
-    random = np.random.default_rng(5)
-    return random.standard_normal((N, COLUMNS)).astype("f4"), random.integers(0, 3, N).astype("i4")
-
-
-LOSSES = [
-    (CLASSES, None, "cross_entropy"),
-    (CLASSES, "softmax", "sparse_categorical_crossentropy"),
-    (TWO, "sigmoid", keras.losses.BinaryCrossentropy()),
-    (TWO, None, keras.losses.BinaryCrossentropy(from_logits=True)),
-    (NUMBER, None, lambda y, outputs: keras.ops.square(y - outputs[:, 0]) / 2),
-]
-
-
-@pytest.mark.parametrize("case", range(len(LOSSES)) if BACKEND == "torch" else (1,))
-def test_on_both_a_perceptron_is_the_packages_own(case):
-    signature, last, loss = LOSSES[case]
-    (x, y), weights = data(), np.linspace(0, 2, N).astype("f4")
-    if signature.task != "multiclass":
-        y = (y > 0).astype("f4")
-    network = KerasModel(net(signature.n_outputs, last), loss).build(signature)
-    own = MLP((6,), "tanh", "squared_error" if signature is NUMBER else "log_loss").build(signature)
-    assert [name for name, _ in network.named_parts] == ["first/kernel", "first/bias", "second/kernel", "second/bias"]
-    assert network.matrices == tuple(own.matrices)
-    w, out, expected = network.init(0), np.empty(network.size, "f4"), np.empty(network.size, "f4")
-    final = []
-    found = network.loss_grad(w, x, y, weights, out, final.append)
-    assert found == pytest.approx(own.loss_grad(w, x, y, weights, expected), rel=1e-4)
-    assert final == [*reversed(network.parts)]
-    assert_allclose(out, expected, rtol=2e-3, atol=1e-5)
-    assert network.summarise(network.statistics(w, x, y)) == pytest.approx(
-        own.summarise(own.statistics(w, x, y)), rel=1e-4
-    )
-    assert_array_equal(network.predict(w, x).round(4), own.predict(w, x).round(4))
-    if signature is not NUMBER:
-        assert_allclose(network.predict_proba(w, x), own.predict_proba(w, x), rtol=1e-3, atol=1e-5)
-
-
-def test_on_both_normalisation_and_dropout():
-    """Statistics are buffers, seeds are functions of the place, and the module that comes back has all of it."""
-    (x, y), rate = data(), 0.5
-    model = net(3, "softmax", keras.layers.BatchNormalization(momentum=0.9, name="norm"), keras.layers.Dropout(rate))
-    first = model.layers[0]
-    before = [np.array(one) for one in model.get_weights()]
-    network = KerasModel(model, "sparse_categorical_crossentropy").build(CLASSES)
-    kinds = (FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule)
-    assert all(isinstance(network, kind) for kind in kinds)
-    w, start = network.init(0), network.first_buffers()
-    assert_array_equal(start.values, np.r_[np.zeros(6), np.ones(6)])
-    assert not len(start.counts), "seeds are none of them"
-
-    def gradient(*place):
-        out = np.empty(network.size, "f4")
-        network.set_buffers(start)
-        network.at(*place)
-        network.loss_grad(w, x, y, None, out)
-        return out
-
-    one = gradient(1, 2, 3)
-    assert not np.array_equal(one, gradient(1, 3, 3))
-    assert_array_equal(gradient(1, 2, 3), one)
-    kernel, bias = (np.array(value) for value in first.get_weights())
-    hidden = np.tanh(x @ kernel + bias)
-    assert_allclose(network.buffers().values[:6], 0.1 * hidden.mean(0), rtol=1e-4, atol=1e-6)
-    for other in (pickle.loads(cloudpickle.dumps(network)), network):
-        module = other.module(w)
-        assert type(module) is keras.Sequential
-        assert_allclose(module.get_layer("norm").moving_mean.numpy(), 0.1 * hidden.mean(0), rtol=1e-4, atol=1e-6)
-        assert_allclose(other.predict_proba(w, x), module.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
-    for value, kept in zip(model.get_weights(), before, strict=True):
-        assert_array_equal(value, kept, "the user's own model is as it was")
-
-
-class Half(keras.layers.Layer):
-    """A layer of the user's, by whose class a worker makes it again."""
-
-    def call(self, x):
-        return x / 2
-
-
-def test_on_both_two_ranks_are_one_process():
-    x, y, _ = made("multiclass", 600)
-    model = KerasModel(net(3, None, Half()), "cross_entropy")
-    one, two = (
-        harness.on_threads(
-            model, x, y, strategy=strategy, workers=workers, optimizer=SGD(0.2, momentum=0.9), shards=4, batch_size=100
-        )
-        for strategy, workers in ((Serial(), 1), (AllReduce(), 2))
-    )
-    assert_allclose(two.params, one.params, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="this is the other process")
-def test_the_same_under_jax():
-    pytest.importorskip("jax")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "on_both", __file__]
-    done = subprocess.run(
-        command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, timeout=110, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
 
 
 def test_weights_are_those_of_the_model_or_drawn_under_the_seed():
@@ -225,12 +106,6 @@ def test_what_is_no_model(name):
     make, loss, words = MADE[name]
     with pytest.raises((TypeError, ValueError), match=f"(?s){words}"):
         KerasModel(make(), loss)
-
-
-def test_double_precision_is_refused_for_keras_has_none():
-    layers = [keras.Input((COLUMNS,), dtype="float64"), keras.layers.Dense(3, dtype="float64")]
-    with pytest.raises(ValueError, match=r"Keras's operations compute in float32.*TorchModel or JaxModel"):
-        KerasModel(keras.Sequential(layers), "mse")
 
 
 def regularised():
