@@ -45,6 +45,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def frozen() -> None:
+    """As at the end of the collection, for files whose tests call the collector: before them frameworks were imported and clusters run.
+
+    Half a second a test it took after those, of which next to nothing is left.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def leaks() -> Callable[..., AbstractContextManager[None]]:
     """Make guards: ``with leaks(): ...`` fails if the block leaves a thread, a socket or a segment behind."""

@@ -17,8 +17,7 @@ Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
 @pytest.fixture(autouse=True)
-def tidy(no_leaks: None) -> Iterator[None]:
-    gc.collect()
+def tidy(frozen: None, no_leaks: None) -> Iterator[None]:
     before = leaks.descriptors()
     yield
     gc.collect()

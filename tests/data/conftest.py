@@ -9,7 +9,7 @@ from data.pieces import files
 
 
 @pytest.fixture
-def no_file_left() -> Iterator[None]:
+def no_file_left(frozen: None) -> Iterator[None]:
     """Fail if a test leaves a stored file behind."""
     before = set(files())
     yield
