@@ -6,7 +6,7 @@ import pytest
 from scaleml.comm import Mismatch
 from scaleml.comm.collectives import TOPOLOGIES
 from scaleml.comm.collectives.table import ALGORITHMS
-from vectors import total, vectors
+from vectors import assert_same, total, vectors
 
 LENGTHS = (0, 1, 2, 3, 7, 1000, 1001, 100_003, 300_001)
 
@@ -25,21 +25,21 @@ def test_collectives_agree_with_numpy(size, run):
         for x in (np.empty(n, dtype), group.buffer(n, dtype)):
             x[:] = data[group.rank]
             group.allreduce(x)
-            np.testing.assert_array_equal(x, expected)
+            assert_same(x, expected)
             x[:] = data[group.rank]
             part = group.reduce_scatter(x)
             start, stop = group.part(group.rank, n)
-            np.testing.assert_array_equal(part, expected[start:stop])
+            assert_same(part, expected[start:stop])
             assert np.shares_memory(part, x) or not part.size
             x[:] = data[group.rank]
-            np.testing.assert_array_equal(group.allgather(x), data)
+            assert_same(group.allgather(x), data)
             root = n % group.size
             group.broadcast(x, root)
-            np.testing.assert_array_equal(x, data[root])
+            assert_same(x, data[root])
             x[:] = data[group.rank]
             group.reduce(x, root)
             if group.rank == root:
-                np.testing.assert_array_equal(x, expected)
+                assert_same(x, expected)
         mine = bytes([group.rank]) * (group.rank * n)
         assert group.allgather_bytes(mine) == [bytes([r]) * (r * n) for r in range(group.size)]
 
@@ -53,14 +53,14 @@ def test_every_topology_sums_the_same_on_all_ranks(topology, run):
             data = vectors(group.size, n, "int64")
             x = data[group.rank].copy()
             group.allreduce(x, topology=topology)
-            np.testing.assert_array_equal(x, np.sum(data, axis=0))
+            assert_same(x, np.sum(data, axis=0))
             x = data[group.rank].copy()
             group.allreduce_start(x, topology=topology).wait()
-            np.testing.assert_array_equal(x, np.sum(data, axis=0))
+            assert_same(x, np.sum(data, axis=0))
             if topology in ALGORITHMS:
                 x = data[group.rank].copy()
                 ALGORITHMS[topology](group, x)
-                np.testing.assert_array_equal(x, np.sum(data, axis=0))
+                assert_same(x, np.sum(data, axis=0))
         group.barrier()
 
     run(5, rank)
