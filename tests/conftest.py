@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from _pytest.doctest import DoctestModule
+from threadpoolctl import threadpool_limits
 
 import leaks as guards
 
@@ -43,6 +44,13 @@ def pytest_collection_finish() -> None:
     """Have the garbage collector leave alone what is there to the end: tests that call it took half their time for that."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """As ranks of a run have: then the same sums have the same bits, and no thread spins beside tests of other processes."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def test_a_skipped_run_ends_and_the_next_begins(threads: Client, problem: Proble
             run.skip()
 
     found = compare(
-        problem, [Serial(), AllReduce()], client=threads, repeats=3, epochs=3000, all_cores=False, on_run=skip
+        problem, [Serial(), AllReduce()], client=threads, repeats=3, epochs=500, all_cores=False, on_run=skip
     )
     skipped = [run for run in found.runs if run.skipped]
     assert [(run.place.entry, run.place.round, run.state) for run in skipped] == [(1, 1, "stopped")]
@@ -83,7 +83,7 @@ def test_a_stop_in_a_round_leaves_what_there_is(threads: Client, problem: Proble
             run.stop()
 
     found = compare(
-        problem, [Serial(), AllReduce()], client=threads, repeats=9, epochs=3000, all_cores=False, on_run=stop
+        problem, [Serial(), AllReduce()], client=threads, repeats=9, epochs=500, all_cores=False, on_run=stop
     )
     serial, scaled = found.table()["rounds"]  # the third round begins with the second contender
     assert scaled == 3

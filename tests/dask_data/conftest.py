@@ -6,16 +6,8 @@ from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
-from threadpoolctl import threadpool_limits
 
 from runtime import harness
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_blas_thread() -> Iterator[None]:
-    """As ranks of a run have: then the same sums have the same bits."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")

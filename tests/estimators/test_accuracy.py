@@ -3,6 +3,8 @@
 Little data takes scikit-learn's own steps; here it takes those of larger data, or there would be nothing to compare.
 """
 
+from functools import cache
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -27,6 +29,7 @@ def _steps_of_batches(monkeypatch):
     monkeypatch.setattr(rowwise, "LITTLE", 0)
 
 
+@cache
 def hashed_text():
     """Reviews of two kinds, of words drawn from one vocabulary with slightly different frequencies."""
     random = np.random.default_rng(0)
@@ -94,7 +97,7 @@ CLASSES = ["digits", "digits-standard", "breast_cancer", "breast_cancer-standard
 @pytest.mark.parametrize("loss", ["hinge", "log_loss"])
 @pytest.mark.parametrize("name", CLASSES)
 def test_sgd_classifier(name, loss):
-    theirs, ours = scores("SGDClassifier", name, 3, loss=loss)
+    theirs, ours = scores("SGDClassifier", name, 2 if "digits" in name else 3, loss=loss)
     assert ours > theirs - TOLERANCE
 
 
@@ -165,7 +168,7 @@ def test_a_class_weighs_in_its_own_problem_as_in_scikit_learn():
     ("kind", "name", "seeds", "settings"),
     [
         # Small classes that large steps tell apart, and the least hinge loss does not.
-        ("SGDClassifier", "iris-standard", 30, {}),
+        ("SGDClassifier", "iris-standard", 20, {}),
         # L1 on columns that are far from 0: their share of the scores must not go with them.
         ("SGDClassifier", "unscaled", 3, {"penalty": "l1"}),
         # Steps so small that only what the rows have in common is learnt: as soon as scikit-learn does, and as late.
@@ -205,7 +208,9 @@ def test_many_classes_in_few_columns(settings):
     ids=str,
 )
 def test_sgd_regressor(name, settings):
-    theirs, ours = scores("SGDRegressor", name, 8 if "standard" in name else 2, **settings)
+    # Columns as small as those of "diabetes" both learn so slowly that what they have after 300 epochs is compared.
+    seeds, epochs = (8, 1000) if "standard" in name else (2, 300)
+    theirs, ours = scores("SGDRegressor", name, seeds, max_iter=epochs, **settings)
     assert ours > theirs - TOLERANCE
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 from distributed import Client
-from threadpoolctl import threadpool_limits
 
 from embedded import embedded
 from runtime import harness
 
 WORKERS = 5
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_blas_thread() -> Iterator[None]:
-    """As ranks of a run have: then the same sums have the same bits."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")
