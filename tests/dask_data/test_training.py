@@ -191,9 +191,10 @@ def test_validation_pairs_of_any_kinds(kind: str, client: Client) -> None:
 
 def test_a_comparison_stages_once_for_all_runs(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison = scaleml.compare(
-        LinearModel(), dense(), column(LETTERS), [Serial(), AllReduce()], epochs=2, batch_size=32, client=client
-    )
-    assert [run.state for run in comparison.runs] == ["finished"] * len(comparison.runs)
+        LinearModel(), dense(), column(LETTERS), [Serial(), AllReduce()],
+        epochs=2, batch_size=32, repeats=2, all_cores=False, client=client,
+    )  # fmt: skip
+    assert [run.state for run in comparison.runs] == ["finished"] * 4
     assert len({run.plan.rows for run in comparison.runs}) == 1
 
 
