@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ from docs import slurm, ssh
 from embedded import embedded
 
 PAGES = sorted((documents.ROOT / "docs").glob("*.md"))
+
+
+@pytest.fixture
+def run_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a page, and a probe behind it, in this process and on the shared embedded cluster; what was printed."""
+
+    def run(name: str, probe: str) -> str:
+        embedded(2)  # the blocks find it
+        monkeypatch.setenv("HOME", str(tmp_path))
+        documents.run_here(documents.ROOT / "docs" / f"{name}.md", tmp_path, probe)
+        return "".join(capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -51,18 +65,19 @@ def test_on_your_cluster(tmp_path: Path) -> None:
     assert "ends True" in out
 
 
-@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Maximum number of iteration reached"
+)  # of scikit-learn, after the 20 epochs that it says
 @pytest.mark.timeout(300)
-def test_from_scikit_learn(tmp_path: Path) -> None:
+def test_from_scikit_learn(run_page: Callable[..., str]) -> None:
     probe = "print('ends', pipeline.score(X_test, y_test) > 0.93, mlp.score(X_test / 16, y_test) > 0.9, clf.score(X / 16, y) > 0.93)"
-    out = documents.run(documents.ROOT / "docs" / "from-scikit-learn.md", tmp_path, probe)
+    out = run_page("from-scikit-learn", probe)
     assert "ends True True True" in out
     assert "['no' 'yes']" in out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_from_a_csv(tmp_path: Path) -> None:
+def test_from_a_csv(run_page: Callable[..., str]) -> None:
     probe = """
 chance = (y_test == "yes").mean()
 print("ends", precision > 5 * chance, balanced > 0.75, run.state, "advice" in vars(type(run)))
@@ -73,7 +88,7 @@ scaler = prepare.named_transformers_["numbers"][-1]
 print("fitted on the training part", numpy.isclose(scaler.mean_[1], X_train["income"].mean()))
 print("same", numpy.array_equal(loaded.predict(X_test), classifier.predict(X_test)))
 """
-    out = documents.run(documents.ROOT / "docs" / "from-a-csv.md", tmp_path, probe)
+    out = run_page("from-a-csv", probe)
     assert "text in 'city', 'plan': encode" in out
     assert "missing values in 'age'" in out
     assert re.search(r"columns? 'income' \(values of about", out)
@@ -83,9 +98,8 @@ print("same", numpy.array_equal(loaded.predict(X_test), classifier.predict(X_tes
     assert "same True" in out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_extending(tmp_path: Path) -> None:
+def test_extending(run_page: Callable[..., str]) -> None:
     probe = """
 from sklearn.linear_model import PoissonRegressor
 peer = PoissonRegressor(alpha=0).fit(X, counts)
@@ -103,7 +117,7 @@ for strategy in (scaleml.ParameterServer(compression=UpperHalf()), scaleml.Local
     print("codec", scaleml.train(scaleml.LinearModel(), X, y, strategy=strategy, workers=2).state)
 print("compared", [run.state for run in comparison.runs].count("finished") >= 4)
 """
-    out = documents.run(documents.ROOT / "docs" / "extending.md", tmp_path, probe)
+    out = run_page("extending", probe)
     assert "as scikit-learn True True" in out
     assert "signs True" in out
     assert "bound True True True" in out
@@ -159,9 +173,8 @@ def test_jax_and_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Halve" in {type(layer).__name__ for layer in names["trained"].layers}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_callbacks(tmp_path: Path) -> None:
+def test_callbacks(run_page: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("tqdm", "tensorboard", "mlflow", "wandb"):
         pytest.importorskip(package)
     probe = """
@@ -170,9 +183,15 @@ print("ends", run.state, len(comparison.runs) >= 4, len(glob.glob("logs/*/events
 (found,) = mlflow.search_runs(experiment_names=["digits"], output_format="list")
 print("mlflow", found.info.status, found.data.metrics["held_out/accuracy"] > 0.8)
 """
-    store = {"MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
-    page = documents.ROOT / "docs" / "callbacks.md"
-    out = documents.run(page, tmp_path, probe, MLFLOW_DISABLE_TELEMETRY="true", WANDB_SILENT="true", **store)
+    settings = {
+        "MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(),
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "WANDB_SILENT": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    out = run_page("callbacks", probe)
     assert "AllReduce() starts with {'strategy': 'AllReduce()'" in out
     assert "stopped None (650,)" in out
     assert re.search(r"contender \d in round 2: AllReduce\(\), 0", out)
@@ -181,41 +200,37 @@ print("mlflow", found.info.status, found.data.metrics["held_out/accuracy"] > 0.8
     assert "Warning" not in out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_from_dask_ml(tmp_path: Path) -> None:
+def test_from_dask_ml(run_page: Callable[..., str]) -> None:
     probe = "print('ends', *(est.score(sample_X, sample_y) > 0.85 for est in (clf, glm, best)))"
-    assert "ends True True True" in documents.run(documents.ROOT / "docs" / "from-dask-ml.md", tmp_path, probe)
+    assert "ends True True True" in run_page("from-dask-ml", probe)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_verdict(tmp_path: Path) -> None:
+def test_verdict(run_page: Callable[..., str]) -> None:
     probe = "print('ends', comparison.table()['rounds'].tolist(), comparison.table()['learning_rate'].tolist())"
-    out = documents.run(documents.ROOT / "docs" / "verdict.md", tmp_path, probe)
+    out = run_page("verdict", probe)
     assert "ends [5, 5, 5" in out
     assert "0.5]" in out  # a strategy that averages keeps the rate
     assert "Measured in 5 rounds" in out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_data_of_any_shape(tmp_path: Path) -> None:
+def test_data_of_any_shape(run_page: Callable[..., str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("scaleml.frameworks.torch")
     probe = """
 print("row", run.model.signature.row == np.dtype(("u1", (3, 8, 8))), several.model.signature.row.names)
 print("ends", read.state, tokens["tokens"].shape, np.array_equal(predicted.compute(), there.model.predict(images)))
 """
-    out = documents.run(documents.ROOT / "docs" / "data-of-any-shape.md", tmp_path, probe)
+    out = run_page("data-of-any-shape", probe)
     assert "row True ('image', 'age')" in out
     assert "ends finished (600, 11) True" in out
     assert out.count("True\n") >= 3
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_spmd(tmp_path: Path) -> None:
+def test_spmd(run_page: Callable[..., str]) -> None:
     pytest.importorskip("torch")
     probe = """
 print("pi", [abs(result - np.pi) < 0.01 for result in results], results[0] == results[1])
@@ -223,7 +238,7 @@ model = torch.nn.Sequential(torch.nn.Linear(10, 16), torch.nn.ReLU(), torch.nn.L
 model.load_state_dict(state)
 print("learnt", (model(X).argmax(1) == y).float().mean().item() > 0.9, nothing)
 """
-    out = documents.run(documents.ROOT / "docs" / "spmd.md", tmp_path, probe)
+    out = run_page("spmd", probe)
     assert "pi [True, True] True" in out
     assert "0 [1.5 1.5 1.5] {'weights': array([1., 1.]), 'step': 1} [array([0]), array([0, 1])]" in out
     assert "learnt True None" in out
