@@ -1,4 +1,7 @@
-"""Every code block of every page of the documentation is executed, as written."""
+"""Every code block of every page of the documentation is executed, as written.
+
+Those of frameworks are in `tests/frameworks/test_on_workers.py`, whose workers have imported these.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,6 @@ from docs import slurm, ssh
 from embedded import embedded
 
 PAGES = sorted((documents.ROOT / "docs").glob("*.md"))
-
-
-@pytest.fixture
-def run_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a page, and a probe behind it, in this process and on the shared embedded cluster; what was printed."""
-
-    def run(name: str, probe: str) -> str:
-        embedded(2)  # the blocks find it
-        monkeypatch.setenv("HOME", str(tmp_path))
-        documents.run_here(documents.ROOT / "docs" / f"{name}.md", tmp_path, probe)
-        return "".join(capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -134,45 +124,6 @@ def test_optimizers() -> None:
         assert names["run"].model.score(names["X"], names["y"]) > 0.6
 
 
-def test_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
-    torch = pytest.importorskip("torch")
-    embedded(2)  # the blocks find it
-    names: dict[str, Any] = {"__name__": "__main__"}  # as in a notebook
-    for block in documents.blocks(documents.ROOT / "docs" / "pytorch.md"):
-        exec(block.code, names)
-        if "module" in names and "scored" not in names:
-            with torch.no_grad():
-                found = names["module"](torch.tensor(names["X"])).argmax(1).numpy()
-            names["scored"] = (found == names["y"]).mean()
-    assert names["scored"] > 0.9
-    said = capsys.readouterr().out
-    assert "tensor(29)" in said, "batches of 64 in 1,797 rows"
-    assert "Linear does not take these rows: given 5 made-up rows of shape (1, 8, 8) as float32" in said
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras itself
-def test_jax_and_keras(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    for needed in ("jax", "torch", "keras"):
-        pytest.importorskip(needed)
-    embedded(2)  # the blocks find it
-    names: dict[str, Any] = {"__name__": "__main__"}  # as in a notebook: what is defined travels by value
-    for block in documents.blocks(documents.ROOT / "docs" / "jax-and-keras.md"):
-        if block.language == "python":
-            exec(block.code, names)
-            run, X = names["run"], names["X"]
-            assert run.model.score(X, names["y"]) > 0.8
-            if "trained" in names:
-                outputs = names["trained"].predict(X, verbose=0)
-            elif "state" in names:
-                outputs, _ = names["normalised"](*run.model.module, X)
-            else:
-                outputs = names["apply"](run.model.module, X)
-            assert (outputs.argmax(1) == run.model.predict(X)).all()
-    assert type(names["trained"]) is type(names["net"])
-    assert "Halve" in {type(layer).__name__ for layer in names["trained"].layers}
-
-
 @pytest.mark.timeout(300)
 def test_callbacks(run_page: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("tqdm", "tensorboard", "mlflow", "wandb"):
@@ -213,36 +164,3 @@ def test_verdict(run_page: Callable[..., str]) -> None:
     assert "ends [5, 5, 5" in out
     assert "0.5]" in out  # a strategy that averages keeps the rate
     assert "Measured in 5 rounds" in out
-
-
-@pytest.mark.timeout(300)
-def test_data_of_any_shape(run_page: Callable[..., str]) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("scaleml.frameworks.torch")
-    probe = """
-print("row", run.model.signature.row == np.dtype(("u1", (3, 8, 8))), several.model.signature.row.names)
-print("ends", read.state, tokens["tokens"].shape, np.array_equal(predicted.compute(), there.model.predict(images)))
-"""
-    out = run_page("data-of-any-shape", probe)
-    assert "row True ('image', 'age')" in out
-    assert "ends finished (600, 11) True" in out
-    assert out.count("True\n") >= 3
-
-
-@pytest.mark.timeout(300)
-def test_spmd(run_page: Callable[..., str]) -> None:
-    pytest.importorskip("torch")
-    probe = """
-print("pi", [abs(result - np.pi) < 0.01 for result in results], results[0] == results[1])
-model = torch.nn.Sequential(torch.nn.Linear(10, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
-model.load_state_dict(state)
-print("learnt", (model(X).argmax(1) == y).float().mean().item() > 0.9, nothing)
-"""
-    out = run_page("spmd", probe)
-    assert "pi [True, True] True" in out
-    assert "0 [1.5 1.5 1.5] {'weights': array([1., 1.]), 'step': 1} [array([0]), array([0, 1])]" in out
-    assert "learnt True None" in out
-    assert "[rank 1] rank 1 of 2 device 1" in out
-    assert "\nTrue\n" in out
-    assert "rank 1 on worker tls://" in out
-    assert "caused by ValueError('no such column')" in out
