@@ -76,6 +76,22 @@ def no_leaks() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def run_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a page, and a probe behind it, in this process and on the shared embedded cluster; what was printed."""
+
+    def run(name: str, probe: str) -> str:
+        import documents
+        from embedded import embedded
+
+        embedded(2)  # the blocks find it
+        monkeypatch.setenv("HOME", str(tmp_path))
+        documents.run_here(documents.ROOT / "docs" / f"{name}.md", tmp_path, probe)
+        return "".join(capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One JupyterLab server and one browser for all tests that look at notebooks."""

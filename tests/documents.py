@@ -1,7 +1,8 @@
 """Runs what a page of documentation shows: its Python blocks in one namespace, its shell blocks between them.
 
 ``python -m documents page.md`` runs a page in the working folder, as a reader would in a notebook. A shell block that starts
-Dask processes runs on in the background to the end of the page; any other must succeed.
+Dask processes runs on in the background to the end of the page; any other must succeed. `run_here` runs one in this process: imports
+and a cluster of its own are two thirds of what a page costs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,16 +89,28 @@ def run(
     return log.read_text()
 
 
+def run_here(page: Path, folder: Path, probe: str = "") -> None:
+    """Run a page in this process, as its ``__main__`` and in this working folder, where the current cluster is the embedded one.
+
+    What it defines travels to workers and child processes as from a notebook: the module has no file.
+    """
+    main, before = ModuleType("__main__"), sys.modules["__main__"]
+    sys.modules["__main__"] = main
+    try:
+        with contextlib.chdir(folder):
+            _execute(page, vars(main), probe)
+    finally:
+        sys.modules["__main__"] = before
+
+
 def _shell(block: Block) -> None:
     process = subprocess.Popen(["bash", "-euc", block.code])
     if not LASTING.search(block.code) and process.wait():
         raise SystemExit(f"line {block.line}: the shell block ended with {process.returncode}")
 
 
-def _main(page: str, probe: str, prelude: str, *skip: str) -> None:
-    exec(prelude, {})
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for block in blocks(Path(page)):
+def _execute(page: Path, names: dict[str, Any], probe: str, *skip: str) -> None:
+    for block in blocks(page):
         print(f"-- line {block.line}")
         if block.language == "bash" and "bash" not in skip:
             _shell(block)
@@ -104,6 +118,11 @@ def _main(page: str, probe: str, prelude: str, *skip: str) -> None:
             # As many lines down as on the page: a traceback names the right one.
             exec(compile("\n" * (block.line - 1) + block.code, page, "exec"), names)
     exec(probe, names)
+
+
+def _main(page: str, probe: str, prelude: str, *skip: str) -> None:
+    exec(prelude, {})
+    _execute(Path(page), {"__name__": "__main__"}, probe, *skip)
 
 
 if __name__ == "__main__":

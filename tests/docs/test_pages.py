@@ -1,8 +1,12 @@
-"""Every code block of every page of the documentation is executed, as written."""
+"""Every code block of every page of the documentation is executed, as written.
+
+Those of frameworks are in `tests/frameworks/test_on_workers.py`, whose workers have imported these.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +55,19 @@ def test_on_your_cluster(tmp_path: Path) -> None:
     assert "ends True" in out
 
 
-@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Maximum number of iteration reached"
+)  # of scikit-learn, after the 20 epochs that it says
 @pytest.mark.timeout(300)
-def test_from_scikit_learn(tmp_path: Path) -> None:
+def test_from_scikit_learn(run_page: Callable[..., str]) -> None:
     probe = "print('ends', pipeline.score(X_test, y_test) > 0.93, mlp.score(X_test / 16, y_test) > 0.9, clf.score(X / 16, y) > 0.93)"
-    out = documents.run(documents.ROOT / "docs" / "from-scikit-learn.md", tmp_path, probe)
+    out = run_page("from-scikit-learn", probe)
     assert "ends True True True" in out
     assert "['no' 'yes']" in out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_from_a_csv(tmp_path: Path) -> None:
+def test_from_a_csv(run_page: Callable[..., str]) -> None:
     probe = """
 chance = (y_test == "yes").mean()
 print("ends", precision > 5 * chance, balanced > 0.75, run.state, "advice" in vars(type(run)))
@@ -73,7 +78,7 @@ scaler = prepare.named_transformers_["numbers"][-1]
 print("fitted on the training part", numpy.isclose(scaler.mean_[1], X_train["income"].mean()))
 print("same", numpy.array_equal(loaded.predict(X_test), classifier.predict(X_test)))
 """
-    out = documents.run(documents.ROOT / "docs" / "from-a-csv.md", tmp_path, probe)
+    out = run_page("from-a-csv", probe)
     assert "text in 'city', 'plan': encode" in out
     assert "missing values in 'age'" in out
     assert re.search(r"columns? 'income' \(values of about", out)
@@ -83,9 +88,8 @@ print("same", numpy.array_equal(loaded.predict(X_test), classifier.predict(X_tes
     assert "same True" in out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_extending(tmp_path: Path) -> None:
+def test_extending(run_page: Callable[..., str]) -> None:
     probe = """
 from sklearn.linear_model import PoissonRegressor
 peer = PoissonRegressor(alpha=0).fit(X, counts)
@@ -103,7 +107,7 @@ for strategy in (scaleml.ParameterServer(compression=UpperHalf()), scaleml.Local
     print("codec", scaleml.train(scaleml.LinearModel(), X, y, strategy=strategy, workers=2).state)
 print("compared", [run.state for run in comparison.runs].count("finished") >= 4)
 """
-    out = documents.run(documents.ROOT / "docs" / "extending.md", tmp_path, probe)
+    out = run_page("extending", probe)
     assert "as scikit-learn True True" in out
     assert "signs True" in out
     assert "bound True True True" in out
@@ -120,48 +124,8 @@ def test_optimizers() -> None:
         assert names["run"].model.score(names["X"], names["y"]) > 0.6
 
 
-def test_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
-    torch = pytest.importorskip("torch")
-    embedded(2)  # the blocks find it
-    names: dict[str, Any] = {"__name__": "__main__"}  # as in a notebook
-    for block in documents.blocks(documents.ROOT / "docs" / "pytorch.md"):
-        exec(block.code, names)
-        if "module" in names and "scored" not in names:
-            with torch.no_grad():
-                found = names["module"](torch.tensor(names["X"])).argmax(1).numpy()
-            names["scored"] = (found == names["y"]).mean()
-    assert names["scored"] > 0.9
-    said = capsys.readouterr().out
-    assert "tensor(29)" in said, "batches of 64 in 1,797 rows"
-    assert "Linear does not take these rows: given 5 made-up rows of shape (1, 8, 8) as float32" in said
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras itself
-def test_jax_and_keras(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    for needed in ("jax", "torch", "keras"):
-        pytest.importorskip(needed)
-    embedded(2)  # the blocks find it
-    names: dict[str, Any] = {"__name__": "__main__"}  # as in a notebook: what is defined travels by value
-    for block in documents.blocks(documents.ROOT / "docs" / "jax-and-keras.md"):
-        if block.language == "python":
-            exec(block.code, names)
-            run, X = names["run"], names["X"]
-            assert run.model.score(X, names["y"]) > 0.8
-            if "trained" in names:
-                outputs = names["trained"].predict(X, verbose=0)
-            elif "state" in names:
-                outputs, _ = names["normalised"](*run.model.module, X)
-            else:
-                outputs = names["apply"](run.model.module, X)
-            assert (outputs.argmax(1) == run.model.predict(X)).all()
-    assert type(names["trained"]) is type(names["net"])
-    assert "Halve" in {type(layer).__name__ for layer in names["trained"].layers}
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_callbacks(tmp_path: Path) -> None:
+def test_callbacks(run_page: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("tqdm", "tensorboard", "mlflow", "wandb"):
         pytest.importorskip(package)
     probe = """
@@ -170,9 +134,15 @@ print("ends", run.state, len(comparison.runs) >= 4, len(glob.glob("logs/*/events
 (found,) = mlflow.search_runs(experiment_names=["digits"], output_format="list")
 print("mlflow", found.info.status, found.data.metrics["held_out/accuracy"] > 0.8)
 """
-    store = {"MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
-    page = documents.ROOT / "docs" / "callbacks.md"
-    out = documents.run(page, tmp_path, probe, MLFLOW_DISABLE_TELEMETRY="true", WANDB_SILENT="true", **store)
+    settings = {
+        "MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(),
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "WANDB_SILENT": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    out = run_page("callbacks", probe)
     assert "AllReduce() starts with {'strategy': 'AllReduce()'" in out
     assert "stopped None (650,)" in out
     assert re.search(r"contender \d in round 2: AllReduce\(\), 0", out)
@@ -181,53 +151,16 @@ print("mlflow", found.info.status, found.data.metrics["held_out/accuracy"] > 0.8
     assert "Warning" not in out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_from_dask_ml(tmp_path: Path) -> None:
+def test_from_dask_ml(run_page: Callable[..., str]) -> None:
     probe = "print('ends', *(est.score(sample_X, sample_y) > 0.85 for est in (clf, glm, best)))"
-    assert "ends True True True" in documents.run(documents.ROOT / "docs" / "from-dask-ml.md", tmp_path, probe)
+    assert "ends True True True" in run_page("from-dask-ml", probe)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_verdict(tmp_path: Path) -> None:
+def test_verdict(run_page: Callable[..., str]) -> None:
     probe = "print('ends', comparison.table()['rounds'].tolist(), comparison.table()['learning_rate'].tolist())"
-    out = documents.run(documents.ROOT / "docs" / "verdict.md", tmp_path, probe)
+    out = run_page("verdict", probe)
     assert "ends [5, 5, 5" in out
     assert "0.5]" in out  # a strategy that averages keeps the rate
     assert "Measured in 5 rounds" in out
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_data_of_any_shape(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("scaleml.frameworks.torch")
-    probe = """
-print("row", run.model.signature.row == np.dtype(("u1", (3, 8, 8))), several.model.signature.row.names)
-print("ends", read.state, tokens["tokens"].shape, np.array_equal(predicted.compute(), there.model.predict(images)))
-"""
-    out = documents.run(documents.ROOT / "docs" / "data-of-any-shape.md", tmp_path, probe)
-    assert "row True ('image', 'age')" in out
-    assert "ends finished (600, 11) True" in out
-    assert out.count("True\n") >= 3
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_spmd(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    probe = """
-print("pi", [abs(result - np.pi) < 0.01 for result in results], results[0] == results[1])
-model = torch.nn.Sequential(torch.nn.Linear(10, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
-model.load_state_dict(state)
-print("learnt", (model(X).argmax(1) == y).float().mean().item() > 0.9, nothing)
-"""
-    out = documents.run(documents.ROOT / "docs" / "spmd.md", tmp_path, probe)
-    assert "pi [True, True] True" in out
-    assert "0 [1.5 1.5 1.5] {'weights': array([1., 1.]), 'step': 1} [array([0]), array([0, 1])]" in out
-    assert "learnt True None" in out
-    assert "[rank 1] rank 1 of 2 device 1" in out
-    assert "\nTrue\n" in out
-    assert "rank 1 on worker tls://" in out
-    assert "caused by ValueError('no such column')" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -25,7 +26,7 @@ class Execution:
 
     notebook: Any
     peak: float
-    """The most memory of all processes together, in bytes; what they share counts once."""
+    """The most memory of all processes together, in bytes; what they share counts once. 0 where they were only counted."""
     most: int
     """The most processes at once."""
     left: list[str]
@@ -39,7 +40,7 @@ def execute(
     settings: dict[str, Any],
     *,
     within: Any = (),
-    every: float = 1.0,
+    weighed: bool = False,
     **how: Any,
 ) -> Execution:
     """Execute a notebook with small settings in a process of its own.
@@ -54,8 +55,8 @@ def execute(
         Instead of those in the notebook's cell of parameters.
     within : sequence of str
         A command to do it under.
-    every : float
-        Seconds between two looks at its processes; each costs some milliseconds.
+    weighed : bool
+        Whether to look at the memory of its processes, too, several times a second.
     **how
         Environment variables.
     """
@@ -73,7 +74,7 @@ def execute(
         stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip
-    with Watch(mark, every) as watch:
+    with Watch(mark, weighed) as watch:
         said, _ = process.communicate(timeout=400)
     poll(lambda: not marked(mark), 10)
     left = [" ".join(other.cmdline()) for other in marked(mark)]
@@ -81,17 +82,24 @@ def execute(
         other.kill()
     assert process.returncode == 0, said
 
-    import nbformat  # it compiles grammars for seconds: not in every process that only collects
+    return Execution(read(result), watch.peak, watch.most, left)
 
-    return Execution(nbformat.read(result, as_version=4), watch.peak, watch.most, left)
+
+def read(notebook: Path) -> Any:
+    """Return a notebook as `nbformat` has it."""
+    # Not in every process that only collects; and without a grammar that takes a second to compile, of addresses.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import nbformat
+
+    return nbformat.read(notebook, as_version=4)
 
 
 class Watch:
     """Looks at all processes of a mark again and again."""
 
-    def __init__(self, mark: str, every: float) -> None:
+    def __init__(self, mark: str, weighed: bool) -> None:
         self.peak, self.most = 0.0, 0
-        self._mark, self._every = mark, every
+        self._mark, self._weighed, self._since = mark, weighed, time.time() - 1
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch")
 
@@ -104,16 +112,21 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._over.wait(self._every):
-            sizes = [size for process in marked(self._mark) if (size := memory(process))]
-            self.peak, self.most = max(self.peak, sum(sizes)), max(self.most, len(sizes))
+        while not self._over.wait(0.25 if self._weighed else 1.0):
+            found = marked(self._mark, self._since)
+            if self._weighed:  # it takes longest
+                sizes = [size for process in found if (size := memory(process))]
+                self.peak = max(self.peak, sum(sizes))
+            self.most = max(self.most, len(found))
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """All processes that inherited the mark, also those in sessions of their own or whose parents died."""
+def marked(mark: str, since: float = 0.0) -> list[psutil.Process]:
+    """All processes since then that inherited the mark, also those in sessions of their own or whose parents died."""
     found = []
     for process in psutil.process_iter():
         try:
+            if process.create_time() < since:
+                continue
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):

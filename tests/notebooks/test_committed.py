@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from notebooks.running import NOTEBOOKS, ROOT
+from notebooks.running import NOTEBOOKS, ROOT, read
 
 # Folders of whoever executed it, and addresses of their machine.
 PATHS = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|usr|opt|var|private|mnt|work|workspace)/|[A-Z]:\\\\|file://")
@@ -22,9 +22,7 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def notebook(path: Path) -> Any:
-    import nbformat
-
-    return nbformat.read(path, as_version=4)
+    return read(path)
 
 
 def outputs(notebook: Any) -> list[Any]:

@@ -11,8 +11,8 @@ import pytest
 from notebooks.running import NOTEBOOKS, execute
 
 SMALL: dict[str, dict[str, Any]] = {
-    "02": {"EPOCHS": 24, "RATES": [0.1, 0.8]},
-    "03": {"ROWS": 40_000},
+    "02": {"EPOCHS": 12, "TARGET": 0.5, "RATES": [0.1, 0.8]},
+    "03": {"ROWS": 16_000},
     "04": {"ROWS": 128, "EPOCHS": 1, "ROUNDS": 1},
 }
 
