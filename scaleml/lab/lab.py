@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self, final
 
+from scaleml.api.named_settings import named_settings
 from scaleml.api.run import Run
 from scaleml.api.trial import Trial
 from scaleml.cluster.cluster_name import cluster_name
@@ -75,6 +76,7 @@ class Lab:
     >>> lab.close()
     """
 
+    @named_settings()
     def __init__(
         self,
         model: Model | None = None,
