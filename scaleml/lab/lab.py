@@ -21,7 +21,6 @@ from scaleml.lab.output import Output
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living, static
 from scaleml.lab.setup import Setup, check_pair, usual_workers
-from scaleml.lab.starting import DEFAULT_OPTIMIZER
 from scaleml.lab.steering import Steering
 from scaleml.lab.toolbar import Toolbar
 from scaleml.models import Model
@@ -89,7 +88,7 @@ class Lab:
         batch_size: int = 256,
         epochs: int = 60,
         target: float | None = None,
-        optimizer: Optimizer = DEFAULT_OPTIMIZER,
+        optimizer: Optimizer | None = None,
         validation: Any = 0.2,
         seed: int = 0,
         allow_kill: bool = False,
