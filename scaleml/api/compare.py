@@ -191,7 +191,9 @@ def compare(
                 on_plan(labels)
 
         wish = Wish(contenders, target, allowance, tune, all_cores, usual.seed, told)
-        return _run(task, wish, planned, begun)
+        comparison = _run(task, wish, planned, begun)
+    told.end_comparison(comparison)
+    return comparison
 
 
 class Wish(NamedTuple):
