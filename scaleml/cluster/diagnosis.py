@@ -157,16 +157,16 @@ def _alike(reports: Sequence[WorkerReport]) -> Iterator[Problem]:
 def _frameworks(reports: Sequence[WorkerReport]) -> Iterator[Problem]:
     """Name who has not the frameworks of this process, whose models travel there pickled."""
     for name in FRAMEWORKS:
-        here, install = version_of(name), f"install {name}=={version_of(name)} there"
-        for group in _by(reports, lambda report: getattr(report, name).partition("+")[0]) if here else ():  # noqa: B023
-            there = getattr(group[0], name).partition("+")[0]  # builds such as +cpu are no difference
-            who = tuple(report.address for report in group)
+        here = version_of(name)
+        for report in reports if here else ():
+            there = getattr(report, name).partition("+")[0]  # builds such as +cpu are no difference
+            install = f"install {name}=={here} there"
             if not there:
                 what = f"has no {name}, this process {here}"
-                yield Problem("note", who, what, f"{install} to train models of it")
+                yield Problem("note", (report.address,), what, f"{install} to train models of it")
             elif there != here:
                 what = f"has {name} {there}, this process {here}"
-                yield Problem("warning", who, what, f"{install}: models of it are refused until then")
+                yield Problem("warning", (report.address,), what, f"{install}: models of it are refused until then")
 
 
 def _clocks(reports: Sequence[WorkerReport]) -> Iterator[Problem]:
