@@ -162,5 +162,7 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: JaxNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered, Weighing, Unscaled]:
+    ) -> tuple[
+        FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered, Weighing, Unscaled
+    ]:
         return (network,) * 10

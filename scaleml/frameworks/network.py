@@ -100,6 +100,14 @@ class ModuleNetwork(ABC):
             self.scorer.probabilities(np.empty(0))
         return self.scorer.probabilities(self._all_outputs(w, x))
 
+    def _hand_over(self, grads: Sequence[Any], out: Array, ready: Ready | None) -> None:
+        """Copy the gradients of all arrays, which a framework has at once, into `out`, and say of each part that it is final."""
+        for group, part in zip(reversed(self.layout.groups), reversed(self.parts), strict=True):
+            for number in group:
+                out[self.layout.slices[number]] = np.asarray(grads[number]).reshape(-1)
+            if ready is not None:
+                ready(part)
+
     def _all_outputs(self, w: Array, x: Matrix) -> Array:
         x = dense(x)
         found = [self._outputs(w, x[part]) for part in _parts(x)]
@@ -110,14 +118,6 @@ def _parts(x: Array) -> list[slice]:
     """Return the rows that are evaluated together, one after the other."""
     rows = min(_MOST, max(32, _BYTES // max(1, x.nbytes // max(1, len(x)))))
     return [slice(start, start + rows) for start in range(0, len(x), rows)]
-
-    def _hand_over(self, grads: Sequence[Any], out: Array, ready: Ready | None) -> None:
-        """Copy the gradients of all arrays, which a framework has at once, into `out`, and say of each part that it is final."""
-        for group, part in zip(reversed(self.layout.groups), reversed(self.parts), strict=True):
-            for number in group:
-                out[self.layout.slices[number]] = np.asarray(grads[number]).reshape(-1)
-            if ready is not None:
-                ready(part)
 
 
 def dense(x: Matrix) -> Array:
