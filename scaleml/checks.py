@@ -1,4 +1,4 @@
-"""Checks of settings: numbers, switches, one of several options. Each error says the value, the rule and the remedy.
+"""Checks of settings: numbers, switches, one of several options. Each error says the value, the rule and the remedy; hints do, too.
 
 It stands beside `arrays`, below everything, so that a rule has one wording wherever it is checked.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Sequence
 
-__all__ = ["check_flag", "check_integer", "check_number", "check_option", "guess"]
+__all__ = ["check_flag", "check_integer", "check_number", "check_option", "guess", "hint"]
 
 
 def check_option(name: str, value: object, options: Sequence[object]) -> None:
@@ -117,3 +119,19 @@ def guess(value: object, options: Sequence[object]) -> str:
     names = [option for option in options if isinstance(option, str)]
     near = get_close_matches(value, names, 1, 0.5) if isinstance(value, str) else []
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def hint(message: str) -> None:
+    """Warn of what is allowed, but hardly meant: with a UserWarning at the user's line, which Python shows once."""
+    frame = sys._getframe(1)
+    ours = ("scaleml", "contextlib")  # which stands between, where a function is decorated by a context
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ours:
+        frame = frame.f_back
+    warnings.warn_explicit(
+        message,
+        UserWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__", "scaleml"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )

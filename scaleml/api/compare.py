@@ -12,6 +12,7 @@ from distributed import Client
 
 from scaleml.api.contenders import Contender, contender_of, with_all_cores, with_equal_chances
 from scaleml.api.launch import prepare
+from scaleml.api.named_settings import named_settings
 from scaleml.api.rounds import Allowance, Runner, run_rounds, warm_up
 from scaleml.api.run import Run
 from scaleml.api.settings import Settings, check_target
@@ -39,6 +40,7 @@ from scaleml.telemetry.formatting import listing
 from scaleml.telemetry.progress import Progress
 
 
+@named_settings()
 @seceded()
 def compare(
     model: Model | EstimatorLike | PipelineLike,
@@ -189,7 +191,9 @@ def compare(
                 on_plan(labels)
 
         wish = Wish(contenders, target, allowance, tune, all_cores, usual.seed, told)
-        return _run(task, wish, planned, begun)
+        comparison = _run(task, wish, planned, begun)
+    told.end_comparison(comparison)
+    return comparison
 
 
 class Wish(NamedTuple):

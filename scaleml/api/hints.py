@@ -23,6 +23,19 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
         "the loss belongs to the model: LinearModel(loss='log_loss'), MLP((64,), loss='squared_error'), "
         "TorchModel(module, loss='cross_entropy')",
     ),
+    **dict.fromkeys(
+        ("transform", "dtype", "compute", "augment", "class_weight", "hidden"),
+        "it belongs to the model: TorchModel(module, loss, transform=...), LinearModel(class_weight='balanced'), MLP((64,))",
+    ),
+    **dict.fromkeys(
+        ("compression", "topology", "overlap", "period", "outer", "consistency", "staleness", "servers"),
+        "it belongs to a strategy: AllReduce(compression=...), LocalSGD(period=8), ParameterServer('ssp', staleness=2)",
+    ),
+    **dict.fromkeys(
+        ("strategies", "target", "repeats", "tune", "budget", "all_cores", "on_plan", "on_run"),
+        "it belongs to scaleml.compare(model, X, y, [Serial(), AllReduce()], ...), which runs several strategies",
+    ),
+    "shards": "it belongs to scaleml.train and scaleml.start; a comparison has a shard a rank",
 }
 """What is set elsewhere, and where."""
 _SAME: Final[Mapping[str, str]] = {
@@ -31,6 +44,11 @@ _SAME: Final[Mapping[str, str]] = {
     **dict.fromkeys(("random_state", "random_seed"), "seed"),
     **dict.fromkeys(("validation_data", "validation_split", "validation_fraction", "test_size"), "validation"),
     **dict.fromkeys(("metric", "metrics"), "scoring"),
+    **dict.fromkeys(("lr", "eta0", "learning_rate_init"), "learning_rate"),
+    **dict.fromkeys(("verbose", "progress_bar"), "progress"),
+    **dict.fromkeys(("gpu", "use_gpu"), "device"),
+    **dict.fromkeys(("rounds", "n_repeats"), "repeats"),
+    "strategy": "strategies",
 }
 """What is called otherwise here."""
 
@@ -45,10 +63,10 @@ def of_setting(name: str, known: Sequence[str]) -> str:
     >>> of_setting("max_iter", ["epochs"]), of_setting("epoch", ["epochs"])
     (" Did you mean 'epochs'?", " Did you mean 'epochs'?")
     """
-    if name in _ELSEWHERE:
-        return f" {_ELSEWHERE[name]}."
     same = _SAME.get(name)
-    return f" Did you mean {same!r}?" if same in known else guess(name, known)
+    if same in known:
+        return f" Did you mean {same!r}?"
+    return f" {_ELSEWHERE[name]}." if name in _ELSEWHERE else guess(name, known)
 
 
 def of_optimizer(value: object) -> str:

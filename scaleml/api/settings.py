@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
@@ -203,12 +203,3 @@ def check_target(target: object) -> None:
     """Raise ValueError for a target that is no finite number."""
     if target is not None:
         check_number("target", target, rule="the held-out loss to be reached, a finite number, or None")
-
-
-def check_names(function: str, known: Sequence[str], settings: Mapping[str, object]) -> None:
-    """Raise TypeError for a setting that is none of the ``known`` parameters of `function`, of which three are the model and its data."""
-    for name in settings:
-        if name not in known:
-            raise TypeError(
-                f"{function}() has no setting {name!r}.{hints.of_setting(name, known)} Settings: {', '.join(known[3:])}"
-            )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
-from typing import Final, Unpack
+from typing import Unpack
 
 from distributed import Client
 
 from scaleml.api.launch import launch
+from scaleml.api.named_settings import named_settings
 from scaleml.api.run import Run
-from scaleml.api.settings import TrainSettings, check_names
+from scaleml.api.settings import TrainSettings
 from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, trainable
 from scaleml.api.validation import check_workers
 from scaleml.callbacks.base import Callback
@@ -27,6 +28,7 @@ from scaleml.strategies import Strategy
 from scaleml.telemetry.progress import Progress
 
 
+@named_settings()
 def start(
     model: Model | EstimatorLike | PipelineLike,
     X: object,
@@ -103,9 +105,7 @@ def start(
     return run
 
 
-_NAMES: Final = (*signature(start).parameters, "progress")
-
-
+@named_settings((*signature(start).parameters, "progress"))
 @seceded()
 def train(
     model: Model | EstimatorLike | PipelineLike,
@@ -208,7 +208,6 @@ def train(
     >>> run.model.predict(X[:1] / 16)  # doctest: +SKIP
     array([0])
     """
-    check_names("train", _NAMES, settings)
     if progress is None and CallbackList(settings.get("callbacks", ())).shows_progress:
         progress = False
     with Progress("train", progress) as shown:

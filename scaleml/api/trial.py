@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import final
 
+from scaleml.api.named_settings import named_settings
 from scaleml.cluster.placement import Workers
 from scaleml.optim import SGD, Optimizer
 from scaleml.representation import call_of
@@ -58,6 +59,9 @@ class Trial:
             if getattr(self, field.name) is not None
         ]
         return ", ".join([repr(self.strategy), *own])
+
+
+Trial.__init__ = named_settings()(Trial.__init__)  # type: ignore[method-assign]  # which dataclass has made
 
 
 def trials_of(strategies: Sequence[Strategy | Trial]) -> list[Trial]:

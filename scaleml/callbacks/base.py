@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scaleml.arrays import Array
+    from scaleml.telemetry.comparison import Comparison
 
     Rows = Mapping[str, NDArray[np.float64]]
 
@@ -88,7 +89,8 @@ class Callback:
     Notes
     -----
     In ``compare`` a callback is told of each run in turn: ``run.label`` says which contender it is, ``run.place`` the comparison, the
-    contender's number, the round, and whether it is one that counts; it is None elsewhere. A hook may call ``run.stop()``, and of a
+    contender's number, the round, and whether it is one that counts; it is None elsewhere. Of all of them together `on_comparison_end`
+    tells. A hook may call ``run.stop()``, and of a
     `Run` also its ``update``, ``pause`` and ``inject``.
 
     Examples
@@ -137,3 +139,15 @@ class Callback:
 
     def on_end(self, run: FollowedRun) -> None:
         """The run is over: ``run.state`` says how, ``run.error`` why it failed, ``run.summary()`` what it came to."""
+
+    def on_comparison_end(self, comparison: Comparison) -> None:
+        """All runs of ``compare`` are over: ``comparison.verdict`` says which strategy to use, ``comparison.table()`` has the numbers.
+
+        Called after the last run's `on_end`, of this object itself, not of what `for_run` has returned; also where the comparison was
+        stopped, with the runs so far. Not of a callback that has raised, or has not returned, before.
+
+        Parameters
+        ----------
+        comparison : Comparison
+            As ``compare`` returns it; ``comparison.name`` is what its runs' places call it.
+        """

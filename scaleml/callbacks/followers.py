@@ -1,4 +1,4 @@
-"""Followers: the threads in which callbacks are told of one run, where whatever they do hurts nobody."""
+"""Followers: the threads in which callbacks are told of one run, or of a comparison's end, where whatever they do hurts nobody."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import contextlib
 import logging
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Final, final
+from typing import TYPE_CHECKING, ClassVar, Final, final
 
 from scaleml.callbacks.base import Callback, Evaluation, FollowedRun
 from scaleml.callbacks.news import News
 from scaleml.clock import WALL
 from scaleml.escaping import printable
 from scaleml.telemetry.history import Change
+
+if TYPE_CHECKING:
+    from scaleml.telemetry.comparison import Comparison
 
 _log = logging.getLogger(__name__)
 _HOOKS: Final[dict[type, str]] = {Evaluation: "on_evaluation", Change: "on_change"}
@@ -62,17 +66,24 @@ class CallbackList:
             [Follower(self._callbacks[number], run, partial(self._left_out.add, number)) for number in heard]
         )
 
+    def end_comparison(self, comparison: Comparison) -> bool:
+        """Tell all that are not left out what a comparison came to, and wait as for a run's end; whether nobody pressed Ctrl-C."""
+        heard = [number for number in range(len(self._callbacks)) if number not in self._left_out]
+        return Followers(
+            [EndTeller(self._callbacks[number], comparison, partial(self._left_out.add, number)) for number in heard]
+        ).join()
+
 
 @final
 class Followers:
-    """All who are told of one run.
+    """All who are told of one run, or of a comparison's end.
 
     Parameters
     ----------
-    followers : sequence of Follower
+    followers : sequence of Teller
     """
 
-    def __init__(self, followers: Sequence[Follower] = ()) -> None:
+    def __init__(self, followers: Sequence[Teller] = ()) -> None:
         self._followers = followers
         for follower in followers:
             follower.start()
@@ -97,19 +108,21 @@ class Followers:
         return True
 
 
-@final
-class Follower:
-    """One callback and one run.
+class Teller(ABC):
+    """A thread that calls one callback's hooks.
 
     Parameters
     ----------
     callback : Callback
-    run : FollowedRun
     leave_out : callable
         Called once the callback has raised, or not returned in time.
     """
 
-    def __init__(self, callback: Callback, run: FollowedRun, leave_out: Callable[[], None]) -> None:
+    what: ClassVar[str]
+    goes_on: ClassVar[str] = "goes on"
+    """Of what it tells, in words, and what that does whatever a hook does."""
+
+    def __init__(self, callback: Callback, leave_out: Callable[[], None]) -> None:
         self.name = printable(_name(callback))
         self.patience = callback.patience
         self.thread = threading.Thread(
@@ -119,19 +132,12 @@ class Follower:
             daemon=True,
         )
         self._callback, self._leave_out = callback, leave_out
-        self._run: FollowedRun | None = run
         self._woken = threading.Event()
         self._hook = ""
         self._is_left_out = self._is_left_behind = False
 
     def start(self) -> None:
-        """Begin; `Callback.for_run` is asked in the calling thread."""
-        assert self._run is not None
-        try:
-            self._callback = self._callback.for_run(self._run)
-        except Exception as error:  # noqa: BLE001  whatever it raises, the run goes on
-            self._fail("for_run", error)
-            return
+        """Begin."""
         self.thread.start()
 
     def wake(self) -> None:
@@ -146,19 +152,79 @@ class Follower:
         """Wait until it was told of the end, until its patience after ``began`` is over; then leave it behind."""
         if self._runs and not self._is_left_behind:
             self.thread.join(max(0.0, began + self.patience - WALL.now()))
-            self.leave_behind(f"{self.patience:g} s after the end of the run")
+            self.leave_behind(f"{self.patience:g} s after the end of the {self.what}")
 
     def leave_behind(self, when: str) -> None:
         """Do not wait for it any more. Should its hook return one day, it is still told of the end."""
         if self._runs and not self._is_left_behind:
             self._is_left_behind = True
             where = f"{self._hook} had not returned" if self._hook else "it had not been told of everything"
-            why = (
-                "The run is as it should be, and nobody waits for this any more: raise its patience, or have it do less"
-            )
+            why = f"The {self.what} is as it should be, and nobody waits for this any more: raise its patience, or have it do less"
             self._say(f"{where} {when}. {why}")
 
     # The thread.
+
+    @abstractmethod
+    def _follow(self) -> None:
+        """Call the hooks."""
+
+    def _tell(self, hook: str, *facts: object) -> bool:
+        """Call a hook; return whether that went well."""
+        self._hook = hook
+        try:
+            getattr(self._callback, hook)(*facts)
+        except BaseException as error:  # noqa: BLE001  whatever it raises, the run goes on
+            self._fail(hook, error)
+            return False
+        finally:
+            self._hook = ""
+        return True
+
+    def _fail(self, hook: str, error: BaseException) -> None:
+        _log.error("callback %s raised in %s", self.name, hook, exc_info=error)
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        self._say(
+            f"{hook} raised {printable(what)}. The {self.what} {self.goes_on} without it: mend it, or leave it out; the traceback is logged"
+        )
+
+    def _say(self, what: str) -> None:
+        """Leave the callback out from now on, and say so once, wherever else the same was said before."""
+        if self._is_left_out:
+            return
+        self._is_left_out = True
+        self._leave_out()
+        text = f"callback {self.name}: {what} (logger {_log.name!r})"
+        _log.warning("%s", text)
+        with contextlib.suppress(RuntimeWarning):  # where warnings are errors it still hurts nobody
+            warnings.warn_explicit(text, RuntimeWarning, __file__, 0, module=__name__, registry={})
+
+
+@final
+class Follower(Teller):
+    """One callback and one run.
+
+    Parameters
+    ----------
+    callback : Callback
+    run : FollowedRun
+    leave_out : callable
+    """
+
+    what = "run"
+
+    def __init__(self, callback: Callback, run: FollowedRun, leave_out: Callable[[], None]) -> None:
+        super().__init__(callback, leave_out)
+        self._run: FollowedRun | None = run
+
+    def start(self) -> None:
+        """Begin; `Callback.for_run` is asked in the calling thread."""
+        assert self._run is not None
+        try:
+            self._callback = self._callback.for_run(self._run)
+        except Exception as error:  # noqa: BLE001  whatever it raises, the run goes on
+            self._fail("for_run", error)
+            return
+        super().start()
 
     def _follow(self) -> None:
         run = self._run
@@ -184,35 +250,27 @@ class Follower:
             if not is_over:
                 self._woken.wait(self._callback.every)
 
-    def _tell(self, hook: str, *facts: object) -> bool:
-        """Call a hook; return whether that went well."""
-        self._hook = hook
-        try:
-            getattr(self._callback, hook)(*facts)
-        except BaseException as error:  # noqa: BLE001  whatever it raises, the run goes on
-            self._fail(hook, error)
-            return False
-        finally:
-            self._hook = ""
-        return True
 
-    def _fail(self, hook: str, error: BaseException) -> None:
-        _log.error("callback %s raised in %s", self.name, hook, exc_info=error)
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        self._say(
-            f"{hook} raised {printable(what)}. The run goes on without it: mend it, or leave it out; the traceback is logged"
-        )
+@final
+class EndTeller(Teller):
+    """One callback, and the end of a comparison.
 
-    def _say(self, what: str) -> None:
-        """Leave the callback out from now on, and say so once, wherever else the same was said before."""
-        if self._is_left_out:
-            return
-        self._is_left_out = True
-        self._leave_out()
-        text = f"callback {self.name}: {what} (logger {_log.name!r})"
-        _log.warning("%s", text)
-        with contextlib.suppress(RuntimeWarning):  # where warnings are errors it still hurts nobody
-            warnings.warn_explicit(text, RuntimeWarning, __file__, 0, module=__name__, registry={})
+    Parameters
+    ----------
+    callback : Callback
+    comparison : Comparison
+    leave_out : callable
+    """
+
+    what = "comparison"
+    goes_on = "is complete"
+
+    def __init__(self, callback: Callback, comparison: Comparison, leave_out: Callable[[], None]) -> None:
+        super().__init__(callback, leave_out)
+        self._comparison = comparison
+
+    def _follow(self) -> None:
+        self._tell("on_comparison_end", self._comparison)
 
 
 def _name(callback: Callback) -> str:

@@ -13,6 +13,7 @@ from scaleml.telemetry.history import Change
 
 if TYPE_CHECKING:
     from scaleml.callbacks.base import Rows
+    from scaleml.telemetry.comparison import Comparison
 
 _LONGEST: Final = 500
 """Characters of a parameter that every MLflow server takes."""
@@ -27,7 +28,8 @@ class MLflow(Callback):
 
     Where the calling thread has an active run, that of ``with mlflow.start_run():``, it is used, and not ended. Else one is made, and
     ended as the run ended: ``FINISHED``, ``KILLED`` where it was stopped, ``FAILED``. In ``compare`` every run is one of its own, nested
-    in the active one, or in one that is made for the comparison.
+    in the active one, or in one that is made for the comparison, which also gets its verdict and table: the tag ``scaleml.verdict``,
+    ``comparison.txt`` and ``comparison.csv``.
 
     Parameters
     ----------
@@ -71,19 +73,48 @@ class MLflow(Callback):
         """Return what logs this run; MLflow's active run is that of the calling thread."""
         active = _mlflow().active_run()
         parents: _Parents = vars(self)["_parents"]
+        if active is not None and run.place is not None:
+            parents.use(run.place.comparison, active.info.run_id)
         return _Logged(self, None if active is None else active.info.run_id, parents)
+
+    def on_comparison_end(self, comparison: Comparison) -> None:
+        """Add the verdict and the table to the run that the comparison's are nested in: a tag, a text and a file of numbers."""
+        parents: _Parents = vars(self)["_parents"]
+        parent, is_own = parents.end(comparison.name)
+        if parent is None:
+            return
+        client = _mlflow().MlflowClient()
+        try:
+            client.set_tag(parent, "scaleml.verdict", comparison.verdict.headline)
+            client.log_text(parent, str(comparison), "comparison.txt")
+            client.log_text(parent, comparison.table().to_csv(index=False), "comparison.csv")
+        finally:
+            if is_own:
+                client.set_terminated(parent)
 
 
 @final
 class _Parents:
-    """Runs that were made for comparisons, by these."""
+    """Runs that comparisons are nested in, by these: the user's own, or such as are made for them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[str, str] = {}
+        self._used: dict[str, str] = {}
+
+    def use(self, comparison: str, active: str) -> None:
+        """Remember the user's own run."""
+        with self._lock:
+            self._used[comparison] = active
+
+    def end(self, comparison: str) -> tuple[str | None, bool]:
+        """Forget a comparison: return its run, None if there is none, and whether that was made for it."""
+        with self._lock:
+            used, made = self._used.pop(comparison, None), self._made.pop(comparison, None)
+            return (used, False) if made is None else (made, True)
 
     def of(self, comparison: str, experiment: str | None) -> str:
-        """Return the run of a comparison. It is closed at once, and again with each of its runs: nobody tells of a comparison's end."""
+        """Return the run of a comparison. It is closed at once, and again with each of its runs: of one that breaks off nobody tells."""
         with self._lock:
             if comparison not in self._made:
                 mlflow = _mlflow()

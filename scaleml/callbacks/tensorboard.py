@@ -16,7 +16,10 @@ from scaleml.callbacks.scalars import Scalars, name_of
 from scaleml.telemetry.history import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from scaleml.callbacks.base import Rows
+    from scaleml.telemetry.comparison import Comparison
 
 _USUAL = str | int | float | bool
 
@@ -27,7 +30,7 @@ class TensorBoard(Callback):
     """Writes `TensorBoard <https://www.tensorflow.org/tensorboard>`_'s event files; neither TensorFlow nor PyTorch is needed.
 
     Losses, scores, rows a second, staleness and the shares of the ranks' time are scalars over steps; the settings are
-    hyperparameters; changes in mid-run and the summary at the end are text.
+    hyperparameters; changes in mid-run, the summary at the end and a comparison's verdict and table are text.
 
     Parameters
     ----------
@@ -55,6 +58,17 @@ class TensorBoard(Callback):
     def for_run(self, run: FollowedRun) -> Callback:
         """Return what writes the files of this run."""
         return _Events(Path(self.log_dir))
+
+    def on_comparison_end(self, comparison: Comparison) -> None:
+        """Write the verdict and the table as text, in a folder of the comparison's own."""
+        folder = fresh(Path(self.log_dir), f"comparison {comparison.name}")
+        writer = _part("summary.writer.event_file_writer").EventFileWriter(str(folder))
+        text = _part("plugins.text.summary_v2").text_pb
+        head, cells, note = comparison.lines()
+        verdict = "\n\n".join([f"**{comparison.verdict.headline}**", *comparison.verdict.reasons])
+        _write(writer, text("verdict", verdict), 0)
+        _write(writer, text("table", f"{markdown(head, cells)}\n\n{note}"), 0)
+        writer.close()
 
 
 @final
@@ -104,8 +118,25 @@ class _Events(Callback):
         self._write(summary, 0)
 
     def _write(self, summary: Any, step: int) -> None:
-        event = _part("compat.proto.event_pb2").Event(wall_time=_now(), step=step, summary=summary)
-        self._writer.add_event(event)
+        _write(self._writer, summary, step)
+
+
+def _write(writer: Any, summary: Any, step: int) -> None:
+    writer.add_event(_part("compat.proto.event_pb2").Event(wall_time=_now(), step=step, summary=summary))
+
+
+def markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    r"""Return a table as TensorBoard's texts have them.
+
+    Examples
+    --------
+    >>> print(markdown(("run", "loss"), [("a|b", "0.2")]))
+    | run | loss |
+    | --- | --- |
+    | a\|b | 0.2 |
+    """
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in (head, ["---"] * len(head), *cells)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def fresh(parent: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from scaleml.telemetry.history import Change
 
 if TYPE_CHECKING:
     from scaleml.callbacks.base import Rows
+    from scaleml.telemetry.comparison import Comparison
 
 
 @final
@@ -22,7 +23,7 @@ class Wandb(Callback):
     """Logs to `Weights & Biases <https://docs.wandb.ai>`_, or to what has its interface: ``module="trackio"``.
 
     Where there is an active run, that of ``wandb.init()``, it is used, and not finished. Else one is made and finished. In ``compare``
-    every run is one of its own, and the comparison is their group.
+    every run is one of its own, and the comparison is their group; the last of it has the verdict and the table.
 
     Parameters
     ----------
@@ -64,6 +65,28 @@ class Wandb(Callback):
         library = self._library()
         return _Logged(self, library, None if run.place is not None else _active(library))
 
+    def on_comparison_end(self, comparison: Comparison) -> None:
+        """Add a run to the comparison's group that has the verdict, the table, and all of it as text."""
+        library, name = self._library(), f"comparison {comparison.name}"
+        run = self.begun(library, self.name or name, {"comparison": comparison.name}, name)
+        facts: dict[str, Any] = {"verdict": str(comparison.verdict), "report": str(comparison)}
+        if hasattr(library, "Table"):
+            facts["table"] = library.Table(dataframe=comparison.table())
+        try:
+            run.log(facts)
+        finally:
+            run.finish()
+
+    def begun(self, library: Any, name: str, config: Mapping[str, object], group: str | None) -> Any:
+        """Return a new run of the library's."""
+        settings: dict[str, Any] = {"project": self.project, "name": name, "config": dict(config)}
+        if group is not None:
+            settings["group"] = group
+        if self.module == "wandb":
+            settings["reinit"] = "create_new"  # beside whatever else this process logs
+        # In a context of its own: trackio would end the run that is active in this one.
+        return Context().run(library.init, **{**settings, **self.settings})
+
     def _library(self) -> Any:
         return imported(self.module, self.module, f"Wandb(module={self.module!r})")
 
@@ -82,7 +105,8 @@ class _Logged(Callback):
         if not self._is_own:
             self._run.config.update(config)
         else:
-            self._run = self._begun(run, config)
+            group = None if place is None else f"comparison {place.comparison}"
+            self._run = self._settings.begun(self._library, self._settings.name or name_of(run), config, group)
         if self._has_axes:
             for group in ("train", "time", "held_out"):
                 self._run.define_metric(f"{group}/*", step_metric="step")
@@ -91,19 +115,6 @@ class _Logged(Callback):
     def _has_axes(self) -> bool:
         """Whether a run's own steps, which only grow, need not be ours; trackio takes ours."""
         return hasattr(self._run, "define_metric")
-
-    def _begun(self, run: FollowedRun, config: dict[str, object]) -> Any:
-        settings: dict[str, Any] = {
-            "project": self._settings.project,
-            "name": self._settings.name or name_of(run),
-            "config": config,
-        }
-        if run.place is not None:
-            settings["group"] = f"comparison {run.place.comparison}"
-        if self._settings.module == "wandb":
-            settings["reinit"] = "create_new"  # beside whatever else this process logs
-        # In a context of its own: trackio would end the run that is active in this one.
-        return Context().run(self._library.init, **{**settings, **self._settings.settings})
 
     def on_rows(self, run: FollowedRun, rows: Rows) -> None:
         self._log(self._scalars.of_rows(rows), self._scalars.step)

@@ -10,6 +10,7 @@ from typing import Final
 
 from scaleml.cluster.examination import Examined
 from scaleml.cluster.installation import mismatches
+from scaleml.cluster.user_modules import FRAMEWORKS, version_of
 from scaleml.telemetry.cluster_report import WorkerReport
 from scaleml.telemetry.formatting import seconds, size
 from scaleml.telemetry.links import Link, Links
@@ -56,7 +57,7 @@ def problems_of(examined: Mapping[str, Examined], links: Links, *, tls: bool, po
                 what,
                 "it takes no tasks: free its memory if it is paused, else wait for another",
             )
-    for check in (_alike, _clocks, _memory):
+    for check in (_alike, _frameworks, _clocks, _memory):
         yield from check(heard)
     for group in _by(heard, lambda report: report.host):
         yield from _host(group, ports)
@@ -151,6 +152,21 @@ def _alike(reports: Sequence[WorkerReport]) -> Iterator[Problem]:
         if report.python != platform.python_version():
             what = f"has Python {report.python}, this process {platform.python_version()}"
             yield Problem("note", (report.address,), what, "nothing, as long as the first two numbers are the same")
+
+
+def _frameworks(reports: Sequence[WorkerReport]) -> Iterator[Problem]:
+    """Name who has not the frameworks of this process, whose models travel there pickled."""
+    for name in FRAMEWORKS:
+        here = version_of(name)
+        for report in reports if here else ():
+            there = getattr(report, name).partition("+")[0]  # builds such as +cpu are no difference
+            install = f"install {name}=={here} there"
+            if not there:
+                what = f"has no {name}, this process {here}"
+                yield Problem("note", (report.address,), what, f"{install} to train models of it")
+            elif there != here:
+                what = f"has {name} {there}, this process {here}"
+                yield Problem("warning", (report.address,), what, f"{install}: models of it are refused until then")
 
 
 def _clocks(reports: Sequence[WorkerReport]) -> Iterator[Problem]:

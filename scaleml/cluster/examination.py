@@ -17,6 +17,7 @@ from scaleml.cluster import calls
 from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.installation import NEEDED, Installation, installation, minor, there
 from scaleml.cluster.staging.memory import memory_of
+from scaleml.cluster.user_modules import FRAMEWORKS
 from scaleml.data.sealed import by_value
 from scaleml.telemetry.cluster_report import WorkerReport
 
@@ -39,7 +40,8 @@ class Machine(TypedDict):
     blas_threads: int
     processor: str
     gpus: list[str]
-    cupy: str
+    packages: dict[str, str]
+    """Versions of frameworks by name, CuPy among them, of those that there are."""
     installed: Installation
 
 
@@ -60,8 +62,8 @@ class Examined:
 
 
 @by_value
-def machine(needed: tuple[str, ...]) -> Machine:
-    """Return what there is where this is called; it travels by value, for there may be no scaleml."""
+def machine(needed: tuple[str, ...], frameworks: tuple[str, ...]) -> Machine:
+    """Return what there is where this is called; it travels by value, for there may be no scaleml. Frameworks are looked for only."""
     import datetime as dt
     import importlib.metadata
     import os
@@ -88,10 +90,10 @@ def machine(needed: tuple[str, ...]) -> Machine:
         lines = [line for line in card.read_text(errors="replace").splitlines() if line.startswith("Model:")]
         gpus.append(lines[0].partition(":")[2].strip() if lines else "NVIDIA")
     gpus = gpus or ["NVIDIA" for _ in pathlib.Path("/dev").glob("nvidia[0-9]*")]
-    cupy = ""
-    for name in ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x"):
+    packages: dict[str, str] = {}
+    for name in (*frameworks, "cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x"):
         try:
-            cupy = cupy or importlib.metadata.version(name)
+            packages.setdefault(name.partition("-")[0], importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             pass
     return {
@@ -104,7 +106,7 @@ def machine(needed: tuple[str, ...]) -> Machine:
         "blas_threads": threads,
         "processor": processor,
         "gpus": gpus,
-        "cupy": cupy,
+        "packages": packages,
         "installed": installed,
         "ended": dt.datetime.now(dt.UTC).timestamp(),
     }
@@ -126,7 +128,7 @@ def examine(client: Client, workers: Mapping[str, WorkerFacts]) -> dict[str, Exa
         if minor(_python(versions)) == minor(platform.python_version()):
             sent = datetime.now(UTC).timestamp()
             try:
-                told["machine"] = await calls.on_worker(client, address, there(machine), NEEDED)
+                told["machine"] = await calls.on_worker(client, address, there(machine), NEEDED, FRAMEWORKS)
             except Exception as error:  # noqa: BLE001  whatever it is, it is the answer
                 told["error"] = error
             told["sent"], told["received"] = sent, datetime.now(UTC).timestamp()
@@ -174,9 +176,8 @@ def _examined(address: str, facts: WorkerFacts, told: dict[str, Any] | BaseExcep
         return Examined(WorkerReport(**known), told["error"] or other)
     installed = found["installed"]
     known |= {name: installed[name] for name in ("python", "numpy", "scaleml", "build")}
-    known |= {
-        name: found[name] for name in ("host", "cores", "shm", "shm_free", "blas", "blas_threads", "processor", "cupy")
-    }
+    known |= {name: found[name] for name in ("host", "cores", "shm", "shm_free", "blas", "blas_threads", "processor")}
+    known |= {name: found["packages"].get(name, "") for name in (*FRAMEWORKS, "cupy")}
     return Examined(WorkerReport(**known, gpus=tuple(found["gpus"]), clock=_ahead(found, told)), installed)
 
 

@@ -164,6 +164,11 @@ class CollectionSource:
         """Of the columns of dense X."""
         return ColumnSizes.together([summary.sizes for summary in self._full])
 
+    @property
+    def brightest(self) -> int:
+        """The largest number in what may be images, of some rows; see `Source`."""
+        return max(summary.brightest for summary in self._full)
+
     def tally(self, classes: Array | None, name: str = "y", *, held_out: bool = False) -> tuple[Array, Array]:
         """Return rows and sums of weights, of each class, or in all (``classes`` None); of all rows, or of those held out."""
         size = 1 if classes is None else len(classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, final
 
 import numpy as np
@@ -51,8 +52,10 @@ class DatasetShard:
         return self.rows * self.form.row.itemsize
 
     def open(self) -> Arrays:
-        """Read all of it, which is no rows, or few."""
-        return self.blocks().read_rows(0, self.rows)
+        """Read all of it into memory, block by block: what its items are made of need not be there all at once."""
+        blocks, x = self.blocks(), np.empty(self.rows, self.form.row)
+        parts = [blocks.read_rows(start, stop, x[start:stop]) for start, stop in pairwise(blocks.starts.tolist())]
+        return x, np.concatenate([y for _, y, _ in parts]), self.weights
 
     def blocks(self) -> DatasetBlocks:
         """Return the blocks in which it is read."""

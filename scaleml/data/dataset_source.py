@@ -12,6 +12,7 @@ from scaleml.data.columns import as_column, as_weights, cast_finite, refuse_no_w
 from scaleml.data.dataset_items import ItemFormat
 from scaleml.data.labels import encode_labels
 from scaleml.data.map_dataset import MapDataset
+from scaleml.data.pixels import brightest
 from scaleml.data.row_dtype import Row, in_words, items_of, refuse_other_row
 from scaleml.data.source import Task, outputs_of, task_of
 from scaleml.data.tensors import plain_array
@@ -49,6 +50,11 @@ class DatasetSource:
     filled: ClassVar[None] = None
     sizes: ClassVar[None] = None
     names: ClassVar[None] = None
+
+    @property
+    def brightest(self) -> int:
+        """The largest number in the first item, where that may be an image; see `Source`."""
+        return brightest(self.data.first_inputs)
 
     @property
     def rows(self) -> int:

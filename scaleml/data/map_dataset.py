@@ -12,7 +12,7 @@ import numpy as np
 
 from scaleml.arrays import Array
 from scaleml.data.dataset_items import BadItem, fetched, halves, label_of, rows_of_item
-from scaleml.data.row_dtype import Row, record_of, row_of
+from scaleml.data.row_dtype import ALONE, Row, record_of, row_of
 from scaleml.data.tensors import plain_array
 
 _CHECKED: Final = 16
@@ -114,6 +114,12 @@ class MapDataset:
     def first(self) -> tuple[Any, Any]:
         """The first item."""
         return halves(fetched(self.dataset, [0])[0], 0)
+
+    @property
+    def first_inputs(self) -> dict[str, Array]:
+        """The first item's x as a batch of one row: its inputs by name, one that stands for itself without."""
+        found = rows_of_item(self.first[0], "x of item 0")
+        return found if isinstance(found, dict) else {ALONE: found}
 
     def row(self, dtype: str) -> Row:
         """Return what an item's x becomes."""

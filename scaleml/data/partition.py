@@ -112,6 +112,8 @@ class PieceSummary:
         The Dask worker whose folder the file is in.
     heaviest : (m,) int array or None
         Where in the file the rows to train on are that weigh most; None without weights.
+    brightest : int
+        The largest number in what may be images, of some rows.
     row, target : numpy.dtype or None
         Of a row of X, and of y that is no label, where they may have any shape.
     """
@@ -131,6 +133,7 @@ class PieceSummary:
     sizes: ColumnSizes | None = None
     worker: str = ""
     heaviest: Array | None = None
+    brightest: int = 0
     row: Row | None = None
     target: Row | None = None
 

@@ -44,6 +44,8 @@ class Source(Protocol):
         How large the values of each column of dense X are.
     names : tuple or None
         Of the columns, where X is a table.
+    brightest : int
+        The largest number in what may be images, of some rows; 0 where nothing may be one.
     row, target : numpy.dtype or None
         Of one row of X and of y, where the model takes rows of any shape; None for those of a table, and the target for labels.
     """
@@ -70,6 +72,8 @@ class Source(Protocol):
     def sizes(self) -> ColumnSizes | None: ...
     @property
     def names(self) -> tuple[object, ...] | None: ...
+    @property
+    def brightest(self) -> int: ...
     @property
     def row(self) -> Row | None: ...
     @property
@@ -114,6 +118,7 @@ class ArraySource:
     classes: Array | None
     names: tuple[object, ...] | None = None
 
+    brightest: ClassVar[int] = 0
     row: ClassVar[None] = None
     target: ClassVar[None] = None
 

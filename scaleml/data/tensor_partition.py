@@ -13,6 +13,7 @@ from scaleml.data.columns import as_column, as_told, as_weights, cast_finite
 from scaleml.data.labels import local_codes
 from scaleml.data.partition import SALT, PassOptions, PieceSummary, len_of, refuse_other_length, tally
 from scaleml.data.piece_file import PieceFile, size_of_tensors
+from scaleml.data.pixels import brightest
 from scaleml.data.row_sample import heaviest_of
 from scaleml.data.tensor_source import holds_labels
 from scaleml.data.tensors import Tensors, as_tensors, plain_array
@@ -80,6 +81,7 @@ def write_tensor_partition(
         held_counts=held_counts,
         held_mass=held_mass,
         sizes=None if x.table is None else ColumnSizes.of(x.table, order),
+        brightest=brightest(x.parts),
         heaviest=None if w is None else held + heaviest_of(w[order[held:]]),
         row=x.row,
         target=y.row if isinstance(y, Tensors) else None,

@@ -11,6 +11,7 @@ from scaleml.arrays import Array
 from scaleml.data.column_sizes import ColumnSizes
 from scaleml.data.columns import as_column, as_weights, cast_finite, names_of, refuse_no_weight
 from scaleml.data.labels import encode_labels
+from scaleml.data.pixels import brightest
 from scaleml.data.row_dtype import Row
 from scaleml.data.source import ArraySource, Task, outputs_of, task_of
 from scaleml.data.tensors import Tensors, as_tensors, plain_array, several_of
@@ -49,6 +50,11 @@ class TensorSource:
         """Of the columns, where X is a table of floats: of rows spread over all of it."""
         table = self.x.table
         return None if table is None else ColumnSizes.of(table, np.arange(0, self.rows, max(1, self.rows // 1024)))
+
+    @property
+    def brightest(self) -> int:
+        """The largest number in what may be images, of some rows; see `Source`."""
+        return brightest(self.x.parts)
 
     @property
     def rows(self) -> int:

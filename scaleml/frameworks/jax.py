@@ -135,6 +135,11 @@ class JaxModel(Model):
         return f"JaxModel({', '.join(names)}, loss={loss}{''.join(more)})"
 
     @property
+    def how_to_scale(self) -> str:
+        """What one does about pixels from 0 to 255 that the model takes as they are, in words."""
+        return "begin the function with x = x / 255, or divide X by 255"
+
+    @property
     def is_classifier(self) -> bool:
         """Whether y holds classes."""
         return self._loss.targets in ("classes", "labels") if self.classifier is None else self.classifier

@@ -28,6 +28,7 @@ from scaleml.models.flat_model import (
     Ready,
     Scoring,
     Stochastic,
+    Unscaled,
     Weighing,
 )
 
@@ -74,6 +75,7 @@ class JaxNetwork(ModuleNetwork):
         super().__init__(layout, found.scorer, signature, dtype)
         self._program: Program = found.program
         self.why_no_weights = found.program.loss.why_no_weights
+        self.takes_as_it_is = found.takes_as_it_is
         self._state: Leaves = function.state()
         self.buffer_rule: BufferRule = buffer_rule
         self._place, self._calls = (0, 0, 0), 0
@@ -160,5 +162,7 @@ if TYPE_CHECKING:
 
     def _is_all_of(
         network: JaxNetwork,
-    ) -> tuple[FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered, Weighing]:
-        return network, network, network, network, network, network, network, network, network
+    ) -> tuple[
+        FlatModel, Layered, Scoring, Probabilistic, NamesScore, OfModule, Stochastic, Buffered, Weighing, Unscaled
+    ]:
+        return (network,) * 10

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.frameworks.ends import hint_of_squash, may_be_pixels
 from scaleml.frameworks.inputs import trial_rows
+from scaleml.frameworks.jax_ends import squash_of, takes_as_it_is
 from scaleml.frameworks.jax_function import Leaves
 from scaleml.frameworks.jax_losses import JaxLoss
 from scaleml.frameworks.jax_program import Forward, Program, whole_numbers
@@ -27,6 +29,7 @@ _ROWS = 5
 class _Found(NamedTuple):
     program: Program
     scorer: Scorer
+    takes_as_it_is: bool
 
 
 def tried(forward: Forward, loss: JaxLoss, objective: Objective, layout: Layout) -> _Found:
@@ -40,7 +43,10 @@ def tried(forward: Forward, loss: JaxLoss, objective: Objective, layout: Layout)
     function, dtype = forward.function, forward.dtype
     x, y = forward.parts(trial_rows(objective.signature, _ROWS)), objective.trial_targets(_ROWS)
     leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape in layout.shapes]
-    output, _ = jax.eval_shape(lambda own, state, rows: forward(own, state, rows, None), leaves, function.state(), x)
+    given = leaves, function.state(), x
+    traced, (output, _) = jax.make_jaxpr(lambda own, state, rows: forward(own, state, rows, None), return_shape=True)(
+        *given
+    )
     shape = tuple(output.shape) if isinstance(output, jax.ShapeDtypeStruct) else None
     if shape is None and loss.targets != "any":
         raise ValueError(
@@ -63,7 +69,11 @@ def tried(forward: Forward, loss: JaxLoss, objective: Objective, layout: Layout)
     w, draw = jax.ShapeDtypeStruct((layout.size,), dtype), np.zeros(4, np.uint32)
     _, value, _, _ = jax.eval_shape(program.gradient, w, function.state(), x, y, None, draw)
     assert value.shape == ()
-    return _Found(program, scorer)
+    hint_of_squash(function.label, loss.name, loss.link, squash_of(traced.jaxpr) if shape is not None else None)
+    inputs = traced.jaxpr.invars[-len(x) :]
+    pixels = [one for one, part in zip(inputs, x, strict=True) if part.dtype == np.uint8 or len(x) == 1]
+    as_it_is = may_be_pixels(objective.signature) and takes_as_it_is(traced.jaxpr, pixels)
+    return _Found(program, scorer, as_it_is)
 
 
 def _reduction(forward: Forward, loss: JaxLoss, output: Any, x: tuple[Array, ...], y: Array) -> Reduction:

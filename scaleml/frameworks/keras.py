@@ -127,6 +127,11 @@ class KerasModel(Model):
         return f"KerasModel({name}, {self._loss.label}{more})"
 
     @property
+    def how_to_scale(self) -> str:
+        """What one does about pixels from 0 to 255 that the model takes as they are, in words."""
+        return "begin the model with keras.layers.Rescaling(1 / 255), or divide X by 255"
+
+    @property
     def is_classifier(self) -> bool:
         """Whether y holds classes."""
         return self._loss.targets in ("classes", "labels") if self.classifier is None else self.classifier

@@ -67,7 +67,7 @@ def check_outputs(model: Any, recipe: Recipe, loss: KerasLoss, signature: Signat
             f"{loss.label} is of probabilities, as in Keras, but {recipe.label} returns others than that: give its last layer "
             f"activation={function!r}, or use loss={loss.name!r}, which is of scores (from_logits=True)"
         )
-    squashed = (sums and loss.name == "cross_entropy") or last in ("softmax", "sigmoid")
+    squashed = (sums and loss.name == "cross_entropy") or (inside and last in ("softmax", "sigmoid"))
     if squashed and not loss.probabilities and loss.targets in ("classes", "labels"):
         other = "sparse_categorical_crossentropy" if classes else "binary_crossentropy"
         raise ValueError(

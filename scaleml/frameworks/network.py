@@ -70,9 +70,7 @@ class ModuleNetwork(ABC):
     def statistics(self, w: Array, x: Matrix, y: Array, weights: Array | None = None) -> Array:
         """Return float64 sums that add over parts of the data, and that `summarise` turns into loss and score."""
         x, total = dense(x), np.zeros(self.scorer.size)
-        rows = min(_MOST, max(32, _BYTES // max(1, x.nbytes // max(1, len(x)))))
-        for start in range(0, len(x), rows):
-            part = slice(start, start + rows)
+        for part in _parts(x):
             weight = None if weights is None else weights[part]
             outputs, loss, mass = self._evaluated(w, x[part], y[part], weight)
             total += self.scorer.sums(outputs, y[part], weight, loss, mass)
@@ -84,11 +82,11 @@ class ModuleNetwork(ABC):
 
     def scores(self, w: Array, x: Matrix) -> Array:
         """Return the module's outputs, (n, classes), or (n,) where one number a row decides."""
-        return self.scorer.scores(self._outputs(w, dense(x)))
+        return self.scorer.scores(self._all_outputs(w, x))
 
     def predict(self, w: Array, x: Matrix) -> Array:
         """Return class codes, labels of 0 and 1, or outputs, in the shape of the targets."""
-        return self.scorer.decide(self._outputs(w, dense(x)))
+        return self.scorer.decide(self._all_outputs(w, x))
 
     def predict_proba(self, w: Array, x: Matrix) -> Array:
         """Return the probabilities of the classes, (n, classes), or of each label.
@@ -100,7 +98,7 @@ class ModuleNetwork(ABC):
         """
         if self.scorer.link is None:
             self.scorer.probabilities(np.empty(0))
-        return self.scorer.probabilities(self._outputs(w, dense(x)))
+        return self.scorer.probabilities(self._all_outputs(w, x))
 
     def _hand_over(self, grads: Sequence[Any], out: Array, ready: Ready | None) -> None:
         """Copy the gradients of all arrays, which a framework has at once, into `out`, and say of each part that it is final."""
@@ -109,6 +107,17 @@ class ModuleNetwork(ABC):
                 out[self.layout.slices[number]] = np.asarray(grads[number]).reshape(-1)
             if ready is not None:
                 ready(part)
+
+    def _all_outputs(self, w: Array, x: Matrix) -> Array:
+        x = dense(x)
+        found = [self._outputs(w, x[part]) for part in _parts(x)]
+        return self._outputs(w, x) if not found else found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _parts(x: Array) -> list[slice]:
+    """Return the rows that are evaluated together, one after the other."""
+    rows = min(_MOST, max(32, _BYTES // max(1, x.nbytes // max(1, len(x)))))
+    return [slice(start, start + rows) for start in range(0, len(x), rows)]
 
 
 def dense(x: Matrix) -> Array:

@@ -156,6 +156,13 @@ class TorchModel(Model):
         return f"TorchModel({name}, loss={loss}{', transform=...' if self.transform else ''}{shown})"
 
     @property
+    def how_to_scale(self) -> str:
+        """What one does about pixels from 0 to 255 that the module takes as they are, in words."""
+        if self.transform is not None:
+            return "have transform= divide by 255, too, or divide X by 255"
+        return "pass transform=lambda x: x / 255 to TorchModel, or divide X by 255"
+
+    @property
     def is_classifier(self) -> bool:
         """Whether y holds classes."""
         return self._loss.targets in ("classes", "labels") if self.classifier is None else self.classifier

@@ -35,6 +35,7 @@ from scaleml.models.flat_model import (
     Ready,
     Scoring,
     Stochastic,
+    Unscaled,
     Weighing,
 )
 from scaleml.models.on_devices import Foreign, Skipping
@@ -93,7 +94,7 @@ class TorchNetwork(ModuleNetwork):
         self._loss, self._output, self._targets = found.loss, found.output, found.targets
         self._draws, self.least_rows = found.draws, found.least_rows
         self.buffer_rule: BufferRule = buffer_rule
-        self._buffers = found.buffers
+        self._buffers, self.takes_as_it_is = found.buffers, found.takes_as_it_is
         self._held: Buffers | None = None
         self._place, self._calls = (0, 0, 0), 0
         layout = Layout(tuple(own), tuple(tuple(one.shape) for one in own.values()))
@@ -306,5 +307,6 @@ if TYPE_CHECKING:
         Normalising,
         Foreign,
         Skipping,
+        Unscaled,
     ]:
-        return (network,) * 11
+        return (network,) * 12

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -10,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from scaleml.arrays import Array
+from scaleml.frameworks.ends import Squash, hint_of_squash, may_be_pixels
 from scaleml.frameworks.inputs import trial_rows
 from scaleml.frameworks.loss import Reduction, reduction_of
 from scaleml.frameworks.objective import Objective
 from scaleml.frameworks.scorer import Scorer
 from scaleml.frameworks.torch_buffers import BufferLayout
+from scaleml.frameworks.torch_ends import squash_of, takes_as_it_is
 from scaleml.frameworks.torch_forward import Forward
 from scaleml.frameworks.torch_losses import TorchLoss
 from scaleml.frameworks.torch_random import Draws, drawn_by, seeded
@@ -41,6 +42,8 @@ class Found(NamedTuple):
     """That it takes in training: two where it normalises over them."""
     buffers: BufferLayout
     """Which of the module's buffers travel."""
+    takes_as_it_is: bool
+    """Whether nothing scales rows that may be pixels before the first product."""
 
 
 def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objective, dtype: torch.dtype) -> Found:
@@ -71,9 +74,8 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         loss = replace(loss, axis=scorer.axis % len(shape) if loss.targets == "classes" and shape is not None else 1)
         if loss.targets == "classes" and shape is not None:
             _check_weights(loss, shape[loss.axis])
-            if loss.link == "softmax":
-                _warn_of_probabilities(output, loss, module)
         total, _ = loss.total(output, target, None)
+        as_it_is = may_be_pixels(objective.signature) and takes_as_it_is(module, forward, x[:1])
         module.train()
         draws = drawn_by(lambda: forward(module, x))
         buffers = BufferLayout.of(before, module, dtype)
@@ -85,7 +87,9 @@ def tried(module: nn.Module, forward: Forward, loss: TorchLoss, objective: Objec
         )
     if draws is None and any(isinstance(layer, _Dropout) for layer in module.modules()):
         draws = "torch"  # whose share may be nothing as yet
-    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws, least, buffers)
+    if isinstance(output, Tensor):
+        hint_of_squash(type(module).__name__, loss.name, loss.link, _squash(output, loss))
+    return Found(loss, scorer, None if shape is None else shape[1:], kind, draws, least, buffers, as_it_is)
 
 
 def _takes(module: nn.Module, forward: Forward, row: Array) -> bool:
@@ -120,15 +124,13 @@ def _check_weights(loss: TorchLoss, classes: int) -> None:
         )
 
 
-def _warn_of_probabilities(output: Tensor, loss: TorchLoss, module: nn.Module) -> None:
-    sums = output.detach().sum(loss.axis)
-    if bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        warnings.warn(
-            f"{type(module).__name__} returns probabilities, of which {loss.name} takes the softmax again, so that it learns slowly: have "
-            "it return the scores, without its last softmax; run.model.predict_proba gives probabilities",
-            UserWarning,
-            stacklevel=2,
-        )
+def _squash(output: Tensor, loss: TorchLoss) -> Squash | None:
+    """Return what makes probabilities of the module's scores: by what it computed last, or by sums of 1 however they come about."""
+    if loss.link == "softmax":
+        sums = output.detach().sum(loss.axis)
+        if bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+            return "softmax"
+    return squash_of(output)
 
 
 def _no_rows(module: nn.Module, shape: tuple[int, ...]) -> str:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self, final
 
+from scaleml.api.named_settings import named_settings
 from scaleml.api.run import Run
 from scaleml.api.trial import Trial
 from scaleml.cluster.cluster_name import cluster_name
@@ -20,7 +21,6 @@ from scaleml.lab.output import Output
 from scaleml.lab.publisher import Publisher
 from scaleml.lab.report import living, static
 from scaleml.lab.setup import Setup, check_pair, usual_workers
-from scaleml.lab.starting import DEFAULT_OPTIMIZER
 from scaleml.lab.steering import Steering
 from scaleml.lab.toolbar import Toolbar
 from scaleml.models import Model
@@ -75,6 +75,7 @@ class Lab:
     >>> lab.close()
     """
 
+    @named_settings()
     def __init__(
         self,
         model: Model | None = None,
@@ -87,7 +88,7 @@ class Lab:
         batch_size: int = 256,
         epochs: int = 60,
         target: float | None = None,
-        optimizer: Optimizer = DEFAULT_OPTIMIZER,
+        optimizer: Optimizer | None = None,
         validation: Any = 0.2,
         seed: int = 0,
         allow_kill: bool = False,

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from scaleml import datasets
+from scaleml.api.settings import check_kind
 from scaleml.api.trial import Trial
 from scaleml.api.validation import check_workers
 from scaleml.cluster.embedded import embedded_size
@@ -79,7 +80,8 @@ class Setup:
     strategies : sequence of Strategy or Trial, or None
         What is ticked.
     common : dict
-        The first values of ``workers``, ``batch_size``, ``epochs``, ``target`` and ``optimizer``.
+        The first values of ``workers``, ``batch_size``, ``epochs``, ``target`` and ``optimizer``; of the last None for one that suits the
+        data.
     fixed : dict
         More settings of ``compare``, which have no controls.
     """
@@ -95,7 +97,9 @@ class Setup:
     ) -> None:
         self._given = (model, X, y)
         self._fixed = fixed
-        self._optimizer: Optimizer = common["optimizer"]
+        own = common["optimizer"]
+        self._is_chosen, self._optimizer = own is not None, DEFAULT_OPTIMIZER if own is None else own
+        check_kind("optimizer", self._optimizer)
         self.rows = rows(CHOSEN if strategies is None else strategies)
         shaped = {label: name for label, (name, _) in SHAPED.items()} if has_torch() else {}
         self.data = widgets.Dropdown(options=DATA | shaped, layout=auto())
@@ -129,10 +133,10 @@ class Setup:
             self.model.options = own
 
     def _suggest_optimizer(self, change: Any) -> None:
-        """Start with the optimizer that is for the data, unless the user has chosen one."""
+        """Start with the optimizer that is for the data, unless the user has passed or chosen one."""
         former = OPTIMIZERS.get(change["old"], DEFAULT_OPTIMIZER)
         said = type(self.optimizer.value), self.rate.value
-        if self._optimizer == DEFAULT_OPTIMIZER and said == (type(former), entry.shown(former.learning_rate)):
+        if not self._is_chosen and said == (type(former), entry.shown(former.learning_rate)):
             start = OPTIMIZERS.get(self.data.value, DEFAULT_OPTIMIZER)
             self.optimizer.value = next(one for _, one in self.optimizer.options if type(one) is type(start))
             self.rate.value = entry.shown(start.learning_rate)

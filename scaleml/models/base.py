@@ -131,6 +131,11 @@ class Model(ABC):
         return None
 
     @property
+    def how_to_scale(self) -> str:
+        """What one does about pixels from 0 to 255 that the model takes as they are, in words."""
+        return "divide X by 255"
+
+    @property
     def augment(self) -> tuple[Augmentation, ...]:
         """How rows to train on are changed at random, one after the other, before the model gets them; held-out rows never are."""
         return ()

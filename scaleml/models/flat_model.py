@@ -149,6 +149,15 @@ class Weighing(Protocol):
 
 
 @runtime_checkable
+class Unscaled(Protocol):
+    """A model that knows whether it multiplies numbers of X as they are, which of pixels from 0 to 255 is hardly meant."""
+
+    @property
+    def takes_as_it_is(self) -> bool:
+        """Whether nothing scales numbers that may be pixels before the first product; False where it cannot be told."""
+
+
+@runtime_checkable
 class Normalising(Protocol):
     """A model that may need several rows for a gradient, as BatchNorm does."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -61,8 +62,8 @@ class WorkerReport:
         The kernels that the BLAS chose.
     gpus : tuple of str
         NVIDIA's, by name.
-    cupy : str
-        Version of CuPy; it is looked for, not imported.
+    torch, jax, keras, cupy : str
+        Versions; they are looked for, not imported.
     clock : float
         Seconds that its clock is ahead of this process's, less than which it may be (half the round trip) is 0.
     round_trip : float
@@ -91,6 +92,9 @@ class WorkerReport:
     blas_threads: int = 0
     processor: str = ""
     gpus: tuple[str, ...] = ()
+    torch: str = ""
+    jax: str = ""
+    keras: str = ""
     cupy: str = ""
     clock: float = math.nan
     round_trip: float = math.nan
@@ -246,9 +250,18 @@ class ClusterReport:
     def _foot(self) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         how = "encrypted (TLS)" if self.tls else "in the clear (no TLS)"
-        return (
-            f"Scheduler {self.scheduler}{f' with {versions}' if versions else ''}. What goes between workers is {how}."
-        )
+        where = f"Scheduler {self.scheduler}{f' with {versions}' if versions else ''}"
+        return f"{where}. What goes between workers is {how}.{self._frameworks()}"
+
+    def _frameworks(self) -> str:
+        """Say which frameworks workers have: of each its versions, and on how many where that is not all."""
+        heard = [worker for worker in self.workers if worker.host]
+        found = []
+        for name, label in (("torch", "PyTorch"), ("jax", "JAX"), ("keras", "Keras"), ("cupy", "CuPy")):
+            for version, count in Counter(str(getattr(worker, name)) for worker in heard).items():
+                if version:
+                    found.append(f"{label} {version}" + (f" on {count} of {len(heard)}" if count < len(heard) else ""))
+        return f" Workers have {', '.join(found)}." if found else ""
 
 
 def _printable(text: str) -> str:

@@ -90,6 +90,12 @@ class Comparison:
         self.round_seconds = round_seconds
 
     @property
+    def name(self) -> str:
+        """What its runs' places call it; empty where they say nothing."""
+        every = (*self.runs, *self.warm_ups, *self.trials)
+        return next((run.place.comparison for run in every if run.place is not None), "")
+
+    @property
     def target(self) -> float | None:
         """The loss to be reached: the one given, else the one that every finished run reached, or None."""
         return self._case.target

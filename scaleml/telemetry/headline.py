@@ -7,24 +7,35 @@ import math
 from scaleml.escaping import escape
 from scaleml.telemetry.curves import loss_curve
 from scaleml.telemetry.formatting import number, seconds
+from scaleml.telemetry.held_out import best_before_the_end
 from scaleml.telemetry.run_like import RunLike
-from scaleml.telemetry.summary import measure
+from scaleml.telemetry.summary import RUNNING, measure
 
 
 def standing(run: RunLike) -> str:
-    """Return state, loss and score as far as they are known: ``"finished, held-out loss 0.12, accuracy 0.97"``."""
-    curve = loss_curve(run.history)
-    parts = [str(run.state)]
-    if len(curve.loss):
-        loss, best = float(curve.loss[-1]), curve.best()
-        parts.append(f"{curve.kind} loss {number(loss)}")
-        if math.isfinite(best) and number(best) != number(loss):
-            parts[-1] += f" (best {number(best)})"
-        if math.isfinite(curve.score[-1]):
-            parts.append(f"{run.score_name} {number(float(curve.score[-1]))}")
-        if has_diverged(run):
-            parts[0] += ", but diverged"
-    return ", ".join(parts)
+    """Return state, loss and score as far as they are known, and where `run.model` is of another evaluation than the last one, both.
+
+    Such as ``"finished, held-out loss 0.12, accuracy 0.97"``, or ``"finished, at the end held-out loss 0.12, accuracy 0.97; run.model is of
+    its best, 0.11, with accuracy 0.96"``.
+    """
+    curve, parts = loss_curve(run.history), [str(run.state)]
+    if has_diverged(run):
+        parts.append("but diverged")
+    if not len(curve.loss):
+        return ", ".join(parts)
+    last = f"{curve.kind} loss {number(float(curve.loss[-1]))}{_scored(run, curve.score[-1], ', ')}"
+    best = best_before_the_end(curve.loss)
+    if best is None:
+        return ", ".join([*parts, last])
+    low = number(float(curve.loss[best]))
+    if curve.kind != "held-out":
+        return ", ".join([*parts, f"{last} (best {low})"])
+    when, whose = ("now", "the best so far is") if run.state in RUNNING else ("at the end", "run.model is of its best,")
+    return f"{', '.join([*parts, f'{when} {last}'])}; {whose} {low}{_scored(run, curve.score[best], ', with ')}"
+
+
+def _scored(run: RunLike, score: float, before: str) -> str:
+    return f"{before}{run.score_name} {number(float(score))}" if math.isfinite(score) else ""
 
 
 def headline_fragment(run: RunLike) -> str:

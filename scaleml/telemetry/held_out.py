@@ -16,17 +16,39 @@ def held_out_sentences(run: RunLike) -> list[str]:
     found = run.history.evaluations
     if not len(found["loss"]):
         return []
-    sentences = [score_sentence(run.score_name, float(found["score"][-1]), run.baseline_score)]
-    rise = find_overfitting(run.history)
-    if rise is not None:
-        sentences.append(f"{rise}; run.model is the model of then.")
-    elif run.state not in ("starting", "running", "paused"):
-        sentences.append(_best_sentence(found["loss"]))
+    losses, scores, is_over = found["loss"], found["score"], run.state not in ("starting", "running", "paused")
+    rise, best = find_overfitting(run.history), best_before_the_end(losses)
+    when = "" if best is None else " at the end" if is_over else " now"
+    sentences = [score_sentence(run.score_name, float(scores[-1]), run.baseline_score, when)]
+    if best is not None:
+        score = float(scores[best])
+        then = f", with {run.score_name} {number(score)}" if math.isfinite(score) else ""
+        if rise is not None:
+            sentences.append(f"{rise}; run.model is the model of then{then}.")
+        elif is_over:
+            sentences.append(
+                f"The lowest held-out loss was {number(float(losses[best]))}, at evaluation {best} of {len(losses) - 1}: run.model is the "
+                f"model of then{then}."
+            )
     return [sentence for sentence in sentences if sentence]
 
 
-def score_sentence(name: str, score: float, baseline: float | None) -> str:
-    """Return the held-out score in words, beside the baseline's.
+def best_before_the_end(losses: np.ndarray) -> int | None:
+    """Return which of the losses (n,) is the lowest; None where that is the last one, or not visibly lower.
+
+    Examples
+    --------
+    >>> best_before_the_end(np.array([0.7, 0.3, 0.31])), best_before_the_end(np.array([0.7, 0.3, 0.2]))
+    (1, None)
+    """
+    finite = np.where(np.isfinite(losses), losses, np.inf)
+    best = int(finite.argmin())
+    is_lower = np.isfinite(finite[best]) and number(float(finite[best])) != number(float(losses[-1]))
+    return best if is_lower else None
+
+
+def score_sentence(name: str, score: float, baseline: float | None, when: str = "") -> str:
+    """Return the held-out score in words, beside the baseline's; ``when`` says of which evaluation, where that is a question.
 
     Examples
     --------
@@ -37,22 +59,10 @@ def score_sentence(name: str, score: float, baseline: float | None) -> str:
     """
     if not math.isfinite(score):
         return ""
-    text = f"Held-out {name} {number(score)}"
+    text = f"Held-out {name} {number(score)}{when}"
     if baseline is None or not math.isfinite(baseline):
         return f"{text}."
     what = "the mean of the targets" if name == "R2" else "always saying the largest class"
     if score <= baseline:
         return f"{text}, no better than {what}, which scores {number(baseline)}."
     return f"{text}; {what} scores {number(baseline)}."
-
-
-def _best_sentence(losses: np.ndarray) -> str:
-    """Say where the lowest loss was, if that was not at the end and is visibly lower."""
-    finite = np.where(np.isfinite(losses), losses, np.inf)
-    best = int(finite.argmin())
-    if not np.isfinite(finite[best]) or number(float(finite[best])) == number(float(losses[-1])):
-        return ""
-    return (
-        f"The lowest held-out loss was {number(float(finite[best]))}, at evaluation {best} of {len(losses) - 1}: run.model is the "
-        "model of then."
-    )

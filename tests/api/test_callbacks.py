@@ -125,7 +125,9 @@ def test_in_a_comparison_it_learns_whose_run_it_is_and_one_that_is_stuck_holds_u
     assert {place.stage for _, place, _ in good.of("start")} == {"round"}
     assert len({place.entry for _, place, _ in good.of("start")}) == len(comparison.runs)
     assert len(good.of("end")) == len(comparison.runs)
-    assert len(stuck.of("start")) == 1
+    assert good.notes[-1] == ("comparison", comparison)
+    assert comparison.name == comparison.runs[0].place.comparison
+    assert (len(stuck.of("start")), stuck.of("comparison")) == (1, [])
 
 
 @pytest.mark.parametrize(("progress", "wanted"), [(None, False), (True, True)])

@@ -83,6 +83,25 @@ def sharded_script() -> dict[str, Any]:
     return {name: tensor.full_tensor() for name, tensor in module.state_dict().items()}
 
 
+def wrapped_script() -> dict[str, Any]:
+    """The class, which wants a GPU unless it is told the device."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    rank, size = dist.get_rank(), dist.get_world_size()
+    module = FullyShardedDataParallel(network(), device_id=torch.device("cpu"))
+    optimizer = torch.optim.SGD(module.parameters(), lr=RATE, momentum=0.9)
+    x, y = (part.chunk(size)[rank] for part in batch())
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    whole = sum(one.numel() for one in network().parameters())
+    assert sum(one.numel() for one in module.parameters()) <= whole // size + 1
+    with FullyShardedDataParallel.summon_full_params(module):
+        return {name: tensor.clone() for name, tensor in module.module.state_dict().items()}
+
+
 def pipelined_script() -> dict[str, Any]:
     import torch.distributed as dist
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
@@ -109,10 +128,11 @@ def test_scripts_equal_one_process_and_leave_nothing() -> None:
     left = guards.settle(lambda: _left(client, before), 5)
     assert not left, left
     sharded = scaleml.spmd(sharded_script, workers=RANKS, backend="gloo")
+    wrapped = scaleml.spmd(wrapped_script, workers=RANKS, backend="gloo")
     first, last = scaleml.spmd(pipelined_script, workers=RANKS, backend="gloo")
     pipelined = [{name: (first if name.startswith("0") else last)[name] for name in first}]
     expected = by_hand()
-    for results in (ddp, again, sharded, pipelined):
+    for results in (ddp, again, sharded, wrapped, pipelined):
         for state in results:
             torch.testing.assert_close(state, expected, rtol=1e-9, atol=1e-9)
 

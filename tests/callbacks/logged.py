@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from callbacks.scripted import ScriptedRun, ended, follow
+from scaleml.callbacks.followers import CallbackList
+from scaleml.telemetry import Comparison
 from telemetry_fakes import row
 
 # Two ranks, four steps, an evaluation before, after two and at the end; by hand, at the steps 2 and 4.
@@ -36,3 +38,10 @@ def logged(*callbacks, state="finished", place=None, label="AllReduce()", **fact
 
 def rounded(found: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
     return {name: {step: round(value, 5) for step, value in line.items()} for name, line in found.items()}
+
+
+def compared(runs, *callbacks):
+    """Have callbacks told that the comparison of these runs is over; it is returned."""
+    comparison = Comparison(runs)
+    assert CallbackList(callbacks).end_comparison(comparison)
+    return comparison

@@ -82,6 +82,9 @@ class Remembers(Callback):
     def on_end(self, run):
         self.note("end", run.state)
 
+    def on_comparison_end(self, comparison):
+        self.note("comparison", comparison)
+
 
 def follow(run, *callbacks):
     """Have callbacks told of a run, as `train` does; returns what waits for them."""

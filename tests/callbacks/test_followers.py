@@ -14,6 +14,7 @@ from scaleml.callbacks import Callback
 from scaleml.callbacks.base import Evaluation
 from scaleml.callbacks.followers import CallbackList
 from scaleml.callbacks.news import in_order
+from scaleml.telemetry import Comparison
 from scaleml.telemetry.columns import AT, EVALUATION
 from scaleml.telemetry.history import Change
 from telemetry_fakes import row
@@ -255,3 +256,27 @@ def test_what_is_no_callback_is_refused_before_anything_starts(function, given, 
     strategies = [[scaleml.Serial()]] if function is scaleml.compare else []
     with pytest.raises(TypeError, match=words):
         function(scaleml.LinearModel(), np.zeros((4, 1)), np.zeros(4), *strategies, callbacks=given)
+
+
+def test_what_a_hook_does_at_the_end_of_a_comparison_hurts_nobody(no_leaks):
+    class Raises(Callback):
+        def on_comparison_end(self, comparison):
+            raise ValueError("no room")
+
+    class Stuck(Remembers):
+        patience = 0.01
+
+        def on_comparison_end(self, comparison):
+            self.heard("go on")
+
+    comparison, good, stuck = Comparison([]), Remembers(), Stuck()
+    with pytest.warns(RuntimeWarning) as said:
+        assert CallbackList([Raises(), stuck, good]).end_comparison(comparison)
+    assert good.notes == [("comparison", comparison)]
+    words = sorted(str(one.message) for one in said)
+    assert (
+        "callback Raises: on_comparison_end raised ValueError: no room. The comparison is complete without it"
+        in words[0]
+    )
+    assert "callback Stuck: on_comparison_end had not returned 0.01 s after the end of the comparison" in words[1]
+    stuck.note("go on")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.logged import EXPECTED, logged, rounded
+from callbacks.logged import EXPECTED, compared, logged, rounded
 from scaleml.callbacks import MLflow, TensorBoard, Tqdm, Wandb
 from scaleml.callbacks.tensorboard import fresh
 from scaleml.telemetry.place import Place
@@ -59,6 +59,21 @@ def test_each_run_has_a_folder_of_its_own(tmp_path):
     names = sorted(folder.name for folder in tmp_path.iterdir())
     assert names == [f"LocalSGD(8)_.._x, round {n} of 5{more}" for n, more in ((1, ""), (1, " 2"), (2, ""))]
     assert fresh(tmp_path, "/../").parent == tmp_path
+
+
+def test_tensorboard_has_the_verdict_and_the_table_of_a_comparison(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.util.tensor_util import make_ndarray
+
+    board = TensorBoard(str(tmp_path))
+    runs = [logged(board, place=Place("c0", entry, "round", 0, 1), label=f"LocalSGD({entry})") for entry in (0, 1)]
+    comparison = compared(runs, board)
+    read = events(tmp_path / "comparison c0")
+    verdict, table = (make_ndarray(read.Tensors(tag)[0].tensor_proto).item().decode() for tag in ("verdict", "table"))
+    assert verdict.startswith(f"**{comparison.verdict.headline}**")
+    lines = table.splitlines()
+    assert lines[0].startswith("| strategy | workers |")
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| LocalSGD(0)", "| LocalSGD(1)"]
 
 
 # MLflow
@@ -120,14 +135,17 @@ def test_mlflow_uses_the_users_run_and_leaves_it_active(mlflow):
 def test_mlflow_nests_the_runs_of_a_comparison(mlflow, own):
     logger = MLflow("digits")
     places = [Place("c0", entry, "round", 0, 2) for entry in (0, 1)]
+
+    def told():
+        return compared([logged(logger, place=place, label=f"LocalSGD({place.entry})") for place in places], logger)
+
     if own:
         mlflow.set_experiment("digits")
         with mlflow.start_run(run_name="mine"):
-            for place in places:
-                logged(logger, place=place, label=f"LocalSGD({place.entry})")
+            comparison = told()
+            assert mlflow.active_run() is not None
     else:
-        for place in places:
-            logged(logger, place=place, label=f"LocalSGD({place.entry})")
+        comparison = told()
     found = runs_of(mlflow, "digits")
     parent = found.pop("mine" if own else "comparison c0")
     assert set(found) == {"LocalSGD(0), round 1 of 2", "LocalSGD(1), round 1 of 2"}
@@ -135,6 +153,10 @@ def test_mlflow_nests_the_runs_of_a_comparison(mlflow, own):
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.tags["scaleml.entry"] == child.data.params["strategy"][-2]
         assert rounded(metrics_of(mlflow, child)) == rounded(EXPECTED)
+    assert parent.data.tags["scaleml.verdict"] == comparison.verdict.headline
+    assert mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/comparison.txt") == str(comparison)
+    table = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/comparison.csv").splitlines()
+    assert [line.split(",")[0] for line in table] == ["strategy", "LocalSGD(0)", "LocalSGD(1)"]
     assert parent.info.status == "FINISHED"
     assert parent.info.end_time >= max(child.info.end_time for child in found.values())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.logged import EXPECTED, logged, rounded
+from callbacks.logged import EXPECTED, compared, logged, rounded
 from callbacks.scripted import DEADLINE
 from scaleml.callbacks import Wandb
 from scaleml.clock import WALL
@@ -75,6 +75,20 @@ def test_wandb_writes_every_number_setting_and_the_end(wandb, tmp_path):
     assert [point["change"] for point in history if "change" in point] == ["learning_rate=0.01"]
     assert [(point["state"], point["error"]) for point in history if "state" in point] == [("failed", "rank 1 failed")]
     assert [record.exit.exit_code for record in found if record.HasField("exit")] == [1]
+
+
+def test_wandb_has_the_verdict_and_the_table_of_a_comparison(wandb, tmp_path):
+    runs = [logged(place=Place("c0", entry, "round", 0, 1), label=f"LocalSGD({entry})") for entry in (0, 1)]
+    comparison = compared(runs, Wandb("digits", settings={"mode": "offline", "dir": str(tmp_path)}))
+    found = written(tmp_path)
+    (run,) = (record.run for record in found if record.HasField("run"))
+    assert (run.project, run.display_name, run.run_group) == ("digits", "comparison c0", "comparison c0")
+    (point,) = [loads(record.history.item) for record in found if record.HasField("history")]
+    assert point["verdict"] == str(comparison.verdict)
+    assert point["report"] == str(comparison)
+    (file,) = tmp_path.rglob("table_*.table.json")
+    table = json.loads(file.read_text())
+    assert [row[table["columns"].index("strategy")] for row in table["data"]] == ["LocalSGD(0)", "LocalSGD(1)"]
 
 
 def test_wandb_uses_the_users_run_and_does_not_finish_it(wandb, tmp_path):

@@ -22,8 +22,17 @@ GOOD = WorkerReport(
     "", "", threads=1, memory_limit=10**9, memory_used=10**8, nanny=True, host="h", cores=4, shm=10**9, shm_free=10**9,
     python=platform.python_version(), numpy=HERE["numpy"], scaleml=HERE["scaleml"], build=HERE["build"], clock=0.0,
     dask=metadata.version("dask"), distributed=metadata.version("distributed"), blas="openblas 0.3", processor="SkylakeX",
+    torch="2.1.0+cu121", jax="0.5",
 )  # fmt: skip
 WHO = ("tcp://10.0.0.1:1", "tcp://10.0.0.1:2", "tcp://10.0.0.1:3")
+
+
+@pytest.fixture(autouse=True)
+def frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process has: a build of PyTorch, and JAX."""
+    monkeypatch.setattr(
+        "scaleml.cluster.diagnosis.version_of", {"torch": "2.1.0", "jax": "0.5", "keras": ""}.__getitem__
+    )
 
 
 def found(
@@ -89,6 +98,11 @@ WORKERS: dict[str, tuple[tuple[dict[str, Any], ...], str]] = {
     "memory": (({"memory_used": 8 * 10**8},), r"warning: worker .*:3 has 800 MB of its limit of 1 GB"),
     "clock": (({"clock": -90.0},), "warning: worker .*:3 has a clock 90 s behind"),
     "dask": (({"dask": "2020.1"},), r"warning: worker .*:3 has dask 2020\.1"),
+    "another PyTorch": (
+        ({"torch": "2.0.1"},),
+        r"warning: worker .*:3 has torch 2\.0\.1, this process 2\.1\.0: install torch==2\.1\.0 there: models of it are refused",
+    ),
+    "no JAX": (({"jax": ""},), r"note: worker .*:3 has no jax, this process 0\.5: install jax==0\.5 there to train models of it"),
     "nanny": (({"nanny": False},), "note: worker .*:3 has no nanny"),
     "gpu": (({"gpus": ("H200",)},), r"note: worker .*:3 has 1 GPU \(H200\), but no CuPy"),
     "cores": (({"cores": 2},) * 3, "warning: workers .* have a share of 2 cores that 3 workers of its host have 3 threads on"),

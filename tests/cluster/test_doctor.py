@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -28,6 +30,10 @@ def test_a_healthy_cluster_is_ok_and_nothing_is_left(threads: Client) -> None:
     assert link.at.startswith("127.0.0.1:")
     assert report.links.latency[0, 1] == link.latency > 0
     assert "healthy" in repr(report)
+    for name, label in (("torch", "PyTorch"), ("jax", "JAX"), ("keras", "Keras")):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            assert f"{label} {metadata.version(name)}" in repr(report)
+            assert {getattr(worker, name) for worker in report.workers} == {metadata.version(name)}
 
 
 def test_the_command_line_ends_with_status_0(threads: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,18 @@ def test_a_rank_reads_items_ahead_in_its_order_round_and_round(several: bool) ->
     with opened([held], shards[1:2], budget=1e12) as (sources, validation):  # held-out items are read once, if they fit
         assert isinstance(validation, tuple)
         np.testing.assert_array_equal(validation[1], order[600:] % 3)
+    asked: list[int] = []
+
+    class Watched:
+        def read(self, form: ItemFormat, indices: list[int], out: Any) -> Any:
+            asked.append(len(indices))
+            return shared.read(form, indices, out)
+
+    whole = replace(shards[0], dataset=Watched()).open()  # type: ignore[arg-type]
+    assert asked == [256, 256, 88], "of all items no more than a block's at once"
+    np.testing.assert_array_equal(whole[0]["image"] if several else whole[0], IMAGES[order[:600]])
+    np.testing.assert_array_equal(whole[1], order[:600] % 3)
+    np.testing.assert_array_equal(whole[2], weights[:600])
     with opened([held], shards[1:2], budget=0) as (sources, validation):
         assert isinstance(validation, Stream)
         assert sum(len(block[1]) for block in validation.blocks()) == 100

@@ -148,6 +148,21 @@ def test_what_does_not_fit(name):
         KerasModel(make(), loss).build(signature)
 
 
+class Gated(keras.Model):
+    """Whose last layer is no output."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.gate = keras.layers.Dense(3), keras.layers.Dense(3, "sigmoid")
+
+    def call(self, x):
+        return self.out(x) * self.gate(x)
+
+
+def test_a_sigmoid_inside_squashes_no_outputs():
+    KerasModel(Gated, "cross_entropy").build(CLASSES)
+
+
 def test_a_process_has_one_backend():
     from scaleml.frameworks.keras_backend import Backend, loaded
 

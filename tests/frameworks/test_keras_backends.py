@@ -134,6 +134,15 @@ def test_several_inputs(names):
     assert_allclose(out[places["words/embeddings"]], expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="there nothing is said of pixels")
+def test_it_is_known_whether_anything_scales_pixels():
+    signature = Signature(48, 3, "multiclass", row=np.dtype(("uint8", (4, 4, 3))))
+    last = keras.layers.Conv2D(3, 4), keras.layers.Flatten()
+    for first, expected in (((), True), ((keras.layers.Rescaling(1 / 255),), False)):
+        model = keras.Sequential([keras.Input((4, 4, 3)), *first, *last])
+        assert KerasModel(model, "cross_entropy").build(signature).takes_as_it_is is expected
+
+
 @pytest.mark.parametrize("rule", ["rank0", "local"])
 def test_the_rule_of_buffers_is_the_networks(rule):
     assert KerasModel(net(), "cross_entropy", buffers=rule).build(CLASSES).buffer_rule == rule
@@ -163,7 +172,7 @@ def test_double_precision_is_refused_where_keras_has_none():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="this is the other process")
-@pytest.mark.parametrize(("backend", "count"), [("jax", 7), ("tensorflow", 12)])
+@pytest.mark.parametrize(("backend", "count"), [("jax", 8), ("tensorflow", 12)])
 def test_the_same_under_other_backends(backend, count):
     if not find_spec(backend):
         pytest.skip(f"{backend} is not installed")

@@ -95,3 +95,26 @@ def test_predictions_of_reversed_columns():
     expected = model.predict(np.ascontiguousarray(table))
     assert_array_equal(model.predict(table), expected)
     assert_array_equal(model.predict(pd.DataFrame(table[:, ::-1]).iloc[:, ::-1]), expected)
+
+
+_FORWARDS = []
+
+
+class Counted(nn.Linear):
+    """Notes how many rows it is given at once."""
+
+    def forward(self, x):
+        _FORWARDS.append(len(x))
+        return super().forward(x)
+
+
+def test_predictions_of_many_rows_are_made_in_parts():
+    network = TorchModel(Counted(COLUMNS, 3), "cross_entropy").build(Signature(COLUMNS, 3, "multiclass"))
+    x, w = np.random.default_rng(0).standard_normal((2500, COLUMNS)).astype("f4"), network.init(0)
+    _FORWARDS.clear()
+    scores = network.module(w)(torch.from_numpy(x)).detach().numpy()
+    assert_allclose(network.scores(w, x), scores, rtol=1e-5, atol=1e-6)
+    assert_array_equal(network.predict(w, x), network.scores(w, x).argmax(1))
+    assert network.predict_proba(w, x).shape == (2500, 3)
+    assert network.predict(w, x[:0]).shape == (0,)
+    assert max(_FORWARDS[1:]) <= 1024

@@ -12,7 +12,7 @@ from scaleml.optim import LBFGS, SGD, Adam, AdamW, Averaged, CosineAnnealing, Op
 COMMON = {"workers": 2, "batch_size": 32, "epochs": 3, "target": None, "repeats": None, "tune": None, "budget": None}
 
 
-def setup(optimizer: Optimizer) -> Setup:
+def setup(optimizer: Optimizer | None) -> Setup:
     return Setup(None, None, None, None, {**COMMON, "optimizer": optimizer}, {})
 
 
@@ -56,13 +56,19 @@ def test_hidden_layers_are_asked_for_an_mlp_alone() -> None:
 def test_sentences_start_with_adam_where_nobody_chose_an_optimizer() -> None:
     pytest.importorskip("torch")
     for untouched in (True, False):
-        controls = setup(SGD(0.1))
+        controls = setup(None)
         if not untouched:
             controls.rate.value = "0.2"
         controls.data.value = "docstrings"
         assert controls.wish().settings["optimizer"] == (Adam(0.003) if untouched else SGD(0.2))
         controls.data.value = "wine"
         assert controls.wish().settings["optimizer"] == (SGD(0.1) if untouched else SGD(0.2))
-    given = setup(SGD(0.3))
-    given.data.value = "docstrings"
-    assert given.wish().settings["optimizer"] == SGD(0.3)
+    for optimizer in (SGD(0.3), SGD(0.1)):  # also the one that it would have begun with
+        given = setup(optimizer)
+        given.data.value = "docstrings"
+        assert given.wish().settings["optimizer"] == optimizer
+
+
+def test_what_is_no_optimizer_is_told_so() -> None:
+    with pytest.raises(TypeError, match=r"optimizer='adam': must be one of scaleml\.optim"):
+        setup("adam")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from scaleml.telemetry import History
+from scaleml.telemetry.headline import standing
 from scaleml.telemetry.held_out import held_out_sentences, score_sentence
 from scaleml.telemetry.overfitting import CHANCE, Overfitting, chance_of_trend, find_overfitting, rise_of
 from telemetry_fakes import FakeRun, row
@@ -114,14 +116,30 @@ def test_the_summary_of_a_run_says_it() -> None:
 
     for said in (run_text(run), run_fragment(run)):
         assert "The held-out loss rises since epoch 2" in said
-        assert "Held-out accuracy 0.45, no better than always saying the largest class, which scores 0.6." in said
+        assert (
+            "Held-out accuracy 0.45 at the end, no better than always saying the largest class, which scores 0.6."
+            in said
+        )
+        assert "by heart; run.model is the model of then, with accuracy 0.7." in said
 
 
 def test_a_dip_that_is_no_rise_is_where_the_best_model_is() -> None:
     said = held_out_sentences(run_with([0.7, 0.3, 0.31, 0.305], [0.5, 0.4, 0.3]))
-    assert said[1] == "The lowest held-out loss was 0.3, at evaluation 1 of 3: run.model is the model of then."
+    assert said[0].startswith("Held-out accuracy 0.695 at the end")
+    assert (
+        said[1]
+        == "The lowest held-out loss was 0.3, at evaluation 1 of 3: run.model is the model of then, with accuracy 0.7."
+    )
     assert len(held_out_sentences(run_with([0.7, 0.3], [0.5]))) == 1
     assert held_out_sentences(FakeRun()) == []
+
+
+def test_the_line_of_a_run_says_what_is_the_last_and_what_the_best() -> None:
+    run = run_with([0.7, 0.3, 0.31, 0.305], [0.5, 0.4, 0.3])
+    last = "held-out loss 0.305, accuracy 0.695"
+    assert standing(run) == f"finished, at the end {last}; run.model is of its best, 0.3, with accuracy 0.7"
+    assert standing(replace(run, state="running")) == f"running, now {last}; the best so far is 0.3, with accuracy 0.7"
+    assert standing(run_with([0.7, 0.3], [0.5])) == "finished, held-out loss 0.3, accuracy 0.7"
 
 
 def test_a_score_without_a_baseline_stands_alone() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from distributed import Client
 
 from scaleml.arrays import Array
+from scaleml.checks import hint
 from scaleml.clock import WALL
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.staging.first_partition import check_columns
@@ -20,10 +21,11 @@ from scaleml.data.augmented_batches import check_augmentations
 from scaleml.data.class_weights import class_weights
 from scaleml.data.collections import is_collection
 from scaleml.data.partition import RowFormat
+from scaleml.data.pixels import BRIGHT
 from scaleml.data.source import Source, Task
 from scaleml.data.training_set import place_training_set
 from scaleml.models import FlatModel, Model, Signature
-from scaleml.models.flat_model import Weighing
+from scaleml.models.flat_model import Unscaled, Weighing
 from scaleml.optim import SGD, Optimizer
 from scaleml.runtime.footprint import Footprint
 from scaleml.runtime.gradient import rows_at_once
@@ -122,6 +124,12 @@ class TrainingData:
         self.network = network = model.build(self.signature)
         if (self._is_weighted or weights is not None) and isinstance(network, Weighing) and network.why_no_weights:
             raise ValueError(f"rows have weights, but {network.why_no_weights}")
+        is_raw = isinstance(network, Unscaled) and network.takes_as_it_is
+        if is_raw and source.brightest > BRIGHT:
+            hint(
+                f"X holds whole numbers up to {source.brightest}, pixels it seems, and {model!r} multiplies them as they are, where "
+                f"learning rates are for values of about 1: {model.how_to_scale}"
+            )
         self.advice = "" if source.sizes is None else source.sizes.advice(source.names)
         self._check_memory(self.network)
         return weights
