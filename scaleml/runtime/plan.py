@@ -40,6 +40,12 @@ class Plan:
     """Where to go on from: a warm start, or what earlier ranks have left to this one."""
     resumed: bool = False
     """Whether ``start`` is of this very run: an earlier generation of ranks has taken its first steps."""
+    recovered: bool = False
+    """Whether the ranks go on after a loss."""
+    clock: float | None = None
+    """What the training clock shows then; None for what ``start`` says."""
+    keeps_points: bool = False
+    """Whether ranks keep recovery points, for a worker that is lost."""
     steps: RowSteps | None = None
     """What turns mean gradients into steps of scikit-learn's size, before the optimizer; None for nothing."""
     by_rows: bool = False
@@ -78,6 +84,11 @@ class Plan:
         gpus = [self.gpu(rank) for rank in range(self.layout.workers)]
         own = {gpu.identity for gpu in gpus if gpu is not None and gpu.nccl}
         return len(own) == len(gpus) > 1
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the ranks go on from a recovery point."""
+        return self.recovered and self.resumed
 
     @property
     def goal(self) -> int:

@@ -28,7 +28,7 @@ from scaleml.models.flat_model import Sparse
 from scaleml.optim import SGD
 from scaleml.runtime.commands import Command, CommandQueue
 from scaleml.runtime.coordinator import AsynchronousCoordinator
-from scaleml.runtime.outcome import Outcome, resume_from
+from scaleml.runtime.outcome import Outcome, Recovered, recover_from, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
@@ -79,6 +79,7 @@ def on_threads(
     prepare: Callable[[TrainingLoop | ServerLoop], None] | None = None,
     stop: StopRule | None = None,
     start: Any = None,
+    recovered: Sequence[tuple[Recovered, Outcome | None]] = (),
     **planned: Any,
 ) -> Result:
     """Run the loops of all ranks on threads of this process.
@@ -96,6 +97,8 @@ def on_threads(
         Called with each rank's loop before it runs.
     start : (P,) array or TrainState, optional
         Parameters to start from, or more than these.
+    recovered : sequence of (Recovered, Outcome)
+        What each rank is told that goes on after a loss.
     **planned
         More of the plan.
     """
@@ -151,6 +154,8 @@ def on_threads(
         training = not layout.is_server(group.rank)
         theirs = [before[group.rank if training else 0], *before[layout.workers :]] if before else []
         own = resume_from(dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps)), theirs)
+        if recovered:
+            own = recover_from(own, *recovered[group.rank])
         recorder = Recorder(group.rank, group.meter)
         loop: TrainingLoop | ServerLoop
         if not training:
