@@ -47,6 +47,7 @@ def start(
     microbatch: int | None = None,
     callbacks: Sequence[Callback] = (),
     device: str = "auto",
+    on_worker_lost: str = "replace",
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -86,6 +87,7 @@ def start(
             scoring=scoring,
             microbatch=microbatch,
             device=device,
+            on_worker_lost=on_worker_lost,
         )
     except BaseException:
         task.close()

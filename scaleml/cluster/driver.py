@@ -7,10 +7,10 @@ import logging
 import queue
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from distributed import Client, Future
+from distributed import Client
 
 from scaleml.arrays import Array
 from scaleml.clock import WALL
@@ -32,6 +32,7 @@ from scaleml.cluster.events import (
     Printed,
     RankEvent,
     Recorded,
+    Recover,
     RunState,
     Stalled,
     StartCancelled,
@@ -42,14 +43,17 @@ from scaleml.cluster.events import (
 from scaleml.cluster.heartbeat import silent_rank, why_client_lost
 from scaleml.cluster.launcher import Generation, Launcher
 from scaleml.cluster.placement import Placement
-from scaleml.cluster.results import Result, gather_result
+from scaleml.cluster.rank_tasks import RankTasks, Task
+from scaleml.cluster.recovery import recovered_ranks
+from scaleml.cluster.replacement import LOOK, NotReplaced, Replacement, names_of
+from scaleml.cluster.results import Result
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.cluster.task_watch import TaskWatch
 from scaleml.escaping import printable
 from scaleml.owned_files import sweep
 from scaleml.runtime.commands import Command
-from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.outcome import Recovered
 from scaleml.runtime.plan import Plan
 from scaleml.telemetry.columns import last_step
 from scaleml.telemetry.history import History
@@ -95,12 +99,17 @@ class Driver:
         self.topology: str | None = None
         self._on_change: Callable[[], None] | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._futures: list[Future[Outcome | None]] = []
-        self._former: list[Future[Outcome | None]] = []
-        self._former_plan = plan
+        self._tasks = RankTasks(plan)
         self._next: Generation | None = None
         self._last_step = 0
-        self._supervisor = Supervisor(placement.addresses, float("inf"), workers=placement.layout.workers)
+        self._told: list[Command] = []
+        self._heard_from = 0  # the first generation whose rows count: not those after a point that others go on from
+        self._names: dict[str, str] = {}
+        self._known = 0  # how many of the commands the ranks know that go on
+        self._replacement: Replacement | None = None
+        self._supervisor = Supervisor(
+            placement.addresses, float("inf"), workers=placement.layout.workers, recovers=plan.keeps_points
+        )
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.name}", daemon=True)
 
     @property
@@ -133,9 +142,14 @@ class Driver:
         self._thread.join()
 
     def send(self, command: Command) -> bool:
-        """Bring a command to rank 0; False if that is not there any more."""
+        """Bring a command to rank 0, also to the one that takes its place; False if that is not there any more."""
         _log.debug("run %s: command %d: %s %s", self.name, command.number, command.verb, command.settings)
-        return self._ask_rank_0(deliver_command, command)
+        self._told.append(command)
+        if not self.plan.keeps_points:
+            return self._ask_rank_0(deliver_command, command)
+        with contextlib.suppress(Exception):
+            self._ask_rank_0(deliver_command, command)
+        return True
 
     def newest_params(self) -> Array | None:
         """Return the parameters that rank 0 kept last, if the run keeps them and it is still there."""
@@ -168,8 +182,9 @@ class Driver:
     def on_rank_event(self, event: RankEvent, generation: int) -> None:
         """A rank reports."""
         if isinstance(event, Recorded):
-            self.history.take(event.rows, event.evaluations, event.epochs)
-            self._last_step = max(self._last_step, last_step(event.rows))
+            if generation >= self._heard_from:
+                self.history.take(event.rows, event.evaluations, event.epochs)
+                self._last_step = max(self._last_step, last_step(event.rows))
         elif isinstance(event, Marked):
             self.history.mark(event.time, event.text, event.step, event.what, event.rank, event.fault)
         elif not isinstance(event, Printed) and generation == self.generation.number:
@@ -188,19 +203,19 @@ class Driver:
         try:
             sweep()
             event_router.subscribe(self.client, self.run, workers, self)
-            self._place_ranks()
+            self._place_ranks(self._tasks.handed(self.plan), {})
             self._follow()
         except Exception as error:  # noqa: BLE001  whatever happens, the run must end and say why
             words = str(error) if isinstance(error, StartFailed) else words_of(error)
             self._conclude(Conclude("failed", words))
         finally:
-            event_router.unsubscribe(self.run, workers, self)
+            event_router.unsubscribe(self.run, {*workers, *self.placement.workers}, self)
             self._clean_up()
             self.state = self._supervisor.state
             _log.info("run %s: %s%s", self.name, self.state, f": {self.error}" if self.error else "")
             self._changed()
 
-    def _place_ranks(self) -> None:
+    def _place_ranks(self, before: Mapping[int, Sequence[Task]], recovered: Mapping[int, Recovered]) -> None:
         # Ranks read their data before they enter: a slow disk is no fault.
         patience = config.seconds("start-timeout") + self.data.nbytes / _SLOW_DISK
         now = self.generation
@@ -210,18 +225,22 @@ class Driver:
         self._supervisor.busy = {address: opened["busy"] for address, opened in endpoints.items()}
         self._supervisor.paused = {address for address, opened in endpoints.items() if opened["is_paused"]}
         self._supervisor.start_by = WALL.now() + launcher.patience
-        self._watch = TaskWatch(self.client, self._futures)
-        launcher.submit(endpoints, self._futures, self._former)
+        self._watch = TaskWatch(self.client, self._tasks.current)
+        launcher.submit(endpoints, self._tasks.current, before, recovered)
+        self._names = names_of(self.client)
         ranks = ", ".join(f"{rank} on {address}" for rank, address in enumerate(now.placement.addresses))
         _log.info("run %s: placed the ranks of %r: %s", self.name, now.plan.strategy, ranks)
 
     def _follow(self) -> None:
         while not self._supervisor.over:
             try:
-                event: Event = self._events.get(timeout=TICK)
+                event: Event = self._events.get(timeout=TICK if self._replacement is None else LOOK)
             except queue.Empty:
                 event = Tick()
-            self._handle(event)
+            if self._replacement is None:
+                self._handle(event)
+            else:
+                self._go_on_recovering(event)
             if self.client.status != "running":
                 self._handle(ClientLost(why_client_lost(self.client)))
             elif isinstance(event, Tick):
@@ -238,7 +257,8 @@ class Driver:
             self._perform(instruction)
         if not self._supervisor.over:
             self.state = self._supervisor.state
-            self._former = [] if self.state == "running" else self._former
+            if self.state == "running" and before != "running":
+                self._on_running()
             if self.state != before:
                 _log.info("run %s: %s", self.name, self.state)
         if self.state != before or isinstance(event, Applied):
@@ -253,6 +273,8 @@ class Driver:
             self._abort(instruction.reason)
         elif isinstance(instruction, StartNextGeneration):
             self._start_next_generation()
+        elif isinstance(instruction, Recover):
+            self._recover()
         elif isinstance(instruction, CheckHeartbeat):
             self._check_heartbeat(instruction.stall)
         else:
@@ -260,13 +282,69 @@ class Driver:
 
     def _start_next_generation(self) -> None:
         assert self._next is not None
-        self._former, self._futures = self._futures, []
-        self._former_plan = self.plan
+        self._tasks.hand_over(self.plan)
         self._supervisor = self._supervisor.next_generation(self._next.placement.addresses)
         # Before the generation: who sees the new one must not see the old one's state.
         self.state = self._supervisor.state
         self.generation, self._next = self._next, None
-        self._place_ranks()
+        self._place_ranks(self._tasks.handed(self.plan), {})
+
+    def _on_running(self) -> None:
+        """All ranks have entered: tell them what their run was told and they have not heard, or have forgotten with a loss."""
+        self._tasks.settle()
+        for command in self._told[self._known :] if self.plan.recovered else ():
+            self._ask_rank_0(deliver_command, command)
+
+    def _recover(self) -> None:
+        """Begin to have others go on with what is left after a loss."""
+        supervisor = self._supervisor
+        self.state = "recovering"
+        if supervisor.has_begun:
+            self._tasks.note_survivors(supervisor.suspended, supervisor.points)
+        for address in supervisor.lost:
+            self._tasks.lose(address)
+        noticed = WALL.now() if supervisor.failing_since is None else supervisor.failing_since
+        if self._replacement is not None:
+            noticed = self._replacement.noticed
+        self._replacement = Replacement(self.client, self.placement, self._names, noticed)
+        self._changed()
+
+    def _go_on_recovering(self, event: Event) -> None:
+        """Start the next generation as soon as there are workers for it."""
+        replacement = self._replacement
+        assert replacement is not None
+        if isinstance(event, StartCancelled):
+            self._conclude(Conclude("stopped"))
+        elif isinstance(event, WorkerLost):
+            self._supervisor.lost.add(event.address)
+            self._tasks.lose(event.address)
+        else:
+            try:
+                placement = replacement.look()
+                if placement is not None:
+                    self._start_recovered(placement, WALL.now() - replacement.noticed)
+            except NotReplaced as error:
+                self._conclude(Conclude("failed", f"{self._supervisor.cause}; {error}"))
+
+    def _start_recovered(self, placement: Placement, passed: float) -> None:
+        """Have the ranks go on from the newest point that is left; ``passed`` seconds after the loss was noticed."""
+        way = self._tasks.way_on(placement.layout.size)
+        if way.step < 0 and self.plan.resumed:
+            raise NotReplaced("what the ranks had kept went with several of them, and other ranks had begun the run")
+        told = recovered_ranks(
+            way, self.placement, self._supervisor.lost, self.history.clock(placement.layout.workers) + passed
+        )
+        number = self._heard_from = self.generation.number + 1
+        self.history.rewind(way.step)
+        self._known = way.commands
+        self._supervisor = self._supervisor.recovered(placement.addresses)
+        self._tasks.current = []
+        self.generation = Generation(
+            number, self.plan.after_loss([r for r, t in told.items() if t.is_replacement]), placement
+        )
+        event_router.subscribe(self.client, self.run, placement.workers, self)
+        self._place_ranks(self._tasks.sources(way), told)
+        self._replacement = None
 
     def _abort(self, reason: str) -> None:
         living = [address for address in self.placement.workers if address not in self._supervisor.lost]
@@ -293,7 +371,7 @@ class Driver:
         self._abort(self.error or "the run failed")
         deadline = WALL.now() + ENDING / 2
         while (
-            len(self._supervisor.ended) < len(self._futures)
+            len(self._supervisor.ended) < len(self._tasks.current)
             and WALL.now() < deadline
             and self.client.status == "running"
         ):
@@ -303,14 +381,10 @@ class Driver:
                     self._supervisor.note_end(event)
 
     def _fetch_result(self) -> None:
-        ended = self._supervisor.ended
-        told = {rank: future for rank, future in enumerate(self._futures) if ended.get(rank, "lost") != "lost"}
-        former = dict(enumerate(self._former))  # those who handed over, if the others did not get that far
-        generations = [(told, self.plan.partition), (former, self._former_plan.partition)]
-        self.result = gather_result(self.client, generations)
+        self.result = self._tasks.result(self.client, self._supervisor.ended, self.plan)
 
     def _clean_up(self) -> None:
-        futures, self._futures, self._former = [*self._futures, *self._former], [], []
+        futures = self._tasks.take_all()
         if self.client.status == "running":
             if self._supervisor.state == "failed":
                 living = [address for address in self.placement.workers if address not in self._supervisor.lost]

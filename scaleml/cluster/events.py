@@ -8,7 +8,7 @@ from typing import Final, Literal, TypedDict
 
 from scaleml.telemetry.columns import Measures
 
-RunState = Literal["starting", "running", "paused", "finished", "stopped", "failed"]
+RunState = Literal["starting", "running", "paused", "recovering", "finished", "stopped", "failed"]
 OVER: Final[frozenset[RunState]] = frozenset({"finished", "stopped", "failed"})
 
 # What a rank reports.
@@ -31,11 +31,12 @@ class Entered:
 
 @dataclass(frozen=True)
 class Left:
-    """A rank's task is over."""
+    """A rank's task is over; ``points`` are what it can go on from: steps, and how many commands had been applied."""
 
     rank: int
     status: str
     step: int
+    points: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,11 @@ class StartNextGeneration:
 
 
 @dataclass(frozen=True)
+class Recover:
+    """All ranks have ended that could: others go on with them, from what they have kept."""
+
+
+@dataclass(frozen=True)
 class Conclude:
     """The run is over."""
 
@@ -211,4 +217,4 @@ class Conclude:
     error: str | None = None
 
 
-Instruction = Abort | CheckHeartbeat | StartNextGeneration | Conclude
+Instruction = Abort | CheckHeartbeat | StartNextGeneration | Recover | Conclude

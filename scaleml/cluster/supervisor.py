@@ -19,6 +19,7 @@ from scaleml.cluster.events import (
     Instruction,
     Left,
     RankFailed,
+    Recover,
     RunState,
     Silent,
     Stalled,
@@ -48,6 +49,10 @@ class Supervisor:
         What else each worker is running, for the error when a rank is late.
     paused : set
         The workers that took no tasks then.
+    recovers : bool
+        Whether the ranks keep what others could go on from, should some be lost.
+    patience : float
+        Seconds that the others then have to come to their end.
     counts_steps : bool
         Whether the ranks have steps to name in errors: a program of the user's has none.
 
@@ -68,6 +73,9 @@ class Supervisor:
     state: RunState = "starting"
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
     arrived: set[int] = field(default_factory=set)
+    recovers: bool = False
+    patience: float = 30.0
+    points: dict[int, dict[int, int]] = field(default_factory=dict)
     entered: set[int] = field(default_factory=set)
     ended: dict[int, str] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
@@ -101,6 +109,33 @@ class Supervisor:
             addresses, float("inf"), workers=self.workers, applied=self.applied, lost=self.lost, _settled=self._settled
         )
 
+    def recovered(self, addresses: Sequence[str]) -> Supervisor:
+        """Return the supervisor of the ranks that go on after a loss, not all of them at the same workers."""
+        after = self.next_generation(addresses)
+        after.state, after.recovers, after.patience = "recovering", True, self.patience
+        after.lost = self.lost - {*addresses}  # a worker may come back at its address
+        return after
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether all ranks have entered."""
+        return len(self.entered) == len(self.addresses)
+
+    @property
+    def suspended(self) -> dict[int, str]:
+        """The ranks that could go on, and where what they have kept lies."""
+        return {rank: self.addresses[rank] for rank, status in self.ended.items() if status == "suspended"}
+
+    @property
+    def cause(self) -> str:
+        """Why the run fails, if it does, or what others recover from."""
+        return self._error_message()
+
+    @property
+    def failing_since(self) -> float | None:
+        """When the first sign of a failure came."""
+        return self._failing_since
+
     @property
     def culprit(self) -> int | None:
         """The rank whose error is named as the cause of the failure, if one is."""
@@ -127,7 +162,7 @@ class Supervisor:
             self.arrived.add(event.rank)
         elif isinstance(event, Entered):
             self.entered.add(event.rank)
-            if len(self.entered) == len(self.addresses) and self.state == "starting":
+            if self.has_begun and self.state in ("starting", "recovering"):
                 self.state = "running"
         elif isinstance(event, Left | RankFailed):
             return self._on_rank_end(event, now)
@@ -162,7 +197,7 @@ class Supervisor:
         for number, (verb, since) in list(self._first_applied.items()):
             if now - since > SETTLE:
                 self._settle_command(number, verb)
-        if self.state == "starting" and now > self.start_by:
+        if self.state in ("starting", "recovering") and now > self.start_by:
             self._late_error = self._describe_late_rank()
             return self._begin_failure(now, self._late_error)
         return []
@@ -179,7 +214,10 @@ class Supervisor:
             if self.ended.get(event.rank) == "lost":  # its last words, overtaken by the news of its worker
                 return []
             self.ended[event.rank] = event.status
-            if event.status != "failed" or any(failure.rank == event.rank for failure in self._failures):
+            self.points[event.rank] = dict(event.points)
+            if event.status not in ("failed", "suspended") or any(
+                failure.rank == event.rank for failure in self._failures
+            ):
                 return []
             event = RankFailed(event.rank, "it did not say why", "peer", event.step)
         self._failures.append(event)
@@ -208,16 +246,28 @@ class Supervisor:
                 return [StartNextGeneration()]
             self.state = "stopped" if "stopped" in self.ended.values() else "finished"
             return [Conclude(self.state)]
+        waited = now - self._failing_since
+        if self._may_recover:
+            if all_ended and ("lost" in self.ended.values() or waited > SETTLE):
+                return [Recover()]
+            if waited <= self.patience:
+                return []
         if self._cancelled and (all_ended or now - self._failing_since > SETTLE):
             self.state = "stopped"
             return [Conclude("stopped")]
         known = self._root_cause() is not None or self._client_lost is not None
-        waited = now - self._failing_since
         # A lost peer is a consequence: Dask may need a moment to say whose worker died.
         if not self._cancelled and ((all_ended and known) or self._client_lost is not None or waited > SETTLE):
             self.state = "failed"
             return [Conclude("failed", self._error_message())]
         return []
+
+    @property
+    def _may_recover(self) -> bool:
+        """Whether others may go on: nothing but workers, or links between them, was lost, of ranks that had begun."""
+        own = any(failure.cause == "own" for failure in self._failures)
+        else_wrong = self._cancelled or self._client_lost or self._late_error or self._silent
+        return self.recovers and self.state != "starting" and not own and not else_wrong
 
     def _root_cause(self) -> str | None:
         lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]

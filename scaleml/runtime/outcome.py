@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scaleml.arrays import Array
-from scaleml.faults import Fault, Kill
+from scaleml.faults import without_the_first_end
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.plan import Plan
@@ -19,7 +19,7 @@ Status = Literal["finished", "stopped", "switched", "suspended", "failed"]
 
 @dataclass
 class Outcome:
-    """How a rank ended: ``finished``, ``stopped``, ``switched`` (others go on), ``suspended`` (it lost a peer, and can go on), or ``failed``.
+    """How a rank ended: ``finished``, ``stopped``, ``switched`` (others go on), ``suspended`` (it lost a peer and can go on), ``failed``.
 
     Parameters
     ----------
@@ -117,9 +117,3 @@ def recover_from(plan: Plan, recovered: Recovered, before: Outcome | None) -> Pl
         batch_size=state.batch_size,
         faults=state.faults,
     )
-
-
-def without_the_first_end(faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    """Return a lost rank's faults without the one that has ended it, if one has: it comes once."""
-    first = min((fault for fault in faults if isinstance(fault, Kill)), key=lambda fault: fault.step, default=None)
-    return tuple(fault for fault in faults if fault is not first)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from scaleml.devices import Gpu
-from scaleml.faults import Fault
+from scaleml.faults import Fault, without_the_first_end
 from scaleml.models.augmentation import Augmentation
 from scaleml.models.flat_model import FlatModel, Sparse
 from scaleml.optim import Optimizer, RowSteps
@@ -84,6 +85,13 @@ class Plan:
         gpus = [self.gpu(rank) for rank in range(self.layout.workers)]
         own = {gpu.identity for gpu in gpus if gpu is not None and gpu.nccl}
         return len(own) == len(gpus) > 1
+
+    def after_loss(self, lost: Sequence[int]) -> Plan:
+        """Return the plan of ranks that go on after these were lost: a fault that has ended one comes once."""
+        mine = {rank: [fault for fault in self.faults if fault.rank == rank] for rank in lost}
+        others = [fault for fault in self.faults if fault.rank not in mine]
+        left = [fault for faults in mine.values() for fault in without_the_first_end(faults)]
+        return replace(self, faults=(*others, *left), recovered=True)
 
     @property
     def goes_on(self) -> bool:

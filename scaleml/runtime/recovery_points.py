@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from scaleml.runtime.train_state import TrainState
-from scaleml.strategies import Strategy
+from scaleml.strategies import Layout, Strategy
 
 if TYPE_CHECKING:
     from scaleml.runtime.training_rank import TrainingRank
@@ -121,6 +121,11 @@ class RecoveryPoints:
         return theirs
 
 
+def keeps_points(strategy: Strategy, layout: Layout) -> bool:
+    """Whether ranks under a strategy can go on after a loss: those that take their steps together, and hold all parameters."""
+    return strategy.synchronous and not layout.servers and not strategy.shares_memory
+
+
 def private_part(state: TrainState) -> TrainState:
     """Return what of a state no other rank has; settings, which all have, are left out."""
     private = state.private
@@ -134,6 +139,4 @@ def rebuilt(donor: TrainState, private: TrainState) -> TrainState:
     """Return a lost rank's state, of what another one has alike and what its buddy kept."""
     params = private.params if len(private.params) or not len(donor.params) else donor.params
     alike = {name: array for name, array in donor.arrays.items() if name not in donor.private}
-    return replace(
-        private, params=params, arrays=alike | private.arrays, best=donor.best, optimizer=donor.optimizer
-    )
+    return replace(private, params=params, arrays=alike | private.arrays, best=donor.best, optimizer=donor.optimizer)

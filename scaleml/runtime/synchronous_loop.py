@@ -8,9 +8,7 @@ from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.training_rank import TrainingRank
 
 
-def train_synchronously(
-    rank: TrainingRank, commands: CommandHandler | QueuedCommands, points: RecoveryPoints
-) -> None:
+def train_synchronously(rank: TrainingRank, commands: CommandHandler | QueuedCommands, points: RecoveryPoints) -> None:
     """Train until the run has had its epochs, has converged, or was told to end.
 
     Commands, evaluations and recovery points come at boundaries alone: where the strategy commits, or allows it.

@@ -13,11 +13,11 @@ from family.strategies import STRATEGIES
 from runtime import harness
 from scaleml.comm import CommError
 from scaleml.compression import PowerSGD, TopK
-from scaleml.faults import Crash, InjectedCrash, Kill
+from scaleml.faults import Crash, InjectedCrash, Kill, without_the_first_end
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
 from scaleml.runtime import recovery_points
-from scaleml.runtime.outcome import Outcome, Recovered, without_the_first_end
+from scaleml.runtime.outcome import Outcome, Recovered
 from scaleml.runtime.recovery_points import RecoveryPoint
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
