@@ -25,7 +25,6 @@ from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.escaping import printable
 from scaleml.models.on_devices import Foreign
 from scaleml.runtime.plan import Plan
-from scaleml.runtime.recovery_points import keeps_points
 from scaleml.runtime.stop_rule import StopRule
 
 _log = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ def prepare(
         snapshots=settings.snapshots,
         augment=tuple(settings.model.augment),
         by_rows=settings.by_rows,
-        keeps_points=settings.on_worker_lost != "raise" and keeps_points(settings.strategy, placement.layout),
+        replaces_lost=settings.on_worker_lost == "replace",
         score=score_rule(settings.scoring, data.network, data.classes, data.signature),
     )
     see = partial(gpus_of, client, cluster.hosts, plan.model.framework if isinstance(plan.model, Foreign) else "")

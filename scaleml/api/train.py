@@ -169,6 +169,12 @@ def train(
     progress : bool, optional
         Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads, nor where a
         callback does.
+    on_worker_lost : {"replace", "raise"}
+        What happens when a worker is lost in mid-run. ``"replace"``: the others wait, in state ``recovering``, until Dask's nanny has
+        started it anew, or another worker is free, and go on with it from the newest recovery point that they kept in memory: the
+        run ends with the parameters that it would have had, to the bit. That is so for strategies whose ranks take their steps
+        together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`); other runs fail, as all do with ``"raise"``. See
+        ``docs/guarantees.md``.
 
     Returns
     -------

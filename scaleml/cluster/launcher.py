@@ -34,11 +34,14 @@ class Generation:
         The mathematics.
     placement : Placement
         The ranks' workers.
+    planned : int
+        The generation that the plan was made for: this one, or what this one goes on for after a loss.
     """
 
     number: int
     plan: Plan
     placement: Placement
+    planned: int = 0
 
 
 class Launcher:
@@ -70,6 +73,8 @@ class Launcher:
         workers = self.placement.layout.workers
         owned = [self.plan.owned(rank) for rank in range(workers)]
         count = len(self.plan.shard_sizes)
+        if self.plan.recovered:  # what went with a lost worker is made again
+            data.bring(self.client, self.placement.addresses[:workers], count, owned)
         self._shards = data.shards_for(self.client, self.placement.addresses[:workers], count, owned)
 
     def open_endpoints(self) -> dict[str, OpenEndpoints]:

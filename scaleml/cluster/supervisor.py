@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from scaleml.cluster import failure_words as words
 from scaleml.cluster.events import (
     OVER,
     Abort,
@@ -127,6 +128,11 @@ class Supervisor:
         return {rank: self.addresses[rank] for rank, status in self.ended.items() if status == "suspended"}
 
     @property
+    def last_step(self) -> int:
+        """How far the ranks had come, as far as they have told."""
+        return max(self.steps.values(), default=self._last_step)
+
+    @property
     def cause(self) -> str:
         """Why the run fails, if it does, or what others recover from."""
         return self._error_message()
@@ -198,7 +204,7 @@ class Supervisor:
             if now - since > SETTLE:
                 self._settle_command(number, verb)
         if self.state in ("starting", "recovering") and now > self.start_by:
-            self._late_error = self._describe_late_rank()
+            self._late_error = self._late_rank()
             return self._begin_failure(now, self._late_error)
         return []
 
@@ -249,6 +255,7 @@ class Supervisor:
         waited = now - self._failing_since
         if self._may_recover:
             if all_ended and ("lost" in self.ended.values() or waited > SETTLE):
+                self.state = "recovering"
                 return [Recover()]
             if waited <= self.patience:
                 return []
@@ -272,7 +279,8 @@ class Supervisor:
     def _root_cause(self) -> str | None:
         lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]
         if lost:
-            return self._describe_lost(lost)
+            at = self._at(self.last_step)
+            return words.lost(lost, self.addresses, at)
         if self._late_error is not None:
             return self._late_error
         own = [failure for failure in self._failures if failure.cause == "own"]
@@ -281,12 +289,7 @@ class Supervisor:
             at = self._at(first.step)
             return f"rank {first.rank} on worker {self.addresses[first.rank]} failed{at}: {first.error}"
         if self._silent is not None:
-            rank, stall = self._silent.rank, self._silent.stall
-            return (
-                f"rank {rank} on worker {self.addresses[rank]} has been silent for {self._silent.seconds:.0f} s, to Dask "
-                f"as well, while rank {stall.rank} waited for it{self._at(stall.step)} ({stall.waiting_for}): its process is "
-                "stopped or its host is out of reach"
-            )
+            return words.silent(self._silent, self.addresses[self._silent.rank], self._at(self._silent.stall.step))
         return None
 
     def _error_message(self) -> str:
@@ -303,38 +306,9 @@ class Supervisor:
     def _at(self, step: int) -> str:
         return f" at step {step}" if self.counts_steps else ""
 
-    def _describe_lost(self, ranks: list[int]) -> str:
-        at = self._at(max(self.steps.values(), default=self._last_step))
-        names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
-        gone = sorted({self.addresses[rank] for rank in ranks})
-        if len(gone) > 1 and len(gone) == len(set(self.addresses)):
-            return (
-                f"{names} lost{at}: all Dask workers of the run are gone, so most likely the cluster was closed; start the "
-                "run again on one that is there"
-            )
-        workers = f"the Dask worker {gone[0]} is" if len(gone) == 1 else f"the Dask workers {', '.join(gone)} are"
-        return (
-            f"{names} lost{at}: {workers} gone (killed, out of memory, closed, or its host failed); "
-            "see that worker's log, and start the run again"
-        )
-
-    def _describe_late_rank(self) -> str:
+    def _late_rank(self) -> str:
         # Who has arrived only waits for those who have not: they are the ones to name.
         missing = set(range(len(self.addresses))) - self.entered
         rank = min(missing - self.arrived or missing)
         address = self.addresses[rank]
-        tasks = self.busy.get(address, [])
-        if address in self.paused:
-            return (
-                f"rank {rank} on worker {address} did not enter in time: Dask has paused that worker, for its memory is nearly full; free "
-                "some, pass workers= to use other workers, or give it more"
-            )
-        doing = (
-            f"the worker is running {', '.join(tasks[:3])}"
-            if tasks
-            else "its worker's threads are not free, or it cannot reach the others"
-        )
-        return (
-            f"rank {rank} on worker {address} did not enter in time: {doing}; wait for those tasks, pass workers= to use other "
-            "workers, or raise dask.config 'scaleml.start-timeout'"
-        )
+        return words.late(rank, address, self.busy.get(address, []), is_paused=address in self.paused)

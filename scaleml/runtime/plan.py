@@ -45,8 +45,8 @@ class Plan:
     """Whether the ranks go on after a loss."""
     clock: float | None = None
     """What the training clock shows then; None for what ``start`` says."""
-    keeps_points: bool = False
-    """Whether ranks keep recovery points, for a worker that is lost."""
+    replaces_lost: bool = False
+    """Whether others are to take the places of ranks that are lost."""
     steps: RowSteps | None = None
     """What turns mean gradients into steps of scikit-learn's size, before the optimizer; None for nothing."""
     by_rows: bool = False
@@ -85,6 +85,12 @@ class Plan:
         gpus = [self.gpu(rank) for rank in range(self.layout.workers)]
         own = {gpu.identity for gpu in gpus if gpu is not None and gpu.nccl}
         return len(own) == len(gpus) > 1
+
+    @property
+    def keeps_points(self) -> bool:
+        """Whether ranks keep recovery points: where they take their steps together, and each holds all parameters."""
+        strategy = self.strategy
+        return self.replaces_lost and strategy.synchronous and not self.layout.servers and not strategy.shares_memory
 
     def after_loss(self, lost: Sequence[int]) -> Plan:
         """Return the plan of ranks that go on after these were lost: a fault that has ended one comes once."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from scaleml.runtime.train_state import TrainState
-from scaleml.strategies import Layout, Strategy
+from scaleml.strategies import Strategy
 
 if TYPE_CHECKING:
     from scaleml.runtime.training_rank import TrainingRank
@@ -94,9 +94,8 @@ class RecoveryPoints:
         """Take a point if it is time, and agree on when to look again; collective."""
         rank = self._rank
         now, steps = rank.world.clock.now(), max(1, rank.state.step - self._from)
-        passed = np.array([now - self._since, self._cost], np.float64)
-        seconds, cost = (float(most) for most in rank.group.allgather(passed).max(axis=0))
-        wanted = max(SECONDS, cost / SHARE)
+        mine = np.array([now - self._since, max(SECONDS, self._cost / SHARE)], np.float64)
+        seconds, wanted = (float(most) for most in rank.group.allgather(mine).max(axis=0))
         a_step = max(seconds / steps, 1e-9)
         if self._is_forced or seconds >= wanted / 2:
             self._take()
@@ -119,11 +118,6 @@ class RecoveryPoints:
         sent.wait()
         assert isinstance(theirs, bytes)
         return theirs
-
-
-def keeps_points(strategy: Strategy, layout: Layout) -> bool:
-    """Whether ranks under a strategy can go on after a loss: those that take their steps together, and hold all parameters."""
-    return strategy.synchronous and not layout.servers and not strategy.shares_memory
 
 
 def private_part(state: TrainState) -> TrainState:

@@ -20,7 +20,7 @@ def held_out_sentences(run: RunLike) -> list[str]:
     rise = find_overfitting(run.history)
     if rise is not None:
         sentences.append(f"{rise}; run.model is the model of then.")
-    elif run.state not in ("starting", "running", "paused"):
+    elif run.state not in ("starting", "running", "paused", "recovering"):
         sentences.append(_best_sentence(found["loss"]))
     return [sentence for sentence in sentences if sentence]
 

@@ -16,7 +16,7 @@ from scaleml.telemetry.overfitting import find_overfitting
 from scaleml.telemetry.run_like import RunLike
 
 NAN = float("nan")
-RUNNING = ("starting", "running", "paused")
+RUNNING = ("starting", "running", "paused", "recovering")
 
 
 @final

@@ -152,10 +152,8 @@ def on_threads(
         network = copy.copy(plan.model)  # networks keep scratch arrays: one a thread
         _hook(network, partial(after_gradient, group.rank))
         training = not layout.is_server(group.rank)
-        theirs = [before[group.rank if training else 0], *before[layout.workers :]] if before else []
-        own = resume_from(dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps)), theirs)
-        if recovered:
-            own = recover_from(own, *recovered[group.rank])
+        own = dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps))
+        own = _going_on(own, group.rank, before, recovered)
         recorder = Recorder(group.rank, group.meter)
         loop: TrainingLoop | ServerLoop
         if not training:
@@ -183,6 +181,16 @@ def on_threads(
     else:
         outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
     return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
+
+
+def _going_on(
+    plan: Plan, rank: int, before: Sequence[Outcome], recovered: Sequence[tuple[Recovered, Outcome | None]]
+) -> Plan:
+    """Return a rank's plan after a hand-over or a loss, if there was one."""
+    workers = plan.layout.workers
+    if recovered:
+        return recover_from(plan, *recovered[rank])
+    return resume_from(plan, [before[rank if rank < workers else 0], *before[workers:]] if before else [])
 
 
 def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind: str, **facts: Any) -> None:

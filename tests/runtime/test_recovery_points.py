@@ -52,7 +52,7 @@ def trained(strategy: Any, **more: Any) -> harness.Result:
         "workers": RANKS,
         "epochs": EPOCHS,
         "batch_size": BATCH,
-        "keeps_points": True,
+        "replaces_lost": True,
     }
     return harness.on_threads(
         MLP((4,), dtype="float64"), X, Y, strategy=strategy, validation=(X, Y), **{**usual, **more}
@@ -94,7 +94,7 @@ def without_crash(point: RecoveryPoint) -> RecoveryPoint:
 @pytest.mark.parametrize("strategy", TOGETHER, ids=repr)
 @pytest.mark.parametrize("step", [1, 8])
 def test_the_bits_are_those_of_an_undisturbed_run(strategy: Any, step: int) -> None:
-    undisturbed = trained(strategy, keeps_points=False)
+    undisturbed = trained(strategy, replaces_lost=False)
     left = broken(strategy, step)
     after = gone_on(strategy, left)
     assert_array_equal(after.params, undisturbed.params)
@@ -106,12 +106,12 @@ def test_the_bits_are_those_of_an_undisturbed_run(strategy: Any, step: int) -> N
 
 def test_points_do_not_change_a_run() -> None:
     for strategy in (AllReduce(), LocalSGD(3)):
-        assert_array_equal(trained(strategy).params, trained(strategy, keeps_points=False).params)
+        assert_array_equal(trained(strategy).params, trained(strategy, replaces_lost=False).params)
 
 
 def test_early_stopping_goes_on_as_it_was() -> None:
     rule = StopRule(tol=1e-3, n_iter_no_change=2)
-    undisturbed = trained(AllReduce(), stop=rule, epochs=30, keeps_points=False)
+    undisturbed = trained(AllReduce(), stop=rule, epochs=30, replaces_lost=False)
     after = gone_on(AllReduce(), broken(AllReduce(), 15, stop=rule, epochs=30), stop=rule, epochs=30)
     assert_array_equal(after.params, undisturbed.params)
     assert after.outcomes[0].losses == undisturbed.outcomes[0].losses
