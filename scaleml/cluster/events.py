@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Final, Literal, TypedDict
 
 from scaleml.telemetry.columns import Measures
@@ -36,7 +36,7 @@ class Left:
     rank: int
     status: str
     step: int
-    points: Sequence[tuple[int, int]] = ()
+    points: Sequence[Sequence[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def rank_event(kind: str, facts: Mapping[str, object]) -> RankEvent:
 
 def message_of(event: RankEvent, run: str, generation: int) -> RankMessage:
     """Return a rank's event as a message."""
-    facts = {field.name: getattr(event, field.name) for field in fields(event)}
+    facts = {one.name: getattr(event, one.name) for one in fields(event)}
     return {"run": run, "generation": generation, "kind": _NAMES[type(event)], "facts": facts}
 
 

@@ -76,7 +76,7 @@ def rank_main(
         endpoint.listener.close()
         sweep()
         reporter.stop()
-    points = [(point.step, point.state.commands) for point in outcome.points]
+    points = [[point.step, point.state.commands] for point in outcome.points]
     reporter.send(Left(spec.rank, outcome.status, outcome.step, points))
     return outcome
 

@@ -80,7 +80,7 @@ class TaskWatch(Generic[End]):
                 rank, f"its worker has started anew since it was chosen, and knows nothing of the run; {_AGAIN}"
             )
         failed = _failed(rank, outcome.error or "it did not say why")[:1] if outcome.status == "failed" else []
-        return [*failed, Left(rank, outcome.status, outcome.step, ())]
+        return [*failed, Left(rank, outcome.status, outcome.step)]
 
     def _why_cancelled(self, future: Future[End | None]) -> str:
         if self._client.status != "running":
