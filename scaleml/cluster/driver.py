@@ -145,8 +145,6 @@ class Driver:
         """Return, by rank, the step after which command ``number`` took effect."""
         return dict(self._supervisor.applied.get(number, {}))
 
-    # The thread.
-
     def _drive(self) -> None:
         try:
             sweep()

@@ -220,7 +220,7 @@ class Supervisor:
             if self.ended.get(event.rank) == "lost":  # its last words, overtaken by the news of its worker
                 return []
             self.ended[event.rank] = event.status
-            self.points[event.rank] = {step: commands for step, commands in event.points}
+            self.points[event.rank] = dict(event.points)  # type: ignore[arg-type]
             if event.status not in ("failed", "suspended") or any(
                 failure.rank == event.rank for failure in self._failures
             ):
