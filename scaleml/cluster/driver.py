@@ -8,6 +8,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from distributed import Client
@@ -134,8 +135,7 @@ class Driver:
 
     def continue_with(self, plan: Plan, placement: Placement) -> None:
         """Have other ranks go on, once all ranks have been told to hand over."""
-        number = self.generation.number + 1
-        self._next = Generation(number, plan, placement, planned=number)
+        self._next = Generation(number := self.generation.number + 1, plan, placement, planned=number)
 
     def has_applied(self, number: int) -> bool:
         """Whether command ``number`` has taken effect on all ranks."""
@@ -202,9 +202,9 @@ class Driver:
         for instruction in self._supervisor.handle(event, WALL.now()):
             self._perform(instruction)
         if not self._supervisor.over:
+            if self._supervisor.state == "running" and before in ("starting", "recovering"):
+                self._on_running()  # first: who sees that it runs may tell it something
             self.state = self._supervisor.state
-            if self.state == "running" and before != "running":
-                self._on_running()
             if self.state != before:
                 _log.info("run %s: %s", self.name, self.state)
         if self.state != before or isinstance(event, events.Applied):
@@ -242,8 +242,8 @@ class Driver:
         self._tasks.settle()
         if self._recovering is not None:
             self._recovering.note(self.history)
-            self._recovering = None
-            self._first.tell_again(self.generation, self._known)
+        self._first.listens(self.generation, None if self._recovering is None else self._known)
+        self._recovering = None
 
     def _recover(self) -> None:
         """Begin to have others go on, with what is left after a loss."""
@@ -275,11 +275,12 @@ class Driver:
 
     def _start_recovered(self, found: NextGeneration) -> None:
         self._reports.rewind(found.generation.number, found.way.step)
-        self._known = found.way.commands
+        missed = self._first.told_since(found.way.commands)
+        self._known = found.way.commands + len(missed)
         self._supervisor = self._supervisor.recovered(found.generation.placement.addresses)
         self.generation = found.generation
         self._has_ranks = True
-        self._place_ranks(found.before, found.told)
+        self._place_ranks(found.before, {**found.told, 0: replace(found.told[0], commands=missed)})
 
     @property
     def _living(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import TypeVar, final
 
@@ -33,20 +34,31 @@ class FirstRank:
         self._client = client
         self._run = run
         self._told: list[Command] = []
+        self._listens = 0  # the generation whose first rank hears what comes now
+        self._lock = threading.Lock()
 
     def tell(self, now: Generation, command: Command) -> bool:
         """Bring it a command; False if it is not there any more, and nobody will take its place."""
-        self._told.append(command)
-        if not now.plan.keeps_points:
-            return self._ask(now, deliver_command, command)
-        with contextlib.suppress(Exception):  # if it is lost, whoever takes its place is told
-            self._ask(now, deliver_command, command)
-        return True
+        with self._lock:
+            self._told.append(command)
+            if not now.plan.keeps_points:
+                return self._ask(now, deliver_command, command)
+            if now.number == self._listens:
+                with contextlib.suppress(Exception):  # if it is lost, whoever takes its place is told
+                    self._ask(now, deliver_command, command)
+            return True
 
-    def tell_again(self, now: Generation, known: int) -> None:
-        """Bring it what comes after the first ``known`` commands: whoever went on from a recovery point has not heard it."""
-        for command in self._told[known:]:
-            self._ask(now, deliver_command, command)
+    def told_since(self, known: int) -> tuple[Command, ...]:
+        """Return what comes after the first ``known`` commands: whoever goes on from a recovery point has not heard it."""
+        with self._lock:
+            return tuple(self._told[known:])
+
+    def listens(self, now: Generation, known: int | None = None) -> None:
+        """Note that another first rank stands in its loop; bring it what comes after the ``known`` commands, if it has heard but these."""
+        with self._lock:
+            self._listens = now.number
+            for command in self._told[known:] if known is not None else ():
+                self._ask(now, deliver_command, command)
 
     def newest_params(self, now: Generation) -> Array | None:
         """Return the parameters that it kept last, if the run keeps them and it is still there."""

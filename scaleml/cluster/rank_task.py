@@ -59,6 +59,8 @@ def rank_main(
     endpoint = take_endpoint(spec.key, spec.nonce)
     if endpoint is None:
         return None
+    for command in () if spec.recovered is None else spec.recovered.commands:
+        endpoint.commands.put(command)
     worker = get_worker()
     reporter = Reporter(worker, spec.task, endpoint)
     try:

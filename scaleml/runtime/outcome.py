@@ -10,6 +10,7 @@ from scaleml.arrays import Array
 from scaleml.faults import without_the_first_end
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.best_parameters import BestParameters
+from scaleml.runtime.commands import Command
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.recovery_points import RecoveryPoint, rebuilt
 from scaleml.runtime.train_state import TrainState
@@ -74,11 +75,14 @@ class Recovered:
         What the training clock shows.
     is_replacement : bool
         Whether the rank itself was lost: its buddy has what was private to it.
+    commands : tuple of Command
+        Of the first rank: what the run was told since that point.
     """
 
     step: int
     clock: float
     is_replacement: bool
+    commands: tuple[Command, ...] = ()
 
 
 def resume_from(plan: Plan, before: Sequence[Outcome]) -> Plan:
