@@ -202,7 +202,7 @@ class Driver:
         for instruction in self._supervisor.handle(event, WALL.now()):
             self._perform(instruction)
         if not self._supervisor.over:
-            if self._supervisor.state == "running" and before in ("starting", "recovering"):
+            if self._supervisor.state in ("running", "paused") and before in ("starting", "recovering"):
                 self._on_running()  # first: who sees that it runs may tell it something
             self.state = self._supervisor.state
             if self.state != before:

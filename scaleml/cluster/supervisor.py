@@ -87,6 +87,7 @@ class Supervisor:
     _late_error: str | None = None
     _last_step: int = 0
     _cancelled: bool = False
+    _is_paused: bool = False
     _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
     _settled: set[int] = field(default_factory=set)
     _failing_since: float | None = None
@@ -169,7 +170,7 @@ class Supervisor:
         elif isinstance(event, Entered):
             self.entered.add(event.rank)
             if self.has_begun and self.state in ("starting", "recovering"):
-                self.state = "running"
+                self.state = "paused" if self._is_paused else "running"
         elif isinstance(event, Left | RankFailed):
             return self._on_rank_end(event, now)
         elif isinstance(event, Stalled):
@@ -212,7 +213,9 @@ class Supervisor:
         self._settled.add(number)
         self._first_applied.pop(number, None)
         if verb in ("pause", "resume"):
-            self.state = "paused" if verb == "pause" else "running"
+            self._is_paused = verb == "pause"
+            if self.has_begun:  # after a loss the first ranks may be told of a pause before the last has entered
+                self.state = "paused" if self._is_paused else "running"
 
     def _on_rank_end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
         self.steps[event.rank] = event.step
@@ -272,7 +275,8 @@ class Supervisor:
     @property
     def _may_recover(self) -> bool:
         """Whether others may go on: nothing but workers, or links between them, was lost, of ranks that had begun."""
-        own = any(failure.cause == "own" for failure in self._failures)
+        first = self._failures[0].cause if self._failures else "peer"  # "told" first: by somebody else than this
+        own = (first == "told" and not self.lost) or any(failure.cause == "own" for failure in self._failures)
         else_wrong = self._cancelled or self._client_lost or self._late_error or self._silent
         return self.recovers and self.state != "starting" and not own and not else_wrong
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.test_supervisor import OWN, START_BY, feed
-from scaleml.cluster.events import Abort, ClientLost, Entered, Left, RankFailed, Recover, Tick, WorkerLost
+from scaleml.cluster.events import Abort, Applied, ClientLost, Entered, Left, RankFailed, Recover, Tick, WorkerLost
 from scaleml.cluster.supervisor import SETTLE, Supervisor
 
 
@@ -62,3 +62,15 @@ def test_nobody_goes_on_where_that_is_not_wanted_or_something_else_is_wrong():
         said = feed(machine, *news) + feed(machine, Tick(), now=late)
         assert Recover() not in said
         assert machine.state == "failed"
+
+
+def test_a_pause_may_be_applied_before_the_last_rank_has_entered():
+    machine = recovering()
+    feed(machine, *(Applied(rank, 1, "pause", 5) for rank in range(3)))
+    assert machine.state == "paused"
+    feed(machine, WorkerLost("tcp://b", 5), *SUSPENDED)
+    after = machine.recovered(("tcp://a", "tcp://d", "tcp://c"))
+    feed(after, Entered(0), Applied(0, 1, "pause", 5), Entered(1))
+    assert after.state == "recovering"
+    feed(after, Entered(2))
+    assert after.state == "paused"
