@@ -19,6 +19,8 @@ from scaleml.strategies import Strategy
 
 _ACKNOWLEDGE: Final = 30.0
 """Seconds for a command to take effect."""
+_BETWEEN: Final = ("starting", "recovering")
+"""States in which no ranks listen yet."""
 _PATIENCE: Final = 5.0
 """Seconds that a stop waits for a start: most take a tenth of one."""
 
@@ -35,7 +37,7 @@ class _Fields(TypedDict, total=False):
 class _Update:
     """A command that changes a generation's plan."""
 
-    generation: int
+    planned: int
     number: int
     fields: _Fields
 
@@ -67,7 +69,7 @@ class CommandSender:
         now = self._driver.generation
         fields: _Fields = {}
         for update in tuple(self._updates):
-            if update.generation == now.number and (not applied or self._driver.has_applied(update.number)):
+            if update.planned == now.planned and (not applied or self._driver.has_applied(update.number)):
                 fields.update(update.fields)
         return replace(now.plan, **fields) if fields else now.plan
 
@@ -99,7 +101,7 @@ class CommandSender:
 
     def stop(self) -> None:
         """End the run at a step boundary, or give its start up; return when it is over."""
-        if not self.wait_until(lambda: self._driver.state != "starting", _PATIENCE):
+        if not self.wait_until(lambda: self._driver.state not in _BETWEEN, _PATIENCE):
             self._driver.cancel_start()
         elif self._send("stop", {}, {}) is None:
             self.wait_until(self._is_over, _ACKNOWLEDGE)
@@ -126,7 +128,7 @@ class CommandSender:
             When the ranks do not come to a step boundary.
         """
         self._refuse_if_over(verb)
-        if not self.wait_until(lambda: self._driver.state != "starting", _ACKNOWLEDGE):
+        if not self.wait_until(lambda: self._driver.state not in _BETWEEN, _ACKNOWLEDGE):
             raise TimeoutError(f"the run is still starting after {_ACKNOWLEDGE:g} s; stop() gives it up")
         number = self._send(verb, settings or {}, fields or {})
         if number is None:
@@ -181,7 +183,7 @@ class CommandSender:
             self.wait_until(lambda: self._is_over() or self._runs_since(generation), None)
 
     def _runs_since(self, generation: int) -> bool:
-        return self._driver.generation.number > generation and self._driver.state != "starting"
+        return self._driver.generation.number > generation and self._driver.state not in _BETWEEN
 
     def _is_over(self) -> bool:
         return self._driver.state in OVER
@@ -198,5 +200,5 @@ class CommandSender:
                 return None
             self.sent = number
             if fields:
-                self._updates.append(_Update(self._driver.generation.number, number, fields))
+                self._updates.append(_Update(self._driver.generation.planned, number, fields))
             return number

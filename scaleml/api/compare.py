@@ -65,6 +65,7 @@ def compare(
     scoring: str | Scorer | None = None,
     microbatch: int | None = None,
     device: str = "auto",
+    on_worker_lost: str = "replace",
     on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
     callbacks: Sequence[Callback] = (),
@@ -74,7 +75,7 @@ def compare(
 
     Parameters
     ----------
-    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring, microbatch, device
+    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring, microbatch, device, on_worker_lost
         As for ``train``; the best run's ``estimator`` is the fitted one.
     strategies : sequence of Strategy or Trial
         What to compare; a ``Trial`` gives a strategy its own settings.
@@ -168,6 +169,7 @@ def compare(
                 scoring=scoring,
                 microbatch=microbatch,
                 device=device,
+                on_worker_lost=on_worker_lost,
             )
         )
         # All settings are checked before the first run: nobody should wait for an error in the last.

@@ -110,7 +110,7 @@ class Run(Followed, RunResults):
 
     @property
     def state(self) -> RunState:
-        """``starting``, ``running``, ``paused``, ``finished``, ``stopped`` or ``failed``."""
+        """``starting``, ``running``, ``paused``, ``recovering``, ``finished``, ``stopped`` or ``failed``."""
         return self._driver.state
 
     @property

@@ -38,6 +38,10 @@ _KINDS: Final[dict[str, tuple[type, str]]] = {
 }
 
 
+ON_WORKER_LOST: Final = ("replace", "raise")
+"""What may happen when a worker is lost."""
+
+
 class Fitted(Protocol):
     """Makes of a run's end what scikit-learn calls fitted."""
 
@@ -55,6 +59,7 @@ class MoreSettings(TypedDict, total=False):
     scoring: str | Scorer | None
     microbatch: int | None
     device: str
+    on_worker_lost: str
 
 
 class TrainSettings(TypedDict, total=False):
@@ -75,6 +80,7 @@ class TrainSettings(TypedDict, total=False):
     microbatch: int | None
     callbacks: Sequence[Callback]
     device: str
+    on_worker_lost: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class Settings:
         What makes a fitted estimator of the run's end, where it was one that was passed.
     scoring, microbatch
         As for ``train``.
-    device : {"auto", "cpu", "cuda"}
+    device, on_worker_lost
         As for ``train``.
     """
 
@@ -128,6 +134,7 @@ class Settings:
     scoring: str | Scorer | None = None
     microbatch: int | None = None
     device: str = "auto"
+    on_worker_lost: str = "replace"
 
     def __post_init__(self) -> None:
         for name in _KINDS:
@@ -136,6 +143,7 @@ class Settings:
             raise TypeError(f"faults={self.faults!r}: must be a list such as [scaleml.faults.Slow(rank=1, factor=4)]")
         check_scoring(self.scoring)
         check_option("device", self.device, CHOICES)
+        check_option("on_worker_lost", self.on_worker_lost, ON_WORKER_LOST)
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch", "microbatch"):
             value = getattr(self, name)
             if value is not None:

@@ -49,6 +49,7 @@ def start(
     microbatch: int | None = None,
     callbacks: Sequence[Callback] = (),
     device: str = "auto",
+    on_worker_lost: str = "replace",
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -88,6 +89,7 @@ def start(
             scoring=scoring,
             microbatch=microbatch,
             device=device,
+            on_worker_lost=on_worker_lost,
         )
     except BaseException:
         task.close()
@@ -167,6 +169,12 @@ def train(
     progress : bool, optional
         Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads, nor where a
         callback does.
+    on_worker_lost : {"replace", "raise"}
+        What happens when a worker is lost in mid-run. ``"replace"``: the others wait, in state ``recovering``, until Dask's nanny has
+        started it anew, or another worker is free, and go on with it from the newest recovery point that they kept in memory: the
+        run ends with the parameters that it would have had, to the bit. That is so for strategies whose ranks take their steps
+        together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`); other runs fail, as all do with ``"raise"``. See
+        ``docs/guarantees.md``.
 
     Returns
     -------

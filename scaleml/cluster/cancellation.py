@@ -36,3 +36,13 @@ def cancel_ranks(
         calls.on_workers(client, seconds, abort_ranks, run, "the run failed", workers=workers, on_error="ignore")
     with contextlib.suppress(Exception):
         calls.within(client, calls.CALL_TIMEOUT, client._cancel(futures, force=True), "cancelling the ranks")
+
+
+def tell_to_end(client: Client, run: str, workers: Sequence[str], reason: str) -> None:
+    """Tell the ranks on these workers to end, where they can be reached.
+
+    Who does not hear it notices that its task is gone, or its links. The answers are not waited for: a worker that just died would
+    hold up the very event that says so.
+    """
+    if client.status == "running" and workers:
+        calls.tell_workers(client, calls.CALL_TIMEOUT, abort_ranks, run, reason, workers=workers)

@@ -14,6 +14,7 @@ DEFAULTS: Final[dict[str, object]] = {
     "scaleml": {
         # Seconds for all ranks to enter a run.
         "start-timeout": "60s",
+        "recovery-timeout": "60s",
         # Share of its worker's memory limit that a rank's data may take; what is larger is read from disk as it is needed.
         "memory-share": 0.25,
         # Size up to which what a function of spmd returns on a rank goes back to the client.

@@ -45,16 +45,14 @@ def subscribe(client: Client, run: str, addresses: Iterable[str], listener: RunL
         client.subscribe_topic(topic, _on_rank_event if topic == TOPIC else _WorkerHandler(client, topic))
 
 
-def unsubscribe(run: str, addresses: Iterable[str], listener: RunListener) -> None:
+def unsubscribe(run: str, listener: RunListener) -> None:
     """Stop listening."""
     with _lock:
         _by_run.pop(run, None)
-        for address in addresses:
-            listeners = _by_address.get(address)
-            if listeners is not None:
-                listeners.discard(listener)
-                if not listeners:
-                    del _by_address[address]
+        for address, listeners in list(_by_address.items()):
+            listeners.discard(listener)
+            if not listeners:
+                del _by_address[address]
 
 
 def _on_rank_event(event: tuple[float, object]) -> None:

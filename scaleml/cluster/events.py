@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Final, Literal, TypedDict
 
 from scaleml.telemetry.columns import Measures
 
-RunState = Literal["starting", "running", "paused", "finished", "stopped", "failed"]
+RunState = Literal["starting", "running", "paused", "recovering", "finished", "stopped", "failed"]
 OVER: Final[frozenset[RunState]] = frozenset({"finished", "stopped", "failed"})
 
 # What a rank reports.
@@ -31,11 +31,12 @@ class Entered:
 
 @dataclass(frozen=True)
 class Left:
-    """A rank's task is over."""
+    """A rank's task is over; ``points`` are what it can go on from: steps, and how many commands had been applied."""
 
     rank: int
     status: str
     step: int
+    points: Sequence[Sequence[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def rank_event(kind: str, facts: Mapping[str, object]) -> RankEvent:
 
 def message_of(event: RankEvent, run: str, generation: int) -> RankMessage:
     """Return a rank's event as a message."""
-    facts = {field.name: getattr(event, field.name) for field in fields(event)}
+    facts = {one.name: getattr(event, one.name) for one in fields(event)}
     return {"run": run, "generation": generation, "kind": _NAMES[type(event)], "facts": facts}
 
 
@@ -204,6 +205,11 @@ class StartNextGeneration:
 
 
 @dataclass(frozen=True)
+class Recover:
+    """All ranks have ended that could: others go on with them, from what they have kept."""
+
+
+@dataclass(frozen=True)
 class Conclude:
     """The run is over."""
 
@@ -211,4 +217,4 @@ class Conclude:
     error: str | None = None
 
 
-Instruction = Abort | CheckHeartbeat | StartNextGeneration | Conclude
+Instruction = Abort | CheckHeartbeat | StartNextGeneration | Recover | Conclude

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from distributed import Client, Future
 
@@ -15,7 +15,7 @@ from scaleml.cluster.staging.files import Delivered
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.submission import submit
 from scaleml.cluster.user_modules import carried_modules
-from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.outcome import Outcome, Recovered
 from scaleml.runtime.plan import Plan
 
 RankData = tuple[Sequence[object], Sequence[object]]
@@ -34,11 +34,14 @@ class Generation:
         The mathematics.
     placement : Placement
         The ranks' workers.
+    planned : int
+        The generation that the plan was made for: this one, or what this one goes on for after a loss.
     """
 
     number: int
     plan: Plan
     placement: Placement
+    planned: int = 0
 
 
 class Launcher:
@@ -70,6 +73,8 @@ class Launcher:
         workers = self.placement.layout.workers
         owned = [self.plan.owned(rank) for rank in range(workers)]
         count = len(self.plan.shard_sizes)
+        if self.plan.recovered:  # what went with a lost worker is made again
+            data.bring(self.client, self.placement.addresses[:workers], count, owned)
         self._shards = data.shards_for(self.client, self.placement.addresses[:workers], count, owned)
 
     def open_endpoints(self) -> dict[str, OpenEndpoints]:
@@ -86,11 +91,17 @@ class Launcher:
         self,
         endpoints: dict[str, OpenEndpoints],
         futures: list[Future[Outcome | None]],
-        former: Sequence[Future[Outcome | None]] = (),
+        before: Mapping[int, Sequence[Future[Outcome | None]]],
+        recovered: Mapping[int, Recovered],
     ) -> None:
         """Submit the ranks, each pinned to its worker, and append their futures to ``futures``.
 
-        Where they go on for a ``former`` generation, Dask brings each what it needs of theirs: most of it lies where it is.
+        Parameters
+        ----------
+        before : mapping
+            The outcomes of an earlier generation that a rank goes on from: Dask brings it those; most of it lies where it is.
+        recovered : mapping
+            What ranks are told that go on after a loss.
 
         Raises
         ------
@@ -100,6 +111,7 @@ class Launcher:
         workers = self.placement.layout.workers
         carried = carried_modules(self.client, self.placement.workers, self.plan)
         for rank, spec in enumerate(self._gathering.specs(endpoints)):
+            spec = replace(spec, recovered=recovered.get(rank))
             shards, held_out = self._shards[rank] if rank < len(self._shards) else ([], [])
             future = submit(
                 self.client,
@@ -108,7 +120,7 @@ class Launcher:
                 spec,
                 shards,
                 held_out,
-                [former[rank if rank < workers else 0], *former[workers:]] if former else [],
+                list(before.get(rank, ())),
                 carried=carried,
                 key=spec.task,
                 workers=[self.placement.addresses[rank]],

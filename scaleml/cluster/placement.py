@@ -59,7 +59,7 @@ def candidates(info: Mapping[str, WorkerFacts], workers: Workers, embedded: bool
         For a number above what there is, and for a worker that is not there or has not the resources.
     """
     wanted = wanted_resources()
-    able = {address: facts for address, facts in info.items() if _has(facts, wanted)}
+    able = {address: facts for address, facts in info.items() if has_resources(facts, wanted)}
     if wanted and not able:
         raise ValueError(
             f"no worker of the Dask cluster has the resources {wanted} that dask.annotate asks for: start workers with "
@@ -97,7 +97,7 @@ def wanted_resources() -> dict[str, float]:
     return dict(get_annotations().get("resources") or {})
 
 
-def _has(facts: WorkerFacts, wanted: dict[str, float]) -> bool:
+def has_resources(facts: WorkerFacts, wanted: dict[str, float]) -> bool:
     """Whether a worker was started with so much of each resource."""
     has = facts.get("resources") or {}
     return all(has.get(name, 0) >= amount for name, amount in wanted.items())

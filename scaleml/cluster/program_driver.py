@@ -14,9 +14,8 @@ from distributed import Client, Future
 
 from scaleml.clock import WALL
 from scaleml.cluster import calls, config, event_router
-from scaleml.cluster.cancellation import cancel_ranks
+from scaleml.cluster.cancellation import cancel_ranks, tell_to_end
 from scaleml.cluster.embedded import is_embedded
-from scaleml.cluster.endpoint import abort_ranks
 from scaleml.cluster.errors import StartFailed, words_of
 from scaleml.cluster.events import (
     Abort,
@@ -149,7 +148,7 @@ class ProgramDriver:
         finally:
             with contextlib.suppress(Exception):
                 self._clean_up()
-            event_router.unsubscribe(self.run, workers, self)
+            event_router.unsubscribe(self.run, self)
             self._lines.put(None)
 
     def _place_ranks(self) -> None:
@@ -224,10 +223,7 @@ class ProgramDriver:
             self._conclude(instruction)
 
     def _abort(self, reason: str) -> None:
-        living = self._living()
-        if self._client.status == "running" and living:
-            # Not waited for: see `Driver`.
-            calls.tell_workers(self._client, calls.CALL_TIMEOUT, abort_ranks, self.run, reason, workers=living)
+        tell_to_end(self._client, self.run, self._living(), reason)
 
     def _living(self) -> list[str]:
         return [address for address in self._placement.workers if address not in self._supervisor.lost]

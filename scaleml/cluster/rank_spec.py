@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scaleml.runtime.outcome import Recovered
+
 
 @dataclass(frozen=True)
 class RankSpec:
@@ -21,6 +23,8 @@ class RankSpec:
     shared_memory: bool
     memory_share: float = 0.25
     """Share of the worker's memory limit that the rank's data may take."""
+    recovered: Recovered | None = None
+    """What it goes on from after a loss."""
 
     @property
     def key(self) -> tuple[str, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 from distributed import Worker, get_worker
@@ -27,7 +28,7 @@ from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.freed_memory import kept_freed_memory
-from scaleml.runtime.outcome import Outcome, resume_from
+from scaleml.runtime.outcome import Outcome, recover_from, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.training_loop import TrainingLoop
@@ -47,7 +48,8 @@ def rank_main(
     Parameters
     ----------
     before : sequence of Outcome
-        Of the training rank that this one follows and of the servers, where ranks have handed over.
+        Of the training rank that this one follows and of the servers, where ranks have handed over; after a loss, of the one that
+        has what this rank goes on from.
 
     Returns
     -------
@@ -57,6 +59,8 @@ def rank_main(
     endpoint = take_endpoint(spec.key, spec.nonce)
     if endpoint is None:
         return None
+    for command in () if spec.recovered is None else spec.recovered.commands:
+        endpoint.commands.put(command)
     worker = get_worker()
     reporter = Reporter(worker, spec.task, endpoint)
     try:
@@ -65,7 +69,7 @@ def rank_main(
         sweep()
         keeping = kept_freed_memory() if isinstance(plan.model, OfModule) else nullcontext()
         with pinned(spec.threads), keeping:
-            outcome = _train(resume_from(plan, before), spec, endpoint, reporter, worker, shards, held_out)
+            outcome = _train(_begins(plan, spec, before), spec, endpoint, reporter, worker, shards, held_out)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
         outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
         reporter.send(_failure(spec.rank, 0, error))
@@ -74,8 +78,15 @@ def rank_main(
         endpoint.listener.close()
         sweep()
         reporter.stop()
-    reporter.send(Left(spec.rank, outcome.status, outcome.step))
+    points = [[point.step, point.state.commands] for point in outcome.points]
+    reporter.send(Left(spec.rank, outcome.status, outcome.step, points))
     return outcome
+
+
+def _begins(plan: Plan, spec: RankSpec, before: Sequence[Outcome]) -> Plan:
+    if spec.recovered is None:
+        return resume_from(plan, before)
+    return recover_from(plan, spec.recovered, before[0] if before else None)
 
 
 def _train(
@@ -119,7 +130,10 @@ def _train(
             reporter.send(_failure(spec.rank, step, error))
             words, trace = _words(error), traceback.format_exc()
             params, buffers = loop.last_good(), loop.last_good_buffers()
-            return Outcome("failed", step, params, words, trace, best=loop.best(), buffers=buffers)
+            left = Outcome("failed", step, params, words, trace, best=loop.best(), buffers=buffers)
+            if plan.keeps_points and isinstance(loop, TrainingLoop) and _cause(error) != "own":
+                return replace(left, status="suspended", points=loop.points.kept)
+            return left
 
 
 def _note_epoch(endpoint: Endpoint | None, rank: TrainingRank) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from scaleml.cluster import failure_words as words
 from scaleml.cluster.events import (
     OVER,
     Abort,
@@ -19,6 +20,7 @@ from scaleml.cluster.events import (
     Instruction,
     Left,
     RankFailed,
+    Recover,
     RunState,
     Silent,
     Stalled,
@@ -48,6 +50,10 @@ class Supervisor:
         What else each worker is running, for the error when a rank is late.
     paused : set
         The workers that took no tasks then.
+    recovers : bool
+        Whether the ranks keep what others could go on from, should some be lost.
+    patience : float
+        Seconds that the others then have to come to their end.
     counts_steps : bool
         Whether the ranks have steps to name in errors: a program of the user's has none.
 
@@ -68,6 +74,9 @@ class Supervisor:
     state: RunState = "starting"
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
     arrived: set[int] = field(default_factory=set)
+    recovers: bool = False
+    patience: float = 30.0
+    points: dict[int, dict[int, int]] = field(default_factory=dict)
     entered: set[int] = field(default_factory=set)
     ended: dict[int, str] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
@@ -78,6 +87,7 @@ class Supervisor:
     _late_error: str | None = None
     _last_step: int = 0
     _cancelled: bool = False
+    _is_paused: bool = False
     _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
     _settled: set[int] = field(default_factory=set)
     _failing_since: float | None = None
@@ -100,6 +110,38 @@ class Supervisor:
         return Supervisor(
             addresses, float("inf"), workers=self.workers, applied=self.applied, lost=self.lost, _settled=self._settled
         )
+
+    def recovered(self, addresses: Sequence[str]) -> Supervisor:
+        """Return the supervisor of the ranks that go on after a loss, not all of them at the same workers."""
+        after = self.next_generation(addresses)
+        after.state, after.recovers, after.patience = "recovering", True, self.patience
+        after.lost = self.lost - {*addresses}  # a worker may come back at its address
+        return after
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether all ranks have entered."""
+        return len(self.entered) == len(self.addresses)
+
+    @property
+    def suspended(self) -> dict[int, str]:
+        """The ranks that could go on, and where what they have kept lies."""
+        return {rank: self.addresses[rank] for rank, status in self.ended.items() if status == "suspended"}
+
+    @property
+    def last_step(self) -> int:
+        """How far the ranks had come, as far as they have told."""
+        return max(self.steps.values(), default=self._last_step)
+
+    @property
+    def cause(self) -> str:
+        """Why the run fails, if it does, or what others recover from."""
+        return self._error_message()
+
+    @property
+    def failing_since(self) -> float | None:
+        """When the first sign of a failure came."""
+        return self._failing_since
 
     @property
     def culprit(self) -> int | None:
@@ -127,8 +169,8 @@ class Supervisor:
             self.arrived.add(event.rank)
         elif isinstance(event, Entered):
             self.entered.add(event.rank)
-            if len(self.entered) == len(self.addresses) and self.state == "starting":
-                self.state = "running"
+            if self.has_begun and self.state in ("starting", "recovering"):
+                self.state = "paused" if self._is_paused else "running"
         elif isinstance(event, Left | RankFailed):
             return self._on_rank_end(event, now)
         elif isinstance(event, Stalled):
@@ -162,8 +204,8 @@ class Supervisor:
         for number, (verb, since) in list(self._first_applied.items()):
             if now - since > SETTLE:
                 self._settle_command(number, verb)
-        if self.state == "starting" and now > self.start_by:
-            self._late_error = self._describe_late_rank()
+        if self.state in ("starting", "recovering") and now > self.start_by:
+            self._late_error = self._late_rank()
             return self._begin_failure(now, self._late_error)
         return []
 
@@ -171,7 +213,9 @@ class Supervisor:
         self._settled.add(number)
         self._first_applied.pop(number, None)
         if verb in ("pause", "resume"):
-            self.state = "paused" if verb == "pause" else "running"
+            self._is_paused = verb == "pause"
+            if self.has_begun:  # after a loss the first ranks may be told of a pause before the last has entered
+                self.state = "paused" if self._is_paused else "running"
 
     def _on_rank_end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
         self.steps[event.rank] = event.step
@@ -179,7 +223,10 @@ class Supervisor:
             if self.ended.get(event.rank) == "lost":  # its last words, overtaken by the news of its worker
                 return []
             self.ended[event.rank] = event.status
-            if event.status != "failed" or any(failure.rank == event.rank for failure in self._failures):
+            self.points[event.rank] = dict(event.points)  # type: ignore[arg-type]
+            if event.status not in ("failed", "suspended") or any(
+                failure.rank == event.rank for failure in self._failures
+            ):
                 return []
             event = RankFailed(event.rank, "it did not say why", "peer", event.step)
         self._failures.append(event)
@@ -208,21 +255,36 @@ class Supervisor:
                 return [StartNextGeneration()]
             self.state = "stopped" if "stopped" in self.ended.values() else "finished"
             return [Conclude(self.state)]
+        waited = now - self._failing_since
+        if self._may_recover:
+            if all_ended and ("lost" in self.ended.values() or waited > SETTLE):
+                self.state = "recovering"
+                return [Recover()]
+            if waited <= self.patience:
+                return []
         if self._cancelled and (all_ended or now - self._failing_since > SETTLE):
             self.state = "stopped"
             return [Conclude("stopped")]
         known = self._root_cause() is not None or self._client_lost is not None
-        waited = now - self._failing_since
         # A lost peer is a consequence: Dask may need a moment to say whose worker died.
         if not self._cancelled and ((all_ended and known) or self._client_lost is not None or waited > SETTLE):
             self.state = "failed"
             return [Conclude("failed", self._error_message())]
         return []
 
+    @property
+    def _may_recover(self) -> bool:
+        """Whether others may go on: nothing but workers, or links between them, was lost, of ranks that had begun."""
+        first = self._failures[0].cause if self._failures else "peer"  # "told" first: by somebody else than this
+        own = (first == "told" and not self.lost) or any(failure.cause == "own" for failure in self._failures)
+        else_wrong = self._cancelled or self._client_lost or self._late_error or self._silent
+        return self.recovers and self.state != "starting" and not own and not else_wrong
+
     def _root_cause(self) -> str | None:
         lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]
         if lost:
-            return self._describe_lost(lost)
+            at = self._at(self.last_step)
+            return words.lost(lost, self.addresses, at)
         if self._late_error is not None:
             return self._late_error
         own = [failure for failure in self._failures if failure.cause == "own"]
@@ -231,12 +293,7 @@ class Supervisor:
             at = self._at(first.step)
             return f"rank {first.rank} on worker {self.addresses[first.rank]} failed{at}: {first.error}"
         if self._silent is not None:
-            rank, stall = self._silent.rank, self._silent.stall
-            return (
-                f"rank {rank} on worker {self.addresses[rank]} has been silent for {self._silent.seconds:.0f} s, to Dask "
-                f"as well, while rank {stall.rank} waited for it{self._at(stall.step)} ({stall.waiting_for}): its process is "
-                "stopped or its host is out of reach"
-            )
+            return words.silent(self._silent, self.addresses[self._silent.rank], self._at(self._silent.stall.step))
         return None
 
     def _error_message(self) -> str:
@@ -253,38 +310,9 @@ class Supervisor:
     def _at(self, step: int) -> str:
         return f" at step {step}" if self.counts_steps else ""
 
-    def _describe_lost(self, ranks: list[int]) -> str:
-        at = self._at(max(self.steps.values(), default=self._last_step))
-        names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
-        gone = sorted({self.addresses[rank] for rank in ranks})
-        if len(gone) > 1 and len(gone) == len(set(self.addresses)):
-            return (
-                f"{names} lost{at}: all Dask workers of the run are gone, so most likely the cluster was closed; start the "
-                "run again on one that is there"
-            )
-        workers = f"the Dask worker {gone[0]} is" if len(gone) == 1 else f"the Dask workers {', '.join(gone)} are"
-        return (
-            f"{names} lost{at}: {workers} gone (killed, out of memory, closed, or its host failed); "
-            "see that worker's log, and start the run again"
-        )
-
-    def _describe_late_rank(self) -> str:
+    def _late_rank(self) -> str:
         # Who has arrived only waits for those who have not: they are the ones to name.
         missing = set(range(len(self.addresses))) - self.entered
         rank = min(missing - self.arrived or missing)
         address = self.addresses[rank]
-        tasks = self.busy.get(address, [])
-        if address in self.paused:
-            return (
-                f"rank {rank} on worker {address} did not enter in time: Dask has paused that worker, for its memory is nearly full; free "
-                "some, pass workers= to use other workers, or give it more"
-            )
-        doing = (
-            f"the worker is running {', '.join(tasks[:3])}"
-            if tasks
-            else "its worker's threads are not free, or it cannot reach the others"
-        )
-        return (
-            f"rank {rank} on worker {address} did not enter in time: {doing}; wait for those tasks, pass workers= to use other "
-            "workers, or raise dask.config 'scaleml.start-timeout'"
-        )
+        return words.late(rank, address, self.busy.get(address, []), is_paused=address in self.paused)

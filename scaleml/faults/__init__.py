@@ -8,7 +8,7 @@ kind are at work on a rank (or link), the one given last counts: ``run.inject(Sl
 from scaleml.faults.base import Fault
 from scaleml.faults.network import Bandwidth, CorruptFrame, DropLink, Latency
 from scaleml.faults.plans import rotating
-from scaleml.faults.rank import Crash, InjectedCrash, Kill, Pause, Slow
+from scaleml.faults.rank import Crash, InjectedCrash, Kill, Pause, Slow, without_the_first_end
 
 __all__ = [
     "Bandwidth",
@@ -22,4 +22,5 @@ __all__ = [
     "Pause",
     "Slow",
     "rotating",
+    "without_the_first_end",
 ]

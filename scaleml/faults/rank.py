@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scaleml.checks import check_flag, check_number
-from scaleml.faults.base import Interval, Moment
+from scaleml.faults.base import Fault, Interval, Moment
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,3 +118,15 @@ class Kill(Moment):
 
 class InjectedCrash(RuntimeError):
     """What a ``Crash`` raises in its rank."""
+
+
+def without_the_first_end(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    """Return a lost rank's faults without the kill that has ended it, if one has: who takes its place goes past that step.
+
+    Examples
+    --------
+    >>> without_the_first_end([Kill(1, 9), Slow(1, 2), Kill(1, 4)])
+    (Kill(rank=1, step=9), Slow(rank=1, factor=2))
+    """
+    first = min((fault for fault in faults if isinstance(fault, Kill)), key=lambda fault: fault.step, default=None)
+    return tuple(fault for fault in faults if fault is not first)

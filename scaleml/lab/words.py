@@ -112,6 +112,10 @@ def line(trace: Trace) -> str:
     slow = "".join(f" {text[0].upper()}{text[1:]}." for text in said if text)
     if now.state == "starting":
         return f"{name} is starting."
+    if now.state == "recovering":
+        return (
+            f"{name} has lost a worker after {seconds(now.time)} of training, and waits for another one in its place."
+        )
     if now.state == "paused":
         return f"{name} is paused after {seconds(now.time)} of training.{slow}"
     if now.over:

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scaleml.arrays import Array
+from scaleml.faults import without_the_first_end
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.best_parameters import BestParameters
+from scaleml.runtime.commands import Command
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.recovery_points import RecoveryPoint, rebuilt
 from scaleml.runtime.train_state import TrainState
 
-Status = Literal["finished", "stopped", "switched", "failed"]
+Status = Literal["finished", "stopped", "switched", "suspended", "failed"]
 
 
 @dataclass
 class Outcome:
-    """How a rank ended: ``finished``, ``stopped``, ``switched`` (others go on), or ``failed``.
+    """How a rank ended: ``finished``, ``stopped``, ``switched`` (others go on), ``suspended`` (it lost a peer and can go on), ``failed``.
 
     Parameters
     ----------
@@ -27,6 +30,8 @@ class Outcome:
     params : (stop - start,) array or None
         What is to be given out of what this rank holds of the vector: averaged, or the best, where that was asked for; of a
         failed rank those of the last good step.
+    points : tuple of RecoveryPoint
+        Of a suspended rank: what it can go on from.
     buffers : Buffers or None
         Those of the model that belong to ``params``, where it has some, on a rank that trains.
     error, trace : str
@@ -55,6 +60,29 @@ class Outcome:
     best: BestParameters = field(default_factory=BestParameters)
     state: TrainState | None = None
     buffers: Buffers | None = None
+    points: tuple[RecoveryPoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a rank is told that goes on after a loss.
+
+    Parameters
+    ----------
+    step : int
+        The recovery point to go on from; -1 where none is left, and the run begins again.
+    clock : float
+        What the training clock shows.
+    is_replacement : bool
+        Whether the rank itself was lost: its buddy has what was private to it.
+    commands : tuple of Command
+        Of the first rank: what the run was told since that point.
+    """
+
+    step: int
+    clock: float
+    is_replacement: bool
+    commands: tuple[Command, ...] = ()
 
 
 def resume_from(plan: Plan, before: Sequence[Outcome]) -> Plan:
@@ -70,3 +98,26 @@ def resume_from(plan: Plan, before: Sequence[Outcome]) -> Plan:
     assert state.optimizer is not None and state.batch_size is not None
     optimizer, batch_size = state.optimizer, state.batch_size
     return replace(plan, start=state, resumed=True, optimizer=optimizer, batch_size=batch_size, faults=state.faults)
+
+
+def recover_from(plan: Plan, recovered: Recovered, before: Outcome | None) -> Plan:
+    """Return a rank's plan, given its own outcome before the loss, or, of a replacement, that of its buddy."""
+    if before is None:
+        return replace(plan, recovered=True, clock=recovered.clock)
+    point = next(each for each in before.points if each.step == recovered.step)
+    state = point.state
+    if recovered.is_replacement:
+        state = rebuilt(state, TrainState.from_bytes(point.neighbour))
+        state = replace(state, faults=without_the_first_end(state.faults))
+    assert state.optimizer is not None and state.batch_size is not None
+    return replace(
+        plan,
+        strategy=point.strategy,
+        start=state,
+        resumed=True,
+        recovered=True,
+        clock=recovered.clock,
+        optimizer=state.optimizer,
+        batch_size=state.batch_size,
+        faults=state.faults,
+    )

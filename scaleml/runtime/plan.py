@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from scaleml.devices import Gpu
-from scaleml.faults import Fault
+from scaleml.faults import Fault, without_the_first_end
 from scaleml.models.augmentation import Augmentation
 from scaleml.models.flat_model import FlatModel, Sparse
 from scaleml.optim import Optimizer, RowSteps
@@ -40,6 +41,12 @@ class Plan:
     """Where to go on from: a warm start, or what earlier ranks have left to this one."""
     resumed: bool = False
     """Whether ``start`` is of this very run: an earlier generation of ranks has taken its first steps."""
+    recovered: bool = False
+    """Whether the ranks go on after a loss."""
+    clock: float | None = None
+    """What the training clock shows then; None for what ``start`` says."""
+    replaces_lost: bool = False
+    """Whether others are to take the places of ranks that are lost."""
     steps: RowSteps | None = None
     """What turns mean gradients into steps of scikit-learn's size, before the optimizer; None for nothing."""
     by_rows: bool = False
@@ -78,6 +85,24 @@ class Plan:
         gpus = [self.gpu(rank) for rank in range(self.layout.workers)]
         own = {gpu.identity for gpu in gpus if gpu is not None and gpu.nccl}
         return len(own) == len(gpus) > 1
+
+    @property
+    def keeps_points(self) -> bool:
+        """Whether ranks keep recovery points: where they take their steps together, and each holds all parameters."""
+        strategy = self.strategy
+        return self.replaces_lost and strategy.synchronous and not self.layout.servers and not strategy.shares_memory
+
+    def after_loss(self, lost: Sequence[int]) -> Plan:
+        """Return the plan of ranks that go on after these were lost: a fault that has ended one comes once."""
+        mine = {rank: [fault for fault in self.faults if fault.rank == rank] for rank in lost}
+        others = [fault for fault in self.faults if fault.rank not in mine]
+        left = [fault for faults in mine.values() for fault in without_the_first_end(faults)]
+        return replace(self, faults=(*others, *left), recovered=True)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the ranks go on from a recovery point."""
+        return self.recovered and self.resumed
 
     @property
     def goal(self) -> int:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.queued_commands import QueuedCommands
+from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.training_rank import TrainingRank
 
 
-def train_synchronously(rank: TrainingRank, commands: CommandHandler | QueuedCommands) -> None:
+def train_synchronously(rank: TrainingRank, commands: CommandHandler | QueuedCommands, points: RecoveryPoints) -> None:
     """Train until the run has had its epochs, has converged, or was told to end.
 
-    Commands and evaluations come at boundaries alone: where the strategy commits, or allows it.
+    Commands, evaluations and recovery points come at boundaries alone: where the strategy commits, or allows it.
     """
     state, strategy_step, epochs = rank.state, rank.take_step, rank.plan.epochs
     boundary = True
     while rank.epoch < epochs:
         if boundary:
+            told = state.commands
             commands.apply_due()
             if rank.leaving:
                 break
+            if state.commands != told:
+                points.expect()
             due = state.consumed >= rank.evaluation.due_at or rank.early_stopping.is_due
             if due and _look_at_progress(rank):
                 break
+            if state.step >= points.due:
+                points.look()
         else:
             commands.announce_new()
         epoch = rank.epoch

@@ -22,6 +22,7 @@ from scaleml.runtime.handover import hand_over
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.queued_commands import QueuedCommands
+from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.synchronous_loop import train_synchronously
 from scaleml.runtime.training_rank import TrainingRank
@@ -49,6 +50,11 @@ class TrainingLoop:
         recorder: Recorder,
     ) -> None:
         self.rank = TrainingRank(plan, world, batches, held_out, report, recorder)
+        if plan.goes_on and plan.start is not None:
+            self.rank.restore(plan.start)  # also what is private
+        if plan.clock is not None:
+            self.rank.state.clock = plan.clock
+        self.points = RecoveryPoints(self.rank, wanted=plan.keeps_points)
         self.commands: CommandHandler | QueuedCommands = CommandHandler(self.rank, queue)
         if self.rank.device.uses_nccl and self.rank.coordinator is None:
             self.commands = QueuedCommands(self.rank, self.commands)
@@ -100,15 +106,19 @@ class TrainingLoop:
         rank.recorder.compute = 0.0
         rank.world.barrier()
         rank.recorder.begin(rank.world.clock.now(), rank.state.clock)
-        if rank.plan.resumed and rank.world.rank == 0:
+        if rank.plan.resumed and not rank.plan.goes_on and rank.world.rank == 0:
             rank.mark(f"strategy={rank.plan.strategy!r}", "strategy")
+        if rank.plan.goes_on:
+            self.points.begin()  # first: who has entered can be recovered from
         rank.report("entered", topology=None if rank.form.sparse else getattr(rank.strategy, "topology", None))
-        rank.evaluation.at(rank.w, rank.step)
+        if not rank.plan.goes_on:  # else it was there when the point was taken
+            rank.evaluation.at(rank.w, rank.step)
+            self.points.begin()
 
     def _train(self) -> None:
         rank = self.rank
         if rank.coordinator is None:
-            train_synchronously(rank, self.commands)
+            train_synchronously(rank, self.commands, self.points)
         else:
             train_asynchronously(rank, rank.coordinator, self.commands)
         rank.note()

@@ -8,8 +8,8 @@ from scaleml.escaping import escape
 from scaleml.telemetry.curves import loss_curve
 from scaleml.telemetry.formatting import number, seconds
 from scaleml.telemetry.held_out import best_before_the_end
-from scaleml.telemetry.run_like import RunLike
-from scaleml.telemetry.summary import RUNNING, measure
+from scaleml.telemetry.run_like import RUNNING, RunLike
+from scaleml.telemetry.summary import measure
 
 
 def standing(run: RunLike) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from scaleml.telemetry.formatting import number
 from scaleml.telemetry.overfitting import find_overfitting
-from scaleml.telemetry.run_like import RunLike
+from scaleml.telemetry.run_like import RUNNING, RunLike
 
 
 def held_out_sentences(run: RunLike) -> list[str]:
@@ -16,7 +16,7 @@ def held_out_sentences(run: RunLike) -> list[str]:
     found = run.history.evaluations
     if not len(found["loss"]):
         return []
-    losses, scores, is_over = found["loss"], found["score"], run.state not in ("starting", "running", "paused")
+    losses, scores, is_over = found["loss"], found["score"], run.state not in RUNNING
     rise, best = find_overfitting(run.history), best_before_the_end(losses)
     when = "" if best is None else " at the end" if is_over else " now"
     sentences = [score_sentence(run.score_name, float(scores[-1]), run.baseline_score, when)]

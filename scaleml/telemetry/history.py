@@ -157,6 +157,18 @@ class History:
         with self._lock:
             self._epochs.append((float(number), float(loss), float(score), float(is_last)))
 
+    def rewind(self, step: int) -> None:
+        """Forget the rows, evaluations and ends of epochs after a step (-1: all of them): the run goes on from there, after a loss."""
+        with self._lock:
+            rows = self._rows[: self._used]
+            kept = rows[rows[:, _AT["step"]] <= step]
+            self._rows[: len(kept)] = kept
+            self._used = len(kept)
+            self._evaluations = [one for one in self._evaluations if one[EVALUATION.index("step")] <= step]
+            self._evaluated = None
+            epochs = kept[:, _AT["epoch"]].max(initial=0.0)
+            self._epochs = [one for one in self._epochs if one[0] <= epochs]
+
     def mark(
         self,
         time: float,

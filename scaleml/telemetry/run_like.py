@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from scaleml.telemetry.history import History
 from scaleml.telemetry.place import Place
+
+RUNNING: Final = ("starting", "running", "paused", "recovering")
+"""The states of a run that is not over."""
 
 
 class RunLike(Protocol):

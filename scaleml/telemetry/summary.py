@@ -13,10 +13,9 @@ from scaleml.telemetry.history import History
 from scaleml.telemetry.ledger import Ledger
 from scaleml.telemetry.noise_scale import noise_reason
 from scaleml.telemetry.overfitting import find_overfitting
-from scaleml.telemetry.run_like import RunLike
+from scaleml.telemetry.run_like import RUNNING, RunLike
 
 NAN = float("nan")
-RUNNING = ("starting", "running", "paused")
 
 
 @final

@@ -59,7 +59,11 @@ def test_after_a_killed_worker_the_others_wait_for_its_replacement(problem: Prob
     close_embedded()
     before = leaks.look(sockets=False).segments
     found = compare(
-        problem, [AllReduce(), LocalSGD(2), AllReduce()], workers=2, faults=[scaleml.faults.Kill(rank=1, step=3)]
+        problem,
+        [AllReduce(), LocalSGD(2), AllReduce()],
+        workers=2,
+        faults=[scaleml.faults.Kill(rank=1, step=3)],
+        on_worker_lost="raise",
     )
     assert [run.state for run in found.runs] == ["failed"] * 3
     assert all("rank 1 lost" in run.error for run in found.runs)

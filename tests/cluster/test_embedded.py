@@ -238,7 +238,7 @@ def test_a_killed_worker_ends_the_run_and_the_next_one_has_its_replacement(probl
     find_client(None, 2)
     before = segments()
     with pytest.raises(RunFailed, match=r"rank 1 lost at step \d+: the Dask worker tls://.* is gone"):
-        scaleml.train(**problem.settings(workers=2, faults=[scaleml.faults.Kill(1, 4)]))
+        scaleml.train(**problem.settings(workers=2, faults=[scaleml.faults.Kill(1, 4)], on_worker_lost="raise"))
     assert poll(lambda: segments() <= before, 5)
     problem.check(scaleml.train(**problem.settings(workers=2)).params, shards=2)
 

@@ -25,6 +25,7 @@ EVENTS: list[RankEvent] = [
     Entered(0, "ring"),
     Entered(2),
     Left(1, "finished", 12),
+    Left(1, "suspended", 12, [[8, 0], [11, 1]]),
     RankFailed(1, "ValueError: no such thing", "own", 7),
     RankFailed(0, "rank 0 lost rank 1", "peer", 7, peer=1),
     Stalled(0, -1, 4, "a push", 30.5),

@@ -42,7 +42,7 @@ begun: list[scaleml.Run] = []
 
 def started(strategy, workers=3, **settings):
     x, y, _ = made("binary")
-    usual = {"optimizer": SGD(0.1), "shards": SHARDS, "epochs": LONG, "batch_size": BATCH}
+    usual = {"optimizer": SGD(0.1), "shards": SHARDS, "epochs": LONG, "batch_size": BATCH, "on_worker_lost": "raise"}
     run = scaleml.start(linear("binary"), x, y, strategy=strategy, workers=workers, **{**usual, **settings})
     begun.append(run)
     return run

@@ -21,7 +21,7 @@ def test_a_users_worker_is_killed_only_if_they_say_so(
     before = set(client.scheduler_info()["workers"])
     with pytest.raises(ValueError, match=r"only workers that scaleml started.*allow_kill=True"):
         scaleml.train(**problem.settings(client=client, faults=[Kill(1, 3)]))
-    run = scaleml.start(**problem.settings(client=client, epochs=100_000))
+    run = scaleml.start(**problem.settings(client=client, epochs=100_000, on_worker_lost="raise"))
     with pytest.raises(ValueError, match="only workers that scaleml started"):
         run.inject(Kill(1, 3))
     run.inject(Slow(1, 2))

@@ -55,7 +55,7 @@ def test_a_lost_worker_is_told(problem: Problem, caplog: pytest.LogCaptureFixtur
         Client(cluster, set_as_default=False) as client,
         caplog.at_level(logging.INFO, "scaleml"),
     ):
-        run = scaleml.start(**problem.endless(client=client))
+        run = scaleml.start(**problem.endless(client=client, on_worker_lost="raise"))
         assert poll(lambda: run.state == "running" and len(run.history) > 3)
         victim = run._driver.placement.addresses[1]
         os.kill(client.run(os.getpid, workers=[victim])[victim], signal.SIGKILL)

@@ -124,6 +124,13 @@ def test_optimizers() -> None:
         assert names["run"].model.score(names["X"], names["y"]) > 0.6
 
 
+def test_guarantees(capsys: pytest.CaptureFixture[str]) -> None:
+    embedded(2).wait_for_workers(2, timeout=30)  # the block finds it
+    (block,) = documents.blocks(documents.ROOT / "docs" / "guarantees.md")
+    exec(block.code, {})
+    assert capsys.readouterr().out.startswith("rank 1 replaced: lost at step ")
+
+
 @pytest.mark.timeout(300)
 def test_callbacks(run_page: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("tqdm", "tensorboard", "mlflow", "wandb"):

@@ -28,7 +28,7 @@ from scaleml.models.flat_model import Sparse
 from scaleml.optim import SGD
 from scaleml.runtime.commands import Command, CommandQueue
 from scaleml.runtime.coordinator import AsynchronousCoordinator
-from scaleml.runtime.outcome import Outcome, resume_from
+from scaleml.runtime.outcome import Outcome, Recovered, recover_from, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
@@ -79,6 +79,7 @@ def on_threads(
     prepare: Callable[[TrainingLoop | ServerLoop], None] | None = None,
     stop: StopRule | None = None,
     start: Any = None,
+    recovered: Sequence[tuple[Recovered, Outcome | None]] = (),
     **planned: Any,
 ) -> Result:
     """Run the loops of all ranks on threads of this process.
@@ -96,6 +97,8 @@ def on_threads(
         Called with each rank's loop before it runs.
     start : (P,) array or TrainState, optional
         Parameters to start from, or more than these.
+    recovered : sequence of (Recovered, Outcome)
+        What each rank is told that goes on after a loss.
     **planned
         More of the plan.
     """
@@ -149,8 +152,8 @@ def on_threads(
         network = copy.copy(plan.model)  # networks keep scratch arrays: one a thread
         _hook(network, partial(after_gradient, group.rank))
         training = not layout.is_server(group.rank)
-        theirs = [before[group.rank if training else 0], *before[layout.workers :]] if before else []
-        own = resume_from(dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps)), theirs)
+        own = dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps))
+        own = _going_on(own, group.rank, before, recovered)
         recorder = Recorder(group.rank, group.meter)
         loop: TrainingLoop | ServerLoop
         if not training:
@@ -178,6 +181,16 @@ def on_threads(
     else:
         outcomes = inprocess.run(layout.size, rank_main, shared_memory=shared_memory)
     return Result(outcomes[0].params, history, outcomes[0].status, applied, outcomes)
+
+
+def _going_on(
+    plan: Plan, rank: int, before: Sequence[Outcome], recovered: Sequence[tuple[Recovered, Outcome | None]]
+) -> Plan:
+    """Return a rank's plan after a hand-over or a loss, if there was one."""
+    workers = plan.layout.workers
+    if recovered:
+        return recover_from(plan, *recovered[rank])
+    return resume_from(plan, [before[rank if rank < workers else 0], *before[workers:]] if before else [])
 
 
 def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind: str, **facts: Any) -> None:

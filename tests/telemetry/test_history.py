@@ -234,5 +234,22 @@ def test_time_to_target_is_interpolated(loss, target, expected):
     assert found == (None if expected is None else pytest.approx(expected))
 
 
+def test_rewind_forgets_what_came_after_a_step():
+    history = History()
+    for step in range(1, 7):
+        row = dict.fromkeys(COLUMNS, 0.0) | {"rank": step % 2, "step": step, "time": float(step), "epoch": step / 2}
+        history.append_rows([list(row.values())])
+        history.add_evaluation(step, 0, step, 1.0 / step, 0.5)
+    for number in (1, 2, 3):
+        history.add_epoch(number, 1.0 / number, 0.5, 0)
+    history.rewind(4)
+    assert history["step"].tolist() == [1, 2, 3, 4]
+    assert history.evaluations["step"].tolist() == [1, 2, 3, 4]
+    assert history.epochs["number"].tolist() == [1, 2]
+    assert history.clock(2) == 6.0, "time goes on"
+    history.rewind(-1)
+    assert len(history) == len(history.evaluations["step"]) == len(history.epochs["number"]) == 0
+
+
 def test_evaluations_out_of_order_are_sorted():
     assert crossing((0.25, 1.0, 0.5, 0.25), 0.75, time=(3.0, 0.0, 1.0, 4.0)) == pytest.approx((0.5, 50, 5))

@@ -1,0 +1,51 @@
+"""Words for a run's failure: who was lost, silent or late, by rank and worker, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scaleml.cluster.events import Silent
+
+
+def lost(ranks: Sequence[int], addresses: Sequence[str], at: str) -> str:
+    """Return which ranks were lost ``at`` which step, with the workers of all ranks at ``addresses``."""
+    names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
+    gone = sorted({addresses[rank] for rank in ranks})
+    if len(gone) > 1 and len(gone) == len(set(addresses)):
+        return (
+            f"{names} lost{at}: all Dask workers of the run are gone, so most likely the cluster was closed; start the "
+            "run again on one that is there"
+        )
+    workers = f"the Dask worker {gone[0]} is" if len(gone) == 1 else f"the Dask workers {', '.join(gone)} are"
+    return (
+        f"{names} lost{at}: {workers} gone (killed, out of memory, closed, or its host failed); "
+        "see that worker's log, and start the run again"
+    )
+
+
+def silent(event: Silent, address: str, at: str) -> str:
+    """Return which rank is silent, who waits for it, and ``at`` which step."""
+    stall = event.stall
+    return (
+        f"rank {event.rank} on worker {address} has been silent for {event.seconds:.0f} s, to Dask "
+        f"as well, while rank {stall.rank} waited for it{at} ({stall.waiting_for}): its process is "
+        "stopped or its host is out of reach"
+    )
+
+
+def late(rank: int, address: str, tasks: Sequence[str], *, is_paused: bool) -> str:
+    """Return why a rank has not entered in time, by the ``tasks`` that its worker runs."""
+    if is_paused:
+        return (
+            f"rank {rank} on worker {address} did not enter in time: Dask has paused that worker, for its memory is nearly full; free "
+            "some, pass workers= to use other workers, or give it more"
+        )
+    doing = (
+        f"the worker is running {', '.join(tasks[:3])}"
+        if tasks
+        else "its worker's threads are not free, or it cannot reach the others"
+    )
+    return (
+        f"rank {rank} on worker {address} did not enter in time: {doing}; wait for those tasks, pass workers= to use other "
+        "workers, or raise dask.config 'scaleml.start-timeout'"
+    )

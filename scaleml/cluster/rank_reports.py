@@ -1,0 +1,61 @@
+"""Rank reports: what a run's ranks tell goes into its history, or to whoever decides what follows from it."""
+
+from __future__ import annotations
+
+import queue
+from typing import final
+
+from scaleml.cluster.events import Entered, Event, Marked, Printed, RankEvent, Recorded, WorkerLost
+from scaleml.telemetry.columns import last_step
+from scaleml.telemetry.history import History
+
+
+@final
+class RankReports:
+    """Takes in what comes on the client's event loop, which it never holds up: a `RunListener`.
+
+    Parameters
+    ----------
+    history : History
+        Of the run.
+    events : queue
+        For the driver's thread.
+
+    Attributes
+    ----------
+    topology : str or None
+        What the ranks' strategy has settled on.
+    """
+
+    def __init__(self, history: History, events: queue.SimpleQueue[Event]) -> None:
+        self.topology: str | None = None
+        self._history = history
+        self._events = events
+        self._generation = self._heard_from = 0
+        self._step = 0
+
+    def follow(self, generation: int) -> None:
+        """Hear of the ranks of this generation from now on; what the last rows of those before it say still counts."""
+        self._generation = generation
+
+    def rewind(self, generation: int, step: int) -> None:
+        """Hear of ranks that go on from this step, after a loss: what others did after it counts no more."""
+        self._generation = self._heard_from = generation
+        self._history.rewind(step)
+
+    def on_rank_event(self, event: RankEvent, generation: int) -> None:
+        """A rank reports."""
+        if isinstance(event, Recorded):
+            if generation >= self._heard_from:
+                self._history.take(event.rows, event.evaluations, event.epochs)
+                self._step = max(self._step, last_step(event.rows))
+        elif isinstance(event, Marked):
+            self._history.mark(event.time, event.text, event.step, event.what, event.rank, event.fault)
+        elif not isinstance(event, Printed) and generation == self._generation:
+            if isinstance(event, Entered):
+                self.topology = event.topology or self.topology
+            self._events.put(event)
+
+    def on_worker_lost(self, address: str) -> None:
+        """Dask removed a worker."""
+        self._events.put(WorkerLost(address, self._step))

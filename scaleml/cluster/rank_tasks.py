@@ -1,0 +1,90 @@
+"""The Dask tasks of a run's ranks: those of the generation that trains, and what those before it have left for whoever goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias, final
+
+from distributed import Client, Future
+
+from scaleml.cluster.recovery import Points, WayOn, way_on
+from scaleml.cluster.results import Result, gather_result
+from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.plan import Plan
+
+Task: TypeAlias = "Future[Outcome | None]"
+
+
+@final
+class RankTasks:
+    """The tasks of one run's ranks.
+
+    Parameters
+    ----------
+    plan : Plan
+        The first generation's.
+
+    Attributes
+    ----------
+    current : list of Future
+        Those of the ranks that train, in their order.
+    former : list of Future
+        Those of the ranks that have handed over to these, until these have entered.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.current: list[Task] = []
+        self.former: list[Task] = []
+        self._former_plan = plan
+        self._survivors: dict[int, tuple[str, Task, Points]] = {}
+
+    def hand_over(self, plan: Plan) -> None:
+        """Make room for the tasks of the ranks that go on; these ranks' plan was ``plan``."""
+        self.former, self.current, self._former_plan = self.current, [], plan
+
+    def handed(self, plan: Plan) -> dict[int, list[Task]]:
+        """Return, for each rank of the next generation, of which tasks it needs the outcome: one that trained, and the servers."""
+        workers = plan.layout.workers
+        if not self.former:
+            return {}
+        return {
+            rank: [self.former[rank if rank < workers else 0], *self.former[workers:]]
+            for rank in range(plan.layout.size)
+        }
+
+    def note_survivors(self, addresses: Mapping[int, str], points: Mapping[int, Points]) -> None:
+        """Keep what suspended ranks have left, in place of what earlier ones did."""
+        self._survivors = {
+            rank: (address, self.current[rank], points[rank]) for rank, address in addresses.items() if points[rank]
+        }
+
+    def lose(self, address: str) -> None:
+        """Note that a worker is gone, with all that lay there."""
+        self._survivors = {rank: left for rank, left in self._survivors.items() if left[0] != address}
+
+    def way_on(self, ranks: int) -> WayOn:
+        """Return from where so many ranks can go on."""
+        return way_on({rank: points for rank, (_, _, points) in self._survivors.items()}, ranks)
+
+    def sources(self, way: WayOn) -> dict[int, list[Task]]:
+        """Return, for each rank that goes on, whose outcome it needs."""
+        return {rank: [self._survivors[source][1]] for rank, source in enumerate(way.sources) if source is not None}
+
+    def settle(self) -> None:
+        """Forget what others have left: all ranks have entered."""
+        self.former = []
+        self._survivors = {}
+
+    def result(self, client: Client, ended: Mapping[int, str], plan: Plan) -> Result | None:
+        """Return the parameters that ranks have left; of those who handed over, if the others did not get that far."""
+        told = {rank: task for rank, task in enumerate(self.current) if ended.get(rank, "lost") != "lost"}
+        left = {rank: task for rank, (_, task, _) in self._survivors.items()}
+        former = dict(enumerate(self.former))
+        generations = [(told, plan.partition), (left, plan.partition), (former, self._former_plan.partition)]
+        return gather_result(client, generations)
+
+    def take_all(self) -> list[Task]:
+        """Return all tasks, which are forgotten here."""
+        tasks = [*self.current, *self.former, *(task for _, task, _ in self._survivors.values())]
+        self.current, self.former, self._survivors = [], [], {}
+        return tasks

@@ -1,0 +1,173 @@
+"""A run between a loss and its next generation: what the survivors have left, the workers that are awaited, where others go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+from distributed import Client
+
+from scaleml.clock import WALL
+from scaleml.cluster import calls, config
+from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.host_facts import hosts_of
+from scaleml.cluster.launcher import Generation
+from scaleml.cluster.placement import Placement
+from scaleml.cluster.rank_tasks import RankTasks, Task
+from scaleml.cluster.recovery import WayOn, recovered_ranks, replace_lost
+from scaleml.cluster.supervisor import Supervisor
+from scaleml.runtime.outcome import Recovered
+from scaleml.telemetry.history import History
+
+_log = logging.getLogger(__name__)
+
+LOOK: Final = 0.02
+"""Seconds between two looks whether a worker has come; Dask's nannies need about 0.4 s to start one."""
+_ATTEMPTS: Final = 5  # at one recovery point
+
+
+class NotRecovered(Exception):
+    """Nobody can go on."""
+
+
+@dataclass(frozen=True)
+class NextGeneration:
+    """The ranks that go on.
+
+    Parameters
+    ----------
+    generation : Generation
+        Who trains now.
+    way : WayOn
+        From where.
+    told : mapping
+        What each rank is told of it.
+    before : mapping
+        The tasks whose outcomes each rank needs.
+    """
+
+    generation: Generation
+    way: WayOn
+    told: Mapping[int, Recovered]
+    before: Mapping[int, list[Task]]
+
+
+@final
+class Recovering:
+    """Looks for workers in place of lost ones, and says how ranks on them go on.
+
+    Parameters
+    ----------
+    client : Client
+        The cluster.
+    tasks : RankTasks
+        The run's.
+    names : mapping
+        What the scheduler called the workers.
+    """
+
+    def __init__(self, client: Client, tasks: RankTasks, names: Mapping[str, str]) -> None:
+        self._client = client
+        self._tasks = tasks
+        self._names = names
+        self._patience = config.seconds("recovery-timeout")
+        self._deadline = WALL.now() + self._patience
+        self._noticed = WALL.now()
+        self._lost: set[str] = set()
+        self._tried: list[int] = []
+        self._cause = ""
+        self._ranks: list[int] = []
+        self._step = 0
+        self._clock = self._replaced_after = 0.0
+
+    def begin(self, supervisor: Supervisor) -> None:
+        """Take in how ranks have ended; once more, where those that went on did not get far."""
+        self._cause = supervisor.cause
+        if supervisor.has_begun:
+            self._tasks.note_survivors(supervisor.suspended, supervisor.points)
+        for address in supervisor.lost:
+            self.lose(address)
+        self._step = max(self._step, supervisor.last_step)
+
+    def note(self, history: History) -> None:
+        """Have the history say what was recovered, once ranks go on."""
+        seconds = WALL.now() - self._noticed
+        ranks = ", ".join(map(str, self._ranks))
+        who = f"rank{'s' * (len(self._ranks) > 1)} {ranks} replaced" if self._ranks else "links lost and made again"
+        since = f"from step {self._tried[-1]}" if self._tried[-1] >= 0 else "from the beginning"
+        text = f"{who}: lost at step {self._step}, goes on {since}, after {seconds:.2f} s ({self._replaced_after:.2f} s for workers)"
+        _log.info("%s", text)
+        history.mark(self._clock, text, max(0, self._tried[-1]), "recovery")
+
+    def lose(self, address: str) -> None:
+        """Note that a worker is gone, too."""
+        self._lost.add(address)
+        self._tasks.lose(address)
+
+    def look(self, now: Generation, clock: float) -> NextGeneration | None:
+        """Return how ranks go on, as soon as there are workers for all.
+
+        Parameters
+        ----------
+        now : Generation
+            Who trained.
+        clock : float
+            What the training clock showed at the end.
+
+        Raises
+        ------
+        NotRecovered
+            When no worker has come in time, or nothing is left to go on from.
+        """
+        placement = self._replaced(now.placement)
+        if placement is None:
+            return None
+        way = self._tasks.way_on(placement.layout.size)
+        if way.step < 0 and now.number and not now.plan.recovered:
+            raise NotRecovered(
+                f"{self._cause}; with several ranks their recovery points were lost, and other ranks had begun the run"
+            )
+        self._tried.append(way.step)
+        if self._tried.count(way.step) > _ATTEMPTS:
+            raise NotRecovered(
+                f"{self._cause}; {_ATTEMPTS} times others have gone on from step {way.step}, and were lost as well"
+            )
+        passed = WALL.now() - self._noticed
+        self._clock = clock + passed
+        told = recovered_ranks(way, now.placement, self._lost, self._clock)
+        lost = [rank for rank, each in told.items() if each.is_replacement]
+        self._ranks = sorted({*self._ranks, *lost})
+        self._replaced_after = passed
+        plan = now.plan.after_loss(lost)
+        self._lost.clear()
+        before = self._tasks.sources(way)
+        self._tasks.current = []
+        return NextGeneration(Generation(now.number + 1, plan, placement, now.planned), way, told, before)
+
+    def _replaced(self, before: Placement) -> Placement | None:
+        late = WALL.now() > self._deadline
+        info = calls.identity(self._client)
+        found = replace_lost(before, info, self._names)
+        if found is None:
+            if late:
+                raise NotRecovered(
+                    f"{self._cause}; no other worker has come within {self._patience:g} s (dask.config "
+                    "'scaleml.recovery-timeout'): have a nanny or a job restart it, keep a spare worker, or pass on_worker_lost='raise'"
+                )
+            return None
+        try:
+            hosts_of(self._client, found.workers, info)
+        except StartFailed as error:  # it may just have gone again
+            if late:
+                raise NotRecovered(
+                    f"{self._cause}; the worker that came in its place cannot be used: {error}"
+                ) from error
+            return None
+        return found
+
+
+def names_of(client: Client) -> dict[str, str]:
+    """Return how the scheduler calls each worker, by address."""
+    return {address: str(facts.get("name")) for address, facts in calls.identity(client).items()}

@@ -1,0 +1,171 @@
+"""A worker is killed and replaced: the run goes on, with the bits of one that nobody disturbed; on real workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client
+from numpy.testing import assert_array_equal
+
+import scaleml
+from cluster.shell import Shell
+from embedded import embedded
+from runtime import harness
+from runtime.aftermath import Watch
+from scaleml import RunFailed
+from scaleml.compression import TopK
+from scaleml.faults import Kill
+from scaleml.optim import SGD, Adam
+from scaleml.runtime import recovery_points
+from scaleml.strategies import AllReduce, Gossip, LocalSGD, Serial, Strategy
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.standard_normal((600, 6))
+Y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(int)
+SETTINGS: dict[str, Any] = {"optimizer": Adam(0.01), "epochs": 4, "batch_size": 24, "validation": 0.2, "seed": 3}
+OUTER = LocalSGD(3, outer=SGD(0.7, momentum=0.9, nesterov=True))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Client:
+    client = embedded(4)
+    often(client)
+    return client
+
+
+@pytest.fixture
+def watch(cluster: Client) -> Iterator[Watch]:
+    cluster.wait_for_workers(4, timeout=30)
+    scaleml.train(scaleml.MLP((4,)), X, Y, workers=4, **SETTINGS)  # what a process keeps from its first run is no leak
+    made = Watch(cluster)
+    yield made
+    cluster.wait_for_workers(4, timeout=30)
+    made.nothing_left()
+
+
+def often(client: Client) -> None:
+    """Have the workers that are there take a point in each boundary; those that come in their places take fewer."""
+    client.run(setattr, recovery_points, "SECONDS", 0.0)
+    client.run(setattr, recovery_points, "SHARE", 1e9)
+
+
+def started(strategy: Strategy, workers: int = 3, **more: Any) -> scaleml.Run:
+    return scaleml.start(scaleml.MLP((4,)), X, Y, strategy=strategy, workers=workers, **{**SETTINGS, **more})
+
+
+def recoveries(run: scaleml.Run) -> list[str]:
+    return [change.text for change in run.history.changes if change.kind == "recovery"]
+
+
+def killed(client: Client, run: scaleml.Run, rank: int) -> None:
+    """Kill the worker of a rank from outside."""
+    address = run._driver.placement.addresses[rank]
+    os.kill(client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    assert harness.await_condition(condition, 30)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rank"),
+    [
+        (Serial(), 0),
+        (AllReduce(), 0),
+        (AllReduce(compression=TopK(0.25)), 2),
+        (LocalSGD(3), 1),
+        (OUTER, 1),
+        (Gossip(), 1),
+    ],
+    ids=str,
+)
+def test_the_bits_are_those_of_an_undisturbed_run(watch: Watch, cluster: Client, strategy: Strategy, rank: int) -> None:
+    undisturbed = started(strategy).wait(60)
+    often(cluster)
+    before = set(cluster.scheduler_info(n_workers=-1)["workers"])
+    run = started(strategy, faults=[Kill(rank, 50)]).wait(60)
+    assert len(before - set(cluster.scheduler_info(n_workers=-1)["workers"])) == 1, "the fault did not happen"
+    (said,) = recoveries(run)
+    assert said.startswith(f"rank {rank} replaced: lost at step ")
+    assert ("from the beginning" in said) is (strategy == Serial()), "nobody else has kept anything"
+    assert_array_equal(run.params, undisturbed.params)
+    assert_array_equal(run.history.evaluations["loss"], undisturbed.history.evaluations["loss"])
+    assert_array_equal(run.history.evaluations["step"], undisturbed.history.evaluations["step"])
+    assert (np.diff(run.history.evaluations["time"]) > 0).all()
+    for mine in range(run.workers):
+        steps = run.history["step"][run.history["rank"] == mine]
+        assert (np.diff(steps) >= 0).all(), "no step stands in the history twice"
+
+
+def test_several_losses_one_after_the_other(watch: Watch, cluster: Client) -> None:
+    undisturbed = started(AllReduce()).wait(60)
+    faults = [Kill(0, 20), Kill(2, 60), Kill(2, 61)]
+    run = started(AllReduce(), faults=faults).wait(60)
+    assert len(recoveries(run)) == 3
+    assert_array_equal(run.params, undisturbed.params)
+
+
+def test_all_at_once_begin_again(watch: Watch, cluster: Client) -> None:
+    undisturbed = started(AllReduce()).wait(60)
+    run = started(AllReduce(), faults=[Kill(rank, 30) for rank in range(3)]).wait(60)
+    assert "ranks 0, 1, 2 replaced" in recoveries(run)[-1]
+    assert "from the beginning" in recoveries(run)[-1]
+    assert_array_equal(run.params, undisturbed.params)
+
+
+def test_a_paused_run_is_paused_again_and_settings_are_not_lost(watch: Watch, cluster: Client) -> None:
+    run = started(AllReduce(), epochs=10**6, optimizer=SGD(0.1))
+    until(lambda: len(run.history) > 3)
+    run.update(learning_rate=1e-30)
+    count = len(run.history.evaluations["loss"])
+    until(lambda: len(run.history.evaluations["loss"]) > count + 1)
+    loss = run.history.evaluations["loss"][-1]
+    run.pause()
+    killed(cluster, run, 1)
+    until(lambda: bool(recoveries(run)) and run.state == "paused")
+    run.resume()
+    count = len(run.history.evaluations["loss"])
+    until(lambda: len(run.history.evaluations["loss"]) > count + 3)
+    run.stop()
+    assert run.state == "stopped"
+    assert run.plan.optimizer.learning_rate == 1e-30
+    assert abs(run.history.evaluations["loss"][-1] - loss) < 1e-6
+
+
+def test_rows_of_a_dask_array_are_computed_again(watch: Watch, cluster: Client) -> None:
+    x, y = da.from_array(X, chunks=(100, -1)), da.from_array(Y, chunks=100)
+    settings = {**SETTINGS, "strategy": AllReduce(), "workers": 3}
+    undisturbed = scaleml.train(scaleml.MLP((4,)), x, y, **settings)
+    run = scaleml.train(scaleml.MLP((4,)), x, y, faults=[Kill(1, 40)], **settings)
+    assert len(recoveries(run)) == 1
+    assert_array_equal(run.params, undisturbed.params)
+
+
+def test_without_another_worker_the_run_fails_in_time(tmp_path: Path) -> None:
+    with (
+        dask.config.set({"scaleml.recovery-timeout": "300ms"}),
+        Shell(tmp_path) as shell,
+        Client(
+            scheduler_file=str(shell.cluster({name: ["--no-nanny"] for name in ("ann", "bob", "cem")})[0]),
+            set_as_default=False,
+        ) as client,
+    ):
+        client.wait_for_workers(3, timeout=60)
+        # With three workers and two ranks there is a spare one, once.
+        run = started(AllReduce(), workers=2, client=client, epochs=10**6)
+        until(lambda: len(run.history) > 3)
+        killed(client, run, 1)
+        until(lambda: bool(recoveries(run)) and run.state == "running")
+        killed(client, run, 0)
+        words = r"rank 0 lost at step \d+: .* is gone .*no other worker has come within 0.3 s"
+        with pytest.raises(RunFailed, match=words):
+            run.wait(30)
+        assert np.isfinite(run.params).all(), "the survivor has left its own"
