@@ -10,7 +10,7 @@ from .report import ONE_THREAD, Row, parser, show
 
 NAMES = (
     "allreduce", "compression", "topologies", "numpy_loop", "two_ranks", "torch_loop", "start", "time_to_loss", "logistic",
-    "dask_predict", "actors", "sparse", "stragglers", "lab", "gpu",
+    "dask_predict", "actors", "sparse", "stragglers", "recovery", "lab", "gpu",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from .problems import SEED, Problem
 
 
-def train(problem: Problem, strategy: Any, workers: int) -> Any:
+def train(problem: Problem, strategy: Any, workers: int, **settings: Any) -> Any:
     """Train on `workers` ranks, each with `problem.batch` rows a step, and return the finished run."""
     import scaleml
     from scaleml import SGD
@@ -25,6 +25,7 @@ def train(problem: Problem, strategy: Any, workers: int) -> Any:
         workers=workers,
         validation=None,
         seed=SEED,
+        **settings,
     )
 
 

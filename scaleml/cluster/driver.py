@@ -78,7 +78,7 @@ class Driver:
         self._next: Generation | None = None
         self._first = FirstRank(client, self.run)
         self._names: dict[str, str] = {}
-        self._known = 0  # how many of the commands the ranks know that go on
+        self._known = 0  # of the commands
         self._recovering: Recovering | None = None
         self._has_ranks = True
         self._supervisor = Supervisor(
@@ -267,8 +267,8 @@ class Driver:
                 found = self._recovering.look(self.generation, self.history.clock(self.placement.layout.workers))
                 if found is not None:
                     self._start_recovered(found)
-            except (StartFailed, OSError) as error:  # one more was lost
-                _log.info("run %s: %s", self.name, error)
+            except (StartFailed, OSError) as error:
+                _log.info("run %s: one more was lost: %s", self.name, error)
                 self._has_ranks = False
             except NotRecovered as error:
                 self._conclude(events.Conclude("failed", str(error)))

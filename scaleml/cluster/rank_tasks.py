@@ -30,11 +30,14 @@ class RankTasks:
         Those of the ranks that train, in their order.
     former : list of Future
         Those of the ranks that have handed over to these, until these have entered.
+    tried : list of int
+        The recovery points from which ranks have gone on.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.current: list[Task] = []
         self.former: list[Task] = []
+        self.tried: list[int] = []
         self._former_plan = plan
         self._survivors: dict[int, tuple[str, Task, Points]] = {}
 

@@ -72,11 +72,10 @@ class Recovering:
         self._client = client
         self._tasks = tasks
         self._names = names
+        self._tried = tasks.tried
         self._patience = config.seconds("recovery-timeout")
-        self._deadline = WALL.now() + self._patience
         self._noticed = WALL.now()
         self._lost: set[str] = set()
-        self._tried: list[int] = []
         self._cause = ""
         self._ranks: list[int] = []
         self._step = 0
@@ -136,18 +135,18 @@ class Recovering:
             )
         passed = WALL.now() - self._noticed
         self._clock = clock + passed
-        told = recovered_ranks(way, now.placement, self._lost, self._clock)
+        told = recovered_ranks(way, now.placement, self._lost, self._step, self._clock)
         lost = [rank for rank, each in told.items() if each.is_replacement]
         self._ranks = sorted({*self._ranks, *lost})
         self._replaced_after = passed
-        plan = now.plan.after_loss(lost)
+        plan = now.plan.after_loss(lost, self._step)
         self._lost.clear()
         before = self._tasks.sources(way)
         self._tasks.current = []
         return NextGeneration(Generation(now.number + 1, plan, placement, now.planned), way, told, before)
 
     def _replaced(self, before: Placement) -> Placement | None:
-        late = WALL.now() > self._deadline
+        late = WALL.now() > self._noticed + self._patience
         info = calls.identity(self._client)
         found = replace_lost(before, info, self._names)
         if found is None:

@@ -87,11 +87,15 @@ def replace_lost(placement: Placement, info: Mapping[str, WorkerFacts], names: M
     return replace(placement, addresses=addresses)
 
 
-def recovered_ranks(way: WayOn, before: Placement, lost: Collection[str], clock: float) -> dict[int, Recovered]:
+def recovered_ranks(
+    way: WayOn, before: Placement, lost: Collection[str], reached: int, clock: float
+) -> dict[int, Recovered]:
     """Return what each rank is told that goes on; those of ``lost`` workers are replacements."""
+
+    def is_replacement(rank: int, source: int | None) -> bool:
+        return before.addresses[rank] in lost if source is None else source != rank
+
     return {
-        rank: Recovered(
-            way.step, clock, is_replacement=source != rank if source is not None else before.addresses[rank] in lost
-        )
+        rank: Recovered(rank, way.step, reached, clock, is_replacement(rank, source))
         for rank, source in enumerate(way.sources)
     }

@@ -8,7 +8,7 @@ kind are at work on a rank (or link), the one given last counts: ``run.inject(Sl
 from scaleml.faults.base import Fault
 from scaleml.faults.network import Bandwidth, CorruptFrame, DropLink, Latency
 from scaleml.faults.plans import rotating
-from scaleml.faults.rank import Crash, InjectedCrash, Kill, Pause, Slow, without_the_first_end
+from scaleml.faults.rank import Crash, InjectedCrash, Kill, Pause, Slow, left_after_loss
 
 __all__ = [
     "Bandwidth",
@@ -21,6 +21,6 @@ __all__ = [
     "Latency",
     "Pause",
     "Slow",
+    "left_after_loss",
     "rotating",
-    "without_the_first_end",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from scaleml.checks import check_flag, check_number
 from scaleml.faults.base import Fault, Interval, Moment
+from scaleml.faults.network import DropLink
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,13 +121,24 @@ class InjectedCrash(RuntimeError):
     """What a ``Crash`` raises in its rank."""
 
 
-def without_the_first_end(faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    """Return a lost rank's faults without the kill that has ended it, if one has: who takes its place goes past that step.
+def left_after_loss(faults: Sequence[Fault], lost: Collection[int], reached: int) -> tuple[Fault, ...]:
+    """Return the faults of ranks that go on, without what has ended those before: that strikes once.
+
+    Parameters
+    ----------
+    faults : sequence of Fault
+    lost : collection of int
+        The ranks that were lost: each without its first kill, if it has one.
+    reached : int
+        The step that ranks had come to: links that were cut by then are whole again.
 
     Examples
     --------
-    >>> without_the_first_end([Kill(1, 9), Slow(1, 2), Kill(1, 4)])
-    (Kill(rank=1, step=9), Slow(rank=1, factor=2))
+    >>> left_after_loss([Kill(1, 9), Slow(1, 2), Kill(1, 4), Kill(0, 3)], lost=[1], reached=4)
+    (Kill(rank=1, step=9), Slow(rank=1, factor=2), Kill(rank=0, step=3))
     """
-    first = min((fault for fault in faults if isinstance(fault, Kill)), key=lambda fault: fault.step, default=None)
-    return tuple(fault for fault in faults if fault is not first)
+    struck: list[Fault] = [fault for fault in faults if isinstance(fault, DropLink) and fault.step <= reached]
+    for rank in lost:
+        kills = [fault for fault in faults if isinstance(fault, Kill) and fault.rank == rank]
+        struck += sorted(kills, key=lambda fault: fault.step)[:1]
+    return tuple(fault for fault in faults if not any(fault is one for one in struck))

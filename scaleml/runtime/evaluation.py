@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -18,9 +19,11 @@ from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
 from scaleml.runtime.rank_device import RankDevice
 from scaleml.runtime.train_state import TrainState
+from scaleml.telemetry.columns import Measures
 from scaleml.telemetry.recorder import Recorder
 
 Result = TypeVar("Result")
+_RECENT: Final = 256  # evaluations of which the first rank may not have told before it is lost
 
 
 class Evaluation:
@@ -56,6 +59,8 @@ class Evaluation:
         The model's, on which ranks agree before each evaluation.
     kept_buffers : Buffers or None
         Those beside ``kept``.
+    recent : deque
+        The newest evaluations, as the history has them, on all ranks.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Evaluation:
         self.kept: Array | None = None
         self.buffers = ModelBuffers(plan.model, self._group, state)
         self.kept_buffers: Buffers | None = None
+        self.recent: deque[Measures] = deque(maxlen=_RECENT)
         self.last: tuple[float, float] | None = None
         """Loss and score of the last evaluation, on all ranks; None without held-out data."""
 
@@ -94,6 +100,12 @@ class Evaluation:
         """Note that the run, with ``rows`` rows consumed, has been evaluated."""
         if self._every:
             self.due_at = (rows // self._every + 1) * self._every
+
+    def go_on(self, evaluated: Sequence[Measures]) -> None:
+        """Take in the newest evaluations of those before, and tell of them: they may not have come to it."""
+        self.recent.extend(evaluated)
+        for one in evaluated if self._group.rank == 0 else ():
+            self._recorder.evaluated(*one)
 
     def off_the_clock(self, call: Callable[[], Result]) -> Result:
         """Return what ``call`` returns; neither the clock nor the ledger notices it."""
@@ -123,9 +135,10 @@ class Evaluation:
             if self._score is not None:
                 score = self._score.of(whole)
             self.last = loss, score
+            # Where ranks keep their own pace, the slowest clock tells the time: never too early.
+            self.recent.append((float(clocks[:, 0].max()), float(clocks[:, 1].sum()), float(step), loss, score))
             if self._group.rank == 0:
-                # Where ranks keep their own pace, the slowest clock tells the time: never too early.
-                recorder.evaluated(float(clocks[:, 0].max()), float(clocks[:, 1].sum()), step, loss, score)
+                recorder.evaluated(*self.recent[-1])
             meter.set(reading)
             state = self._state
             if self._keeps_best and state.best.is_beaten_by(loss):

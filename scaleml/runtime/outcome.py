@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scaleml.arrays import Array
-from scaleml.faults import without_the_first_end
+from scaleml.faults import left_after_loss
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.commands import Command
@@ -69,8 +69,12 @@ class Recovered:
 
     Parameters
     ----------
+    rank : int
+        Which rank that is.
     step : int
         The recovery point to go on from; -1 where none is left, and the run begins again.
+    reached : int
+        The step that ranks had come to.
     clock : float
         What the training clock shows.
     is_replacement : bool
@@ -79,7 +83,9 @@ class Recovered:
         Of the first rank: what the run was told since that point.
     """
 
+    rank: int
     step: int
+    reached: int
     clock: float
     is_replacement: bool
     commands: tuple[Command, ...] = ()
@@ -108,11 +114,13 @@ def recover_from(plan: Plan, recovered: Recovered, before: Outcome | None) -> Pl
     state = point.state
     if recovered.is_replacement:
         state = rebuilt(state, TrainState.from_bytes(point.neighbour))
-        state = replace(state, faults=without_the_first_end(state.faults))
+    faults = left_after_loss(state.faults, [recovered.rank] if recovered.is_replacement else [], recovered.reached)
+    state = replace(state, faults=faults)
     assert state.optimizer is not None and state.batch_size is not None
     return replace(
         plan,
         strategy=point.strategy,
+        evaluated=point.evaluations,
         start=state,
         resumed=True,
         recovered=True,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from scaleml.devices import Gpu
-from scaleml.faults import Fault, without_the_first_end
+from scaleml.faults import Fault, left_after_loss
 from scaleml.models.augmentation import Augmentation
 from scaleml.models.flat_model import FlatModel, Sparse
 from scaleml.optim import Optimizer, RowSteps
@@ -18,6 +18,7 @@ from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import Layout, Strategy
 from scaleml.strategies.base import ServerStrategy
+from scaleml.telemetry.columns import Measures
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Plan:
     """Whether ``start`` is of this very run: an earlier generation of ranks has taken its first steps."""
     recovered: bool = False
     """Whether the ranks go on after a loss."""
+    evaluated: tuple[Measures, ...] = ()
+    """The newest evaluations before ``start``, of which the history may not have heard."""
     clock: float | None = None
     """What the training clock shows then; None for what ``start`` says."""
     replaces_lost: bool = False
@@ -92,12 +95,9 @@ class Plan:
         strategy = self.strategy
         return self.replaces_lost and strategy.synchronous and not self.layout.servers and not strategy.shares_memory
 
-    def after_loss(self, lost: Sequence[int]) -> Plan:
-        """Return the plan of ranks that go on after these were lost: a fault that has ended one comes once."""
-        mine = {rank: [fault for fault in self.faults if fault.rank == rank] for rank in lost}
-        others = [fault for fault in self.faults if fault.rank not in mine]
-        left = [fault for faults in mine.values() for fault in without_the_first_end(faults)]
-        return replace(self, faults=(*others, *left), recovered=True)
+    def after_loss(self, lost: Sequence[int], reached: int) -> Plan:
+        """Return the plan of ranks that go on after these were lost, when all had come to step ``reached``."""
+        return replace(self, faults=left_after_loss(self.faults, lost, reached), recovered=True)
 
     @property
     def goes_on(self) -> bool:

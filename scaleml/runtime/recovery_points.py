@@ -17,6 +17,7 @@ import numpy as np
 
 from scaleml.runtime.train_state import TrainState
 from scaleml.strategies import Strategy
+from scaleml.telemetry.columns import Measures
 
 if TYPE_CHECKING:
     from scaleml.runtime.training_rank import TrainingRank
@@ -43,12 +44,15 @@ class RecoveryPoint:
         What is private to the rank before it, as a `TrainState`.
     strategy : Strategy
         The one in force.
+    evaluations : tuple
+        The newest, for a history that the first rank has not told of them.
     """
 
     step: int
     state: TrainState
     neighbour: bytes
     strategy: Strategy
+    evaluations: tuple[Measures, ...]
 
 
 class RecoveryPoints:
@@ -107,8 +111,9 @@ class RecoveryPoints:
         rank, now = self._rank, self._rank.world.clock.now
         began = now()
         state = rank.snapshot()
-        self._cost = max(self._cost, now() - began)
-        self.kept = (*self.kept[-1:], RecoveryPoint(state.step, state, self._exchange(state), rank.strategy))
+        neighbour, seen = self._exchange(state), tuple(rank.evaluation.recent)
+        self._cost = now() - began  # on a slow network most of it is the way to the buddy
+        self.kept = (*self.kept[-1:], RecoveryPoint(state.step, state, neighbour, rank.strategy, seen))
 
     def _exchange(self, state: TrainState) -> bytes:
         """Give the next rank what is private here, and return what is private to the one before."""

@@ -109,11 +109,21 @@ class TrainingLoop:
         if rank.plan.resumed and not rank.plan.goes_on and rank.world.rank == 0:
             rank.mark(f"strategy={rank.plan.strategy!r}", "strategy")
         if rank.plan.goes_on:
+            rank.evaluation.go_on(rank.plan.evaluated)
+            self._tell_past_epochs()
             self.points.begin()  # first: who has entered can be recovered from
         rank.report("entered", topology=None if rank.form.sparse else getattr(rank.strategy, "topology", None))
         if not rank.plan.goes_on:  # else it was there when the point was taken
             rank.evaluation.at(rank.w, rank.step)
             self.points.begin()
+
+    def _tell_past_epochs(self) -> None:
+        """Tell of the epochs that are over: the first rank that was lost may not have come to it."""
+        seen = self.rank.state.stopping
+        if self.rank.world.rank == 0 and self.rank.on_epoch is not None:
+            for number, loss in enumerate(seen.losses, 1):
+                score = seen.scores[number - 1] if len(seen.scores) >= number else np.nan
+                self.rank.recorder.epoch_over(number, loss, score, False)
 
     def _train(self) -> None:
         rank = self.rank

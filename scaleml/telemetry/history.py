@@ -148,6 +148,8 @@ class History:
     def add_evaluation(self, time: float, samples: float, step: float, loss: float, score: float) -> None:
         """Append an evaluation on held-out data: training clock (s), rows consumed by all ranks, steps, loss, score."""
         with self._lock:
+            if any(one[0] == time and one[2] == step for one in self._evaluations[-512:]):
+                return  # told once more, after a loss
             self._evaluations.append((float(time), float(samples), float(step), float(loss), float(score)))
             self._evaluated = None
             self._evaluated_until = max(self._evaluated_until, float(time))
@@ -155,6 +157,8 @@ class History:
     def add_epoch(self, number: float, loss: float, score: float, is_last: float) -> None:
         """Append the end of an epoch of a run with a stop rule: mean objective, held-out score, whether the rule ends it."""
         with self._lock:
+            if any(one[0] == number for one in self._epochs[-512:]):
+                return  # told once more, after a loss
             self._epochs.append((float(number), float(loss), float(score), float(is_last)))
 
     def rewind(self, step: int) -> None:

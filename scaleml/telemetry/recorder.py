@@ -161,7 +161,7 @@ class Recorder:
             self.biased += biased
             self.due = 0.0
 
-    def evaluated(self, time: float, samples: float, step: int, loss: float, score: float) -> None:
+    def evaluated(self, time: float, samples: float, step: float, loss: float, score: float) -> None:
         """Note a held-out evaluation."""
         self._evaluations.append((time, samples, step, loss, score))
 

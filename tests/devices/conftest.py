@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 import fake_cupy
-from runtime.conftest import one_blas_thread
 from runtime.harness import on_threads
 from scaleml import devices
 from scaleml.devices import Gpu
 from scaleml.optim import SGD
 from scaleml.runtime.stop_rule import StopRule
 
-__all__ = ["cupy", "one_blas_thread"]
+__all__ = ["cupy"]
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((96, 6)).astype("f4")

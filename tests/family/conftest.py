@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from runtime import harness
-from runtime.conftest import cluster, one_blas_thread, storage
+from runtime.conftest import cluster, storage
 
-__all__ = ["cluster", "one_blas_thread", "storage", "train"]
+__all__ = ["cluster", "storage", "train"]
 
 
 @pytest.fixture(params=["threads", "workers"])

@@ -101,7 +101,13 @@ def test_an_altered_frame_names_ranks_worker_and_step(cluster, strategy, part):
 
 def test_a_cut_link_names_ranks_and_step(cluster):
     with pytest.raises(RunFailed, match=r"lost rank . on worker tls://.* failed at step 6: .* lost rank"):
-        trained(harness.on_workers, broken=[DropLink(1, to=0, step=6)])
+        trained(harness.on_workers, broken=[DropLink(1, to=0, step=6)], on_worker_lost="raise")
+
+
+def test_a_cut_link_is_made_again(cluster):
+    run = trained(harness.on_workers, broken=[DropLink(1, to=0, step=6)]).run
+    assert run.history.marks[-1][1].startswith("links lost and made again: lost at step ")
+    assert_array_equal(run.params, trained(harness.on_workers).params)
 
 
 def test_faults_come_and_go_in_mid_run(cluster):

@@ -13,7 +13,7 @@ from family.strategies import STRATEGIES
 from runtime import harness
 from scaleml.comm import CommError
 from scaleml.compression import PowerSGD, TopK
-from scaleml.faults import Crash, InjectedCrash, Kill, without_the_first_end
+from scaleml.faults import Crash, DropLink, InjectedCrash, Kill, left_after_loss
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
 from scaleml.runtime import recovery_points
@@ -82,7 +82,7 @@ def gone_on(strategy: Any, left: list[Outcome], **more: Any) -> harness.Result:
     for rank in range(RANKS):
         source = left[buddy if rank == LOST else rank]
         source = dataclasses.replace(source, points=tuple(without_crash(point) for point in source.points))
-        told.append((Recovered(step, 1.5, rank == LOST), source if step >= 0 else None))
+        told.append((Recovered(rank, step, left[buddy].step, 1.5, rank == LOST), source if step >= 0 else None))
     return trained(strategy, recovered=told, **more)
 
 
@@ -128,7 +128,7 @@ def test_two_points_are_kept_and_the_neighbours_part_is_small() -> None:
     assert len(with_residuals[0].points[1].neighbour) > len(left[0].points[1].neighbour)
 
 
-def test_a_kill_comes_once() -> None:
-    first, second, other = Kill(1, 4), Kill(1, 9), Crash(1, 2)
-    assert without_the_first_end([second, other, first]) == (second, other)
-    assert without_the_first_end([other]) == (other,)
+def test_a_kill_and_a_cut_link_come_once() -> None:
+    first, second, other, cut = Kill(1, 4), Kill(1, 9), Kill(0, 2), DropLink(2, to=0, step=6)
+    assert left_after_loss([second, cut, other, first], [1], 5) == (second, cut, other)
+    assert left_after_loss([second, cut, other], [], 6) == (second, other)
