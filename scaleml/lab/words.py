@@ -108,7 +108,8 @@ def line(trace: Trace) -> str:
     if now.state == "failed":
         return f"{name} failed: {run.error or 'no error was recorded'}"
     found = blame(trace.total, trace.total if now.over else trace.recent)
-    said = [found.sentence if found else None, trace.links.sentence(trace.total)]
+    recovered = [change.text for change in run.history.changes if change.kind == "recovery"]
+    said = [found.sentence if found else None, trace.links.sentence(trace.total), *recovered[-1:]]
     slow = "".join(f" {text[0].upper()}{text[1:]}." for text in said if text)
     if now.state == "starting":
         return f"{name} is starting."

@@ -75,6 +75,7 @@ def test_kill_is_a_real_one_and_the_run_recovers(lab, cluster):
     lab._steering.kill.click()
     holds(lambda: any(text.startswith("rank 1 replaced") for _, text in run.history.marks))
     holds(lambda: run.state == "running" and not lab._steering.skip.disabled)
+    holds(lambda: "Rank 1 replaced: lost at step" in words(lab))
     after = set(cluster.run(os.getpid).values())
     assert len(before - after) == 1
     lab._steering.skip.click()
