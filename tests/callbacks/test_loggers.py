@@ -84,6 +84,9 @@ def mlflow(tmp_path, monkeypatch):
     for name, value in (("MLFLOW_ALLOW_FILE_STORE", "true"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
         monkeypatch.setenv(name, value)
     found = pytest.importorskip("mlflow")
+    # What another test of this process has chosen, or a page of the documentation: it is of a store that is gone.
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    monkeypatch.setattr(found.tracking.fluent, "_active_experiment_id", None)
     found.set_tracking_uri((tmp_path / "mlruns").as_uri())
     yield found
     found.set_tracking_uri(None)
