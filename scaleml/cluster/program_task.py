@@ -16,6 +16,7 @@ from distributed import Worker, get_worker
 from distributed.worker import secede
 
 from scaleml import comm
+from scaleml.clock import WALL
 from scaleml.cluster.endpoint import Endpoint, host_of, release_endpoint, take_endpoint
 from scaleml.cluster.events import Arrived, Entered, Left, RankFailed
 from scaleml.cluster.interruption import Interrupted, Interruption
@@ -36,6 +37,8 @@ from scaleml.runtime.freed_memory import kept_freed_memory
 
 _TO_END: Final = 0.3
 """Seconds for a rank that is told to end, before it is broken off."""
+_UNDER_WAY: Final = 0.03
+"""Seconds for a worker's news to be on its way: Dask gathers it for some milliseconds."""
 
 
 def program_main(
@@ -206,7 +209,10 @@ class ProgramRank:
         trace = "" if isinstance(error, EarlyReturn) else printable(_trace(error))
         self._reporter.send_output(everything=True)
         peer = error.peer if isinstance(error, comm.PeerLost) else -1
-        self._reporter.send(RankFailed(self._spec.rank, words, self._cause(error), -1, peer))
+        cause = self._cause(error)
+        self._reporter.send(RankFailed(self._spec.rank, words, cause, -1, peer))
+        if cause == "own":  # who loses this rank may make another error of it, and must not be heard first
+            WALL.sleep(_UNDER_WAY)
         return ProgramOutcome("failed", error=words, trace=trace, exception=_pickled_error(error))
 
     def _cause(self, error: BaseException) -> str:
