@@ -99,17 +99,21 @@ def test_a_slow_rank_takes_fewer_steps_and_holds_nobody_up(train):
     x = rng.normal(size=(1200, 50))
     y = (x @ rng.normal(size=(50, 10))).argmax(axis=1)
     for slow in (0, 1):  # an active one, a passive one
-        result = train(
-            MLP((30,)), x, y, strategy=Gossip("random", asynchronous=True), workers=3, epochs=4, batch_size=60,
-            faults=[Slow(rank=slow, factor=40)],
-        )  # fmt: skip
-        ledger = Ledger(result.history)
-        others = [rank for rank in range(3) if rank != slow]
-        assert ledger.compute[slow] / ledger.updates[slow] > 5 * (ledger.compute[others] / ledger.updates[others]).max()
-        assert ledger.updates[others].mean() > 3 * ledger.updates[slow], (
-            "of two that share a core one may be served late"
-        )
-        assert np.isfinite(result.params).all()
+        for _ in range(3):  # of two that share a core, one may be served late
+            result = train(
+                MLP((30,)), x, y, strategy=Gossip("random", asynchronous=True), workers=3, epochs=4, batch_size=60,
+                faults=[Slow(rank=slow, factor=40)],
+            )  # fmt: skip
+            ledger = Ledger(result.history)
+            others = [rank for rank in range(3) if rank != slow]
+            assert (
+                ledger.compute[slow] / ledger.updates[slow]
+                > 5 * (ledger.compute[others] / ledger.updates[others]).max()
+            )
+            assert np.isfinite(result.params).all()
+            if free := (ledger.updates[others] > 3 * ledger.updates[slow]).all():
+                break
+        assert free
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 5])
