@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from scaleml.cluster import failure_words as words
@@ -29,6 +30,7 @@ from scaleml.cluster.events import (
     Tick,
     WorkerLost,
 )
+from scaleml.cluster.failure import Failure
 
 SETTLE: Final = 1.0
 """Seconds to wait for the root of a failure after its first sign, and for the other ranks to end."""
@@ -81,16 +83,14 @@ class Supervisor:
     ended: dict[int, str] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
-    _failures: list[RankFailed] = field(default_factory=list)
-    _silent: Silent | None = None
-    _client_lost: str | None = None
-    _late_error: str | None = None
     _last_step: int = 0
-    _cancelled: bool = False
     _is_paused: bool = False
     _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
     _settled: set[int] = field(default_factory=set)
-    _failing_since: float | None = None
+
+    @cached_property
+    def _failure(self) -> Failure:
+        return Failure(self.addresses, self.counts_steps)
 
     @property
     def over(self) -> bool:
@@ -136,19 +136,17 @@ class Supervisor:
     @property
     def cause(self) -> str:
         """Why the run fails, if it does, or what others recover from."""
-        return self._error_message()
+        return self._failure.cause(self.ended, self.last_step)
 
     @property
     def failing_since(self) -> float | None:
         """When the first sign of a failure came."""
-        return self._failing_since
+        return self._failure.since
 
     @property
     def culprit(self) -> int | None:
         """The rank whose error is named as the cause of the failure, if one is."""
-        if not self._failures or "lost" in self.ended.values() or self._late_error or self._client_lost:
-            return None
-        return next((one.rank for one in self._failures if one.cause == "own"), self._failures[0].rank)
+        return self._failure.culprit(self.ended)
 
     def note_end(self, event: Left | WorkerLost) -> None:
         """Note that ranks have come to their end, also after the run's."""
@@ -192,21 +190,15 @@ class Supervisor:
     ) -> list[Instruction]:
         if isinstance(event, WorkerLost):
             return self._on_worker_lost(event, now) if event.address in self.addresses else []
-        if isinstance(event, Silent):
-            self._silent, reason = event, f"rank {event.rank} is silent"
-        elif isinstance(event, ClientLost):
-            self._client_lost = reason = event.reason
-        else:
-            self._cancelled, reason = True, "the run was stopped while it was starting"
-        return self._begin_failure(now, reason)
+        return self._begin_failure(now, self._failure.note(event))
 
     def _on_tick(self, now: float) -> list[Instruction]:
         for number, (verb, since) in list(self._first_applied.items()):
             if now - since > SETTLE:
                 self._settle_command(number, verb)
         if self.state in ("starting", "recovering") and now > self.start_by:
-            self._late_error = self._late_rank()
-            return self._begin_failure(now, self._late_error)
+            self._failure.late = self._late_rank()
+            return self._begin_failure(now, self._failure.late)
         return []
 
     def _settle_command(self, number: int, verb: str) -> None:
@@ -224,13 +216,10 @@ class Supervisor:
                 return []
             self.ended[event.rank] = event.status
             self.points[event.rank] = dict(event.points)  # type: ignore[arg-type]
-            if event.status not in ("failed", "suspended") or any(
-                failure.rank == event.rank for failure in self._failures
-            ):
+            if event.status not in ("failed", "suspended") or self._failure.names(event.rank):
                 return []
             event = RankFailed(event.rank, "it did not say why", "peer", event.step)
-        self._failures.append(event)
-        return self._begin_failure(now, event.error)
+        return self._begin_failure(now, self._failure.note(event))
 
     def _on_worker_lost(self, event: WorkerLost, now: float) -> list[Instruction]:
         address, self._last_step = event.address, max(self._last_step, event.step)
@@ -241,74 +230,40 @@ class Supervisor:
         return self._begin_failure(now, f"the Dask worker {address} is gone") if alive else []
 
     def _begin_failure(self, now: float, reason: str) -> list[Instruction]:
-        if self._failing_since is not None:
-            return []
-        self._failing_since = now
-        return [Abort(reason)]
+        return [Abort(reason)] if self._failure.begin(now) else []
 
     def _conclusion(self, now: float) -> list[Instruction]:
-        all_ended = len(self.ended) == len(self.addresses)
-        if self._failing_since is None:
+        all_ended, failure = len(self.ended) == len(self.addresses), self._failure
+        if failure.since is None:
             if not all_ended:
                 return []
             if "switched" in self.ended.values():
                 return [StartNextGeneration()]
             self.state = "stopped" if "stopped" in self.ended.values() else "finished"
             return [Conclude(self.state)]
-        waited = now - self._failing_since
+        waited = now - failure.since
         if self._may_recover:
             if all_ended and ("lost" in self.ended.values() or waited > SETTLE):
                 self.state = "recovering"
                 return [Recover()]
             if waited <= self.patience:
                 return []
-        if self._cancelled and (all_ended or now - self._failing_since > SETTLE):
+        if failure.cancelled:
+            if not all_ended and waited <= SETTLE:
+                return []
             self.state = "stopped"
             return [Conclude("stopped")]
-        known = self._root_cause() is not None or self._client_lost is not None
+        known = failure.root(self.ended, self.last_step) is not None or failure.client_lost is not None
         # A lost peer is a consequence: Dask may need a moment to say whose worker died.
-        if not self._cancelled and ((all_ended and known) or self._client_lost is not None or waited > SETTLE):
+        if (all_ended and known) or failure.client_lost is not None or waited > SETTLE:
             self.state = "failed"
-            return [Conclude("failed", self._error_message())]
+            return [Conclude("failed", self.cause)]
         return []
 
     @property
     def _may_recover(self) -> bool:
-        """Whether others may go on: nothing but workers, or links between them, was lost, of ranks that had begun."""
-        first = self._failures[0].cause if self._failures else "peer"  # "told" first: by somebody else than this
-        own = (first == "told" and not self.lost) or any(failure.cause == "own" for failure in self._failures)
-        else_wrong = self._cancelled or self._client_lost or self._late_error or self._silent
-        return self.recovers and self.state != "starting" and not own and not else_wrong
-
-    def _root_cause(self) -> str | None:
-        lost = [rank for rank, status in sorted(self.ended.items()) if status == "lost"]
-        if lost:
-            at = self._at(self.last_step)
-            return words.lost(lost, self.addresses, at)
-        if self._late_error is not None:
-            return self._late_error
-        own = [failure for failure in self._failures if failure.cause == "own"]
-        if own:
-            first = own[0]
-            at = self._at(first.step)
-            return f"rank {first.rank} on worker {self.addresses[first.rank]} failed{at}: {first.error}"
-        if self._silent is not None:
-            return words.silent(self._silent, self.addresses[self._silent.rank], self._at(self._silent.stall.step))
-        return None
-
-    def _error_message(self) -> str:
-        root = self._root_cause()
-        if root is not None:
-            return root
-        if self._client_lost is not None:
-            return self._client_lost
-        failure = self._failures[0]
-        peer = f", which lost rank {failure.peer} on worker {self.addresses[failure.peer]}" if failure.peer >= 0 else ""
-        at = self._at(failure.step)
-        return f"rank {failure.rank} on worker {self.addresses[failure.rank]}{peer} failed{at}: {failure.error}"
-
-    def _at(self, step: int) -> str:
-        return f" at step {step}" if self.counts_steps else ""
+        """Whether others may go on, of ranks that had begun."""
+        return self.recovers and self.state != "starting" and self._failure.is_loss(bool(self.lost))
 
     def _late_rank(self) -> str:
         # Who has arrived only waits for those who have not: they are the ones to name.

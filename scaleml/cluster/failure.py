@@ -1,0 +1,115 @@
+"""A run's failure, as its signs come: ranks' errors, silence, a start that is late, a lost client; its root, and the words for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scaleml.cluster import failure_words as words
+from scaleml.cluster.events import ClientLost, RankFailed, Silent, StartCancelled
+
+
+@dataclass
+class Failure:
+    """The signs that something is wrong with a run's ranks; without any the run has not failed.
+
+    Parameters
+    ----------
+    addresses : sequence of str
+        The Dask worker of each rank.
+    counts_steps : bool
+        Whether the ranks have steps to name in errors.
+
+    Attributes
+    ----------
+    since : float or None
+        When the first sign came.
+    errors : list of RankFailed
+        What ranks have ended with, as it came.
+    cancelled : bool
+        Whether the user has given up the start.
+    """
+
+    addresses: Sequence[str]
+    counts_steps: bool = True
+    since: float | None = None
+    errors: list[RankFailed] = field(default_factory=list)
+    cancelled: bool = False
+    silent: Silent | None = None
+    client_lost: str | None = None
+    late: str | None = None
+
+    def begin(self, now: float) -> bool:
+        """Note that a sign has come at a time; whether it is the first."""
+        is_first = self.since is None
+        self.since = now if self.since is None else self.since
+        return is_first
+
+    def note(self, event: RankFailed | Silent | ClientLost | StartCancelled) -> str:
+        """Take in a sign, and return what to tell the ranks of it."""
+        if isinstance(event, RankFailed):
+            self.errors.append(event)
+            return event.error
+        if isinstance(event, Silent):
+            self.silent = event
+            return f"rank {event.rank} is silent"
+        if isinstance(event, ClientLost):
+            self.client_lost = event.reason
+            return event.reason
+        self.cancelled = True
+        return "the run was stopped while it was starting"
+
+    def names(self, rank: int) -> bool:
+        """Whether this rank has told of an error."""
+        return any(error.rank == rank for error in self.errors)
+
+    def is_loss(self, has_lost: bool) -> bool:
+        """Whether nothing but workers (``has_lost``), or links between them, was lost, as far as is known."""
+        first = self.errors[0].cause if self.errors else "peer"  # "told" first: by somebody else than the supervisor
+        own = (first == "told" and not has_lost) or any(error.cause == "own" for error in self.errors)
+        return not (own or self.cancelled or self.client_lost or self.late or self.silent)
+
+    def culprit(self, ended: Mapping[int, str]) -> int | None:
+        """Return the rank whose error is named as the cause, if one is, of ranks that have ``ended`` so."""
+        if not self.errors or "lost" in ended.values() or self.late or self.client_lost:
+            return None
+        return next((one.rank for one in self.errors if one.cause == "own"), self.errors[0].rank)
+
+    def root(self, ended: Mapping[int, str], step: int) -> str | None:
+        """Return what is no consequence of something else; None where only consequences are known.
+
+        Parameters
+        ----------
+        ended : mapping
+            How ranks came to their end.
+        step : int
+            How far they had come.
+        """
+        lost = [rank for rank, status in sorted(ended.items()) if status == "lost"]
+        if lost:
+            return words.lost(lost, self.addresses, self._at(step))
+        if self.late is not None:
+            return self.late
+        own = [error for error in self.errors if error.cause == "own"]
+        if own:
+            return f"rank {own[0].rank} on worker {self._where(own[0])}: {own[0].error}"
+        if self.silent is not None:
+            return words.silent(self.silent, self.addresses[self.silent.rank], self._at(self.silent.stall.step))
+        return None
+
+    def cause(self, ended: Mapping[int, str], step: int) -> str:
+        """Return the root, or else the first sign."""
+        root = self.root(ended, step)
+        if root is not None:
+            return root
+        if self.client_lost is not None:
+            return self.client_lost
+        first = self.errors[0]
+        peer = f", which lost rank {first.peer} on worker {self.addresses[first.peer]}" if first.peer >= 0 else ""
+        return f"rank {first.rank} on worker {self._where(first, peer)}: {first.error}"
+
+    def _where(self, error: RankFailed, more: str = "") -> str:
+        return f"{self.addresses[error.rank]}{more} failed{self._at(error.step)}"
+
+    def _at(self, step: int) -> str:
+        return f" at step {step}" if self.counts_steps else ""
