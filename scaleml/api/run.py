@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, final
 from scaleml import strategies
 from scaleml.api.command_sender import CommandSender
 from scaleml.api.followed import Followed
+from scaleml.api.run_controls import RunControls
 from scaleml.api.run_facts import RunFacts
 from scaleml.api.run_results import RunResults
 from scaleml.api.strategy_switch import called
-from scaleml.api.validation import ClusterFacts, check_faults
 from scaleml.arrays import Array
-from scaleml.cluster import calls
 from scaleml.cluster.driver import Driver
-from scaleml.cluster.errors import RunFailed
-from scaleml.cluster.events import OVER, RunState
-from scaleml.cluster.secede import seceded
 from scaleml.escaping import escape, printable
-from scaleml.faults import Fault
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.serialization import describe
@@ -36,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Run(Followed, RunResults):
+class Run(RunControls, Followed, RunResults):
     """One training run, live or over. Made by ``scaleml.start`` and ``scaleml.train``.
 
     Attributes
@@ -109,16 +104,6 @@ class Run(Followed, RunResults):
         return RecordedRun, tuple(getattr(record, field.name) for field in fields(record))
 
     @property
-    def state(self) -> RunState:
-        """``starting``, ``running``, ``paused``, ``recovering``, ``finished``, ``stopped`` or ``failed``."""
-        return self._driver.state
-
-    @property
-    def over(self) -> bool:
-        """Whether the run has ended, one way or another."""
-        return self.state in OVER
-
-    @property
     def plan(self) -> Plan:
         """The mathematics in force: what the run was started with, and what has been changed since."""
         return self._sender.plan(applied=True)
@@ -139,11 +124,6 @@ class Run(Followed, RunResults):
         plan = self.plan
         long = f"{plan.epochs} epochs of {plan.rows} rows"
         return f"{plan.optimizer!r}, batch {plan.batch_size}, {long}, {plan.dtype}{plan.form}{plan.device}"
-
-    @property
-    def error(self) -> str | None:
-        """Why the run failed: rank, worker, step and cause; None unless it did."""
-        return self._facts.explained(self._driver.error)
 
     @property
     def advice(self) -> str | None:
@@ -180,108 +160,6 @@ class Run(Followed, RunResults):
         vars(other).update(vars(self))
         other.label = label
         return other
-
-    # What it can be told.
-
-    @seceded()
-    def wait(self, timeout: float | None = None) -> Run:
-        """Wait for the end and return the run; after Ctrl-C, which stops it cleanly, in state ``stopped``.
-
-        Parameters
-        ----------
-        timeout : float, optional
-            Seconds.
-
-        Raises
-        ------
-        TimeoutError
-            When the run still lives after ``timeout``.
-        RunFailed
-            When the run failed.
-        """
-        try:
-            if not self._sender.wait_until(lambda: self.over, timeout):
-                raise TimeoutError(f"the run is still {self.state} after {timeout} s; stop() ends it")
-        except KeyboardInterrupt:
-            self.interrupted = is_told_to_stop = True
-        else:
-            is_told_to_stop = False
-        if is_told_to_stop:  # not above: a second Ctrl-C need not tell of the first
-            self.stop()
-        self._driver.join()
-        self.interrupted |= not self._followers.join()
-        if self.state == "failed":
-            raise RunFailed(self.error or "no error was recorded")
-        return self
-
-    def pause(self) -> None:
-        """Park all ranks at one step boundary; returns when they are there."""
-        self._sender.tell("pause")
-
-    def resume(self) -> None:
-        """Go on after a pause."""
-        self._sender.tell("resume")
-
-    def stop(self) -> None:
-        """End the run at a step boundary, the same on all ranks; returns when it is over, with its parameters."""
-        if not self.over:
-            self._sender.stop()
-        self._followers.join()
-
-    def skip(self) -> None:
-        """End the run like `stop`; a comparison goes on with its next run."""
-        self.skipped = True
-        self.stop()
-
-    def update(
-        self,
-        *,
-        strategy: strategies.Strategy | None = None,
-        learning_rate: float | None = None,
-        batch_size: int | None = None,
-    ) -> None:
-        """Change settings in mid-run; all ranks apply them at the same step boundary.
-
-        Parameters
-        ----------
-        strategy : Strategy, optional
-            Another strategy, or the same with other settings, for as many ranks that train. It goes on with the same parameters,
-            optimizer state (the mean, where ranks had their own) and place in the data, without what a codec has not sent. Where
-            roles change, as with `ParameterServer`, the ranks hand over to others: that takes about as long as a start, and
-            a paused run has to be resumed first.
-        learning_rate : float, optional
-            Of the optimizer.
-        batch_size : int, optional
-            The global batch; more than all rows are all rows.
-
-        Raises
-        ------
-        ValueError, TypeError
-            For a value that breaks its rule.
-        """
-        self._sender.update(strategy, learning_rate, batch_size)
-
-    def inject(self, fault: Fault) -> None:
-        """Break something on purpose, from the next step boundary on.
-
-        What lasts can be lifted by another fault of its kind: ``Slow(rank, factor=1)``, ``Latency(rank, 0)``,
-        ``Bandwidth(rank, math.inf)``. The history marks when it began.
-
-        Parameters
-        ----------
-        fault : Fault
-            One of ``scaleml.faults``; its ``step`` may already have come.
-
-        Raises
-        ------
-        ValueError
-            For a rank that does not train, or the kill of a worker that scaleml did not start.
-        """
-        driver = self._driver
-        workers = calls.identity(driver.client)
-        cluster = ClusterFacts.of(driver.client, workers, driver.placement, is_own=self._facts.own_cluster)
-        check_faults([fault], driver.placement, cluster)
-        self._sender.tell("inject", describe(fault))
 
     # What it shows.
 

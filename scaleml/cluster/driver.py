@@ -16,7 +16,8 @@ from distributed import Client
 from scaleml.arrays import Array
 from scaleml.clock import WALL
 from scaleml.cluster import config, event_router, events
-from scaleml.cluster.cancellation import cancel_ranks, tell_to_end
+from scaleml.cluster.cancellation import tell_to_end
+from scaleml.cluster.ending import Ending
 from scaleml.cluster.errors import StartFailed, words_of
 from scaleml.cluster.first_rank import FirstRank
 from scaleml.cluster.heartbeat import silent_rank, why_client_lost
@@ -37,7 +38,6 @@ from scaleml.runtime.plan import Plan
 from scaleml.telemetry.history import History
 
 TICK: Final = 0.1
-ENDING: Final = 2.0  # seconds for ranks that were told to end
 _SLOW_DISK: Final = 100e6  # bytes a second that any disk can read
 _log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class Driver:
         self._tasks = RankTasks(plan)
         self._next: Generation | None = None
         self._first = FirstRank(client, self.run)
+        self._ending = Ending(client, self.run)
         self._names: dict[str, str] = {}
         self._known = 0  # of the commands
         self._recovering: Recovering | None = None
@@ -155,7 +156,7 @@ class Driver:
             self._conclude(events.Conclude("failed", words))
         finally:
             event_router.unsubscribe(self.run, self._reports)
-            self._clean_up()
+            self._ending.clean_up(self._tasks.take_all(), self._living, failed=self._supervisor.state == "failed")
             self.state = self._supervisor.state
             _log.info("run %s: %s%s", self.name, self.state, f": {self.error}" if self.error else "")
             self._changed()
@@ -296,25 +297,6 @@ class Driver:
         self.error = None if conclusion.error is None else printable(conclusion.error)
         self._supervisor.state = conclusion.state
         if conclusion.state == "failed":
-            self._await_ends()
+            words, ranks = self.error or "the run failed", len(self._tasks.current)
+            self._ending.await_all(self._supervisor, ranks, self._living, words, self._events)
         self.result = self._tasks.result(self.client, self._supervisor.ended, self.plan)
-
-    def _await_ends(self) -> None:
-        """Give ranks that were told to end a moment, so that nothing of them is left when the run is over."""
-        tell_to_end(self.client, self.run, self._living, self.error or "the run failed")
-        deadline = WALL.now() + ENDING / 2
-        ended, ranks = self._supervisor.ended, len(self._tasks.current)
-        while len(ended) < ranks and WALL.now() < deadline and self.client.status == "running":
-            with contextlib.suppress(queue.Empty):
-                event = self._events.get(timeout=0.02)
-                if isinstance(event, events.Left | events.WorkerLost):
-                    self._supervisor.note_end(event)
-
-    def _clean_up(self) -> None:
-        futures = self._tasks.take_all()
-        if self.client.status == "running":
-            if self._supervisor.state == "failed":
-                cancel_ranks(self.client, self.run, self._living, futures, ENDING / 2)
-            for future in futures:
-                future.release()
-        sweep()
