@@ -32,6 +32,7 @@ class WorkerFacts(TypedDict):
 
     name: object
     nthreads: int
+    host: str
     last_seen: float
     """When its last heartbeat came, by the scheduler's clock."""
     memory_limit: int | None

@@ -168,6 +168,8 @@ class Driver:
         event_router.subscribe(self.client, self.run, now.placement.workers, self._reports)
         launcher = Launcher(self.client, self.run, now, patience)
         launcher.bring(self.data)  # first, for it may take long, and open endpoints do not wait for ever
+        if self._recovering is not None:
+            self._recovering.phases.end("data")
         endpoints = launcher.open_endpoints()
         self._supervisor.busy = {address: opened["busy"] for address, opened in endpoints.items()}
         self._supervisor.paused = {address for address, opened in endpoints.items() if opened["is_paused"]}
@@ -251,7 +253,7 @@ class Driver:
         self.state = "recovering"
         self._has_ranks = False
         if self._recovering is None:
-            self._recovering = Recovering(self.client, self._tasks, self._names)
+            self._recovering = Recovering(self.client, self._tasks, self.data, self._reports, self._names)
         self._recovering.begin(self._supervisor)
         self._changed()
 

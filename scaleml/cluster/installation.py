@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Final, TypedDict, TypeVar, cast
 
 from distributed import Client
@@ -107,13 +107,19 @@ def installations(client: Client, addresses: list[str], seconds: float) -> dict[
 
 def mismatches(there: Mapping[str, Installation | BaseException]) -> list[Problem]:
     """Return what of the workers' installations is not as here: what runs would fail by."""
-    here = installation(())
+    here = _here()
     found = []
     for address, one in there.items():
         said = _mismatch(one, here)
         if said is not None:
             found.append(Problem("error", (address,), *said))
     return found
+
+
+@cache
+def _here() -> Installation:
+    """Return what this process has: read once, for what it has loaded stays what it was."""
+    return installation(())
 
 
 def minor(version: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable, Iterable
 from typing import final
 
+from scaleml.clock import WALL
 from scaleml.cluster.events import Entered, Event, Marked, Printed, RankEvent, Recorded, WorkerLost
 from scaleml.telemetry.columns import last_step
 from scaleml.telemetry.history import History
@@ -33,6 +35,16 @@ class RankReports:
         self._events = events
         self._generation = self._heard_from = 0
         self._step = 0
+        self._heard: dict[int, float] = {}
+        self._awaited: tuple[int, Callable[[], object]] | None = None
+
+    def heard(self, ranks: Iterable[int]) -> float:
+        """Return when the last of these ranks was heard, on the wall's clock; 0.0 where none was."""
+        return max((self._heard.get(rank, 0.0) for rank in ranks), default=0.0)
+
+    def when_past(self, step: int, then: Callable[[], object]) -> None:
+        """Call ``then``, once, when a step beyond this one was taken."""
+        self._awaited = step, then
 
     def follow(self, generation: int) -> None:
         """Hear of the ranks of this generation from now on; what the last rows of those before it say still counts."""
@@ -45,16 +57,24 @@ class RankReports:
 
     def on_rank_event(self, event: RankEvent, generation: int) -> None:
         """A rank reports."""
+        if generation == self._generation:
+            self._heard[event.rank] = WALL.now()
         if isinstance(event, Recorded):
             if generation >= self._heard_from:
                 self._history.take(event.rows, event.evaluations, event.epochs)
-                self._step = max(self._step, last_step(event.rows))
+                self._step = max(self._step, newest := last_step(event.rows))
+                self._tell_past(newest)
         elif isinstance(event, Marked):
             self._history.mark(event.time, event.text, event.step, event.what, event.rank, event.fault)
         elif not isinstance(event, Printed) and generation == self._generation:
             if isinstance(event, Entered):
                 self.topology = event.topology or self.topology
             self._events.put(event)
+
+    def _tell_past(self, step: int) -> None:
+        if self._awaited is not None and step > self._awaited[0]:
+            (_, then), self._awaited = self._awaited, None
+            then()
 
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from distributed import Client
 
 from scaleml.clock import WALL
 from scaleml.cluster import calls, config
+from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.launcher import Generation
 from scaleml.cluster.placement import Placement
+from scaleml.cluster.rank_reports import RankReports
 from scaleml.cluster.rank_tasks import RankTasks, Task
 from scaleml.cluster.recovery import WayOn, recovered_ranks, replace_lost
+from scaleml.cluster.recovery_phases import RecoveryPhases
+from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.outcome import Recovered
 from scaleml.telemetry.history import History
+from scaleml.telemetry.recovery import Recovery
 
 _log = logging.getLogger(__name__)
 
@@ -64,34 +69,56 @@ class Recovering:
         The cluster.
     tasks : RankTasks
         The run's.
+    data : PlacedData
+        The shards.
+    reports : RankReports
+        What the ranks tell.
     names : mapping
         What the scheduler called the workers.
+
+    Attributes
+    ----------
+    phases : RecoveryPhases
+        How long each part has taken.
     """
 
-    def __init__(self, client: Client, tasks: RankTasks, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, client: Client, tasks: RankTasks, data: PlacedData, reports: RankReports, names: Mapping[str, str]
+    ) -> None:
         self._client = client
         self._tasks = tasks
+        self._data = data
+        self._reports = reports
         self._names = names
+        self.phases = RecoveryPhases(WALL.now())
         self._tried = tasks.tried
         self._patience = config.seconds("recovery-timeout")
         self._noticed = WALL.now()
         self._lost: set[str] = set()
         self._cause = ""
         self._ranks: list[int] = []
+        self._has_looked_for_rows = False
         self._step = 0
         self._clock = self._replaced_after = 0.0
 
     def begin(self, supervisor: Supervisor) -> None:
         """Take in how ranks have ended; once more, where those that went on did not get far."""
-        self._cause = supervisor.cause
+        self._cause, noticed = supervisor.cause, supervisor.failing_since
+        lost = [rank for rank, status in supervisor.ended.items() if status == "lost"]
+        if not self.phases.seconds and noticed is not None:
+            self.phases = RecoveryPhases(self._reports.heard(lost) or noticed)
+            self.phases.end("noticed", noticed)
+        self.phases.end("stopped")
         if supervisor.has_begun:
             self._tasks.note_survivors(supervisor.suspended, supervisor.points)
         for address in supervisor.lost:
             self.lose(address)
         self._step = max(self._step, supervisor.last_step)
+        self._has_looked_for_rows = False
 
     def note(self, history: History) -> None:
-        """Have the history say what was recovered, once ranks go on."""
+        """Have the history say what was recovered, once ranks go on, and once more when they are past the step of the loss."""
+        self.phases.end("started")
         seconds = WALL.now() - self._noticed
         ranks = ", ".join(map(str, self._ranks))
         who = f"rank{'s' * (len(self._ranks) > 1)} {ranks} replaced" if self._ranks else "links lost and made again"
@@ -99,6 +126,14 @@ class Recovering:
         text = f"{who}: lost at step {self._step}, goes on {since}, after {seconds:.2f} s ({self._replaced_after:.2f} s for workers)"
         _log.info("%s", text)
         history.mark(self._clock, text, max(0, self._tried[-1]), "recovery")
+        recovery = Recovery(self._clock, who, self._step, self._tried[-1], dict(self.phases.seconds))
+        history.note_recovery(recovery)
+
+        def is_past() -> None:
+            self.phases.end("replayed")
+            history.note_recovery(replace(recovery, phases=dict(self.phases.seconds)))
+
+        self._reports.when_past(self._step, is_past)
 
     def lose(self, address: str) -> None:
         """Note that a worker is gone, too."""
@@ -123,6 +158,7 @@ class Recovering:
         placement = self._replaced(now.placement)
         if placement is None:
             return None
+        self.phases.end("worker")
         way = self._tasks.way_on(placement.layout.size)
         if way.step < 0 and now.number and not now.plan.recovered:
             raise NotRecovered(
@@ -155,6 +191,7 @@ class Recovering:
                     f"{self._cause}; no other worker has come within {self._patience:g} s (dask.config "
                     "'scaleml.recovery-timeout'): have a nanny or a job restart it, keep a spare worker, or pass on_worker_lost='raise'"
                 )
+            self._recompute_rows(info)
             return None
         try:
             hosts_of(self._client, found.workers, info)
@@ -165,6 +202,12 @@ class Recovering:
                 ) from error
             return None
         return found
+
+    def _recompute_rows(self, info: Mapping[str, WorkerFacts]) -> None:
+        """Have the survivors of one host make again what was lost, while others are awaited, who will read it where it lies."""
+        if not self._has_looked_for_rows and len({facts["host"] for facts in info.values()}) == 1:
+            self._data.refresh(self._client)
+        self._has_looked_for_rows = True
 
 
 def names_of(client: Client) -> dict[str, str]:

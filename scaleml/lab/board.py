@@ -25,6 +25,7 @@ from scaleml.telemetry.curves import Curve, loss_curve
 from scaleml.telemetry.figures import title
 from scaleml.telemetry.formatting import number
 from scaleml.telemetry.palette import Stroke
+from scaleml.telemetry.recovery import recovery_fragment
 from scaleml.telemetry.report import fragment
 
 NOT_YET = "no run"
@@ -49,6 +50,7 @@ class Board:
         self.words = widgets.HTML()
         self.announcer = Announcer()
         self.progress = widgets.HTML()
+        self.recoveries = widgets.HTML()
         self.legend = Legend(changed)
         self.found = widgets.HTML()
         clock, samples = Across("training time (s)"), Across("samples (rows)")
@@ -65,6 +67,7 @@ class Board:
                 self.announcer.widget,
                 self.words,
                 self.progress,
+                self.recoveries,
                 self.legend.box,
                 _grid(200, self.by_time, self.by_samples),
                 self.found,
@@ -119,6 +122,8 @@ class Board:
             _set(self.notes, _notes(controller))
             _set(self.words, f'<div class="scaleml-words">{escape(self._sees(controller))}</div>')
             _set(self.progress, progress_bar.line(controller, self._newest))
+            drawn = () if self._newest is None else self._newest.run.history.recoveries
+            _set(self.recoveries, recovery_fragment(drawn))
 
     def _reached(self, controller: Controller) -> Run | None:
         run = controller.live

@@ -22,7 +22,7 @@ from scaleml.telemetry.columns import Measures
 if TYPE_CHECKING:
     from scaleml.runtime.training_rank import TrainingRank
 
-SECONDS: Final = 0.25
+SECONDS: Final = 0.1
 """Training time between two points, if they are cheap."""
 SHARE: Final = 0.005
 """The share of the time that taking points may cost."""

@@ -13,6 +13,7 @@ from scaleml.telemetry.bundle import mimebundle
 from scaleml.telemetry.columns import AT as _AT
 from scaleml.telemetry.columns import COLUMNS, EPOCH, EVALUATION, Measures, merge_pairs
 from scaleml.telemetry.noise_scale import NoiseScale, noise_scale
+from scaleml.telemetry.recovery import Recovery
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +72,8 @@ class History:
         What changed in mid-run: a new learning rate or strategy, a lost worker, a fault; when, after which step.
     marks : list of (float, str)
         The same, as times on the training clock and words.
+    recoveries : tuple of Recovery
+        How long each return from a loss took, phase by phase.
 
     Examples
     --------
@@ -97,6 +100,7 @@ class History:
         self._evaluations: list[tuple[float, ...]] = []
         self._evaluated: NDArray[np.float64] | None = None  # the same as a table, until there is one more
         self._epochs: list[tuple[float, ...]] = []
+        self._recoveries: list[Recovery] = []
 
     def append_bytes(self, data: bytes) -> None:
         """Append rows as they come from the wire.
@@ -185,6 +189,18 @@ class History:
         """Note that something changed; see `Change`."""
         self.changes.append(Change(float(time), str(text), int(step), str(kind), int(rank), fault))
 
+    def note_recovery(self, recovery: Recovery) -> None:
+        """Note how a run came back from a loss; what is known of the newest is renewed when its first new step is taken."""
+        if self._recoveries and self._recoveries[-1].time == recovery.time:
+            self._recoveries[-1] = recovery
+        else:
+            self._recoveries.append(recovery)
+
+    @property
+    def recoveries(self) -> tuple[Recovery, ...]:
+        """How the run came back from losses, in their order."""
+        return tuple(self._recoveries)
+
     @property
     def marks(self) -> list[tuple[float, str]]:
         """What changed in mid-run, and when on the training clock."""
@@ -269,10 +285,11 @@ class History:
                 "_evaluations": list(self._evaluations),
                 "_epochs": list(self._epochs),
                 "changes": list(self.changes),
+                "_recoveries": list(self._recoveries),
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update({"_recoveries": []} | state)  # a file of version 0.1 has none
         self._lock = threading.Lock()
 
     def _reserve(self, more: int) -> None:

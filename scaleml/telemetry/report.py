@@ -16,6 +16,7 @@ from scaleml.telemetry.gauge import Gauge
 from scaleml.telemetry.held_out import held_out_sentences
 from scaleml.telemetry.ledger import Ledger
 from scaleml.telemetry.noise_scale import noise_sentence
+from scaleml.telemetry.recovery import recovery_fragment, recovery_lines
 from scaleml.telemetry.run_like import RunLike
 from scaleml.telemetry.saved_file import write_whole
 from scaleml.telemetry.tables import html as table
@@ -172,6 +173,7 @@ def run_fragment(run: RunLike) -> str:
         body += f'<p class="facts">{escape(noise_sentence(run.history.noise_scale))}</p>'
     else:
         body += '<p class="note">It took no step.</p>'
+    body += recovery_fragment(run.history.recoveries)
     if run.history.marks:
         changes = "".join(f"<li>{escape(text)}</li>" for text in _changes(run))
         body += f'<p class="facts">What changed in mid-run:</p><ul>{changes}</ul>'
@@ -185,6 +187,8 @@ def run_text(run: RunLike) -> str:
     parts.append(str(Ledger(run.history)))
     if len(run.history):
         parts.append(noise_sentence(run.history.noise_scale))
+    if run.history.recoveries:
+        parts.append("\n".join(["Recoveries:", *(f"  {text}" for text in recovery_lines(run.history.recoveries))]))
     if run.history.changes:
         parts.append("\n".join(["What changed in mid-run:", *(f"  {text}" for text in _changes(run))]))
     return printable("\n\n".join(parts))

@@ -26,6 +26,7 @@ from scaleml.faults import Kill
 from scaleml.optim import SGD, Adam
 from scaleml.runtime import recovery_points
 from scaleml.strategies import AllReduce, Gossip, LocalSGD, Serial, Strategy
+from scaleml.telemetry.recovery import PHASES
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((600, 6))
@@ -96,6 +97,13 @@ def test_the_bits_are_those_of_an_undisturbed_run(watch: Watch, cluster: Client,
     (said,) = recoveries(run)
     assert said.startswith(f"rank {rank} replaced: lost at step ")
     assert ("from the beginning" in said) is (strategy == Serial()), "nobody else has kept anything"
+    (told,) = run.history.recoveries
+    assert said.startswith(told.what)
+    assert f"from step {told.goes_on_from}," in said or told.goes_on_from == -1
+    assert told.is_over
+    assert set(told.phases) == set(PHASES)
+    assert min(told.phases.values()) >= 0
+    assert told.sentence in run.summary()
     assert_array_equal(run.params, undisturbed.params)
     assert_array_equal(run.history.evaluations["loss"], undisturbed.history.evaluations["loss"])
     assert_array_equal(run.history.evaluations["step"], undisturbed.history.evaluations["step"])

@@ -76,6 +76,7 @@ def test_kill_is_a_real_one_and_the_run_recovers(lab, cluster):
     holds(lambda: any(text.startswith("rank 1 replaced") for _, text in run.history.marks))
     holds(lambda: run.state == "running" and not lab._steering.skip.disabled)
     holds(lambda: "Rank 1 replaced: lost at step" in words(lab))
+    holds(lambda: "rank 1 replaced: first new step after" in lab._board.recoveries.value)
     after = set(cluster.run(os.getpid).values())
     assert len(before - after) == 1
     lab._steering.skip.click()

@@ -77,13 +77,17 @@ class PlacedData:
         """Return the workers in another order: the first ``ranks`` of them each near the rows of that rank."""
         return nearest(workers, [self.train.files.homes(shard) for shard in self.train.shards(ranks)])
 
+    def refresh(self, client: Client) -> None:
+        """Have again, on workers that are there, what was lost with others."""
+        for files in self._files:
+            files.refresh(client)
+
     def bring(self, client: Client, addresses: Sequence[str], shards: int, owned: Sequence[Sequence[int]]) -> None:
         """Have everything where the ranks can read it, also what was lost since; the arguments are those of ``shards_for``.
 
         This takes as long as it takes: it comes before the ranks are sent, who have to enter by a deadline.
         """
-        for files in self._files:
-            files.refresh(client)
+        self.refresh(client)
         for address, seen, mine, rest in self._ranks(client, addresses, shards, owned):
             self.train.files.bring(client, mine, address, seen)
             if self.held_out is not None:
