@@ -8,13 +8,13 @@ from typing import Any
 from scaleml.api.parameters import parameters_of
 from scaleml.api.run_facts import RunFacts
 from scaleml.callbacks.followers import CallbackList, Followers
-from scaleml.cluster.driver import Driver
+from scaleml.cluster.run_driver import RunDriver
 
 
 class Followed:
     """The part of a `Run` that callbacks hang on."""
 
-    _driver: Driver
+    _driver: RunDriver
     _facts: RunFacts
     _followers = Followers()
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from distributed import Client
 
+from scaleml.api.command_sender import CommandSender
 from scaleml.api.device_choice import choose_gpus
 from scaleml.api.run import Run
 from scaleml.api.run_facts import RunFacts
@@ -52,7 +53,7 @@ def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: 
         advice=data.advice,
     )
     driver = Driver(client, plan, placement, data.placed)
-    run = Run(driver, facts)
+    run = Run(driver, facts, CommandSender(driver))
     _log.info(
         "run %s: %s, %s; data placed in %.2f s",
         *(driver.name, printable(facts.label), run.settings, facts.placing_seconds),

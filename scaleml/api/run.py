@@ -8,14 +8,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, final
 
 from scaleml import strategies
-from scaleml.api.command_sender import CommandSender
 from scaleml.api.followed import Followed
 from scaleml.api.run_controls import RunControls
 from scaleml.api.run_facts import RunFacts
 from scaleml.api.run_results import RunResults
+from scaleml.api.sender import Sender
 from scaleml.api.strategy_switch import called
 from scaleml.arrays import Array
-from scaleml.cluster.driver import Driver
+from scaleml.cluster.run_driver import RunDriver
 from scaleml.escaping import escape, printable
 from scaleml.runtime.errors import NonFinite
 from scaleml.runtime.plan import Plan
@@ -70,7 +70,7 @@ class Run(RunControls, Followed, RunResults):
         The held-out score of always saying the class that most rows to train on have; of R2 that of the mean, 0; None if unknown.
     """
 
-    def __init__(self, driver: Driver, facts: RunFacts) -> None:
+    def __init__(self, driver: RunDriver, facts: RunFacts, sender: Sender) -> None:
         self.label = self.first_label = facts.label
         self.history = driver.history
         self.workers = driver.placement.layout.workers
@@ -90,7 +90,7 @@ class Run(RunControls, Followed, RunResults):
         self.score_name = facts.score_name
         self.baseline_score = facts.baseline_score
         self._driver, self._facts, self._began = driver, facts, plan.strategy
-        self._sender = CommandSender(driver)
+        self._sender = sender
         self._closers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
-from scaleml.api.command_sender import CommandSender
 from scaleml.api.run_facts import RunFacts
+from scaleml.api.sender import Sender
 from scaleml.api.validation import ClusterFacts, check_faults
 from scaleml.callbacks.followers import Followers
 from scaleml.cluster import calls
-from scaleml.cluster.driver import Driver
 from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.events import OVER, RunState
+from scaleml.cluster.run_driver import RunDriver
 from scaleml.cluster.secede import seceded
 from scaleml.faults import Fault
 from scaleml.runtime.serialization import describe
@@ -21,9 +21,9 @@ from scaleml.strategies import Strategy
 class RunControls:
     """The part of a `Run` by which it is told what to do."""
 
-    _driver: Driver
+    _driver: RunDriver
     _facts: RunFacts
-    _sender: CommandSender
+    _sender: Sender
     _followers: Followers
     skipped: bool
     interrupted: bool

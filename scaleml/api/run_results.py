@@ -9,14 +9,14 @@ from typing import Any
 from scaleml.api.run_facts import RunFacts
 from scaleml.api.trained_model import TrainedModel
 from scaleml.arrays import Array
-from scaleml.cluster.driver import Driver
+from scaleml.cluster.run_driver import RunDriver
 from scaleml.runtime.outcome import Outcome
 
 
 class RunResults:
     """The part of a `Run` that is there when it is over."""
 
-    _driver: Driver
+    _driver: RunDriver
     _facts: RunFacts
 
     @property
