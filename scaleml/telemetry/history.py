@@ -101,6 +101,7 @@ class History:
         self._evaluated: NDArray[np.float64] | None = None  # the same as a table, until there is one more
         self._epochs: list[tuple[float, ...]] = []
         self._recoveries: list[Recovery] = []
+        self._rewinds: list[tuple[int, int, int]] = []  # to which step, rows appended until then, rows forgotten
 
     def append_bytes(self, data: bytes) -> None:
         """Append rows as they come from the wire.
@@ -170,6 +171,7 @@ class History:
         with self._lock:
             rows = self._rows[: self._used]
             kept = rows[rows[:, _AT["step"]] <= step]
+            self._rewinds.append((step, self._appended, self._used - len(kept)))
             self._rows[: len(kept)] = kept
             self._used = len(kept)
             self._evaluations = [one for one in self._evaluations if one[EVALUATION.index("step")] <= step]
@@ -191,10 +193,8 @@ class History:
 
     def note_recovery(self, recovery: Recovery) -> None:
         """Note how a run came back from a loss; what is known of the newest is renewed when its first new step is taken."""
-        if self._recoveries and self._recoveries[-1].time == recovery.time:
-            self._recoveries[-1] = recovery
-        else:
-            self._recoveries.append(recovery)
+        is_known = self._recoveries and self._recoveries[-1].time == recovery.time
+        self._recoveries[-1 if is_known else len(self._recoveries) :] = [recovery]
 
     @property
     def recoveries(self) -> tuple[Recovery, ...]:
@@ -228,8 +228,21 @@ class History:
     def since(self, cursor: int) -> tuple[NDArray[np.float64], int]:
         """Rows appended since `cursor` (0 at first), and the cursor for the next call: for readers of a live run."""
         with self._lock:
-            new = min(max(self._appended - cursor, 0), self._used)
+            new = min(self._unseen(cursor), self._used)
             return self._rows[self._used - new : self._used].copy(), self._appended
+
+    @property
+    def rewinds(self) -> tuple[int, ...]:
+        """The steps that were gone back to, in their order."""
+        return tuple(step for step, _, _ in self._rewinds)
+
+    def _unseen(self, cursor: int) -> int:
+        """Return how many rows that were appended since are still there: a rewind forgets the newest."""
+        unseen = 0
+        for _, appended, forgotten in self._rewinds:
+            if appended > cursor:
+                unseen, cursor = max(0, unseen + appended - cursor - forgotten), appended
+        return unseen + max(0, self._appended - cursor)
 
     def __getitem__(self, column: str) -> NDArray[np.float64]:
         """One column of all rows by arrival, (n,), a copy."""
@@ -289,7 +302,7 @@ class History:
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update({"_recoveries": []} | state)  # a file of version 0.1 has none
+        vars(self).update({"_recoveries": [], "_rewinds": []} | state)  # a file of version 0.1 has none
         self._lock = threading.Lock()
 
     def _reserve(self, more: int) -> None:
