@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scaleml import compression, faults
     from scaleml.api.compare import compare
+    from scaleml.api.detached import attach
     from scaleml.api.doctor import doctor
     from scaleml.api.run import Run
     from scaleml.api.spmd import spmd
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from scaleml.models import MLP, LinearModel
     from scaleml.optim import SGD, AdaGrad, Adam
     from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
-    from scaleml.telemetry import Comparison
+    from scaleml.telemetry import Comparison as Comparison
 
 # Imported when first used: a worker that only needs a rank does not load what the client needs.
 _HOMES = {
@@ -47,6 +48,7 @@ _HOMES = {
     "Serial": "scaleml.strategies",
     "TorchModel": "scaleml.frameworks.torch",
     "Trial": "scaleml.api.compare",
+    "attach": "scaleml.api.detached",
     "close": "scaleml.cluster.embedded",
     "communicator": "scaleml.frameworks.current_rank",
     "compare": "scaleml.api.compare",
@@ -64,7 +66,6 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "AllReduce",
-    "Comparison",
     "Gossip",
     "Hogwild",
     "JaxModel",
@@ -78,6 +79,7 @@ __all__ = [
     "Serial",
     "TorchModel",
     "Trial",
+    "attach",
     "close",
     "communicator",
     "compare",

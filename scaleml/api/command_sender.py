@@ -57,6 +57,8 @@ class CommandSender:
         How many commands the ranks were told.
     """
 
+    is_detached: Final = False
+
     def __init__(self, driver: Driver) -> None:
         self.sent = 0
         self._driver = driver

@@ -104,6 +104,11 @@ class Run(RunControls, Followed, RunResults):
         return RecordedRun, tuple(getattr(record, field.name) for field in fields(record))
 
     @property
+    def name(self) -> str:
+        """What it is called in logs, and by `scaleml.attach` if it is detached."""
+        return self._driver.name
+
+    @property
     def plan(self) -> Plan:
         """The mathematics in force: what the run was started with, and what has been changed since."""
         return self._sender.plan(applied=True)

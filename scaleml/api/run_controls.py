@@ -45,7 +45,7 @@ class RunControls:
 
     @seceded()
     def wait(self, timeout: float | None = None) -> Self:
-        """Wait for the end and return the run; after Ctrl-C, which stops it cleanly, in state ``stopped``.
+        """Wait for the end and return the run; after Ctrl-C, which stops it cleanly, in state ``stopped``; a detached run goes on.
 
         Parameters
         ----------
@@ -63,6 +63,8 @@ class RunControls:
             if not self._sender.wait_until(lambda: self.over, timeout):
                 raise TimeoutError(f"the run is still {self.state} after {timeout} s; stop() ends it")
         except KeyboardInterrupt:
+            if self._sender.is_detached:
+                raise
             self.interrupted = is_told_to_stop = True
         else:
             is_told_to_stop = False

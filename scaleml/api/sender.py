@@ -10,7 +10,16 @@ from scaleml.strategies import Strategy
 
 
 class Sender(Protocol):
-    """Tells a run what to do, and waits until it has done it; see `CommandSender`."""
+    """Tells a run what to do, and waits until it has done it; see `CommandSender`.
+
+    Attributes
+    ----------
+    is_detached : bool
+        Whether the run goes on without this process.
+    """
+
+    @property
+    def is_detached(self) -> bool: ...
 
     def plan(self, *, applied: bool) -> Plan:
         """Return the plan in force, or the one that will be once all commands have taken effect."""

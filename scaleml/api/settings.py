@@ -81,6 +81,7 @@ class TrainSettings(TypedDict, total=False):
     callbacks: Sequence[Callback]
     device: str
     on_worker_lost: str
+    detach: bool | str
 
 
 @dataclass(frozen=True)

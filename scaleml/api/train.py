@@ -8,6 +8,7 @@ from typing import Unpack
 
 from distributed import Client
 
+from scaleml.api.detached import start_detached
 from scaleml.api.launch import launch
 from scaleml.api.named_settings import named_settings
 from scaleml.api.run import Run
@@ -50,6 +51,7 @@ def start(
     callbacks: Sequence[Callback] = (),
     device: str = "auto",
     on_worker_lost: str = "replace",
+    detach: bool | str = False,
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -62,6 +64,28 @@ def start(
     >>> run.wait().state  # doctest: +SKIP
     'finished'
     """
+    if detach is not False:
+        arguments = {
+            "model": model,
+            "X": X,
+            "y": y,
+            "strategy": strategy,
+            "optimizer": optimizer,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "workers": workers,
+            "validation": validation,
+            "sample_weight": sample_weight,
+            "shards": shards,
+            "seed": seed,
+            "faults": faults,
+            "scoring": scoring,
+            "microbatch": microbatch,
+            "callbacks": tuple(callbacks),
+            "device": device,
+            "on_worker_lost": on_worker_lost,
+        }
+        return start_detached(detach, client, arguments)
     faults = () if faults is None else faults
     told = CallbackList(callbacks)
     given = Given(
@@ -175,6 +199,9 @@ def train(
         run ends with the parameters that it would have had, to the bit. That is so for strategies whose ranks take their steps
         together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`); other runs fail, as all do with ``"raise"``. See
         ``docs/guarantees.md``.
+    detach : bool or str
+        Whether the run stays on the cluster when this process ends, under this name, or one that is made (``run.name``);
+        `scaleml.attach` finds it again, from anywhere. It is driven by a task on a worker, and needs a cluster that outlives this process.
 
     Returns
     -------
