@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import cloudpickle
@@ -25,11 +25,15 @@ _MOST: Final = 256e6
 _NAME: Final = re.compile(r"[\w.-]{1,80}")
 
 
-def start_detached(detached: bool | str, client: Client | None, arguments: Mapping[str, object]) -> Run:
+def start_detached(
+    start: Callable[..., Run], detached: bool | str, client: Client | None, arguments: Mapping[str, object]
+) -> Run:
     """Start a run that stays on the cluster; what `start` does with ``detach``.
 
     Parameters
     ----------
+    start : callable
+        That function.
     detached : str or True
         The run's name; True: one is made.
     client : Client or None
@@ -62,7 +66,7 @@ def start_detached(detached: bool | str, client: Client | None, arguments: Mappi
     place = _place(name)
     found.set_metadata(place, {})
     future: Future[bytes] = submit(
-        found, detached_main, name, call, place, carried=carried, key=f"scaleml-detached-{name}"
+        found, detached_main, name, start, call, place, carried=carried, key=f"scaleml-detached-{name}"
     )
     try:
         # With what the data is computed from: it has to be there still when this process, and the worker that drives the run, are gone.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,15 +80,17 @@ class Record:
     result: Result | None
 
 
-def detached_main(name: str, call: bytes, place: list[str]) -> bytes:
+def detached_main(name: str, start: Callable[..., Run], call: bytes, place: list[str]) -> bytes:
     """Start a run and wait for its end; runs as a Dask task, seceded, on any worker.
 
     Parameters
     ----------
     name : str
         Of the run.
+    start : callable
+        `scaleml.start`.
     call : bytes
-        The pickled arguments of `scaleml.start`.
+        Its pickled arguments.
     place : list of str
         The keys of the scheduler's metadata under which others find the worker that this runs on, and how many ranks there are.
 
@@ -97,8 +99,6 @@ def detached_main(name: str, call: bytes, place: list[str]) -> bytes:
     bytes
         The pickled `Record` of the run that is over.
     """
-    from scaleml.api.train import start
-
     client = get_client()
     with seceded():
         arguments = cloudpickle.loads(call)

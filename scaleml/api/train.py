@@ -85,7 +85,7 @@ def start(
             "device": device,
             "on_worker_lost": on_worker_lost,
         }
-        return start_detached(detach, client, arguments)
+        return start_detached(start, detach, client, arguments)
     faults = () if faults is None else faults
     told = CallbackList(callbacks)
     given = Given(
