@@ -66,6 +66,7 @@ def compare(
     microbatch: int | None = None,
     device: str = "auto",
     on_worker_lost: str = "replace",
+    on_nonfinite: str = "raise",
     on_plan: Callable[[Sequence[str]], None] | None = None,
     on_run: Callable[[Run, int], None] | None = None,
     callbacks: Sequence[Callback] = (),
@@ -75,7 +76,7 @@ def compare(
 
     Parameters
     ----------
-    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring, microbatch, device, on_worker_lost
+    model, X, y, optimizer, epochs, batch_size, workers, client, sample_weight, scoring, microbatch, device, on_worker_lost, on_nonfinite
         As for ``train``; the best run's ``estimator`` is the fitted one.
     strategies : sequence of Strategy or Trial
         What to compare; a ``Trial`` gives a strategy its own settings.
@@ -170,6 +171,7 @@ def compare(
                 microbatch=microbatch,
                 device=device,
                 on_worker_lost=on_worker_lost,
+                on_nonfinite=on_nonfinite,
             )
         )
         # All settings are checked before the first run: nobody should wait for an error in the last.

@@ -112,6 +112,7 @@ def prepare(
         augment=tuple(settings.model.augment),
         by_rows=settings.by_rows,
         replaces_lost=settings.on_worker_lost == "replace",
+        skips_nonfinite=settings.on_nonfinite == "skip",
         score=score_rule(settings.scoring, data.network, data.classes, data.signature),
     )
     see = partial(gpus_of, client, cluster.hosts, plan.model.framework if isinstance(plan.model, Foreign) else "")

@@ -42,6 +42,10 @@ ON_WORKER_LOST: Final = ("replace", "raise")
 """What may happen when a worker is lost."""
 
 
+ON_NONFINITE: Final = ("raise", "skip")
+"""What may happen when a loss or gradient is not finite."""
+
+
 class Fitted(Protocol):
     """Makes of a run's end what scikit-learn calls fitted."""
 
@@ -60,6 +64,7 @@ class MoreSettings(TypedDict, total=False):
     microbatch: int | None
     device: str
     on_worker_lost: str
+    on_nonfinite: str
 
 
 class TrainSettings(TypedDict, total=False):
@@ -81,6 +86,7 @@ class TrainSettings(TypedDict, total=False):
     callbacks: Sequence[Callback]
     device: str
     on_worker_lost: str
+    on_nonfinite: str
     detach: bool | str
 
 
@@ -110,7 +116,7 @@ class Settings:
         What makes a fitted estimator of the run's end, where it was one that was passed.
     scoring, microbatch
         As for ``train``.
-    device, on_worker_lost
+    device, on_worker_lost, on_nonfinite
         As for ``train``.
     """
 
@@ -136,6 +142,7 @@ class Settings:
     microbatch: int | None = None
     device: str = "auto"
     on_worker_lost: str = "replace"
+    on_nonfinite: str = "raise"
 
     def __post_init__(self) -> None:
         for name in _KINDS:
@@ -145,6 +152,7 @@ class Settings:
         check_scoring(self.scoring)
         check_option("device", self.device, CHOICES)
         check_option("on_worker_lost", self.on_worker_lost, ON_WORKER_LOST)
+        check_option("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         for name in ("epochs", "batch_size", "shards", "evaluations_an_epoch", "microbatch"):
             value = getattr(self, name)
             if value is not None:

@@ -51,6 +51,7 @@ def start(
     callbacks: Sequence[Callback] = (),
     device: str = "auto",
     on_worker_lost: str = "replace",
+    on_nonfinite: str = "raise",
     detach: bool | str = False,
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
@@ -84,6 +85,7 @@ def start(
             "callbacks": tuple(callbacks),
             "device": device,
             "on_worker_lost": on_worker_lost,
+            "on_nonfinite": on_nonfinite,
         }
         return start_detached(start, detach, client, arguments)
     faults = () if faults is None else faults
@@ -114,6 +116,7 @@ def start(
             microbatch=microbatch,
             device=device,
             on_worker_lost=on_worker_lost,
+            on_nonfinite=on_nonfinite,
         )
     except BaseException:
         task.close()
@@ -199,6 +202,10 @@ def train(
         run ends with the parameters that it would have had, to the bit. That is so for strategies whose ranks take their steps
         together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`); other runs fail, as all do with ``"raise"``. See
         ``docs/guarantees.md``.
+    on_nonfinite : {"raise", "skip"}
+        What happens when the loss or gradient of a rank's part of a batch is not finite. ``"raise"``: the run ends before the parameters
+        are touched, with rank, step and shard. ``"skip"``: these rows are left out, as if they weighed nothing, and the history says so;
+        where they are the whole batch, the step is not taken. A hundred such parts of a rank in a row end the run as well.
     detach : bool or str
         Whether the run stays on the cluster when this process ends, under this name, or one that is made (``run.name``);
         `scaleml.attach` finds it again, from anywhere. It is driven by a task on a worker, and needs a cluster that outlives this process.

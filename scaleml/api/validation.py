@@ -92,6 +92,7 @@ def check_run(plan: Plan, placement: Placement, data: PlacedData, cluster: Clust
     check_faults(plan.faults, placement, cluster)
     check_all_rows(plan.optimizer, plan.strategy)
     check_parts(plan)
+    check_skips(plan)
     group_segments(plan)  # each group is of some parameters
     check_sparse(plan.strategy, plan.why_dense)
     check_memory(plan, placement, data, cluster)
@@ -114,6 +115,18 @@ def check_parts(plan: Plan) -> None:
                     f"{part} row: choose one that leaves every rank {least}, also at the end of an epoch, fewer workers, or a layer that "
                     "normalises within a row, such as GroupNorm"
                 )
+
+
+def check_skips(plan: Plan) -> None:
+    """Raise ValueError where rows that are not finite cannot be left out."""
+    if plan.skips_nonfinite and plan.optimizer.takes_all_rows:
+        raise ValueError(
+            f"on_nonfinite='skip': {plan.optimizer!r} needs all rows in each step; use on_nonfinite='raise'"
+        )
+    if plan.skips_nonfinite and any(plan.gpus):
+        raise ValueError(
+            "on_nonfinite='skip': on a GPU no step waits to see whether its loss is finite; pass device='cpu'"
+        )
 
 
 def check_workers(workers: object) -> None:

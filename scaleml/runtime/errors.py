@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from scaleml.arrays import Array
+
+
+def is_finite(values: Array) -> bool:
+    """Whether all values are finite. The sum of their squares mostly tells; it alone may overflow."""
+    return bool(np.isfinite(values.dot(values)) or np.isfinite(values).all())
+
 
 class NonFinite(ArithmeticError):
     """A loss or gradient is not finite.

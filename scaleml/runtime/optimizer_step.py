@@ -12,7 +12,7 @@ from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
 from scaleml.models.flat_model import Penalised, penalty_of
 from scaleml.optim import LBFGS, clip
-from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.errors import NonFinite, is_finite
 from scaleml.runtime.parameter_groups import group_segments
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.schedule_place import begin_schedule, follow_pace
@@ -141,8 +141,8 @@ class OptimizerStep:
             mean *= scale
             squares = float(mean.dot(mean))
         self.squares = squares
-        if not isfinite(squares):
-            self._refuse(mean)
+        if not isfinite(squares) and self._is_refused(mean):
+            return None
         self._seen = state.rows
         state.rows += rows * self._parts
         if self._steps is not None:
@@ -166,6 +166,12 @@ class OptimizerStep:
         """Return the objective whose gradient `mean` has returned last."""
         loss, weight, rows = self._tail.tolist()
         return float(loss / (rows if self._by_rows else weight) + penalty_of(self._model, w))
+
+    def _is_refused(self, mean: Array) -> bool:
+        """Whether a gradient over all ranks is not applied; raises NonFinite where the run ends by that."""
+        if not self._plan.skips_nonfinite:
+            self._refuse(mean)
+        return not is_finite(mean)
 
     def _refuse(self, mean: Array) -> None:
         # The squares of finite float32 numbers may overflow: only a value that is itself not finite counts.

@@ -50,6 +50,8 @@ class Plan:
     """What the training clock shows then; None for what ``start`` says."""
     replaces_lost: bool = False
     """Whether others are to take the places of ranks that are lost."""
+    skips_nonfinite: bool = False
+    """Whether rows whose loss or gradient is not finite are left out."""
     steps: RowSteps | None = None
     """What turns mean gradients into steps of scikit-learn's size, before the optimizer; None for nothing."""
     by_rows: bool = False

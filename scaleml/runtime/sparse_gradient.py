@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import final
 from weakref import WeakMethod
 
@@ -83,10 +84,13 @@ class SparseGradients:
                 self.decay.at(part, batch.keys, width)
             narrow = self._model.narrowed(len(batch.keys) - len(self._intercept))
             loss, weight = narrow.loss_grad(part, batch.x, batch.y, batch.weights, values[:-TAIL])
-            base.check(loss, batch.y)
-            if self._rarity is not None:
-                self._penalise(values, part, batch, weight)
-            values[-TAIL:] = loss, weight, batch.rows
+            if (base.skips or not isfinite(loss)) and base.is_left_out(loss, values[:-TAIL], batch.y):
+                values[:] = 0
+                values[-1] = batch.rows
+            else:
+                if self._rarity is not None:
+                    self._penalise(values, part, batch, weight)
+                values[-TAIL:] = loss, weight, batch.rows
         else:
             values[:] = 0
         base.finish(begin, batch.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import final
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -102,6 +103,7 @@ class TrainingLoop:
         # First calls of BLAS and the first touch of memory are no part of training.
         rank.gradients.count = min(rank.batch_size, rank.plan.rows_at_once)
         rank.touched_gradient(rank.w)
+        rank.gradients.begin(WeakMethod(rank.mark))  # nor are rows that were left out there counted
         rank.evaluation.buffers.follow()  # nor is what a model has seen in them
         rank.recorder.compute = 0.0
         rank.world.barrier()
