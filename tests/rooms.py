@@ -3,7 +3,7 @@
 BOTTOM = frozenset({"arrays", "checks", "clock", "devices", "escaping", "owned_files", "representation"})
 GROUND = BOTTOM | {"faults", "telemetry"}
 TOOLS = GROUND | {"models", "optim", "compression", "comm", "data"}
-WORKS = TOOLS | {"strategies"}
+WORKS = TOOLS | {"strategies", "checkpoint"}
 RUNS = WORKS | {"runtime", "cluster", "callbacks", "api"}
 
 # A room is a top-level module or folder of the package. It may import itself and what stands beside it here.
@@ -24,6 +24,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "data": GROUND,
     "frameworks": GROUND | {"models", "comm"},
     "datasets": BOTTOM,
+    "checkpoint": BOTTOM,
     "callbacks": GROUND - {"faults"},
     "strategies": TOOLS - {"data"},
     "runtime": WORKS,
@@ -63,5 +64,6 @@ WITHOUT: dict[str, frozenset[str]] = {
     "models": frozenset({"threading", "socket", "asyncio", "multiprocessing"}),
     "optim": frozenset({"threading", "socket", "asyncio", "multiprocessing"}),
     "comm": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio"}),  # never unpickle
+    "checkpoint": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio", "socket"}),
     "runtime": frozenset({"pickle", "cloudpickle", "dill", "marshal", "shelve", "asyncio", "socket"}),
 }

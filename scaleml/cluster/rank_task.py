@@ -31,6 +31,7 @@ from scaleml.runtime.freed_memory import kept_freed_memory
 from scaleml.runtime.outcome import Outcome, recover_from, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.restart import begin_from
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.runtime.training_rank import TrainingRank
 from scaleml.telemetry.recorder import Recorder
@@ -85,8 +86,10 @@ def rank_main(
 
 def _begins(plan: Plan, spec: RankSpec, before: Sequence[Outcome]) -> Plan:
     if spec.recovered is None:
-        return resume_from(plan, before)
-    return recover_from(plan, spec.recovered, before[0] if before else None)
+        plan = resume_from(plan, before)
+    else:
+        plan = recover_from(plan, spec.recovered, before[0] if before else None)
+    return plan if before or plan.origin is None else begin_from(plan, spec.rank)
 
 
 def _train(

@@ -205,6 +205,11 @@ class Stream:
         self._low = self._high = 0
         self._turn(0)
 
+    @property
+    def lies_in_files(self) -> bool:
+        """Whether its rows are the same each time they are read."""
+        return isinstance(self._blocks, Blocks)
+
     def take(self, start: int, stop: int) -> Arrays:
         """Return rows ``start:stop``: X, y and weights."""
         if not self._low <= start < self._high:

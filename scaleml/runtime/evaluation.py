@@ -24,6 +24,7 @@ from scaleml.telemetry.recorder import Recorder
 
 Result = TypeVar("Result")
 _RECENT: Final = 256  # evaluations of which the first rank may not have told before it is lost
+_SAVED: Final = 10_000  # that checkpoints have, for the history of whoever goes on
 
 
 class Evaluation:
@@ -92,7 +93,7 @@ class Evaluation:
         self.kept: Array | None = None
         self.buffers = ModelBuffers(plan.model, self._group, state)
         self.kept_buffers: Buffers | None = None
-        self.recent: deque[Measures] = deque(maxlen=_RECENT)
+        self.recent: deque[Measures] = deque(maxlen=_RECENT if plan.saving is None else _SAVED)
         self.last: tuple[float, float] | None = None
         """Loss and score of the last evaluation, on all ranks; None without held-out data."""
 
@@ -103,6 +104,7 @@ class Evaluation:
 
     def go_on(self, evaluated: Sequence[Measures]) -> None:
         """Take in the newest evaluations of those before, and tell of them: they may not have come to it."""
+        self.done = max(self.done, 0)
         self.recent.extend(evaluated)
         for one in evaluated if self._group.rank == 0 else ():
             self._recorder.evaluated(*one)

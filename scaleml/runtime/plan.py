@@ -13,6 +13,7 @@ from scaleml.models.flat_model import FlatModel, Sparse
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.held_out_score import ScoreRule
 from scaleml.runtime.process_grid import ParameterPartition
+from scaleml.runtime.saving import Origin, Saving
 from scaleml.runtime.sparsity import in_words, why_dense, why_dense_updates
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
@@ -72,6 +73,10 @@ class Plan:
     """What GPU each rank has; empty for none at all. A server has none: its slice travels through the processor's memory."""
     snapshots: bool = False
     """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
+    saving: Saving | None = None
+    """Which checkpoints the run writes."""
+    origin: Origin | None = None
+    """The checkpoint that ranks begin from, rather than from the seed."""
 
     @property
     def device(self) -> str:

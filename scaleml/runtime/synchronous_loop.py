@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from scaleml.runtime.checkpoints import Checkpoints
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.queued_commands import QueuedCommands
 from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.training_rank import TrainingRank
 
 
-def train_synchronously(rank: TrainingRank, commands: CommandHandler | QueuedCommands, points: RecoveryPoints) -> None:
+def train_synchronously(
+    rank: TrainingRank, commands: CommandHandler | QueuedCommands, points: RecoveryPoints, checkpoints: Checkpoints
+) -> None:
     """Train until the run has had its epochs, has converged, or was told to end.
 
-    Commands, evaluations and recovery points come at boundaries alone: where the strategy commits, or allows it.
+    Commands, evaluations, recovery points and checkpoints come at boundaries alone: where the strategy commits, or allows it.
     """
     state, strategy_step, epochs = rank.state, rank.take_step, rank.plan.epochs
     boundary = True
@@ -20,6 +23,8 @@ def train_synchronously(rank: TrainingRank, commands: CommandHandler | QueuedCom
             told = state.commands
             commands.apply_due()
             if rank.leaving:
+                if rank.stopping:  # here, for what follows is what the run ends with
+                    checkpoints.end(is_over=False)
                 break
             if state.commands != told:
                 points.expect()
@@ -28,6 +33,8 @@ def train_synchronously(rank: TrainingRank, commands: CommandHandler | QueuedCom
                 break
             if state.step >= points.due:
                 points.look()
+            if state.consumed >= checkpoints.due:
+                checkpoints.look()
         else:
             commands.announce_new()
         epoch = rank.epoch

@@ -17,6 +17,7 @@ from scaleml.devices import host_copy
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.asynchronous_loop import train_asynchronously
 from scaleml.runtime.best_parameters import BestParameters
+from scaleml.runtime.checkpoints import Checkpoints
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.commands import CommandQueue
 from scaleml.runtime.handover import hand_over
@@ -56,6 +57,7 @@ class TrainingLoop:
         if plan.clock is not None:
             self.rank.state.clock = plan.clock
         self.points = RecoveryPoints(self.rank, wanted=plan.keeps_points)
+        self.checkpoints = Checkpoints(self.rank, batches)
         self.commands: CommandHandler | QueuedCommands = CommandHandler(self.rank, queue)
         if self.rank.device.uses_nccl and self.rank.coordinator is None:
             self.commands = QueuedCommands(self.rank, self.commands)
@@ -96,6 +98,7 @@ class TrainingLoop:
                 self.rank.device.part()
                 return outcome
             finally:
+                self.checkpoints.close()
                 self.rank.device.release()
 
     def _begin(self) -> None:
@@ -106,6 +109,7 @@ class TrainingLoop:
         rank.gradients.begin(WeakMethod(rank.mark))  # nor are rows that were left out there counted
         rank.evaluation.buffers.follow()  # nor is what a model has seen in them
         rank.recorder.compute = 0.0
+        self.checkpoints.begin()
         rank.world.barrier()
         rank.recorder.begin(rank.world.clock.now(), rank.state.clock)
         if rank.plan.resumed and not rank.plan.goes_on and rank.world.rank == 0:
@@ -130,7 +134,7 @@ class TrainingLoop:
     def _train(self) -> None:
         rank = self.rank
         if rank.coordinator is None:
-            train_synchronously(rank, self.commands, self.points)
+            train_synchronously(rank, self.commands, self.points, self.checkpoints)
         else:
             train_asynchronously(rank, rank.coordinator, self.commands)
         rank.note()
@@ -139,13 +143,17 @@ class TrainingLoop:
         """Evaluate what the run ends with, unless others go on or that was done."""
         rank, together = self.rank, self.rank.coordinator is None
         rank.form.end()
-        if rank.switching or (rank.early_stopping.converged and together):
+        if rank.switching:
             return
-        rank.evaluation.at(rank.w, rank.step)
-        if together and rank.early_stopping.is_due:
-            rank.decide(rank.w, shared=rank.strategy.replicated)
-        elif not together and rank.plan.stop is not None and self._lacks_an_epoch:
-            rank.decide(rank.w, shared=False, epochs=1)
+        if not (rank.early_stopping.converged and together):
+            rank.evaluation.at(rank.w, rank.step)
+            if together and rank.early_stopping.is_due:
+                rank.decide(rank.w, shared=rank.strategy.replicated)
+            elif not together and rank.plan.stop is not None and self._lacks_an_epoch:
+                rank.decide(rank.w, shared=False, epochs=1)
+        if not rank.stopping:  # else it was written where it was stopped
+            rank.evaluation.passed(rank.state.consumed)  # for whoever trains on
+            self.checkpoints.end()
 
     @property
     def _lacks_an_epoch(self) -> bool:

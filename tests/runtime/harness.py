@@ -31,6 +31,7 @@ from scaleml.runtime.coordinator import AsynchronousCoordinator
 from scaleml.runtime.outcome import Outcome, Recovered, recover_from, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.restart import begin_from
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
@@ -154,6 +155,8 @@ def on_threads(
         training = not layout.is_server(group.rank)
         own = dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps))
         own = _going_on(own, group.rank, before, recovered)
+        if own.origin is not None and training:
+            own = begin_from(own, group.rank)
         recorder = Recorder(group.rank, group.meter)
         loop: TrainingLoop | ServerLoop
         if not training:
