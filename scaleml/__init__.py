@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from scaleml.api.compare import compare
     from scaleml.api.detached import attach
     from scaleml.api.doctor import doctor
+    from scaleml.api.resume import resume
     from scaleml.api.run import Run
     from scaleml.api.spmd import spmd
     from scaleml.api.train import start, train
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from scaleml.frameworks.torch import TorchModel
     from scaleml.lab import Lab
     from scaleml.models import MLP, LinearModel
-    from scaleml.optim import SGD, AdaGrad, Adam
+    from scaleml.optim import SGD, Adam
+    from scaleml.optim import AdaGrad as AdaGrad
     from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial
     from scaleml.telemetry import Comparison as Comparison
 
@@ -54,6 +56,7 @@ _HOMES = {
     "compare": "scaleml.api.compare",
     "doctor": "scaleml.api.doctor",
     "rank": "scaleml.frameworks.current_rank",
+    "resume": "scaleml.api.resume",
     "size": "scaleml.frameworks.current_rank",
     "spmd": "scaleml.api.spmd",
     "start": "scaleml.api.train",
@@ -63,7 +66,6 @@ _HOMES = {
 __all__ = [
     "MLP",
     "SGD",
-    "AdaGrad",
     "Adam",
     "AllReduce",
     "Gossip",
@@ -87,6 +89,7 @@ __all__ = [
     "doctor",
     "faults",
     "rank",
+    "resume",
     "size",
     "spmd",
     "start",
@@ -99,7 +102,7 @@ logging.getLogger("scaleml").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("callbacks", "compression", "faults"):
+    if name in ("callbacks", "checkpoint", "compression", "faults"):
         return import_module(f"scaleml.{name}")
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)

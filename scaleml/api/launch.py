@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from distributed import Client
 
+from scaleml.api.checkpoints import with_checkpoints
 from scaleml.api.command_sender import CommandSender
 from scaleml.api.device_choice import choose_gpus
 from scaleml.api.run import Run
@@ -31,10 +33,20 @@ from scaleml.runtime.stop_rule import StopRule
 _log = logging.getLogger(__name__)
 
 
-def launch(settings: Settings, data: TrainingData, client: Client, own_cluster: bool, workers: Workers) -> Run:
-    """Start a run on data that is already placed."""
+def launch(
+    settings: Settings,
+    data: TrainingData,
+    client: Client,
+    own_cluster: bool,
+    workers: Workers,
+    check: Callable[[Plan], None] | None = None,
+) -> Run:
+    """Start a run on data that is already placed; ``check`` may refuse its plan before anything is written or sent."""
     began = WALL.now()
     plan, placement = prepare(settings, data, client, own_cluster, workers)
+    if check is not None:
+        check(plan)
+    plan = with_checkpoints(plan, placement, settings, data, client)
     ranks = placement.layout.workers
     owned = [plan.owned(rank) for rank in range(ranks)]
     data.placed.bring(client, placement.addresses[:ranks], len(plan.shard_sizes), owned)
@@ -89,6 +101,7 @@ def prepare(
         raise ValueError(f"scoring={settings.scoring!r}, but no rows are held out to score: pass validation=0.2, say")
     cluster = ClusterFacts.of(client, info, placement, is_own=own_cluster)
     watched = data.placed.held_out is not None or stop is not None
+    watched = watched or (settings.checkpoint is not None and not settings.strategy.synchronous)
     plan = Plan(
         model=data.network,
         strategy=settings.strategy,

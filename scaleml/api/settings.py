@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
 from scaleml.api import hints
 from scaleml.api.scoring import check_scoring
 from scaleml.arrays import Array
 from scaleml.callbacks.base import Callback
+from scaleml.checkpoint import Checkpoint
 from scaleml.checks import check_integer, check_number, check_option
 from scaleml.devices import CHOICES
 from scaleml.faults import Fault
@@ -17,6 +19,7 @@ from scaleml.models import Model
 from scaleml.optim import Optimizer, RowSteps
 from scaleml.runtime.held_out_score import Scorer
 from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.saving import Origin
 from scaleml.runtime.serialization import describe
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
@@ -65,6 +68,9 @@ class MoreSettings(TypedDict, total=False):
     device: str
     on_worker_lost: str
     on_nonfinite: str
+    checkpoint: Checkpoint | None
+    origin: Origin | None
+    given: Mapping[str, Any]
 
 
 class TrainSettings(TypedDict, total=False):
@@ -88,6 +94,7 @@ class TrainSettings(TypedDict, total=False):
     on_worker_lost: str
     on_nonfinite: str
     detach: bool | str
+    checkpoint: str | PathLike[str] | Checkpoint | None
 
 
 @dataclass(frozen=True)
@@ -116,8 +123,12 @@ class Settings:
         What makes a fitted estimator of the run's end, where it was one that was passed.
     scoring, microbatch
         As for ``train``.
-    device, on_worker_lost, on_nonfinite
+    device, on_worker_lost, on_nonfinite, checkpoint
         As for ``train``.
+    origin : Origin, optional
+        The checkpoint to begin from.
+    given : mapping
+        What the user has said of ``epochs``, ``batch_size`` and ``validation``, and whether of the optimizer, for whoever resumes.
     """
 
     model: Model
@@ -143,6 +154,9 @@ class Settings:
     device: str = "auto"
     on_worker_lost: str = "replace"
     on_nonfinite: str = "raise"
+    checkpoint: Checkpoint | None = None
+    origin: Origin | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in _KINDS:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
+from os import PathLike
 from typing import Unpack
 
 from distributed import Client
 
+from scaleml.api.checkpoints import told_of
 from scaleml.api.detached import start_detached
 from scaleml.api.launch import launch
 from scaleml.api.named_settings import named_settings
@@ -17,6 +19,8 @@ from scaleml.api.trainable import EstimatorLike, Given, PipelineLike, trainable
 from scaleml.api.validation import check_workers
 from scaleml.callbacks.base import Callback
 from scaleml.callbacks.followers import CallbackList
+from scaleml.checkpoint import Checkpoint
+from scaleml.checkpoint.settings import as_checkpoint
 from scaleml.cluster.current_client import check_client
 from scaleml.cluster.embedded import find_client
 from scaleml.cluster.placement import Workers
@@ -53,6 +57,7 @@ def start(
     on_worker_lost: str = "replace",
     on_nonfinite: str = "raise",
     detach: bool | str = False,
+    checkpoint: str | PathLike[str] | Checkpoint | None = None,
 ) -> Run:
     """Start training and return at once, when the data has been copied; see ``train`` for the parameters.
 
@@ -86,10 +91,11 @@ def start(
             "device": device,
             "on_worker_lost": on_worker_lost,
             "on_nonfinite": on_nonfinite,
+            "checkpoint": checkpoint,
         }
         return start_detached(start, detach, client, arguments)
     faults = () if faults is None else faults
-    told = CallbackList(callbacks)
+    told, saves = CallbackList(callbacks), as_checkpoint(checkpoint)
     given = Given(
         *(X, y, sample_weight, validation),
         strategies=[strategy],
@@ -117,6 +123,13 @@ def start(
             device=device,
             on_worker_lost=on_worker_lost,
             on_nonfinite=on_nonfinite,
+            checkpoint=saves,
+            given={
+                "epochs": None if epochs is None else int(epochs),
+                "batch_size": None if batch_size is None else int(batch_size),
+                "validation": validation if isinstance(validation, float) else None,
+                "has_optimizer": optimizer is not None,
+            },
         )
     except BaseException:
         task.close()
@@ -209,6 +222,10 @@ def train(
     detach : bool or str
         Whether the run stays on the cluster when this process ends, under this name, or one that is made (``run.name``);
         `scaleml.attach` finds it again, from anywhere. It is driven by a task on a worker, and needs a cluster that outlives this process.
+    checkpoint : str, path or Checkpoint, optional
+        A folder, or a url such as ``"s3://bucket/run-1"``, in which the run writes now and then what ``scaleml.resume`` goes on from;
+        ``scaleml.checkpoint.Checkpoint(url, every="10 min", keep=3)`` says how often, and how many stay. It is to be empty, and to be
+        seen by this process and all workers. See ``docs/guarantees.md``.
 
     Returns
     -------
@@ -218,7 +235,7 @@ def train(
     Raises
     ------
     ValueError, TypeError
-        For data or settings that break a rule, at once.
+        For data or settings that break a rule, at once; ``scaleml.checkpoint.CheckpointError`` for a folder that cannot be used.
     StartFailed
         When a worker's memory limit is too small, with the figures, or a rank does not come up.
     RunFailed
@@ -255,4 +272,7 @@ def train(
     with Progress("train", progress) as shown:
         run = start(model, X, y, **settings)
         shown.on_run(run)
-        return run.wait()
+        try:
+            return run.wait()
+        finally:
+            told_of(run.history)

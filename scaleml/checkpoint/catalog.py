@@ -99,9 +99,7 @@ def newest(url: str, run: str | None = None) -> Found:
             f"{url} holds no checkpoint: give the folder that checkpoint= was given; one is written after some time of training, "
             "and at the end"
         )
-    raise CheckpointError(
-        f"{url} holds no good checkpoint: {'; '.join(refused)}. Give another folder, or train anew"
-    )
+    raise CheckpointError(f"{url} holds no good checkpoint: {'; '.join(refused)}. Give another folder, or train anew")
 
 
 def old_ones(folder: Folder, run: str, base: str | None, keep: int, others: Collection[str]) -> list[str]:

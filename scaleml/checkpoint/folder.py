@@ -95,7 +95,7 @@ class LocalFolder(Folder):
 
     def opened(self, name: str) -> BinaryIO:
         """Open a file."""
-        return open(self._path / name, "rb")  # noqa: SIM115  the caller closes it
+        return open(self._path / name, "rb")
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder."""

@@ -107,7 +107,9 @@ class Writer:
         self._idle.clear()
         self._gives_up.clear()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._write_all, name=f"scaleml-checkpoint-{self._rank}", daemon=True)
+            self._thread = threading.Thread(
+                target=self._write_all, name=f"scaleml-checkpoint-{self._rank}", daemon=True
+            )
             self._thread.start()
         self._jobs.put(job)
 

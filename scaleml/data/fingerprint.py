@@ -13,10 +13,13 @@ from scaleml.data.batches import Batches, OpenShard
 from scaleml.data.piece import Arrays
 from scaleml.data.stream import Stream
 
-__all__ = ["fingerprints", "refuse_other_rows"]
+__all__ = ["OTHER_ROWS", "fingerprints", "refuse_other_rows"]
 
 _ROWS: Final = 16
 """Of each shard, the first: a shard's rows are in the order of the seed, so they come from anywhere in the data."""
+
+OTHER_ROWS: Final = "are not those that the checkpoint's run was trained on"
+"""By which an error, in words, is known to have come of this."""
 
 
 def fingerprints(batches: Batches) -> dict[str, str]:
@@ -45,7 +48,7 @@ def refuse_other_rows(found: Mapping[str, str], expected: Mapping[str, str]) -> 
     other = [number for number, digest in found.items() if expected.get(number, digest) != digest]
     if other:
         raise ValueError(
-            f"the rows of shard{'s' * (len(other) > 1)} {', '.join(other)} are not those that the checkpoint's run was trained on: "
+            f"the rows of shard{'s' * (len(other) > 1)} {', '.join(other)} {OTHER_ROWS}: "
             "resume with the same X, y and sample_weight, their rows in the same order"
         )
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.checkpoint.catalog import Found
 from scaleml.checkpoint.errors import CheckpointError
 from scaleml.checkpoint.folder import open_folder
 from scaleml.checkpoint.manifest import SHARED, Manifest, rank_file
@@ -15,9 +16,10 @@ from scaleml.compression.error_feedback import PREFIX
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.recovery_points import rebuilt
+from scaleml.runtime.saving import Origin
 from scaleml.runtime.train_state import TrainState
 
-__all__ = ["begin_from", "dealt"]
+__all__ = ["begin_from", "dealt", "origin_of"]
 
 
 def begin_from(plan: Plan, rank: int) -> Plan:
@@ -31,7 +33,10 @@ def begin_from(plan: Plan, rank: int) -> Plan:
     origin = plan.origin
     assert origin is not None
     folder = open_folder(origin.url)
-    manifest = Manifest.read(folder, origin.name)
+    try:
+        manifest = Manifest.read(folder, origin.name)
+    except CheckpointError as error:
+        raise CheckpointError(f"this worker does not see what the client sees in {origin.url}: {error}") from error
 
     def read(name: str) -> TrainState:
         try:
@@ -106,3 +111,20 @@ def _mean(arrays: Sequence[Array]) -> Array:
         total += array
     total /= len(arrays)
     return total
+
+
+def origin_of(found: Found, commands: int = 0) -> Origin:
+    """Return what ranks are told of a checkpoint that they begin from."""
+    about = found.manifest.about
+    prints = {shard: digest for note in about["ranks"] for shard, digest in note["fingerprints"].items()}
+    seen = tuple(tuple(map(float, one)) for one in about["evaluations"])
+    return Origin(
+        found.folder.url,
+        found.manifest.name,
+        about["step"],
+        about["workers"],
+        about["clock"],
+        prints,
+        seen,
+        commands,
+    )

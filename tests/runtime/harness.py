@@ -155,8 +155,6 @@ def on_threads(
         training = not layout.is_server(group.rank)
         own = dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps))
         own = _going_on(own, group.rank, before, recovered)
-        if own.origin is not None and training:
-            own = begin_from(own, group.rank)
         recorder = Recorder(group.rank, group.meter)
         loop: TrainingLoop | ServerLoop
         if not training:
@@ -191,6 +189,8 @@ def _going_on(
 ) -> Plan:
     """Return a rank's plan after a hand-over or a loss, if there was one."""
     workers = plan.layout.workers
+    if plan.origin is not None:
+        return begin_from(plan, rank)
     if recovered:
         return recover_from(plan, *recovered[rank])
     return resume_from(plan, [before[rank if rank < workers else 0], *before[workers:]] if before else [])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
 from family.strategies import STRATEGIES
 from runtime import harness
@@ -16,9 +16,7 @@ from scaleml.checkpoint.folder import open_folder
 from scaleml.compression import PowerSGD, TopK
 from scaleml.models import MLP
 from scaleml.optim import SGD, Adam
-from scaleml.runtime.commands import Command
 from scaleml.runtime.saving import Origin, Saving
-from scaleml.runtime.stop_rule import StopRule
 from scaleml.strategies import AllReduce, LocalSGD
 
 RANDOM = np.random.default_rng(0)
