@@ -19,6 +19,7 @@ from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_reports import RankReports
 from scaleml.cluster.rank_tasks import RankTasks, Task
 from scaleml.cluster.recovery import WayOn, recovered_ranks, replace_lost
+from scaleml.cluster.recovery_checkpoint import from_checkpoint
 from scaleml.cluster.recovery_phases import RecoveryPhases
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.supervisor import Supervisor
@@ -98,6 +99,7 @@ class Recovering:
         self._cause = ""
         self._ranks: list[int] = []
         self._has_looked_for_rows = False
+        self._is_from_disk = False
         self._step = 0
         self._clock = self._replaced_after = 0.0
 
@@ -123,6 +125,7 @@ class Recovering:
         ranks = ", ".join(map(str, self._ranks))
         who = f"rank{'s' * (len(self._ranks) > 1)} {ranks} replaced" if self._ranks else "links lost and made again"
         since = f"from step {self._tried[-1]}" if self._tried[-1] >= 0 else "from the beginning"
+        since += " of its checkpoint" if self._is_from_disk else ""
         text = f"{who}: lost at step {self._step}, goes on {since}, after {seconds:.2f} s ({self._replaced_after:.2f} s for workers)"
         _log.info("%s", text)
         history.mark(self._clock, text, max(0, self._tried[-1]), "recovery")
@@ -159,11 +162,12 @@ class Recovering:
         if placement is None:
             return None
         self.phases.end("worker")
-        way = self._tasks.way_on(placement.layout.size)
+        way, plan = from_checkpoint(self._tasks.way_on(placement.layout.size), now.plan)
         if way.step < 0 and now.number and not now.plan.recovered:
             raise NotRecovered(
                 f"{self._cause}; with several ranks their recovery points were lost, and other ranks had begun the run"
             )
+        self._step = max(self._step, way.step)  # telemetry may not have told of as many
         self._tried.append(way.step)
         if self._tried.count(way.step) > _ATTEMPTS:
             raise NotRecovered(
@@ -175,7 +179,8 @@ class Recovering:
         lost = [rank for rank, each in told.items() if each.is_replacement]
         self._ranks = sorted({*self._ranks, *lost})
         self._replaced_after = passed
-        plan = now.plan.after_loss(lost, self._step)
+        self._is_from_disk = way.step >= 0 and None in way.sources
+        plan = plan.after_loss(lost, self._step)
         self._lost.clear()
         before = self._tasks.sources(way)
         self._tasks.current = []
