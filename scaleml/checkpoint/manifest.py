@@ -12,7 +12,7 @@ from typing import Any, Final, Self, final
 from scaleml.checkpoint.errors import CheckpointError
 from scaleml.checkpoint.folder import Folder, words_of
 
-__all__ = ["MANIFEST", "SHARED", "Manifest", "StoredFile", "rank_file"]
+__all__ = ["MANIFEST", "SHARED", "Manifest", "StoredFile", "rank_file", "server_file"]
 
 MANIFEST: Final = "manifest.json"
 SHARED: Final = "shared.safetensors"
@@ -25,6 +25,11 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
 def rank_file(rank: int) -> str:
     """Return the name of the file of what only one rank has."""
     return f"rank-{rank}.safetensors"
+
+
+def server_file(server: int) -> str:
+    """Return the name of the file of what a server holds, counted from the first server."""
+    return f"server-{server}.safetensors"
 
 
 @final

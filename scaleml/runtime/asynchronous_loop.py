@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scaleml.runtime.checkpoints import Checkpoints
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.coordinator import AsynchronousCoordinator
 from scaleml.runtime.queued_commands import QueuedCommands
@@ -9,7 +10,10 @@ from scaleml.runtime.training_rank import TrainingRank
 
 
 def train_asynchronously(
-    rank: TrainingRank, coordinator: AsynchronousCoordinator, commands: CommandHandler | QueuedCommands
+    rank: TrainingRank,
+    coordinator: AsynchronousCoordinator,
+    commands: CommandHandler | QueuedCommands,
+    checkpoints: Checkpoints,
 ) -> None:
     """Train until the run has had its rows, at this rank's own pace; then agree with the others."""
     w = rank.w
@@ -19,22 +23,26 @@ def train_asynchronously(
             break
         rank.take_step()
         coordinator.stepped(rank.gradients.last_rows)
-        _catch_up(rank, coordinator, commands)
+        _catch_up(rank, coordinator, commands, checkpoints)
         while coordinator.held:  # called away from its waiting
             coordinator.wait(w)
-            _catch_up(rank, coordinator, commands)
+            _catch_up(rank, coordinator, commands, checkpoints)
     _apply_earlier(rank, commands)
+    checkpoints.leave()
     while not coordinator.leave(w):
-        _catch_up(rank, coordinator, commands)
+        _catch_up(rank, coordinator, commands, checkpoints)
         commands.apply_due()
-    _catch_up(rank, coordinator, commands)
+    _catch_up(rank, coordinator, commands, checkpoints)
     coordinator.collect(w, rank.group)
 
 
 def _catch_up(
-    rank: TrainingRank, coordinator: AsynchronousCoordinator, commands: CommandHandler | QueuedCommands
+    rank: TrainingRank,
+    coordinator: AsynchronousCoordinator,
+    commands: CommandHandler | QueuedCommands,
+    checkpoints: Checkpoints,
 ) -> None:
-    """Take part in the evaluations that are due: all ranks that train do, on the same parameters."""
+    """Take part in the evaluations that are due: all ranks that train do, on the same parameters; and in checkpoints, between these."""
     evaluation = rank.evaluation
     while evaluation.done < coordinator.evaluations_due:
         _apply_earlier(rank, commands)
@@ -43,6 +51,7 @@ def _catch_up(
         evaluation.at(agreed, rank.step)
         if rank.plan.stop is not None and not rank.early_stopping.converged:
             rank.decide(agreed, shared=False, epochs=1)
+        evaluation.off_the_clock(checkpoints.look_apart)
 
 
 def _apply_earlier(rank: TrainingRank, commands: CommandHandler | QueuedCommands) -> None:

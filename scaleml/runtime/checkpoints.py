@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, final
 
 import numpy as np
 
 from scaleml.checkpoint.catalog import step_folder
-from scaleml.checkpoint.manifest import SHARED, rank_file
+from scaleml.checkpoint.manifest import SHARED, rank_file, server_file
 from scaleml.checkpoint.writer import Job, Writer
 from scaleml.data.batches import Batches
 from scaleml.data.fingerprint import fingerprints, refuse_other_rows
@@ -24,6 +25,15 @@ __all__ = ["Checkpoints", "shared_part"]
 
 _AGAIN: Final = 1 / 16
 """Of the way from one to the next: when to look again, where the last one is still being written."""
+
+
+class Counters(TypedDict):
+    """How far all ranks together have come."""
+
+    consumed: int
+    step: int
+    rows: float
+    updates: int
 
 
 @final
@@ -51,6 +61,8 @@ class Checkpoints:
         self._since, self._from, self._pace = 0.0, 0, 1.0
         self._step, self._time = -1, 0.0
         self._token = ""
+        self._has_left = False
+        self._taken = 0
         self._writer: Writer | None = None
 
     def begin(self) -> None:
@@ -75,7 +87,7 @@ class Checkpoints:
             told=self._tell,
         )
         self._since, self._from = self._now(), self._rank.state.consumed
-        self.due = self._next_epochs() if saving.epochs else self._from + 1
+        self.due = self._next_epochs(self._from) if saving.epochs else self._from + 1
 
     def look(self) -> None:
         """Write one if it is time and the last one is there; agree on when to look again. Collective."""
@@ -91,12 +103,41 @@ class Checkpoints:
         if is_time and not busy:
             self._take()
             self._since, self._from, seconds = self._now(), consumed, 0.0
+        waits = is_time and busy
         if saving.epochs:
             again = consumed + max(1.0, _AGAIN * saving.epochs * rank.plan.rows)
-            self.due = min(again, self._next_epochs()) if is_time and busy else self._next_epochs()
+            following = self._next_epochs(consumed)
+            self.due = min(again, following) if waits else following
             return
-        left = _AGAIN * saving.seconds if is_time and busy else saving.seconds - seconds
+        left = _AGAIN * saving.seconds if waits else saving.seconds - seconds
         self.due = consumed + max(1.0, left * self._pace)
+
+    def look_apart(self) -> None:
+        """Do the same where ranks have a pace of their own, and have come together for an evaluation; collective."""
+        writer, saving, rank = self._writer, self._saving, self._rank
+        if writer is None or saving is None:
+            return
+        mine = np.array([self._now() - self._since, writer.is_busy, writer.failed, self._has_left], np.float64)
+        seconds, busy, failed, left = (float(most) for most in rank.group.allgather(mine).max(axis=0))
+        if failed:
+            writer.give_up()
+        consumed = self._common()["consumed"]
+        is_time = consumed >= self.due if saving.epochs else seconds >= saving.seconds
+        if is_time and not busy and not left:  # else one at the end will come
+            self._take()
+            self._since = self._now()
+            self.due = self._next_epochs(consumed)
+        rank.group.barrier()  # nobody goes on before rank 0 has what all share
+
+    def leave(self) -> None:
+        """Note that this rank takes no more steps: it has told servers so."""
+        self._has_left = True
+
+    def any_switching(self) -> bool:
+        """Whether any rank of a run that writes checkpoints hands over to others; collective in such a run alone."""
+        if self._writer is None:
+            return False
+        return bool(self._rank.group.allgather(np.array([self._rank.switching], np.float64)).any())
 
     def end(self, is_over: bool = True) -> None:
         """Write the last one, and wait until it is there: at the end of the run, or where it is stopped. Collective, no training time."""
@@ -112,7 +153,7 @@ class Checkpoints:
 
     def _finish(self, is_over: bool) -> None:
         self._settle()
-        if self._step != self._rank.state.step or is_over:
+        if is_over or self._rank.coordinator is not None or self._step != self._rank.state.step:
             self._take(is_over)
             self._settle()
 
@@ -132,14 +173,36 @@ class Checkpoints:
         rank, writer, saving = self._rank, self._writer, self._saving
         assert writer is not None and saving is not None
         state = replace(rank.snapshot(), faults=())  # what is broken on purpose is not broken again
+        servers: list[Callable[[], bytes]] = []
+        if rank.coordinator is not None:
+            servers = rank.coordinator.server_states(at_end=self._has_left)
+            # Those of a rank that servers or shared memory do not have are its own.
+            state = replace(state, **self._common(), committed=rank.has_servers or rank.strategy.shares_memory)
+            state = replace(state, params=state.params[:0], arrays={}) if rank.has_servers else state
         self._step, self._time = state.step, state.clock
         number = rank.group.rank
         files = {rank_file(number): lambda: private_part(state).to_bytes()}
         about = None
         if not number:
             files[SHARED] = lambda: shared_part(state).to_bytes()
+            files |= {server_file(server): make for server, make in enumerate(servers)}
             about = {**saving.about, **self._standing(state), "over": is_over}
-        writer.put(Job(step_folder(state.step, self._token), files, {"fingerprints": self._prints}, about))
+        self._taken += 1  # ranks with a pace of their own may come to a step twice
+        writer.put(
+            Job(
+                step_folder(state.step, f"{self._token}{self._taken:02x}"), files, {"fingerprints": self._prints}, about
+            )
+        )
+
+    def _common(self) -> Counters:
+        """Return the counters of ranks that keep their own pace, as all of them together would have them; collective."""
+        rank, before = self._rank, self._rank.plan.start if self._rank.plan.resumed else None
+        state, samples = rank.state, rank.recorder.samples - (0 if before is None else before.samples)
+        mine = np.array([samples, state.step, state.rows, state.updates], np.float64)
+        ranks = rank.group.allgather(mine)
+        step, rows, updates = ranks[:, 1:].max(axis=0).tolist()
+        consumed = int(ranks[:, 0].sum()) + (0 if before is None else before.consumed)
+        return {"consumed": consumed, "step": int(step), "rows": rows, "updates": int(updates)}
 
     def _standing(self, state: TrainState) -> dict[str, Any]:
         """Return how far the run has come, and what it may have been told to change since it began."""
@@ -157,10 +220,11 @@ class Checkpoints:
             "evaluations": [list(one) for one in rank.evaluation.recent],
         }
 
-    def _next_epochs(self) -> float:
+    def _next_epochs(self, consumed: int) -> float:
+        """Return the rows at which the next one is due, where that goes by epochs."""
         assert self._saving is not None
         every = self._saving.epochs * self._rank.plan.rows
-        return (self._rank.state.consumed // every + 1) * every
+        return (consumed // every + 1) * every if every else np.inf
 
     def _tell(self, text: str) -> None:
         """Have the history say what went wrong; called in the writer's thread."""

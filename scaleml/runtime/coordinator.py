@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator
@@ -45,6 +46,12 @@ class AsynchronousCoordinator(ABC):
     def common_step(self, step: int) -> int:
         """Return a step that no rank takes before it hears what rank 0 announced before its ``step``; -1 for none."""
         return -1
+
+    def server_states(self, *, at_end: bool = False) -> list[Callable[[], bytes]]:
+        """Return on rank 0 what makes bytes of each server's state, for a checkpoint: as it is now, when all ranks that train have come
+        here and wait for rank 0, or was at the end.
+        """
+        return []
 
     @abstractmethod
     def leave(self, w: Array) -> bool:

@@ -48,7 +48,7 @@ class GossipCoordinator(AsynchronousCoordinator):
         self._dtype = plan.model.dtype
         self._now = group.clock.now
         self._total = plan.goal
-        self._before = recorder.samples
+        self._before = plan.start.samples if plan.start is not None and plan.resumed else 0
         self._every = plan.evaluate_every
         self._boxes: Array | None = None
         self._readers: list[set[int]] = [set(), set()]  # who has not yet read what lies in a box

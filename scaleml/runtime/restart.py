@@ -45,10 +45,17 @@ def begin_from(plan: Plan, rank: int) -> Plan:
             raise CheckpointError(f"{origin.name}/{name} is foreign: it holds no state of a rank ({error})") from error
 
     shared, ranks = read(SHARED), plan.layout.workers
+    mine = 0 if plan.layout.is_server(rank) else rank
     if origin.ranks == ranks:
-        state = rebuilt(shared, read(rank_file(rank)))
+        state = rebuilt(shared, read(rank_file(mine)))
     else:
-        state = dealt([rebuilt(shared, read(rank_file(each))) for each in range(origin.ranks)], rank, ranks)
+        state = dealt([rebuilt(shared, read(rank_file(each))) for each in range(origin.ranks)], mine, ranks)
+    slices = [read(name) for name in manifest.files if name.startswith("server-")]
+    if slices:
+        whole = TrainState.merge(slices)
+        state = replace(state, params=whole.params, arrays=whole.arrays, updates=whole.updates)
+    if not plan.strategy.synchronous:
+        state.committed = True
     faults = tuple(fault for fault in plan.faults if fault.rank == rank)
     state = replace(state, faults=faults, commands=origin.commands)
     assert state.optimizer is not None and state.batch_size is not None

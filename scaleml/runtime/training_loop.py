@@ -136,14 +136,14 @@ class TrainingLoop:
         if rank.coordinator is None:
             train_synchronously(rank, self.commands, self.points, self.checkpoints)
         else:
-            train_asynchronously(rank, rank.coordinator, self.commands)
+            train_asynchronously(rank, rank.coordinator, self.commands, self.checkpoints)
         rank.note()
 
     def _end(self) -> None:
         """Evaluate what the run ends with, unless others go on or that was done."""
         rank, together = self.rank, self.rank.coordinator is None
         rank.form.end()
-        if rank.switching:
+        if rank.switching or (not together and self.checkpoints.any_switching()):
             return
         if not (rank.early_stopping.converged and together):
             rank.evaluation.at(rank.w, rank.step)
@@ -151,9 +151,9 @@ class TrainingLoop:
                 rank.decide(rank.w, shared=rank.strategy.replicated)
             elif not together and rank.plan.stop is not None and self._lacks_an_epoch:
                 rank.decide(rank.w, shared=False, epochs=1)
-        if not rank.stopping:  # else it was written where it was stopped
+        if not rank.stopping or not together:  # else it was written where it was stopped
             rank.evaluation.passed(rank.state.consumed)  # for whoever trains on
-            self.checkpoints.end()
+            self.checkpoints.end(is_over=not rank.stopping)
 
     @property
     def _lacks_an_epoch(self) -> bool:

@@ -125,7 +125,7 @@ def on_threads(
         batch_size=min(batch_size, len(rows)),
         seed=seed,
         dtype=model.dtype,
-        evaluate_every=len(rows) if validation else 0,
+        evaluate_every=planned.pop("evaluate_every", len(rows) if validation else 0),
         faults=tuple(faults),
         stop=stop,
         start=start if start is None or isinstance(start, TrainState) else TrainState(np.array(start)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import final
 from weakref import WeakMethod
 
@@ -21,6 +23,8 @@ from scaleml.runtime.parameter_server.message_format import (
     GRADIENT,
     LEAVE,
     NOTHING,
+    SAVE,
+    STATE,
     WHOLE,
     DenseFormat,
     Head,
@@ -97,6 +101,8 @@ class ParameterServerClient(AsynchronousCoordinator):
         self._clip_norm = None if are_applied_together(plan) else plan.optimizer.clip_norm
         self._parts = [(owner, plan.partition.slices[owner]) for owner in plan.partition.owners]
         self._versions = [0] * len(self._parts)
+        self._keeps_end = plan.saving is not None
+        self._end_states: list[Callable[[], bytes]] = []
         self._owing = 0
         """Pushes that have not been answered, as far as this worker has read."""
 
@@ -162,7 +168,22 @@ class ParameterServerClient(AsynchronousCoordinator):
         if self._group.rank == 0:
             for server, (a, b) in self._parts:
                 self._group.recv(server, tag=FINAL, out=w[a:b])
+            if self._keeps_end:
+                self._end_states = self._received_states()
         workers.broadcast(w)
+
+    def server_states(self, *, at_end: bool = False) -> list[Callable[[], bytes]]:
+        """Have all servers give their states to rank 0; see `AsynchronousCoordinator`."""
+        if at_end:
+            return self._end_states
+        if isinstance(self._format, SharedMemoryFormat):
+            return [] if self._group.rank else self._format.states()
+        self._tell(self._word(SAVE))
+        return [] if self._group.rank else self._received_states()
+
+    def _received_states(self) -> list[Callable[[], bytes]]:
+        received = [self._group.recv(server, tag=STATE).payload for server, _ in self._parts]
+        return [partial(bytes, each) for each in received]
 
     def common_step(self, step: int) -> int:
         """Return a step that all ranks take no earlier than they have heard what rank 0 said before its ``step``; -1 for none."""

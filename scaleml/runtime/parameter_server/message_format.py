@@ -16,7 +16,7 @@ from scaleml.comm.communicator import Communicator, Message
 from scaleml.runtime.plan import Plan
 from scaleml.strategies.context import TAIL, SparseGradient
 
-PUSH, BODY, ANSWER, WHOLE, BYE, FINAL = range(1, 7)  # tags
+PUSH, BODY, ANSWER, WHOLE, BYE, FINAL, STATE = range(1, 8)  # tags
 
 GRADIENT: Final = 0
 """What a head says the message is: a gradient;"""
@@ -27,7 +27,9 @@ ASK: Final = 2
 COPY: Final = 3
 """a worker wants all parameters, for an evaluation;"""
 LEAVE: Final = 4
-"""it pushes no more."""
+"""it pushes no more;"""
+SAVE: Final = 5
+"""it waits until the server's state has been taken, for a checkpoint: once all workers have said so."""
 
 
 class Head(NamedTuple):

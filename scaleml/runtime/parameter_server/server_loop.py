@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import final
 from weakref import WeakMethod
@@ -15,7 +16,7 @@ from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.fault_injection import FaultInjector, facts_of
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.parameter_server.compressed_format import CompressedFormat
-from scaleml.runtime.parameter_server.message_format import DenseFormat, SparseFormat
+from scaleml.runtime.parameter_server.message_format import STATE, DenseFormat, SparseFormat
 from scaleml.runtime.parameter_server.server_commands import ServerCommandHandler
 from scaleml.runtime.parameter_server.server_noise import ServerNoise
 from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, SparseServerOptimizer
@@ -65,6 +66,8 @@ class ServerLoop:
         self._commands = ServerCommandHandler(plan, world, self.state, self.faults)
         part = self.state.start, self.state.stop
         self.clients = WorkerConnections(plan, world, part, self._format, self.optimizer, self._commands, recorder)
+        self.clients.saved = WeakMethod(self._saved)
+        self._keeps_end = plan.saving is not None
         self._noise = ServerNoise(plan, len(self.state.params), recorder)
         self._monitor: SharedMemoryMonitor | None = None
         if mine is not None and self.faults.next == inf and isinstance(self.optimizer, DenseServerOptimizer):
@@ -129,6 +132,8 @@ class ServerLoop:
         self._flush(self._now())
         result = np.array(self.optimizer.result(state.params, state.arrays))
         clients.hand_over(result)
+        if self._keeps_end:
+            self.world.send(self._saved(), 0, tag=STATE)
         # Together: to a server that still waits for a worker to leave, one that is gone would be a lost peer.
         self.grid.servers.barrier()
         return Outcome("finished", clients.version, result, widest=clients.clocks.widest, state=self._end())
@@ -139,6 +144,10 @@ class ServerLoop:
         end.params = np.array(self.optimizer.values(self.state.params, None))
         end.arrays.pop(DECAY, None)
         return end
+
+    def _saved(self) -> bytes:
+        """Return where training could go on from, for a checkpoint."""
+        return replace(self._end(), faults=()).to_bytes()
 
     def snapshot(self) -> TrainState:
         """Return a copy of the state as it is now."""

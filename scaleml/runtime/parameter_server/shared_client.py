@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle
 from typing import Final, final
 
@@ -142,6 +144,14 @@ class SharedMemoryClient:
         tally[SOURCE] = self._rank
         tally[LAST] = self._now()
 
+    def state(self) -> TrainState:
+        """Return a copy of what the server goes on from, while nobody pushes."""
+        self._shared.acquire(self._rank)
+        try:
+            return replace(self.optimizer.state.snapshot(), updates=int(self._tally[STEPS]))
+        finally:
+            self._shared.release()
+
     # What ``serve`` sees.
 
     @property
@@ -200,6 +210,10 @@ class SharedMemoryFormat:
         if client.open and head.kind <= NOTHING and client.push(head, own, version):
             return
         self._format.send(head, g, server, part, last, version)
+
+    def states(self) -> list[Callable[[], bytes]]:
+        """Return what makes bytes of the states of all servers as they are now."""
+        return [client.state().to_bytes for client in self._clients.values()]
 
     def receive(self, server: int, part: tuple[int, int], w: Array) -> tuple[Notes, int]:
         """Write the answer to the oldest push that has not been pulled into ``w`` (P,); return its notes and its version."""

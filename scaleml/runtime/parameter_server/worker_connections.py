@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from math import inf
 from typing import NamedTuple, final
@@ -21,6 +21,8 @@ from scaleml.runtime.parameter_server.message_format import (
     LEAVE,
     NOTES,
     PUSH,
+    SAVE,
+    STATE,
     WHOLE,
     DenseFormat,
     Notes,
@@ -103,6 +105,9 @@ class WorkerConnections:
         self._waiting: dict[int, _Waiting] = {}
         self._of_clock: list[Push] = []
         self._copies: list[int] = []
+        self._saves = 0
+        self.saved: Callable[[], Callable[[], bytes] | None] = lambda: None
+        """What returns the call that takes the server's state, for a checkpoint."""
         self.coming = 0.0
         self._excluded = 0.0
         """Seconds that the workers have been called away so far."""
@@ -132,6 +137,9 @@ class WorkerConnections:
         if head.kind == COPY:
             self._copies.append(source)
             return None
+        if head.kind == SAVE:
+            self._save()
+            return None
         staleness = self.version - message.sequence
         self._waiting[source] = _Waiting(self._now(), staleness, wants)
         if head.kind == ASK:
@@ -143,6 +151,14 @@ class WorkerConnections:
         push = Push(gradient, staleness, head.rows if self._by_rows else head.weight, source)
         self._of_clock.append(push)
         return push
+
+    def _save(self) -> None:
+        """Send the server's state to rank 0, once all workers have come to where it is to be taken: their pushes came before."""
+        self._saves += 1
+        take = self.saved()
+        if self._saves == self.clocks.workers and take is not None:
+            self._saves = 0
+            self._group.send(take(), 0, tag=STATE)
 
     def exclude(self, seconds: float) -> None:
         """Have no wait count for which a worker was called away; ``seconds`` are those of that so far."""
