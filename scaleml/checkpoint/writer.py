@@ -94,6 +94,7 @@ class Writer:
         self._idle.set()
         self._closing = False
         self._others: list[str] | None = None
+        self._half: list[str] = []
         self._thread: threading.Thread | None = None
 
     @property
@@ -134,6 +135,7 @@ class Writer:
         while True:
             job = self._jobs.get()
             if job is None:
+                self._remove_half()
                 return
             try:
                 self._write(job)
@@ -145,16 +147,22 @@ class Writer:
 
     def _fail(self, job: Job, error: Exception) -> None:
         self.failed = True
-        if job.about is not None:  # on a full disk what was written of it is in the way
-            self._others = [*(self._others or ()), job.name]
-            with contextlib.suppress(Exception):
-                open_folder(self._url).remove(job.name)
+        if job.about is not None:  # on a full disk it is in the way
+            self._half.append(job.name)  # and goes when the others are done with it, too
         words = words_of(error)
         if words != self._said and not self._closing:
             self._said = words
             self._told(f"checkpoint {job.name} not written by rank {self._rank}: {words}")
 
+    def _remove_half(self) -> None:
+        """Remove what was written of checkpoints that came to nothing, also by ranks that did not know it yet."""
+        with contextlib.suppress(Exception):
+            for name in self._half:
+                open_folder(self._url).remove(name)
+            self._half.clear()
+
     def _write(self, job: Job) -> None:
+        self._remove_half()
         folder = open_folder(self._url)
         stored = {}
         if self._others is None and job.about is not None:
