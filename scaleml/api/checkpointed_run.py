@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Final, TypeVar, final
 
 from distributed import Client
 
@@ -19,10 +19,44 @@ from scaleml.cluster.embedded import is_embedded
 from scaleml.cluster.placement import Workers
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.models import Model
+from scaleml.optim import Optimizer
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.restart import origin_of
 from scaleml.runtime.saving import Origin
-from scaleml.runtime.serialization import optimizer_from, strategy_from
+from scaleml.runtime.serialization import Description, optimizer_from, strategy_from
+from scaleml.strategies import Strategy
+
+Made = TypeVar("Made")
+_KNOWN: Final = (
+    *(
+        "step",
+        "epoch",
+        "clock",
+        "over",
+        "evaluations",
+        "ranks",
+        "model",
+        "is_estimator",
+        "parameters",
+        "data",
+        "workers",
+        "shards",
+    ),
+    *(
+        "epochs",
+        "seed",
+        "batch_size",
+        "microbatch",
+        "scoring",
+        "label",
+        "given",
+        "every",
+        "keep",
+        "strategy",
+        "optimizer",
+    ),
+)
+"""What a manifest says of its run."""
 
 
 @final
@@ -38,10 +72,36 @@ class CheckpointedRun:
 
     found: Found
 
+    def __post_init__(self) -> None:
+        missing = [name for name in _KNOWN if name not in self.about]
+        if missing:
+            raise CheckpointError(
+                f"{self.where}/manifest.json is foreign: it does not say {', '.join(missing)}; train anew, or give another folder"
+            )
+
     @property
     def about(self) -> Mapping[str, Any]:
         """What the manifest says."""
         return self.found.manifest.about
+
+    @property
+    def strategy(self) -> Strategy:
+        """The one in force."""
+        return self._made(strategy_from, "strategy")
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The one in force."""
+        return self._made(optimizer_from, "optimizer")
+
+    def _made(self, make: Callable[[Description], Made], what: str) -> Made:
+        try:
+            return make(self.about[what])
+        except (KeyError, TypeError, ValueError) as error:
+            by = self.found.manifest.scaleml
+            raise CheckpointError(
+                f"{self.where}: this version of scaleml cannot make its {what} again, which scaleml {by} wrote ({error}): install that one"
+            ) from error
 
     @property
     def where(self) -> str:
@@ -128,8 +188,8 @@ class CheckpointedRun:
         wanted = about["epochs"] if said["epochs"] is not None or not about["is_estimator"] else None
         return Given(
             *(X, y, sample_weight, said["validation"] if validation is None else validation),
-            strategies=[strategy_from(about["strategy"])],
-            optimizers=[optimizer_from(about["optimizer"]) if said["has_optimizer"] else None],
+            strategies=[self.strategy],
+            optimizers=[self.optimizer if said["has_optimizer"] else None],
             epochs=wanted if epochs is None else epochs,
             batch_size=said["batch_size"],
             seed=about["seed"],

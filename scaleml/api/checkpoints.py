@@ -17,6 +17,7 @@ from scaleml.api.settings import Settings
 from scaleml.checkpoint import Checkpoint, CheckpointError
 from scaleml.checkpoint.catalog import checkpoints_in
 from scaleml.checkpoint.folder import open_folder
+from scaleml.checkpoint.manifest import MANIFEST
 from scaleml.checkpoint.probe import leave_probe, probe, remove_probe
 from scaleml.cluster import calls
 from scaleml.cluster.placement import Placement
@@ -41,16 +42,15 @@ def with_checkpoints(plan: Plan, placement: Placement, settings: Settings, data:
     Raises
     ------
     CheckpointError
-        Where that cannot work: a folder in which not all can write, or that holds another run's checkpoints; settings that no
-        manifest can hold.
+        Where that cannot work: a folder in which not all can write, or settings that no manifest can hold.
     """
     checkpoint, origin = settings.checkpoint, settings.origin
     plan = replace(plan, origin=origin)
     if checkpoint is None:
         return plan
-    url, same = checkpoint.place, origin is not None and origin.url == checkpoint.place
+    url = checkpoint.place
     about = _about(plan, settings, data, checkpoint)
-    check_place(url, placement, client, is_new=not same)
+    check_place(url, placement, client)
     return replace(
         plan,
         saving=Saving(
@@ -61,22 +61,32 @@ def with_checkpoints(plan: Plan, placement: Placement, settings: Settings, data:
             epochs=checkpoint.epochs,
             seconds=checkpoint.seconds,
             keep=checkpoint.keep,
-            base=origin.name if same and origin is not None else None,
+            base=origin.name if origin is not None and origin.url == url else None,
         ),
     )
 
 
-def check_place(url: str, placement: Placement, client: Client, *, is_new: bool) -> None:
-    """Raise CheckpointError unless the client and all workers of a run can write into the folder, and see there what others write."""
+def check_here(checkpoint: Checkpoint | None, origin: str = "") -> None:
+    """Raise CheckpointError unless the client can write into the folder, and it is empty, or that of ``origin``; before anything else."""
+    if checkpoint is None:
+        return
+    url, token = checkpoint.place, secrets.token_hex(8)
+    leave_probe(url, token)
+    remove_probe(url, token)
+    folder = open_folder(url)
+    there = [name for name in checkpoints_in(folder) if url != origin and MANIFEST in folder.names(name)]
+    if there:
+        raise CheckpointError(
+            f"checkpoint={url!r} holds checkpoints of another run, the newest of them {there[-1]}: go on from it with scaleml.resume, "
+            "give another folder, or remove it first"
+        )
+
+
+def check_place(url: str, placement: Placement, client: Client) -> None:
+    """Raise CheckpointError unless all workers of a run can write into the folder, and see there what the client writes."""
     token = secrets.token_hex(8)
     leave_probe(url, token)
     try:
-        there = checkpoints_in(open_folder(url)) if is_new else []
-        if there:
-            raise CheckpointError(
-                f"checkpoint={url!r} holds checkpoints of another run, the newest of them {there[-1]}: go on from it with "
-                "scaleml.resume, give another folder, or remove it first"
-            )
         found = calls.on_workers(client, _PATIENCE, probe, url, token, workers=placement.workers, on_error="return")
         for address, wrong in found.items():
             if wrong:

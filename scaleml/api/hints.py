@@ -48,6 +48,9 @@ _SAME: Final[Mapping[str, str]] = {
     **dict.fromkeys(("verbose", "progress_bar"), "progress"),
     **dict.fromkeys(("gpu", "use_gpu"), "device"),
     **dict.fromkeys(("rounds", "n_repeats"), "repeats"),
+    **dict.fromkeys(
+        ("checkpoint_dir", "checkpoint_path", "checkpoints", "ckpt_path", "save_dir", "default_root_dir"), "checkpoint"
+    ),
     "strategy": "strategies",
 }
 """What is called otherwise here."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from distributed import Client
 
 from scaleml.api.checkpointed_run import CheckpointedRun
-from scaleml.api.checkpoints import told_of
+from scaleml.api.checkpoints import check_here, told_of
 from scaleml.api.launch import launch
 from scaleml.api.named_settings import named_settings
 from scaleml.api.run import Run
@@ -27,7 +27,6 @@ from scaleml.cluster.placement import Workers
 from scaleml.cluster.secede import seceded
 from scaleml.data.fingerprint import OTHER_ROWS
 from scaleml.models import Model
-from scaleml.runtime.serialization import optimizer_from, strategy_from
 from scaleml.telemetry.progress import Progress
 
 
@@ -118,6 +117,7 @@ def resume(
         warnings.warn(f"{'; '.join(found.refused)}: going on from {found.manifest.name} instead", stacklevel=4)
     chosen = before.model(model, X)
     saves = before.checkpoint() if checkpoint is True else as_checkpoint(checkpoint or None)
+    check_here(saves, found.folder.url)
     shown_by = False if progress is None and told.shows_progress else progress
     with Progress("resume", shown_by) as shown:
         workers = before.workers(workers, client)
@@ -150,8 +150,8 @@ def _started(
     own_steps = task.fitted is not None and not about["given"]["has_optimizer"]  # an estimator's
     try:
         settings = task.settings(
-            strategy=strategy_from(about["strategy"]),
-            optimizer=None if own_steps else optimizer_from(about["optimizer"]),
+            strategy=before.strategy,
+            optimizer=None if own_steps else before.optimizer,
             epochs=given.epochs,
             batch_size=given.batch_size if task.fitted is not None else about["batch_size"],
             shards=about["shards"],

@@ -9,7 +9,7 @@ from typing import Unpack
 
 from distributed import Client
 
-from scaleml.api.checkpoints import told_of
+from scaleml.api.checkpoints import check_here, told_of
 from scaleml.api.detached import start_detached
 from scaleml.api.launch import launch
 from scaleml.api.named_settings import named_settings
@@ -108,6 +108,7 @@ def start(
     )
     check_client(client)
     check_workers(workers)
+    check_here(saves)
     task = trainable(model, given)
     client, workers = task.given.client, task.given.workers
     try:

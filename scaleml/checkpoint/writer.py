@@ -107,6 +107,7 @@ class Writer:
         assert not self.is_busy
         self._idle.clear()
         self._gives_up.clear()
+        self.failed = False
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._write_all, name=f"scaleml-checkpoint-{self._rank}", daemon=True
@@ -118,9 +119,14 @@ class Writer:
         """Wait no longer for the others: one of them has failed."""
         self._gives_up.set()
 
-    def wait(self) -> None:
-        """Return when it is not busy any more."""
-        self._idle.wait()
+    def wait(self, seconds: float | None = None) -> bool:
+        """Return when it is not busy any more, or after so many seconds; whether it is not."""
+        return self._idle.wait(seconds)
+
+    def lose(self) -> None:
+        """Count the checkpoint that is being written as failed: the storage does not answer."""
+        self.failed = True
+        self._told(f"checkpoint not written by rank {self._rank}: the storage does not answer")
 
     def close(self, patience: float = 0.0) -> None:
         """End the thread: at once, but for a file that is being written, for which it is given so many seconds."""
@@ -139,7 +145,7 @@ class Writer:
                 return
             try:
                 self._write(job)
-                self.failed, self._said = False, ""
+                self._said = ""
             except Exception as error:  # noqa: BLE001  of as many kinds as there are file systems; training goes on
                 self._fail(job, error)
             finally:

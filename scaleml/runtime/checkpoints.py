@@ -26,6 +26,11 @@ __all__ = ["Checkpoints", "shared_part"]
 _AGAIN: Final = 1 / 16
 """Of the way from one to the next: when to look again, where the last one is still being written."""
 
+_LOOK: Final = 0.1
+"""Seconds between two looks, at the end, whether the run is still wanted while its last checkpoint is being written."""
+_LOOKS: Final = 6000
+"""As many are waited: storage that does not answer must not hold a run for ever."""
+
 
 class Counters(TypedDict):
     """How far all ranks together have come."""
@@ -152,21 +157,29 @@ class Checkpoints:
             self._writer, self.due = None, np.inf
 
     def _finish(self, is_over: bool) -> None:
-        self._settle()
-        if is_over or self._rank.coordinator is not None or self._step != self._rank.state.step:
+        wanted = is_over or self._rank.coordinator is not None or self._step != self._rank.state.step
+        if self._settle() and wanted:
             self._take(is_over)
             self._settle()
 
-    def _settle(self) -> None:
-        """Wait until all ranks have written what they write, or have failed to."""
+    def _settle(self) -> bool:
+        """Wait until all ranks have written what they write, or have failed to; whether none of them still writes. Collective."""
         writer, group = self._writer, self._rank.group
         assert writer is not None
         if group.rank:
-            writer.wait()
+            self._await_writer(writer)
         failed = writer.failed and group.rank > 0
         if group.allgather(np.array([failed], np.float64)).any():
             writer.give_up()
-        writer.wait()
+        self._await_writer(writer)
+        return not group.allgather(np.array([writer.is_busy], np.float64)).any()
+
+    def _await_writer(self, writer: Writer) -> None:
+        for _ in range(_LOOKS):
+            if writer.wait(_LOOK):
+                return
+            self._rank.world.check()
+        writer.lose()
 
     def _take(self, is_over: bool = False) -> None:
         """Copy the state and have it written."""
