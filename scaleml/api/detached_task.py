@@ -11,6 +11,7 @@ from typing import Any, Final
 import cloudpickle
 from distributed import get_client, get_worker
 
+from scaleml.api.resume import begin_again
 from scaleml.api.run import Run
 from scaleml.api.run_facts import RunFacts
 from scaleml.cluster import config
@@ -105,8 +106,9 @@ def detached_main(name: str, start: Callable[..., Run], call: bytes, place: list
         if before := client.get_metadata(place):  # the worker that drove it was lost, and its ranks with that
             ranks = int(before["ranks"])
             client.wait_for_workers(ranks, timeout=config.seconds("recovery-timeout"))
-            arguments["workers"] = ranks
-        run = start(**arguments, client=client)
+            run = begin_again(start, {**arguments, "workers": ranks}, client)
+        else:
+            run = start(**arguments, client=client)
         _runs[name] = run
         first = run._driver.generation
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from distributed import Client
 
@@ -110,20 +111,19 @@ def resume(
     told = CallbackList(callbacks)
     check_client(client)
     check_workers(workers)
-    found = newest(absolute(url))
-    before = CheckpointedRun(found)
+    before = CheckpointedRun(newest(absolute(url)))
     before.refuse_nothing_to_do(epochs)
-    if found.refused:
-        warnings.warn(f"{'; '.join(found.refused)}: going on from {found.manifest.name} instead", stacklevel=4)
+    if before.found.refused:
+        refused = "; ".join(before.found.refused)
+        warnings.warn(f"{refused}: going on from {before.found.manifest.name} instead", stacklevel=4)
     chosen = before.model(model, X)
     saves = before.checkpoint() if checkpoint is True else as_checkpoint(checkpoint or None)
-    check_here(saves, found.folder.url)
+    check_here(saves, before.found.folder.url)
     shown_by = False if progress is None and told.shows_progress else progress
     with Progress("resume", shown_by) as shown:
         workers = before.workers(workers, client)
         given = before.given(X, y, sample_weight, validation, epochs, client, workers)
         run = _started(before, chosen, given, saves, device, on_worker_lost)
-        run.history.mark(before.origin.clock, before.words, before.origin.step, "checkpoint")
         run.follow(told)
         shown.on_run(run)
         try:
@@ -134,6 +134,31 @@ def resume(
             raise
         finally:
             told_of(run.history)
+
+
+def begin_again(start: Callable[..., Run], arguments: Mapping[str, Any], client: Client) -> Run:
+    """Start a run once more whose process was lost: from its newest checkpoint, where it has one, else from its seed.
+
+    Parameters
+    ----------
+    start : callable
+        ``scaleml.start``.
+    arguments : mapping
+        Of its first call.
+    client : Client
+    """
+    saves = as_checkpoint(arguments.get("checkpoint"))
+    try:
+        before = None if saves is None else CheckpointedRun(newest(saves.place))
+    except CheckpointError:
+        before = None  # it was lost before the first was there
+    if before is None:
+        return start(**arguments, client=client)
+    if before.about["over"]:  # its result was lost with the process
+        return start(**{**arguments, "checkpoint": None}, client=client)
+    had = {name: arguments.get(name) for name in ("X", "y", "sample_weight", "validation", "epochs", "workers")}
+    device, on_worker_lost = arguments.get("device", "auto"), arguments.get("on_worker_lost", "replace")
+    return _started(before, arguments["model"], before.given(**had, client=client), saves, device, on_worker_lost)
 
 
 def _started(
@@ -176,4 +201,5 @@ def _started(
         data.close()
         raise
     run.when_over(data.close)
+    run.history.mark(before.origin.clock, before.words, before.origin.step, "checkpoint")
     return run

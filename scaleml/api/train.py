@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from inspect import signature
 from os import PathLike
 from typing import Unpack
@@ -70,6 +71,7 @@ def start(
     >>> run.wait().state  # doctest: +SKIP
     'finished'
     """
+    saves = as_checkpoint(checkpoint)
     if detach is not False:
         arguments = {
             "model": model,
@@ -91,11 +93,11 @@ def start(
             "device": device,
             "on_worker_lost": on_worker_lost,
             "on_nonfinite": on_nonfinite,
-            "checkpoint": checkpoint,
+            "checkpoint": saves if saves is None else replace(saves, url=saves.place),  # a worker has another folder
         }
         return start_detached(start, detach, client, arguments)
     faults = () if faults is None else faults
-    told, saves = CallbackList(callbacks), as_checkpoint(checkpoint)
+    told = CallbackList(callbacks)
     given = Given(
         *(X, y, sample_weight, validation),
         strategies=[strategy],
