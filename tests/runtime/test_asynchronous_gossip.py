@@ -16,6 +16,7 @@ from scaleml.comm.conventions import INLINE
 from scaleml.faults import Slow
 from scaleml.models import MLP
 from scaleml.optim import SGD
+from scaleml.runtime.commands import Command
 from scaleml.runtime.gossip import GossipCoordinator
 from scaleml.strategies import AllReduce, Gossip
 from scaleml.telemetry import Ledger
@@ -149,3 +150,15 @@ def test_a_pause_is_not_overtaken_by_the_end(monkeypatch):
     assert [sorted(result.applied[number]) for number in (1, 2)] == [[0, 1, 2]] * 2
     for outcome in result.outcomes:
         assert_array_equal(outcome.params, result.params)
+
+
+def test_ranks_that_take_over_count_the_rows_from_there():
+    x, y, _ = made("binary")
+    usual = {"optimizer": SGD(0.1), "workers": 3, "shards": SHARDS, "epochs": 4, "batch_size": BATCH, "keep_end": True}
+    switch = Command(number=1, verb="switch", settings={})
+    first = harness.on_threads(linear("binary"), x, y, strategy=AllReduce(), commands=[(STEPS, switch)], **usual)
+    assert first.state == "switched"
+    after = harness.on_threads(
+        linear("binary"), x, y, strategy=Gossip(asynchronous=True), before=first.outcomes, simulated=True, **usual
+    )
+    assert sum(outcome.state.samples for outcome in after.outcomes) >= 4 * ROWS
