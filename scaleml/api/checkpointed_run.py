@@ -11,7 +11,7 @@ from distributed import Client
 from scaleml.api.checkpoints import data_facts, described_model, model_from, parameters_of
 from scaleml.api.trainable import Given
 from scaleml.checkpoint import Checkpoint, CheckpointError
-from scaleml.checkpoint.catalog import Found
+from scaleml.checkpoint.catalog import Found, newest
 from scaleml.checks import check_integer
 from scaleml.cluster import calls
 from scaleml.cluster.current_client import current_client
@@ -121,6 +121,15 @@ class CheckpointedRun:
     def checkpoint(self) -> Checkpoint:
         """Return where and how often it was written."""
         return Checkpoint(self.found.folder.url, self.about["every"], self.about["keep"])
+
+    def refuse_newer_ones(self) -> None:
+        """Raise CheckpointError where going on in the same folder would remove a newer good one: who names an older one leaves the way."""
+        latest = newest(self.found.folder.url).manifest.name
+        if latest != self.found.manifest.name:
+            raise CheckpointError(
+                f"{self.where}: {latest} beside it is newer, and would be removed in time: pass checkpoint=None or another folder, "
+                "or remove it first"
+            )
 
     def refuse_nothing_to_do(self, epochs: int | None) -> None:
         """Raise CheckpointError for a run that has had all epochs."""

@@ -117,6 +117,8 @@ def resume(
         refused = "; ".join(before.found.refused)
         warnings.warn(f"{refused}: going on from {before.found.manifest.name} instead", stacklevel=4)
     chosen = before.model(model, X)
+    if checkpoint is True and absolute(url) != before.found.folder.url:
+        before.refuse_newer_ones()
     saves = before.checkpoint() if checkpoint is True else as_checkpoint(checkpoint or None)
     check_here(saves, before.found.folder.url)
     shown_by = False if progress is None and told.shows_progress else progress

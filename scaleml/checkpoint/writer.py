@@ -149,6 +149,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001  of as many kinds as there are file systems; training goes on
                 self._fail(job, error)
             finally:
+                del job  # with the state that it writes
                 self._idle.set()
 
     def _fail(self, job: Job, error: Exception) -> None:

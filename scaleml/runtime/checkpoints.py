@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoints", "shared_part"]
 
-_AGAIN: Final = 1 / 16
+_AGAIN: Final = 0.25
 """Of the way from one to the next: when to look again, where the last one is still being written."""
 
 _LOOK: Final = 0.1
@@ -115,7 +115,8 @@ class Checkpoints:
             self.due = min(again, following) if waits else following
             return
         left = _AGAIN * saving.seconds if waits else saving.seconds - seconds
-        self.due = consumed + max(1.0, left * self._pace)
+        seen = max(consumed - self._from, rank.batch_size)  # what few steps took says little of many
+        self.due = consumed + max(1.0, min(left * self._pace, 2.0 * seen))
 
     def look_apart(self) -> None:
         """Do the same where ranks have a pace of their own, and have come together for an evaluation; collective."""

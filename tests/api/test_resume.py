@@ -19,7 +19,7 @@ from scaleml.api.checkpoints import described_model, model_from
 from scaleml.checkpoint import Checkpoint, CheckpointError
 from scaleml.checkpoint.folder import LocalFolder
 from scaleml.linear_model import SGDClassifier
-from scaleml.models import MLP, LinearModel, Model
+from scaleml.models import MLP, FlatModel, LinearModel, Model, Signature
 from scaleml.strategies import AllReduce
 
 RANDOM = np.random.default_rng(0)
@@ -53,6 +53,17 @@ def test_a_run_trains_on_where_it_ended(usual: tuple[str, scaleml.Run], threads:
     assert_array_equal(run.history.evaluations["samples"], longer.history.evaluations["samples"])
     assert (np.diff(run.history.evaluations["time"]) > 0).all()
     assert run.plan.optimizer == SETTINGS["optimizer"]
+
+
+def test_who_goes_on_from_an_older_one_does_not_lose_the_newer(threads: Client, tmp_path: Path) -> None:
+    trained(threads, epochs=2, checkpoint=Checkpoint(tmp_path, every=1))
+    older, newer = sorted(tmp_path.glob("step-*"))
+    given = {"X": X, "y": Y, "epochs": 3, "client": threads}
+    with pytest.raises(CheckpointError, match=f"{newer.name} beside it is newer, and would be removed in time"):
+        scaleml.resume(older, **given)
+    run = scaleml.resume(older, **given, checkpoint=tmp_path / "branch")
+    assert run.history.marks[0][1] == f"resumed from step 4 of {tmp_path}"
+    assert sorted(tmp_path.glob("step-*")) == [older, newer]
 
 
 @pytest.mark.parametrize(
@@ -118,22 +129,27 @@ def test_an_estimator_is_given_again_and_goes_on_with_its_own_steps(threads: Cli
     assert_array_equal(run.estimator.coef_, undisturbed.estimator.coef_)
 
 
-def test_a_module_is_given_again_and_compared(threads: Client, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+@dataclass(frozen=True, repr=False)
+class OwnModel(Model):
+    """A model of a user's own, which no checkpoint can make again."""
 
-    def module(width: int = 5) -> Any:
-        torch.manual_seed(0)
-        parts = torch.nn.Linear(6, width), torch.nn.BatchNorm1d(width), torch.nn.Dropout(0.2), torch.nn.Linear(width, 2)
-        return scaleml.TorchModel(torch.nn.Sequential(*parts), "cross_entropy")
+    hidden: int = 4
+    dtype: str = "float32"
+    is_classifier = True
 
-    undisturbed = trained(threads, module(), epochs=3)
-    trained(threads, module(), epochs=2, checkpoint=tmp_path)
+    def build(self, signature: Signature) -> FlatModel:
+        return MLP((self.hidden,)).build(signature)
+
+
+def test_a_model_of_ones_own_is_given_again_and_compared(threads: Client, tmp_path: Path) -> None:
+    undisturbed = trained(threads, OwnModel(), epochs=3)
+    trained(threads, OwnModel(), epochs=2, checkpoint=tmp_path)
     given = {"X": X, "y": Y, "epochs": 3, "client": threads}
-    with pytest.raises(CheckpointError, match="the run was of a TorchModel, which a checkpoint does not hold"):
+    with pytest.raises(CheckpointError, match=r"the run was of an? OwnModel, which a checkpoint does not hold"):
         scaleml.resume(tmp_path, **given)
-    with pytest.raises(CheckpointError, match="the model's parameters are others: size"):
-        scaleml.resume(tmp_path, module(7), **given)
-    run = scaleml.resume(tmp_path, module(), **given)
+    with pytest.raises(CheckpointError, match="the model's parameters are others: size 41, in the checkpoint 33"):
+        scaleml.resume(tmp_path, OwnModel(5), **given)
+    run = scaleml.resume(tmp_path, OwnModel(), **given)
     assert_array_equal(run.params, undisturbed.params)
     assert_array_equal(run.model.predict(X), undisturbed.model.predict(X))
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from family.strategies import STRATEGIES
 from frameworks.torch_modules import COLUMNS
 from runtime import harness
+from runtime.test_checkpoints import origin, saving
 from runtime.test_train_state import spoil, take_turns
 from scaleml import TorchModel
 from scaleml.api.trained_model import TrainedModel
@@ -281,3 +282,17 @@ def test_a_buffer_that_grows_is_refused_unless_it_is_the_modules_own(persistent)
             network(Growing())
     else:
         assert not len(trained(Serial(), Growing(), workers=1).outcomes[0].buffers or ())
+
+
+@pytest.mark.parametrize("rule", ["average", "local"])
+@pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(3)], ids=repr)
+def test_a_run_goes_on_from_a_checkpoint_with_the_same_statistics_and_dropout(strategy, rule, tmp_path):
+    undisturbed = trained(strategy, normed(0.2), rule)
+    trained(strategy, normed(0.2), rule, saving=saving(tmp_path))
+    middle = origin(tmp_path, 0)
+    assert 0 < middle.step < undisturbed.outcomes[0].step
+    after = trained(strategy, normed(0.2), rule, origin=middle)
+    for mine, other in zip(after.outcomes, undisturbed.outcomes, strict=True):
+        assert_array_equal(mine.params, other.params)
+        assert_array_equal(mine.buffers.values, other.buffers.values)
+        assert_array_equal(mine.buffers.counts, other.buffers.counts)
