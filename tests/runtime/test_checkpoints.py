@@ -91,8 +91,14 @@ def test_the_bits_are_those_of_an_undisturbed_run(strategy: Any, tmp_path: Path)
 APART = [one for one in STRATEGIES if not one.synchronous]
 
 
-@pytest.mark.parametrize("strategy", [*APART, ParameterServer("async", compression=TopK(0.5))], ids=repr)
-@pytest.mark.parametrize("validation", [(X, Y), None], ids=["watched", "unwatched"])
+@pytest.mark.parametrize(
+    ("strategy", "validation"),
+    [
+        *((strategy, (X, Y)) for strategy in [*APART, ParameterServer("async", compression=TopK(0.5))]),
+        *((strategy, None) for strategy in [APART[0], ParameterServer(servers=2)]),
+    ],
+    ids=lambda value: "unwatched" if value is None else "watched" if isinstance(value, tuple) else repr(value),
+)
 def test_ranks_with_a_pace_of_their_own_go_on_from_what_they_had_in_common(
     strategy: Any, validation: Any, tmp_path: Path
 ) -> None:
