@@ -48,6 +48,7 @@ _KNOWN: Final = (
         "batch_size",
         "microbatch",
         "scoring",
+        "on_nonfinite",
         "label",
         "given",
         "every",

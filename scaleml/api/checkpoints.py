@@ -135,6 +135,7 @@ def _about(plan: Plan, settings: Settings, data: TrainingData, checkpoint: Check
         "seed": plan.seed,
         "microbatch": settings.microbatch,
         "scoring": settings.scoring,
+        "on_nonfinite": settings.on_nonfinite,
         "label": settings.label or repr(settings.strategy),
         "given": dict(settings.given),
         "every": checkpoint.every,

@@ -187,6 +187,7 @@ def _started(
             label=about["label"],
             device=device,
             on_worker_lost=on_worker_lost,
+            on_nonfinite=about["on_nonfinite"],
             checkpoint=checkpoint,
             origin=before.origin,
             given=about["given"],
