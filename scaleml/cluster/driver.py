@@ -84,8 +84,13 @@ class Driver:
         self._recovering: Recovering | None = None
         self._stalled = StalledWorkers(client)
         self._has_ranks = True
-        told = {"workers": placement.layout.workers, "timeout": config.seconds("comm.timeout")}
-        self._supervisor = Supervisor(placement.addresses, float("inf"), recovers=plan.keeps_points, **told)
+        self._supervisor = Supervisor(
+            placement.addresses,
+            float("inf"),
+            workers=placement.layout.workers,
+            recovers=plan.keeps_points,
+            timeout=config.seconds("comm.timeout"),
+        )
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.name}", daemon=True)
 
     @property
@@ -295,7 +300,8 @@ class Driver:
 
     def _examine(self, ranks: Sequence[int]) -> None:
         with contextlib.suppress(Exception):  # then it is the scheduler that does not answer, and nobody is to blame
-            for seen in examine(self.client, {rank: self.placement.addresses[rank] for rank in ranks}):
+            suspects = {rank: self.placement.addresses[rank] for rank in ranks}
+            for seen in examine(self.client, suspects, self._reports.step):
                 self._events.put(seen)
 
     def _conclude(self, conclusion: events.Conclude) -> None:

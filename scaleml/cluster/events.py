@@ -165,11 +165,14 @@ class Examined:
         When Dask's scheduler has heard of the worker, by its own clock; None where it does not know it any more.
     process : {"stopped", "alive", "gone", "unknown"}
         What others on its host say of its process.
+    step : int
+        How far the ranks had come, as they have told.
     """
 
     rank: int
     heartbeat: float | None
     process: ProcessState
+    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ _ASKING: Final = 2.0
 _NEIGHBOURS: Final = 2
 
 
-def examine(client: Client, suspects: Mapping[int, str]) -> list[Examined]:
-    """Return what is known of the workers of these ranks, at ``suspects``, by rank.
+def examine(client: Client, suspects: Mapping[int, str], step: int = 0) -> list[Examined]:
+    """Return what is known of the workers of these ranks, at ``suspects``, by rank, when ranks have come to a ``step``.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def examine(client: Client, suspects: Mapping[int, str]) -> list[Examined]:
     workers = calls.identity(client)
     states = process_states(client, list(dict.fromkeys(suspects.values())), workers)
     return [
-        Examined(rank, workers[address]["last_seen"] if address in workers else None, states[address])
+        Examined(rank, workers[address]["last_seen"] if address in workers else None, states[address], step)
         for rank, address in suspects.items()
     ]
 

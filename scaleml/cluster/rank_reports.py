@@ -28,6 +28,8 @@ class RankReports:
     ----------
     topology : str or None
         What the ranks' strategy has settled on.
+    step : int
+        How far they have come.
     beats : HeardRanks
         Who has told anything.
     """
@@ -38,7 +40,7 @@ class RankReports:
         self._events = events
         self.beats = HeardRanks()
         self._generation = self._heard_from = 0
-        self._step = 0
+        self.step = 0
         self._heard: dict[int, float] = {}
         self._awaited: tuple[int, Callable[[], object]] | None = None
 
@@ -67,7 +69,7 @@ class RankReports:
         if isinstance(event, Recorded):
             if generation >= self._heard_from:
                 self._history.take(event.rows, event.evaluations, event.epochs)
-                self._step = max(self._step, newest := last_step(event.rows))
+                self.step = max(self.step, newest := last_step(event.rows))
                 self._tell_past(newest)
         elif isinstance(event, Marked):
             self._history.mark(event.time, event.text, event.step, event.what, event.rank, event.fault)
@@ -83,4 +85,4 @@ class RankReports:
 
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
-        self._events.put(WorkerLost(address, self._step))
+        self._events.put(WorkerLost(address, self.step))

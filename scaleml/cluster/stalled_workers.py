@@ -38,7 +38,7 @@ class StalledWorkers:
         self._starts: dict[str, str] = {}
 
     def add(self, addresses: Iterable[str]) -> None:
-        """Count workers as gone, and have their nannies start them anew; without one, Dask forgets them, and has others make what they had."""
+        """Count workers as gone, and have their nannies start them anew; without one, Dask forgets it, and makes anew what it had."""
         for address in addresses:
             known = process_of(self._client, address)
             start = known[0] if known is not None else ""

@@ -94,6 +94,7 @@ class Supervisor:
     stalled: set[str] = field(default_factory=set)
     _last_step: int = 0
     _is_paused: bool = False
+    _is_over_to_others: bool = False
     _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
     _settled: set[int] = field(default_factory=set)
 
@@ -217,7 +218,7 @@ class Supervisor:
         for number, (verb, since) in list(self._first_applied.items()):
             if now - since > SETTLE:
                 self._settle_command(number, verb)
-        if self.state in ("starting", "recovering") and now > self.start_by:
+        if self.state in ("starting", "recovering") and now > self.start_by and self._failure.late is None:
             self._failure.late = self._late_rank()
             return self._begin_failure(now, self._failure.late)
         suspects = self._detector.suspects(self.ended)
@@ -253,6 +254,7 @@ class Supervisor:
         silence = None if event.rank in self.ended else self._detector.judge(event)
         if silence is None:
             return []
+        self._last_step = max(self._last_step, event.step)
         self.stalled.add(address := self.addresses[event.rank])
         return self._lose(address, self._failure.note(silence), now)
 
@@ -278,8 +280,9 @@ class Supervisor:
         waited = now - failure.since
         if self._may_recover:
             if all_ended and ("lost" in self.ended.values() or waited > SETTLE):
-                self.state = "recovering"
-                return [Recover()]
+                self.state, before = "recovering", self._is_over_to_others
+                self._is_over_to_others = True
+                return [] if before else [Recover()]
             if waited <= self.patience:
                 return []
         if failure.cancelled:
