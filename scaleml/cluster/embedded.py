@@ -21,7 +21,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
 from scaleml.clock import WALL
-from scaleml.cluster import follow_parent, handshake_limit, no_http
+from scaleml.cluster import calls, follow_parent, handshake_limit, no_http
 from scaleml.cluster.certificate import security_settings, write_certificate
 from scaleml.cluster.current_client import check_client, current_client
 from scaleml.cluster.embedded_process import START_TIMEOUT, EmbeddedProcess, Spec
@@ -184,6 +184,13 @@ def find_client(client: Client | None, workers: object = None) -> tuple[Client, 
 def is_embedded(client: Client) -> bool:
     """Whether this is the embedded cluster's client: all of its processes are this user's, on this host."""
     return _own.cluster is not None and client is _own.cluster.client
+
+
+def reopen(client: Client) -> None:
+    """Have those processes start again that have ended, nannies as well, if this is the embedded cluster's client; returns at once."""
+    own = _own.cluster
+    if own is not None and client is own.client and own.alive:
+        calls.without_waiting(client, START_TIMEOUT, own.cluster.reopen())
 
 
 def embedded_size() -> int:

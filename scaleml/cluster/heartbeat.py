@@ -73,7 +73,7 @@ def process_states(
 
 
 async def _first_known(questions: Sequence[Awaitable[Mapping[str, ProcessState]]]) -> ProcessState:
-    for answer in asyncio.as_completed(asyncio.wait_for(question, _ASKING) for question in questions):
+    for answer in asyncio.as_completed([asyncio.wait_for(question, _ASKING) for question in questions]):
         with contextlib.suppress(Exception):
             for state in (await answer).values():
                 if state != "unknown":

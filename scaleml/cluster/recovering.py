@@ -13,6 +13,7 @@ from distributed import Client
 from scaleml.clock import WALL
 from scaleml.cluster import calls, config
 from scaleml.cluster.calls import WorkerFacts
+from scaleml.cluster.embedded import reopen
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.launcher import Generation
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 LOOK: Final = 0.02
 """Seconds between two looks whether a worker has come; Dask's nannies need about 0.4 s to start one."""
+_REOPEN: Final = 0.5
+"""Seconds between two looks at the embedded cluster's own processes."""
 _ATTEMPTS: Final = 5  # at one recovery point
 
 
@@ -107,6 +110,7 @@ class Recovering:
         self._patience = config.seconds("recovery-timeout")
         self._noticed = WALL.now()
         self._lost: set[str] = set()
+        self._reopened = 0.0
         self._cause = ""
         self._ranks: list[int] = []
         self._has_looked_for_rows = False
@@ -204,6 +208,9 @@ class Recovering:
             del info[address]
         found = replace_lost(before, info, self._names)
         if found is None:
+            if WALL.now() > self._reopened + _REOPEN:  # a nanny goes with a worker that has lost its scheduler
+                self._reopened = WALL.now()
+                reopen(self._client)
             if late:
                 raise NotRecovered(
                     f"{self._cause}; no other worker has come within {self._patience:g} s (dask.config "
@@ -230,8 +237,9 @@ class Recovering:
 
     def exclude_stopped(self, addresses: Sequence[str]) -> None:
         """Use those workers no more whose processes are stopped: somebody has not answered."""
-        with contextlib.suppress(Exception):
-            self._stalled.add_stopped(addresses, calls.identity(self._client))
+        with contextlib.suppress(Exception):  # if nobody can say it, they are tried again
+            for address in self._stalled.add_stopped(addresses, calls.identity(self._client)):
+                self.lose(address)
 
 
 def names_of(client: Client) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 from collections.abc import Iterable, Mapping
@@ -49,11 +48,12 @@ class StalledWorkers:
             if not (known is not None and is_embedded(self._client) and kill_stopped(known[1])):
                 self._ask_for_restart(address)
 
-    def add_stopped(self, addresses: Iterable[str], workers: Mapping[str, WorkerFacts]) -> None:
-        """Count those as gone whose processes are stopped."""
-        with contextlib.suppress(Exception):  # if nobody can say it, they are tried again
-            states = process_states(self._client, list(addresses), workers)
-            self.add(address for address, state in states.items() if state == "stopped")
+    def add_stopped(self, addresses: Iterable[str], workers: Mapping[str, WorkerFacts]) -> list[str]:
+        """Count those as gone whose processes are stopped, and return which they are."""
+        states = process_states(self._client, list(addresses), workers)
+        stopped = [address for address, state in states.items() if state == "stopped"]
+        self.add(stopped)
+        return stopped
 
     def among(self, workers: Mapping[str, WorkerFacts]) -> set[str]:
         """Return which of the workers that the scheduler knows now are those."""
