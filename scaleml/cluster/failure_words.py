@@ -35,8 +35,8 @@ def stalled(silence: Silence, address: str, at: str) -> str:
         silence.process, "its process is stopped or hangs, or its host is out of reach"
     )
     return (
-        f"rank {silence.rank} on worker {address} stalled{at}: it has not been heard for {silence.seconds:.0f} s, by Dask neither"
-        f"{waits}: {why} (dask.config 'scaleml.comm.timeout')"
+        f"rank {silence.rank} on worker {address} stalled{at}: it has not been heard for {silence.seconds:.0f} s, "
+        f"and is silent to Dask as well{waits}: {why} (dask.config 'scaleml.comm.timeout')"
     )
 
 

@@ -84,7 +84,7 @@ def test_a_stopped_rank_is_named_within_the_timeout_and_a_moment() -> None:
     assert isinstance(final, Conclude)
     assert final.error is not None
     assert final.error.startswith(
-        "rank 1 on worker tcp://b stalled at step 0: it has not been heard for 6 s, by Dask neither"
+        "rank 1 on worker tcp://b stalled at step 0: it has not been heard for 6 s, and is silent to Dask as well"
     )
     assert "its process is stopped" in final.error
 

@@ -227,7 +227,8 @@ def test_a_stopped_process_is_named_and_can_do_no_harm_when_it_wakes(watch, clus
         finally:
             os.kill(process, signal.SIGCONT)
     assert re.match(
-        rf"rank {rank} on worker {worker} stalled at step [1-9]\d*: it has not been heard for \d s, by Dask", words
+        rf"rank {rank} on worker {worker} stalled at step [1-9]\d*: it has not been heard for \d s, and is silent to Dask",
+        words,
     )
     assert "its process is stopped" in words
 

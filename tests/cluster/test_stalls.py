@@ -18,7 +18,7 @@ from distributed import Client
 from numpy.testing import assert_array_equal
 
 import scaleml
-from cluster.test_recovery import SETTINGS, X, Y, often, recoveries, started, until
+from cluster.test_recovery import SETTINGS, X, Y, drop_scheduler, often, recoveries, started, until
 from embedded import embedded
 from runtime.aftermath import Watch
 from scaleml.cluster import calls, process_state
@@ -108,17 +108,13 @@ def endpoints(client: Client, address: str) -> int:
 def test_whose_scheduler_is_out_of_reach_is_replaced(watch: Watch, cluster: Client) -> None:
     """Dask's worker then closes itself, and its nanny: the embedded cluster starts both again."""
     undisturbed = started(AllReduce(), 4).wait(60)
-    run = started(AllReduce(), 4)
+    run = started(AllReduce(), 4, faults=[Pause(1, 30, 1.0)])
     until(lambda: len(run.history) > 3)
     cluster.run(drop_scheduler, workers=[run._driver.placement.addresses[1]])
     run.wait(60)
     (said,) = recoveries(run)
     assert said.startswith("rank 1 replaced: lost at step ")
     assert_array_equal(run.params, undisturbed.params)
-
-
-def drop_scheduler(dask_worker: Any) -> None:
-    dask_worker.loop.call_later(0.05, dask_worker.batched_stream.comm.abort)
 
 
 def test_the_state_of_a_distant_process_is_told_by_its_nanny_and_its_neighbours(
