@@ -129,7 +129,8 @@ def on_workers(
     if failed and on_error == "raise":
         late = [address for address, error in failed.items() if isinstance(error, TimeoutError)]
         if late:
-            raise TimeoutError(f"calling {function.__name__} on {', '.join(late)} took longer than {seconds:g} s")
+            workers = f"worker {late[0]}" if len(late) == 1 else f"workers {', '.join(late)}"
+            raise TimeoutError(f"{workers} did not answer within {seconds:g} s ({function.__name__})")
         raise next(iter(failed.values()))
     return answers
 

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection
 from numbers import Integral
 from typing import Final
 
@@ -186,11 +187,14 @@ def is_embedded(client: Client) -> bool:
     return _own.cluster is not None and client is _own.cluster.client
 
 
-def reopen(client: Client) -> None:
-    """Have those processes start again that have ended, nannies as well, if this is the embedded cluster's client; returns at once."""
+def reopen(client: Client, names: Collection[str]) -> None:
+    """Have nannies start again that have ended, or are stopped and not those of these workers; returns at once.
+
+    Does nothing for another cluster's client.
+    """
     own = _own.cluster
     if own is not None and client is own.client and own.alive:
-        calls.without_waiting(client, START_TIMEOUT, own.cluster.reopen())
+        calls.without_waiting(client, START_TIMEOUT, own.cluster.replace_stopped(names))
 
 
 def embedded_size() -> int:

@@ -34,14 +34,25 @@ def state_of(name: str) -> ProcessState:
     if (boot, namespace) != owner_parts(own_name())[:2]:
         return "unknown"
     try:
-        status = psutil.Process(int(pid)).status()
+        stopped = is_stopped(int(pid))
     except psutil.NoSuchProcess:
         return "gone"
     except psutil.Error:
         return "unknown"
     if owner_of(int(pid)) != name:  # its number is another's by now, or it is dead and its parent has not noticed
         return "gone"
-    return "stopped" if status in _STOPPED else "alive"
+    return "stopped" if stopped else "alive"
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a process of this host, by its number, is stopped.
+
+    Raises
+    ------
+    psutil.Error
+        When it is gone, or not to be looked at.
+    """
+    return psutil.Process(pid).status() in _STOPPED
 
 
 def kill_stopped(name: str) -> bool:

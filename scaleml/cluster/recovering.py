@@ -208,9 +208,9 @@ class Recovering:
             del info[address]
         found = replace_lost(before, info, self._names)
         if found is None:
-            if WALL.now() > self._reopened + _REOPEN:  # a nanny goes with a worker that has lost its scheduler
+            if WALL.now() > self._reopened + _REOPEN:  # a nanny may have gone with its worker
                 self._reopened = WALL.now()
-                reopen(self._client)
+                reopen(self._client, {str(facts.get("name")) for facts in info.values()})
             if late:
                 raise NotRecovered(
                     f"{self._cause}; no other worker has come within {self._patience:g} s (dask.config "

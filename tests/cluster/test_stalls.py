@@ -52,26 +52,30 @@ def watch(cluster: Client) -> Iterator[Watch]:
 
 
 @contextlib.contextmanager
-def stopped(client: Client, run: scaleml.Run, rank: int) -> Iterator[str]:
-    """Stop the process of a rank's worker; continue it at the end, if it is there still."""
+def stopped(client: Client, run: scaleml.Run, rank: int, *, nanny: bool = False) -> Iterator[str]:
+    """Stop the process of a rank's worker, and its nanny's; continue them at the end, if they are there still."""
     until(lambda: run.over or len(run.history) > 3)
     address = run._driver.placement.addresses[rank]
-    process = client.run(os.getpid, workers=[address])[address]
-    os.kill(process, signal.SIGSTOP)
+    which = [False, True] if nanny else [False]
+    processes = [client.run(os.getpid, workers=[address], nanny=one)[address] for one in which]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
     try:
         yield address
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGCONT)
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
 
 
-@pytest.mark.parametrize(("strategy", "rank"), [(Serial(), 0), (AllReduce(), 1)], ids=str)
+@pytest.mark.parametrize(("strategy", "rank", "nanny"), [(Serial(), 0, False), (AllReduce(), 1, True)], ids=str)
 def test_a_stopped_worker_is_replaced_and_the_bits_are_the_same(
-    watch: Watch, cluster: Client, strategy: Strategy, rank: int
+    watch: Watch, cluster: Client, strategy: Strategy, rank: int, nanny: bool
 ) -> None:
+    """Also where its nanny is stopped with it."""
     undisturbed = started(strategy).wait(60)
     run = started(strategy, faults=[Pause(rank, 30, 1.0)])  # else it may be over before it is disturbed
-    with stopped(cluster, run, rank) as address:
+    with stopped(cluster, run, rank, nanny=nanny) as address:
         run.wait(60)
     (said,) = recoveries(run)
     assert said.startswith(f"rank {rank} replaced: stalled on {address} at step ")
