@@ -206,6 +206,12 @@ def own_address(dask_worker: Worker) -> str:
     return str(dask_worker.address)
 
 
+def unanswering(client: Client, workers: Sequence[str], seconds: float = 2.0) -> list[str]:
+    """Return which workers do not answer: one of them holds up what was asked of all in one message."""
+    answers = ask_each(client, seconds, lambda address: on_worker(client, address, own_address), workers)
+    return [address for address, answer in answers.items() if isinstance(answer, BaseException)]
+
+
 def tell_workers(
     client: Client, seconds: float, function: Callable[..., object], *args: object, workers: Sequence[str]
 ) -> None:

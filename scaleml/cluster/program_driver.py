@@ -197,7 +197,11 @@ class ProgramDriver:
         workers = list(self._placement.workers)
         seconds = calls.CALL_TIMEOUT + size * len(workers) / _BANDWIDTH
         scattering = self._client._scatter(work, workers=workers, broadcast=True, hash=False)
-        return calls.within(self._client, seconds, scattering, "bringing the arguments to the workers")
+        try:
+            return calls.within(self._client, seconds, scattering, "bringing the arguments to the workers")
+        except TimeoutError as error:
+            silent = ", ".join(calls.unanswering(self._client, workers)) or "none of them"
+            raise StartFailed(f"{error}; who does not answer at all: {silent}") from error
 
     def _follow(self) -> None:
         while not self._supervisor.over:
