@@ -131,6 +131,7 @@ def test_the_state_of_a_distant_process_is_told_by_its_nanny_and_its_neighbours(
     assert process_states(cluster, [first, second], workers) == {first: "alive", second: "alive"}
     process = cluster.run(os.getpid, workers=[first])[first]
     os.kill(process, signal.SIGSTOP)
+    until(lambda: process_state.is_stopped(process))  # the system takes a moment
     try:
         assert process_states(cluster, [first], workers) == {first: "stopped"}
         assert process_states(cluster, list(workers), workers)[first] == "stopped", "no neighbour is asked then"
