@@ -130,7 +130,18 @@ def _new_name(kind: str) -> str:
 
 @cache
 def _owner(pid: int) -> str:
+    return owner_of(pid)
+
+
+def owner_of(pid: int) -> str:
+    """Return the name of a process of this host that no other has, of whatever host, container or time; its start is 0 if it is gone."""
     return f"{boot_id()[:8]}-{_namespace()}-{_start(pid) or 0}-{pid}"
+
+
+def owner_parts(owner: str) -> tuple[str, str, str, str]:
+    """Return boot, namespace of process numbers, start and number of the process that `owner_of` has named."""
+    boot, namespace, start, pid = owner.split("-")
+    return boot, namespace, start, pid
 
 
 @cache

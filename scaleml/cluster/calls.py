@@ -108,10 +108,31 @@ def on_workers(
 ) -> dict[str, Answer | BaseException] | dict[str, Answer]:
     """Run a function out of band on some workers, each called by address, and wait for all.
 
-    ``Client.run`` waits for ever on a process that is stopped; this does not.
+    ``Client.run`` waits for ever on a process that is stopped; this does not, and says which of them did not answer.
+
+    Parameters
+    ----------
+    seconds : float
+        For each of them.
+    on_error : {"raise", "return", "ignore"}
+        Whether the first error is raised, or stands in place of the answer, or nothing does.
+
+    Raises
+    ------
+    TimeoutError
+        Naming the workers that did not answer.
     """
-    call = client._run(function, *args, workers=list(workers), on_error=on_error)
-    return dict(within(client, seconds, call, f"calling {function.__name__} on {', '.join(workers)}"))
+    answers = ask_each(client, seconds, lambda address: on_worker(client, address, function, *args), list(workers))
+    failed = {address: answer for address, answer in answers.items() if isinstance(answer, BaseException)}
+    if on_error == "ignore":
+        return {address: answer for address, answer in answers.items() if address not in failed}
+    if failed and on_error == "raise":
+        late = [address for address, error in failed.items() if isinstance(error, TimeoutError)]
+        if late:
+            workers = f"worker {late[0]}" if len(late) == 1 else f"workers {', '.join(late)}"
+            raise TimeoutError(f"{workers} did not answer within {seconds:g} s ({function.__name__})")
+        raise next(iter(failed.values()))
+    return answers
 
 
 def ask_each(
@@ -185,11 +206,21 @@ def own_address(dask_worker: Worker) -> str:
     return str(dask_worker.address)
 
 
+def unanswering(client: Client, workers: Sequence[str], seconds: float = 2.0) -> list[str]:
+    """Return which workers do not answer: one of them holds up what was asked of all in one message."""
+    answers = ask_each(client, seconds, lambda address: on_worker(client, address, own_address), workers)
+    return [address for address, answer in answers.items() if isinstance(answer, BaseException)]
+
+
 def tell_workers(
     client: Client, seconds: float, function: Callable[..., object], *args: object, workers: Sequence[str]
 ) -> None:
     """Call a function on some workers without waiting for it: one of them may be dead without Dask knowing it yet."""
-    call = client._run(function, *args, workers=list(workers), on_error="ignore")
+    without_waiting(client, seconds, client._run(function, *args, workers=list(workers), on_error="ignore"))
+
+
+def without_waiting(client: Client, seconds: float, call: Coroutine[object, object, object]) -> None:
+    """Run a coroutine on the client's event loop for so many seconds at most, whatever comes of it."""
     future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(call, seconds), _loop(client))
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 

@@ -20,7 +20,7 @@ DEFAULTS: Final[dict[str, object]] = {
         # Size up to which what a function of spmd returns on a rank goes back to the client.
         "result-limit": "256 MiB",
         "comm": {
-            # How long a rank waits for another before it asks whether that one is alive.
+            # How long a rank is not heard before it is looked into whether its process is stopped.
             "timeout": "30s",
             # Ports the ranks listen on while a run starts, such as "9000:9100"; null for any free port.
             "port-range": None,

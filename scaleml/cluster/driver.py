@@ -20,7 +20,7 @@ from scaleml.cluster.cancellation import tell_to_end
 from scaleml.cluster.ending import Ending
 from scaleml.cluster.errors import StartFailed, words_of
 from scaleml.cluster.first_rank import FirstRank
-from scaleml.cluster.heartbeat import silent_rank, why_client_lost
+from scaleml.cluster.heartbeat import examine, why_client_lost
 from scaleml.cluster.launcher import Generation, Launcher
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_reports import RankReports
@@ -28,6 +28,7 @@ from scaleml.cluster.rank_tasks import RankTasks, Task
 from scaleml.cluster.recovering import LOOK, NextGeneration, NotRecovered, Recovering, names_of
 from scaleml.cluster.results import Result
 from scaleml.cluster.staging.placed_data import PlacedData
+from scaleml.cluster.stalled_workers import StalledWorkers
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.cluster.task_watch import TaskWatch
 from scaleml.escaping import printable
@@ -81,9 +82,14 @@ class Driver:
         self._names: dict[str, str] = {}
         self._known = 0  # of the commands
         self._recovering: Recovering | None = None
+        self._stalled = StalledWorkers(client)
         self._has_ranks = True
         self._supervisor = Supervisor(
-            placement.addresses, float("inf"), workers=placement.layout.workers, recovers=plan.keeps_points
+            placement.addresses,
+            float("inf"),
+            workers=placement.layout.workers,
+            recovers=plan.keeps_points,
+            timeout=config.seconds("comm.timeout"),
         )
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.name}", daemon=True)
 
@@ -185,7 +191,7 @@ class Driver:
             try:
                 event: events.Event = self._events.get(timeout=TICK if self._has_ranks else LOOK)
             except queue.Empty:
-                event = events.Tick()
+                event = events.Tick(self._reports.beats.take())
             if self._has_ranks:
                 self._handle(event)
             else:
@@ -224,8 +230,8 @@ class Driver:
             self._start_next_generation()
         elif isinstance(instruction, events.Recover):
             self._recover()
-        elif isinstance(instruction, events.CheckHeartbeat):
-            self._check_heartbeat(instruction.stall)
+        elif isinstance(instruction, events.Examine):
+            self._examine(instruction.ranks)
         else:
             self._conclude(instruction)
 
@@ -253,7 +259,9 @@ class Driver:
         self.state = "recovering"
         self._has_ranks = False
         if self._recovering is None:
-            self._recovering = Recovering(self.client, self._tasks, self.data, self._reports, self._names)
+            self._recovering = Recovering(
+                self.client, self._tasks, self.data, self._reports, self._names, self._stalled
+            )
         self._recovering.begin(self._supervisor)
         self._changed()
 
@@ -273,6 +281,7 @@ class Driver:
             except (StartFailed, OSError) as error:
                 _log.info("run %s: one more was lost: %s", self.name, error)
                 self._has_ranks = False
+                self._recovering.exclude_stopped(self.placement.workers)
             except NotRecovered as error:
                 self._conclude(events.Conclude("failed", str(error)))
 
@@ -289,11 +298,11 @@ class Driver:
     def _living(self) -> list[str]:
         return [address for address in self.placement.workers if address not in self._supervisor.lost]
 
-    def _check_heartbeat(self, stall: events.Stalled) -> None:
-        with contextlib.suppress(Exception):
-            silent = silent_rank(self.client, self.placement.addresses, self._supervisor.ended, stall)
-            if silent is not None:
-                self._events.put(silent)
+    def _examine(self, ranks: Sequence[int]) -> None:
+        with contextlib.suppress(Exception):  # then it is the scheduler that does not answer, and nobody is to blame
+            suspects = {rank: self.placement.addresses[rank] for rank in ranks}
+            for seen in examine(self.client, suspects, self._reports.step):
+                self._events.put(seen)
 
     def _conclude(self, conclusion: events.Conclude) -> None:
         self.error = None if conclusion.error is None else printable(conclusion.error)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection
 from numbers import Integral
 from typing import Final
 
@@ -21,7 +22,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
 from scaleml.clock import WALL
-from scaleml.cluster import follow_parent, handshake_limit, no_http
+from scaleml.cluster import calls, follow_parent, handshake_limit, no_http
 from scaleml.cluster.certificate import security_settings, write_certificate
 from scaleml.cluster.current_client import check_client, current_client
 from scaleml.cluster.embedded_process import START_TIMEOUT, EmbeddedProcess, Spec
@@ -184,6 +185,16 @@ def find_client(client: Client | None, workers: object = None) -> tuple[Client, 
 def is_embedded(client: Client) -> bool:
     """Whether this is the embedded cluster's client: all of its processes are this user's, on this host."""
     return _own.cluster is not None and client is _own.cluster.client
+
+
+def reopen(client: Client, names: Collection[str]) -> None:
+    """Have nannies start again that have ended, or are stopped and not those of these workers; returns at once.
+
+    Does nothing for another cluster's client.
+    """
+    own = _own.cluster
+    if own is not None and client is own.client and own.alive:
+        calls.without_waiting(client, START_TIMEOUT, own.cluster.replace_stopped(names))
 
 
 def embedded_size() -> int:

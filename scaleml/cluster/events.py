@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, TypedDict
 
+from scaleml.cluster.process_state import ProcessState
 from scaleml.telemetry.columns import Measures
 
 RunState = Literal["starting", "running", "paused", "recovering", "finished", "stopped", "failed"]
@@ -27,6 +28,13 @@ class Entered:
 
     rank: int
     topology: str | None = None
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A rank's process lives: told where it has told nothing else for a while."""
+
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -101,10 +109,11 @@ class Printed:
     lines: Sequence[tuple[str, str]]
 
 
-RankEvent = Arrived | Entered | Left | RankFailed | Stalled | Applied | Recorded | Marked | Printed
+RankEvent = Arrived | Entered | Beat | Left | RankFailed | Stalled | Applied | Recorded | Marked | Printed
 _KINDS: Final[dict[str, Callable[..., RankEvent]]] = {
     "arrived": Arrived,
     "entered": Entered,
+    "beat": Beat,
     "left": Left,
     "failed": RankFailed,
     "stalled": Stalled,
@@ -145,12 +154,25 @@ def event_of(message: RankMessage) -> RankEvent:
 
 
 @dataclass(frozen=True)
-class Silent:
-    """The worker of a rank that others wait for has sent no heartbeat to Dask for a long time."""
+class Examined:
+    """What could be found out of the worker of a rank that is not heard.
+
+    Parameters
+    ----------
+    rank : int
+        Who is not heard.
+    heartbeat : float or None
+        When Dask's scheduler has heard of the worker, by its own clock; None where it does not know it any more.
+    process : {"stopped", "alive", "gone", "unknown"}
+        What others on its host say of its process.
+    step : int
+        How far the ranks had come, as they have told.
+    """
 
     rank: int
-    stall: Stalled
-    seconds: float
+    heartbeat: float | None
+    process: ProcessState
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,11 +197,23 @@ class StartCancelled:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed, in which these ranks were heard of."""
+
+    heard: frozenset[int] = frozenset()
 
 
 Event = (
-    StartCancelled | Arrived | Entered | Left | RankFailed | Stalled | Silent | WorkerLost | ClientLost | Applied | Tick
+    StartCancelled
+    | Arrived
+    | Entered
+    | Left
+    | RankFailed
+    | Stalled
+    | Examined
+    | WorkerLost
+    | ClientLost
+    | Applied
+    | Tick
 )
 
 # What the supervisor wants done.
@@ -193,10 +227,10 @@ class Abort:
 
 
 @dataclass(frozen=True)
-class CheckHeartbeat:
-    """Look whether the worker of ``stall.peer`` is alive, or those of all other ranks if it is -1."""
+class Examine:
+    """Look whether Dask hears of the workers of these ranks, and what their processes are doing."""
 
-    stall: Stalled
+    ranks: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -217,4 +251,4 @@ class Conclude:
     error: str | None = None
 
 
-Instruction = Abort | CheckHeartbeat | StartNextGeneration | Recover | Conclude
+Instruction = Abort | Examine | StartNextGeneration | Recover | Conclude

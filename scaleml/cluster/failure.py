@@ -1,4 +1,4 @@
-"""A run's failure, as its signs come: ranks' errors, silence, a start that is late, a lost client; its root, and the words for it. Pure."""
+"""A run's failure, as its signs come: ranks' errors, stalls, a late start, a lost client; its root, and the words for it. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scaleml.cluster import failure_words as words
-from scaleml.cluster.events import ClientLost, RankFailed, Silent, StartCancelled
+from scaleml.cluster.events import ClientLost, RankFailed, StartCancelled
+from scaleml.cluster.failure_detector import Silence
 
 
 @dataclass
@@ -28,6 +29,10 @@ class Failure:
         What ranks have ended with, as it came.
     cancelled : bool
         Whether the user has given up the start.
+    stalled : dict
+        The ranks that were found stalled.
+    client_lost, late : str or None
+        What to say of a client that is gone, and of a rank that has not entered in time.
     """
 
     addresses: Sequence[str]
@@ -35,7 +40,7 @@ class Failure:
     since: float | None = None
     errors: list[RankFailed] = field(default_factory=list)
     cancelled: bool = False
-    silent: Silent | None = None
+    stalled: dict[int, Silence] = field(default_factory=dict)
     client_lost: str | None = None
     late: str | None = None
 
@@ -45,14 +50,14 @@ class Failure:
         self.since = now if self.since is None else self.since
         return is_first
 
-    def note(self, event: RankFailed | Silent | ClientLost | StartCancelled) -> str:
+    def note(self, event: RankFailed | Silence | ClientLost | StartCancelled) -> str:
         """Take in a sign, and return what to tell the ranks of it."""
         if isinstance(event, RankFailed):
             self.errors.append(event)
             return event.error
-        if isinstance(event, Silent):
-            self.silent = event
-            return f"rank {event.rank} is silent"
+        if isinstance(event, Silence):
+            self.stalled[event.rank] = event
+            return f"rank {event.rank} has not been heard for {event.seconds:.0f} s"
         if isinstance(event, ClientLost):
             self.client_lost = event.reason
             return event.reason
@@ -67,7 +72,7 @@ class Failure:
         """Whether nothing but workers (``has_lost``), or links between them, was lost, as far as is known."""
         first = self.errors[0].cause if self.errors else "peer"  # "told" first: by somebody else than the supervisor
         own = (first == "told" and not has_lost) or any(error.cause == "own" for error in self.errors)
-        return not (own or self.cancelled or self.client_lost or self.late or self.silent)
+        return not (own or self.cancelled or self.client_lost or self.late)
 
     def culprit(self, ended: Mapping[int, str]) -> int | None:
         """Return the rank whose error is named as the cause, if one is, of ranks that have ``ended`` so."""
@@ -87,14 +92,12 @@ class Failure:
         """
         lost = [rank for rank, status in sorted(ended.items()) if status == "lost"]
         if lost:
-            return words.lost(lost, self.addresses, self._at(step))
+            return self._loss(lost, self._at(step))
         if self.late is not None:
             return self.late
         own = [error for error in self.errors if error.cause == "own"]
         if own:
             return f"rank {own[0].rank} on worker {self._where(own[0])}: {own[0].error}"
-        if self.silent is not None:
-            return words.silent(self.silent, self.addresses[self.silent.rank], self._at(self.silent.stall.step))
         return None
 
     def cause(self, ended: Mapping[int, str], step: int) -> str:
@@ -107,6 +110,12 @@ class Failure:
         first = self.errors[0]
         peer = f", which lost rank {first.peer} on worker {self.addresses[first.peer]}" if first.peer >= 0 else ""
         return f"rank {first.rank} on worker {self._where(first, peer)}: {first.error}"
+
+    def _loss(self, lost: Sequence[int], at: str) -> str:
+        silent = {self.addresses[rank]: silence for rank, silence in self.stalled.items()}
+        gone = [rank for rank in lost if self.addresses[rank] not in silent]
+        stalled = [words.stalled(silence, address, at) for address, silence in silent.items()]
+        return "; ".join([*stalled, *([words.lost(gone, self.addresses, at)] if gone else [])])
 
     def _where(self, error: RankFailed, more: str = "") -> str:
         return f"{self.addresses[error.rank]}{more} failed{self._at(error.step)}"

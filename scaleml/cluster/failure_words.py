@@ -1,10 +1,14 @@
-"""Words for a run's failure: who was lost, silent or late, by rank and worker, and what to do about it. Pure."""
+"""Words for a run's failure: who was lost, stalled or late, by rank and worker, and what to do about it. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from scaleml.cluster.events import Silent
+from scaleml.cluster.failure_detector import Silence
+
+LONG: Final = 3.0
+"""Seconds without a beat that are no chance."""
 
 
 def lost(ranks: Sequence[int], addresses: Sequence[str], at: str) -> str:
@@ -23,18 +27,26 @@ def lost(ranks: Sequence[int], addresses: Sequence[str], at: str) -> str:
     )
 
 
-def silent(event: Silent, address: str, at: str) -> str:
-    """Return which rank is silent, who waits for it, and ``at`` which step."""
-    stall = event.stall
+def stalled(silence: Silence, address: str, at: str) -> str:
+    """Return which rank is stalled, who waits for it, and ``at`` which step."""
+    waiting = silence.waiting
+    waits = f", while rank {waiting.rank} waited for it ({waiting.waiting_for})" if waiting is not None else ""
+    why = {"stopped": "its process is stopped", "gone": "its process is gone"}.get(
+        silence.process, "its process is stopped or hangs, or its host is out of reach"
+    )
     return (
-        f"rank {event.rank} on worker {address} has been silent for {event.seconds:.0f} s, to Dask "
-        f"as well, while rank {stall.rank} waited for it{at} ({stall.waiting_for}): its process is "
-        "stopped or its host is out of reach"
+        f"rank {silence.rank} on worker {address} stalled{at}: it has not been heard for {silence.seconds:.0f} s, "
+        f"and is silent to Dask as well{waits}: {why} (dask.config 'scaleml.comm.timeout')"
     )
 
 
-def late(rank: int, address: str, tasks: Sequence[str], *, is_paused: bool) -> str:
-    """Return why a rank has not entered in time, by the ``tasks`` that its worker runs."""
+def late(rank: int, address: str, tasks: Sequence[str], silence: float, *, is_paused: bool) -> str:
+    """Return why a rank has not entered in time, by its ``silence`` in seconds and the ``tasks`` that its worker runs."""
+    if silence > LONG:
+        return (
+            f"rank {rank} on worker {address} did not enter in time: it has not been heard for {silence:.0f} s, so its process may be "
+            "stopped or busy with one long call; see that worker's log, and start the run again"
+        )
     if is_paused:
         return (
             f"rank {rank} on worker {address} did not enter in time: Dask has paused that worker, for its memory is nearly full; free "

@@ -1,38 +1,84 @@
-"""Heartbeat check: whether a rank that others wait for, and the cluster itself, still lives, as far as Dask has heard."""
+"""Heartbeat check: what Dask has heard of the workers of silent ranks, and what others on their hosts see of their processes."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Final
 
 from distributed import Client
 
-from scaleml.cluster import calls, config
-from scaleml.cluster.events import Silent, Stalled
+from scaleml.cluster import calls
+from scaleml.cluster.calls import WorkerFacts
+from scaleml.cluster.endpoint import host_of
+from scaleml.cluster.events import Examined
+from scaleml.cluster.host_facts import is_known, process_of, start_of
+from scaleml.cluster.process_state import ProcessState, state_of
+
+_ASKING: Final = 2.0
+"""Seconds for a nanny, or a neighbour, to answer."""
+_NEIGHBOURS: Final = 2
 
 
-def silent_rank(client: Client, addresses: Sequence[str], ended: Container[int], stall: Stalled) -> Silent | None:
-    """Return the rank that a stalled one waits for, if Dask has not heard of its worker for the timeout either.
+def examine(client: Client, suspects: Mapping[int, str], step: int = 0) -> list[Examined]:
+    """Return what is known of the workers of these ranks, at ``suspects``, by rank, when ranks have come to a ``step``.
+
+    Raises
+    ------
+    StartFailed, TimeoutError, OSError
+        When the client or the scheduler does not answer: then it is not the ranks that are silent.
+    """
+    workers = calls.identity(client)
+    states = process_states(client, list(dict.fromkeys(suspects.values())), workers)
+    return [
+        Examined(rank, workers[address]["last_seen"] if address in workers else None, states[address], step)
+        for rank, address in suspects.items()
+    ]
+
+
+def process_states(
+    client: Client, addresses: Sequence[str], workers: Mapping[str, WorkerFacts]
+) -> dict[str, ProcessState]:
+    """Return what the processes of workers are doing: seen from here, or by their nannies, or by other workers of their hosts.
 
     Parameters
     ----------
-    addresses : sequence of str
-        Of the ranks' workers.
-    ended : container of int
-        Ranks that came to their end.
-    stall : Stalled
-        Who waits for whom: -1 for anybody, as servers do.
+    workers : mapping
+        What the scheduler knows of all.
     """
-    suspects = [stall.peer] if stall.peer >= 0 else [rank for rank in range(len(addresses)) if rank not in ended]
-    workers = calls.identity(client)
-    limit = config.seconds("comm.timeout")
-    # All stamped by the scheduler: the worker heard last is its "now", whatever this machine's clock says.
-    newest = max((facts["last_seen"] for facts in workers.values()), default=0.0)
-    for rank in suspects:
-        facts = workers.get(addresses[rank])
-        silent = newest - facts["last_seen"] if facts else limit + 1
-        if silent > limit and rank != stall.rank:
-            return Silent(rank, stall, silent)
-    return None
+    names: dict[str, str] = {}
+    for address in addresses:
+        known = process_of(client, address)
+        if known is not None and (address not in workers or known[0] == start_of(workers[address])):
+            names[address] = known[1]
+    states: dict[str, ProcessState] = dict.fromkeys(addresses, "unknown")
+    states |= {address: state_of(name) for address, name in names.items()}
+    distant = [address for address in names if states[address] == "unknown" and address in workers]
+    if distant:
+        others = [address for address in workers if address not in addresses and is_known(client, address)]
+
+        async def ask(address: str) -> ProcessState:
+            near = [other for other in others if host_of(other) == host_of(address)][:_NEIGHBOURS]
+            questions: list[Awaitable[Mapping[str, ProcessState]]] = [
+                client._run(state_of, names[address], workers=[other]) for other in near
+            ]
+            if workers[address].get("nanny"):
+                questions.append(client._run(state_of, names[address], workers=[address], nanny=True))
+            return await _first_known(questions)
+
+        answers = calls.ask_each(client, 2 * _ASKING, ask, distant)
+        states |= {address: state for address, state in answers.items() if isinstance(state, str)}
+    return states
+
+
+async def _first_known(questions: Sequence[Awaitable[Mapping[str, ProcessState]]]) -> ProcessState:
+    for answer in asyncio.as_completed([asyncio.wait_for(question, _ASKING) for question in questions]):
+        with contextlib.suppress(Exception):
+            for state in (await answer).values():
+                if state != "unknown":
+                    return state
+    return "unknown"
 
 
 def why_client_lost(client: Client) -> str:

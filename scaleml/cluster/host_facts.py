@@ -17,6 +17,7 @@ from scaleml.cluster import calls
 from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.installation import IMPORTING, installations, mismatches
+from scaleml.cluster.process_state import own_name
 from scaleml.devices import has_library
 from scaleml.telemetry.problem import merged
 
@@ -27,6 +28,8 @@ class HostFacts(TypedDict):
     boot: str
     """Tells hosts apart."""
     pid: int
+    process: str
+    """Its name, which no other has: see `scaleml.cluster.process_state`."""
     cores: int
     memory: int
     """Bytes, or what the process is limited to."""
@@ -44,6 +47,7 @@ def this_host() -> HostFacts:
     return {
         "boot": boot.read_text().strip() if boot.exists() else platform.node(),
         "pid": os.getpid(),
+        "process": own_name(),
         "cores": int(CPU_COUNT),
         "memory": int(MEMORY_LIMIT),
         "gpu_library": has_library(),
@@ -71,7 +75,7 @@ def hosts_of(
         another NumPy or Python. Names all of them, with the remedies.
     """
     known = _known.setdefault(client, {})
-    starts = {address: _start(workers[address]) if workers else known.get(address, ("",))[0] for address in addresses}
+    starts = {address: start_of(workers[address]) if workers else known.get(address, ("",))[0] for address in addresses}
     unknown = [address for address in addresses if address not in known or starts[address] != known[address][0]]
     if unknown:
         found = installations(client, unknown, IMPORTING)
@@ -94,6 +98,12 @@ def is_known(client: Client, address: str) -> bool:
     return address in _known.get(client, {})
 
 
-def _start(facts: WorkerFacts) -> str:
+def process_of(client: Client, address: str) -> tuple[str, str] | None:
+    """Return which start of a worker was asked last, and the name of its process; None for one that was not asked."""
+    known = _known.get(client, {}).get(address)
+    return None if known is None else (known[0], known[1]["process"])
+
+
+def start_of(facts: WorkerFacts) -> str:
     """Return what tells one start of a worker from others at the same address."""
     return facts.get("local_directory", "")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from asyncio.subprocess import Process
+from collections.abc import Collection
 from pathlib import Path
 
+import psutil
 from distributed.deploy.spec import SpecCluster
 
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.forked import ForkedProcess, ForkServer
+from scaleml.cluster.process_state import is_stopped
 
 _END = 2000
 """Characters of a log that an error shows."""
@@ -39,6 +43,16 @@ class NannyCluster(SpecCluster):
 
     def _update_worker_status(self, op: str, msg: object) -> None:
         super(SpecCluster, self)._update_worker_status(op, msg)
+
+    async def replace_stopped(self, names: Collection[str]) -> None:
+        """As `reopen`, after ending nannies that are stopped, and so bring nobody back, but for those of these workers."""
+        for name, worker in list(self.workers.items()):
+            process = worker.process
+            with contextlib.suppress(psutil.Error, ProcessLookupError):  # it is ending
+                if str(name) not in names and process is not None and is_stopped(process.pid):
+                    process.kill()
+                    await process.wait()
+        await self.reopen()
 
     async def reopen(self) -> None:
         """Start again those whose processes have ended."""

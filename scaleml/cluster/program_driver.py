@@ -19,10 +19,11 @@ from scaleml.cluster.embedded import is_embedded
 from scaleml.cluster.errors import StartFailed, words_of
 from scaleml.cluster.events import (
     Abort,
-    CheckHeartbeat,
+    Beat,
     ClientLost,
     Conclude,
     Event,
+    Examine,
     Instruction,
     Left,
     Marked,
@@ -34,7 +35,8 @@ from scaleml.cluster.events import (
     WorkerLost,
 )
 from scaleml.cluster.gathering import Gathering
-from scaleml.cluster.heartbeat import silent_rank, why_client_lost
+from scaleml.cluster.heard_ranks import HeardRanks
+from scaleml.cluster.heartbeat import examine, why_client_lost
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.program import Call, ProgramOutcome, ProgramSettings
 from scaleml.cluster.program_task import program_main
@@ -100,8 +102,13 @@ class ProgramDriver:
         self._lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
         self._futures: list[Future[ProgramOutcome | None]] = []
         self._supervisor = Supervisor(
-            placement.addresses, float("inf"), workers=len(placement.addresses), counts_steps=False
+            placement.addresses,
+            float("inf"),
+            workers=len(placement.addresses),
+            counts_steps=False,
+            timeout=config.seconds("comm.timeout"),
         )
+        self._heard = HeardRanks()
         self._watch = TaskWatch(client, self._futures)
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.run[:8]}", daemon=True)
 
@@ -123,10 +130,11 @@ class ProgramDriver:
 
     def on_rank_event(self, event: RankEvent, generation: int) -> None:
         """A rank reports."""
+        self._heard.add(event.rank)
         if isinstance(event, Printed):
             for stream, text in event.lines:
                 self._lines.put((event.rank, stream, text))
-        elif not isinstance(event, Recorded | Marked):
+        elif not isinstance(event, Recorded | Marked | Beat):
             self._events.put(event)
 
     def on_worker_lost(self, address: str) -> None:
@@ -189,14 +197,18 @@ class ProgramDriver:
         workers = list(self._placement.workers)
         seconds = calls.CALL_TIMEOUT + size * len(workers) / _BANDWIDTH
         scattering = self._client._scatter(work, workers=workers, broadcast=True, hash=False)
-        return calls.within(self._client, seconds, scattering, "bringing the arguments to the workers")
+        try:
+            return calls.within(self._client, seconds, scattering, "bringing the arguments to the workers")
+        except TimeoutError as error:
+            silent = ", ".join(calls.unanswering(self._client, workers)) or "none of them"
+            raise StartFailed(f"{error}; who does not answer at all: {silent}") from error
 
     def _follow(self) -> None:
         while not self._supervisor.over:
             try:
                 event: Event = self._events.get(timeout=TICK)
             except queue.Empty:
-                event = Tick()
+                event = Tick(self._heard.take())
             self._handle(event)
             if self._client.status != "running":
                 self._handle(ClientLost(why_client_lost(self._client)))
@@ -213,12 +225,14 @@ class ProgramDriver:
     def _perform(self, instruction: Instruction) -> None:
         if isinstance(instruction, Abort):
             self._abort(instruction.reason)
-        elif isinstance(instruction, CheckHeartbeat):
-            with contextlib.suppress(Exception):
-                addresses = self._placement.addresses
-                silent = silent_rank(self._client, addresses, self._supervisor.ended, instruction.stall)
-                if silent is not None:
-                    self._events.put(silent)
+        elif isinstance(instruction, Examine):
+            with contextlib.suppress(
+                Exception
+            ):  # then it is the scheduler that does not answer, and nobody is to blame
+                for seen in examine(
+                    self._client, {rank: self._placement.addresses[rank] for rank in instruction.ranks}
+                ):
+                    self._events.put(seen)
         elif isinstance(instruction, Conclude):
             self._conclude(instruction)
 
@@ -271,7 +285,10 @@ class ProgramDriver:
 
     def _clean_up(self) -> None:
         futures, self._futures = self._futures, []
-        stuck = [rank for rank in range(len(futures)) if rank not in self._supervisor.ended]
+        ended, stalled = self._supervisor.ended, self._supervisor.stalled
+        stuck = [
+            rank for rank in range(len(futures)) if rank not in ended or self._placement.addresses[rank] in stalled
+        ]
         if self._client.status == "running":
             if self._supervisor.state != "finished":
                 cancel_ranks(self._client, self.run, self._living(), futures, calls.CALL_TIMEOUT / 2)

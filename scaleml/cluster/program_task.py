@@ -86,7 +86,7 @@ class ProgramRank:
         self._endpoint = endpoint
         self._worker = worker
         self._output = OutputLines()
-        self._reporter = Reporter(worker, spec.task, endpoint, self._output)
+        self._reporter = Reporter(worker, spec.task, endpoint, self._output, timeout=spec.comm_timeout)
         self._output.on_lines = self._reporter.send_output
         self._interruption = Interruption()
         self._group: Communicator | None = None

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import final
 
 from scaleml.clock import WALL
-from scaleml.cluster.events import Entered, Event, Marked, Printed, RankEvent, Recorded, WorkerLost
+from scaleml.cluster.events import Beat, Entered, Event, Marked, Printed, RankEvent, Recorded, WorkerLost
+from scaleml.cluster.heard_ranks import HeardRanks
 from scaleml.telemetry.columns import last_step
 from scaleml.telemetry.history import History
 
@@ -27,14 +28,19 @@ class RankReports:
     ----------
     topology : str or None
         What the ranks' strategy has settled on.
+    step : int
+        How far they have come.
+    beats : HeardRanks
+        Who has told anything.
     """
 
     def __init__(self, history: History, events: queue.SimpleQueue[Event]) -> None:
         self.topology: str | None = None
         self._history = history
         self._events = events
+        self.beats = HeardRanks()
         self._generation = self._heard_from = 0
-        self._step = 0
+        self.step = 0
         self._heard: dict[int, float] = {}
         self._awaited: tuple[int, Callable[[], object]] | None = None
 
@@ -59,14 +65,15 @@ class RankReports:
         """A rank reports."""
         if generation == self._generation:
             self._heard[event.rank] = WALL.now()
+            self.beats.add(event.rank)
         if isinstance(event, Recorded):
             if generation >= self._heard_from:
                 self._history.take(event.rows, event.evaluations, event.epochs)
-                self._step = max(self._step, newest := last_step(event.rows))
+                self.step = max(self.step, newest := last_step(event.rows))
                 self._tell_past(newest)
         elif isinstance(event, Marked):
             self._history.mark(event.time, event.text, event.step, event.what, event.rank, event.fault)
-        elif not isinstance(event, Printed) and generation == self._generation:
+        elif not isinstance(event, Printed | Beat) and generation == self._generation:
             if isinstance(event, Entered):
                 self.topology = event.topology or self.topology
             self._events.put(event)
@@ -78,4 +85,4 @@ class RankReports:
 
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
-        self._events.put(WorkerLost(address, self._step))
+        self._events.put(WorkerLost(address, self.step))

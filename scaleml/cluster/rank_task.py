@@ -63,7 +63,7 @@ def rank_main(
     for command in () if spec.recovered is None else spec.recovered.commands:
         endpoint.commands.put(command)
     worker = get_worker()
-    reporter = Reporter(worker, spec.task, endpoint)
+    reporter = Reporter(worker, spec.task, endpoint, timeout=spec.comm_timeout)
     try:
         secede()
         reporter.send(Arrived(spec.rank))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -12,6 +13,7 @@ from distributed import Client
 from scaleml.clock import WALL
 from scaleml.cluster import calls, config
 from scaleml.cluster.calls import WorkerFacts
+from scaleml.cluster.embedded import reopen
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.launcher import Generation
@@ -22,6 +24,7 @@ from scaleml.cluster.recovery import WayOn, recovered_ranks, replace_lost
 from scaleml.cluster.recovery_checkpoint import from_checkpoint
 from scaleml.cluster.recovery_phases import RecoveryPhases
 from scaleml.cluster.staging.placed_data import PlacedData
+from scaleml.cluster.stalled_workers import StalledWorkers
 from scaleml.cluster.supervisor import Supervisor
 from scaleml.runtime.outcome import Recovered
 from scaleml.telemetry.history import History
@@ -31,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 LOOK: Final = 0.02
 """Seconds between two looks whether a worker has come; Dask's nannies need about 0.4 s to start one."""
+_REOPEN: Final = 0.5
+"""Seconds between two looks at the embedded cluster's own processes."""
 _ATTEMPTS: Final = 5  # at one recovery point
 
 
@@ -76,6 +81,8 @@ class Recovering:
         What the ranks tell.
     names : mapping
         What the scheduler called the workers.
+    stalled : StalledWorkers
+        Those that are not to be used.
 
     Attributes
     ----------
@@ -84,18 +91,27 @@ class Recovering:
     """
 
     def __init__(
-        self, client: Client, tasks: RankTasks, data: PlacedData, reports: RankReports, names: Mapping[str, str]
+        self,
+        client: Client,
+        tasks: RankTasks,
+        data: PlacedData,
+        reports: RankReports,
+        names: Mapping[str, str],
+        stalled: StalledWorkers,
     ) -> None:
         self._client = client
         self._tasks = tasks
         self._data = data
         self._reports = reports
         self._names = names
+        self._stalled = stalled
+        self._how = "lost"
         self.phases = RecoveryPhases(WALL.now())
         self._tried = tasks.tried
         self._patience = config.seconds("recovery-timeout")
         self._noticed = WALL.now()
         self._lost: set[str] = set()
+        self._reopened = 0.0
         self._cause = ""
         self._ranks: list[int] = []
         self._has_looked_for_rows = False
@@ -106,6 +122,7 @@ class Recovering:
     def begin(self, supervisor: Supervisor) -> None:
         """Take in how ranks have ended; once more, where those that went on did not get far."""
         self._cause, noticed = supervisor.cause, supervisor.failing_since
+        _log.info("%s", self._cause)
         lost = [rank for rank, status in supervisor.ended.items() if status == "lost"]
         if not self.phases.seconds and noticed is not None:
             self.phases = RecoveryPhases(self._reports.heard(lost) or noticed)
@@ -115,6 +132,9 @@ class Recovering:
             self._tasks.note_survivors(supervisor.suspended, supervisor.points)
         for address in supervisor.lost:
             self.lose(address)
+        if supervisor.stalled:
+            self._how = f"stalled on {', '.join(sorted(supervisor.stalled))}"
+            self._stalled.add(supervisor.stalled)
         self._step = max(self._step, supervisor.last_step)
         self._has_looked_for_rows = False
 
@@ -126,7 +146,7 @@ class Recovering:
         who = f"rank{'s' * (len(self._ranks) > 1)} {ranks} replaced" if self._ranks else "links lost and made again"
         since = f"from step {self._tried[-1]}" if self._tried[-1] >= 0 else "from the beginning"
         since += " of its checkpoint" if self._is_from_disk else ""
-        text = f"{who}: lost at step {self._step}, goes on {since}, after {seconds:.2f} s ({self._replaced_after:.2f} s for workers)"
+        text = f"{who}: {self._how} at step {self._step}, goes on {since}, after {seconds:.2f} s ({self._replaced_after:.2f} s for workers)"
         _log.info("%s", text)
         history.mark(self._clock, text, max(0, self._tried[-1]), "recovery")
         recovery = Recovery(self._clock, who, self._step, self._tried[-1], dict(self.phases.seconds))
@@ -189,8 +209,13 @@ class Recovering:
     def _replaced(self, before: Placement) -> Placement | None:
         late = WALL.now() > self._noticed + self._patience
         info = calls.identity(self._client)
+        for address in self._stalled.among(info):
+            del info[address]
         found = replace_lost(before, info, self._names)
         if found is None:
+            if WALL.now() > self._reopened + _REOPEN:  # a nanny may have gone with its worker
+                self._reopened = WALL.now()
+                reopen(self._client, {str(facts.get("name")) for facts in info.values()})
             if late:
                 raise NotRecovered(
                     f"{self._cause}; no other worker has come within {self._patience:g} s (dask.config "
@@ -205,6 +230,7 @@ class Recovering:
                 raise NotRecovered(
                     f"{self._cause}; the worker that came in its place cannot be used: {error}"
                 ) from error
+            self.exclude_stopped(found.workers)
             return None
         return found
 
@@ -213,6 +239,12 @@ class Recovering:
         if not self._has_looked_for_rows and len({facts["host"] for facts in info.values()}) == 1:
             self._data.refresh(self._client)
         self._has_looked_for_rows = True
+
+    def exclude_stopped(self, addresses: Sequence[str]) -> None:
+        """Use those workers no more whose processes are stopped: somebody has not answered."""
+        with contextlib.suppress(Exception):  # if nobody can say it, they are tried again
+            for address in self._stalled.add_stopped(addresses, calls.identity(self._client)):
+                self.lose(address)
 
 
 def names_of(client: Client) -> dict[str, str]:

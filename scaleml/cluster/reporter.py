@@ -1,4 +1,4 @@
-"""Reporter: what a rank tells the client, through its worker's event loop, where it also looks ten times a second whether to go on."""
+"""Reporter: what a rank tells the client, if only that it lives, through its worker's event loop; there it also looks whether to go on."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Final
 
 from distributed import Worker
 
+from scaleml.clock import WALL
 from scaleml.cluster.endpoint import Endpoint
 from scaleml.cluster.event_router import TOPIC
-from scaleml.cluster.events import Printed, RankEvent, Recorded, message_of, rank_event
+from scaleml.cluster.events import Beat, Printed, RankEvent, Recorded, message_of, rank_event
 from scaleml.cluster.rank_output import OutputLines
 from scaleml.telemetry.recorder import Recorder
 
 PERIOD: Final = 0.1
 """Seconds between two looks."""
+BEAT: Final = 1.0
+"""Seconds without another event after which a rank tells that it lives."""
 
 
 class Reporter:
@@ -30,13 +33,25 @@ class Reporter:
         What to abort when the rank is no longer wanted.
     output : OutputLines, optional
         What the rank prints, which is sent as well.
+    timeout : float
+        Seconds of silence after which a rank is suspected to be stalled: it beats four times in that, if not more often.
     """
 
-    def __init__(self, worker: Worker, key: str, endpoint: Endpoint, output: OutputLines | None = None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        key: str,
+        endpoint: Endpoint,
+        output: OutputLines | None = None,
+        *,
+        timeout: float = 4 * BEAT,
+    ) -> None:
         self._worker = worker
         self._key = key
         self._endpoint = endpoint
         self._output = output
+        self._beat = min(BEAT, timeout / 4)
+        self._told = WALL.now()
         self._recorder: Recorder | None = None
         self._stopped = threading.Event()
         self._draining = threading.Lock()
@@ -53,6 +68,7 @@ class Reporter:
     def send(self, event: RankEvent) -> None:
         """Tell the run's supervisor of an event, at once."""
         request = self._endpoint.request
+        self._told = WALL.now()
         self._worker.log_event(TOPIC, message_of(event, request.run, request.generation))
 
     def send_records(self) -> None:
@@ -82,6 +98,8 @@ class Reporter:
             return
         self.send_records()
         self._send_lines()
+        if WALL.now() - self._told > self._beat:
+            self.send(Beat(self._endpoint.request.rank))
         reason = self._why_unwanted()
         if reason is not None:
             self._endpoint.abort(reason)

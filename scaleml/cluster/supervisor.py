@@ -13,17 +13,17 @@ from scaleml.cluster.events import (
     Abort,
     Applied,
     Arrived,
-    CheckHeartbeat,
     ClientLost,
     Conclude,
     Entered,
     Event,
+    Examine,
+    Examined,
     Instruction,
     Left,
     RankFailed,
     Recover,
     RunState,
-    Silent,
     Stalled,
     StartCancelled,
     StartNextGeneration,
@@ -31,6 +31,7 @@ from scaleml.cluster.events import (
     WorkerLost,
 )
 from scaleml.cluster.failure import Failure
+from scaleml.cluster.failure_detector import FailureDetector
 
 SETTLE: Final = 1.0
 """Seconds to wait for the root of a failure after its first sign, and for the other ranks to end."""
@@ -58,6 +59,8 @@ class Supervisor:
         Seconds that the others then have to come to their end.
     counts_steps : bool
         Whether the ranks have steps to name in errors: a program of the user's has none.
+    timeout : float
+        Seconds without a sign of life after which a rank is suspected.
 
     Attributes
     ----------
@@ -65,6 +68,10 @@ class Supervisor:
         The run's state.
     applied : dict
         Command number -> rank -> the step after which that rank applied it.
+    lost : set of str
+        The workers that count as gone.
+    stalled : set of str
+        Those of them that may be there still, but were found stalled.
     """
 
     addresses: Sequence[str]
@@ -73,6 +80,7 @@ class Supervisor:
     paused: set[str] = field(default_factory=set)
     workers: int = 0
     counts_steps: bool = True
+    timeout: float = 30.0
     state: RunState = "starting"
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
     arrived: set[int] = field(default_factory=set)
@@ -83,14 +91,20 @@ class Supervisor:
     ended: dict[int, str] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    stalled: set[str] = field(default_factory=set)
     _last_step: int = 0
     _is_paused: bool = False
+    _is_over_to_others: bool = False
     _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
     _settled: set[int] = field(default_factory=set)
 
     @cached_property
     def _failure(self) -> Failure:
         return Failure(self.addresses, self.counts_steps)
+
+    @cached_property
+    def _detector(self) -> FailureDetector:
+        return FailureDetector(len(self.addresses), self.timeout)
 
     @property
     def over(self) -> bool:
@@ -108,7 +122,13 @@ class Supervisor:
     def next_generation(self, addresses: Sequence[str]) -> Supervisor:
         """Return the supervisor of the ranks that go on in place of these, at some of the same workers."""
         return Supervisor(
-            addresses, float("inf"), workers=self.workers, applied=self.applied, lost=self.lost, _settled=self._settled
+            addresses,
+            float("inf"),
+            workers=self.workers,
+            timeout=self.timeout,
+            applied=self.applied,
+            lost=self.lost,
+            _settled=self._settled,
         )
 
     def recovered(self, addresses: Sequence[str]) -> Supervisor:
@@ -172,7 +192,9 @@ class Supervisor:
         elif isinstance(event, Left | RankFailed):
             return self._on_rank_end(event, now)
         elif isinstance(event, Stalled):
-            return [CheckHeartbeat(event)]
+            self._detector.wait(event)
+        elif isinstance(event, Examined):
+            return self._on_examined(event, now)
         elif isinstance(event, Applied):
             self.applied.setdefault(event.number, {})[event.rank] = event.step
             if event.rank == 0:
@@ -180,14 +202,14 @@ class Supervisor:
             if self.has_applied(event.number):
                 self._settle_command(event.number, event.verb)
         elif isinstance(event, Tick):
+            self._detector.tick(now)
+            self._detector.hear(event.heard)
             return self._on_tick(now)
         else:
             return self._on_outside_failure(event, now)
         return []
 
-    def _on_outside_failure(
-        self, event: Silent | WorkerLost | ClientLost | StartCancelled, now: float
-    ) -> list[Instruction]:
+    def _on_outside_failure(self, event: WorkerLost | ClientLost | StartCancelled, now: float) -> list[Instruction]:
         if isinstance(event, WorkerLost):
             return self._on_worker_lost(event, now) if event.address in self.addresses else []
         return self._begin_failure(now, self._failure.note(event))
@@ -196,10 +218,11 @@ class Supervisor:
         for number, (verb, since) in list(self._first_applied.items()):
             if now - since > SETTLE:
                 self._settle_command(number, verb)
-        if self.state in ("starting", "recovering") and now > self.start_by:
+        if self.state in ("starting", "recovering") and now > self.start_by and self._failure.late is None:
             self._failure.late = self._late_rank()
             return self._begin_failure(now, self._failure.late)
-        return []
+        suspects = self._detector.suspects(self.ended)
+        return [Examine(suspects)] if suspects else []
 
     def _settle_command(self, number: int, verb: str) -> None:
         self._settled.add(number)
@@ -211,9 +234,11 @@ class Supervisor:
 
     def _on_rank_end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
         self.steps[event.rank] = event.step
+        if (
+            self.ended.get(event.rank) == "lost"
+        ):  # its last words, overtaken by the news of its worker; or it was stalled, and woke
+            return []
         if isinstance(event, Left):
-            if self.ended.get(event.rank) == "lost":  # its last words, overtaken by the news of its worker
-                return []
             self.ended[event.rank] = event.status
             self.points[event.rank] = dict(event.points)  # type: ignore[arg-type]
             if event.status not in ("failed", "suspended") or self._failure.names(event.rank):
@@ -222,12 +247,23 @@ class Supervisor:
         return self._begin_failure(now, self._failure.note(event))
 
     def _on_worker_lost(self, event: WorkerLost, now: float) -> list[Instruction]:
-        address, self._last_step = event.address, max(self._last_step, event.step)
+        self._last_step = max(self._last_step, event.step)
+        return self._lose(event.address, f"the Dask worker {event.address} is gone", now)
+
+    def _on_examined(self, event: Examined, now: float) -> list[Instruction]:
+        silence = None if event.rank in self.ended else self._detector.judge(event)
+        if silence is None:
+            return []
+        self._last_step = max(self._last_step, event.step)
+        self.stalled.add(address := self.addresses[event.rank])
+        return self._lose(address, self._failure.note(silence), now)
+
+    def _lose(self, address: str, reason: str, now: float) -> list[Instruction]:
         alive = [rank for rank, at in enumerate(self.addresses) if at == address and rank not in self.ended]
         self.lost.add(address)
         for rank in alive:
             self.ended[rank] = "lost"
-        return self._begin_failure(now, f"the Dask worker {address} is gone") if alive else []
+        return self._begin_failure(now, reason) if alive else []
 
     def _begin_failure(self, now: float, reason: str) -> list[Instruction]:
         return [Abort(reason)] if self._failure.begin(now) else []
@@ -244,8 +280,9 @@ class Supervisor:
         waited = now - failure.since
         if self._may_recover:
             if all_ended and ("lost" in self.ended.values() or waited > SETTLE):
-                self.state = "recovering"
-                return [Recover()]
+                self.state, before = "recovering", self._is_over_to_others
+                self._is_over_to_others = True
+                return [] if before else [Recover()]
             if waited <= self.patience:
                 return []
         if failure.cancelled:
@@ -266,8 +303,10 @@ class Supervisor:
         return self.recovers and self.state != "starting" and self._failure.is_loss(bool(self.lost))
 
     def _late_rank(self) -> str:
-        # Who has arrived only waits for those who have not: they are the ones to name.
+        # Who has arrived only waits for those who have not, or who do not answer: they are the ones to name.
         missing = set(range(len(self.addresses))) - self.entered
-        rank = min(missing - self.arrived or missing)
+        absent, silence = missing - self.arrived, self._detector.silence
+        rank = min(absent or missing, key=lambda rank: (-(silence(rank) // words.LONG), rank))
         address = self.addresses[rank]
-        return words.late(rank, address, self.busy.get(address, []), is_paused=address in self.paused)
+        silent = 0.0 if absent else silence(rank)
+        return words.late(rank, address, self.busy.get(address, []), silent, is_paused=address in self.paused)

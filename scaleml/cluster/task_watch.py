@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Final, Generic, Protocol, TypeVar, final
 
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 
 from scaleml.cluster import calls
 from scaleml.cluster.errors import words_of
-from scaleml.cluster.events import ClientLost, Event, Left, RankFailed
+from scaleml.cluster.events import ClientLost, Event, Left, RankFailed, WorkerLost
 from scaleml.cluster.heartbeat import why_client_lost
 
 
@@ -73,6 +73,8 @@ class TaskWatch(Generic[End]):
         """Return how a task ended of which no report came."""
         try:
             outcome = calls.within(self._client, calls.CALL_TIMEOUT, future._result(), "asking how a rank ended")
+        except KilledWorker as error:  # where Dask allows no failures
+            return [WorkerLost(error.last_worker.address)]
         except Exception as error:  # noqa: BLE001  whatever it is, it ended the rank
             return _failed(rank, words_of(error))
         if outcome is None:

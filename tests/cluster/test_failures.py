@@ -211,21 +211,26 @@ def test_a_killed_run_is_refused_on_a_cluster_of_the_user(cluster):
             scaleml.start(linear("binary"), x, y, workers=1, client=mine, faults=[Kill(0, 1)])
 
 
-@pytest.mark.parametrize("strategy", [AllReduce(), LocalSGD(3), ParameterServer()], ids=repr)
+@pytest.mark.parametrize(
+    "strategy", [Serial(), AllReduce(), ParameterServer(), Hogwild(), Gossip(asynchronous=True)], ids=repr
+)
 def test_a_stopped_process_is_named_and_can_do_no_harm_when_it_wakes(watch, cluster, strategy):
-    with dask.config.set({"scaleml.comm.timeout": "1.5s"}):
+    """Also where nobody waits for it."""
+    with dask.config.set({"scaleml.comm.timeout": "1s"}):
         run = under_way(started(strategy))
-        worker = run._driver.placement.addresses[1]
+        rank = 0 if strategy == Serial() else 1
+        worker = run._driver.placement.addresses[rank]
         process = cluster.run(os.getpid, workers=[worker])[worker]
         os.kill(process, signal.SIGSTOP)
         try:
-            if strategy == ParameterServer():
-                # Nobody waits for a worker that pushes nothing: only the end of the run does.
-                run.stop()
             words = failure(run, 20)
         finally:
             os.kill(process, signal.SIGCONT)
-    assert words.startswith(f"rank 1 on worker {worker} has been silent for ")
+    assert re.match(
+        rf"rank {rank} on worker {worker} stalled at step [1-9]\d*: it has not been heard for \d s, and is silent to Dask",
+        words,
+    )
+    assert "its process is stopped" in words
 
 
 def test_a_late_rank_is_named_with_what_keeps_its_worker_busy(watch, cluster):

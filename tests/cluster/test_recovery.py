@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import dask
 import dask.array as da
 import numpy as np
@@ -28,6 +30,7 @@ from scaleml.runtime import recovery_points
 from scaleml.strategies import AllReduce, Gossip, LocalSGD, Serial, Strategy
 from scaleml.telemetry.recovery import PHASES
 
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((600, 6))
 Y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(int)
@@ -70,6 +73,11 @@ def killed(client: Client, run: scaleml.Run, rank: int) -> None:
     """Kill the worker of a rank from outside."""
     address = run._driver.placement.addresses[rank]
     os.kill(client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+
+
+def drop_scheduler(dask_worker: Any) -> None:
+    """Break a worker's link to the scheduler: Dask's worker then closes itself."""
+    dask_worker.loop.call_later(0.05, dask_worker.batched_stream.comm.abort)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -170,7 +178,7 @@ def test_without_another_worker_the_run_fails_in_time(tmp_path: Path) -> None:
         # With three workers and two ranks there is a spare one, once.
         run = started(AllReduce(), workers=2, client=client, epochs=10**6)
         until(lambda: len(run.history) > 3)
-        killed(client, run, 1)
+        client.run(drop_scheduler, workers=[run._driver.placement.addresses[1]])
         until(lambda: bool(recoveries(run)) and run.state == "running")
         killed(client, run, 0)
         words = r"rank 0 lost at step \d+: .* is gone .*no other worker has come within 0.3 s"

@@ -6,7 +6,10 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from scaleml.cluster.events import Left, event_of
+import pytest
+
+from scaleml.cluster import reporter as module
+from scaleml.cluster.events import Beat, Left, event_of
 from scaleml.cluster.reporter import Reporter
 
 
@@ -15,6 +18,8 @@ class Worker:
 
     def __init__(self) -> None:
         self.events: list[Any] = []
+        self.state: Any = None
+        self.status: Any = None
         self.loop = SimpleNamespace(add_callback=lambda *_: None, call_later=lambda *_: None)
 
     def log_event(self, topic: str, message: Any) -> None:
@@ -69,3 +74,24 @@ def test_what_the_runtime_reports_is_an_event_of_the_rank() -> None:
     worker = Worker()
     reporter(worker, Recorder()).report("left", status="stopped", step=3)
     assert worker.events == [Left(1, "stopped", 3)]
+
+
+def test_it_beats_where_it_has_told_nothing_else_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module, "WALL", SimpleNamespace(now=lambda: now[0]))
+    worker, recorder = Worker(), Recorder()
+    worker.state = SimpleNamespace(tasks={"a-task": SimpleNamespace(state="long-running")})
+    worker.status = SimpleNamespace(name="running")
+    recorder.rows.clear()
+    made = reporter(worker, recorder)
+    for tenth in range(1, 50):
+        now[0] = tenth / 10
+        if tenth < 20:
+            made.report("applied", number=tenth, verb="update", step=1)
+        made._tick()
+    made.stop()
+    now[0] = 100.0
+    made._tick()
+    assert [event for event in worker.events if isinstance(event, Beat)] == [Beat(1)] * 2, (
+        "one a second, when the rest had stopped"
+    )

@@ -12,13 +12,12 @@ from scaleml.cluster.events import (
     Abort,
     Applied,
     Arrived,
-    CheckHeartbeat,
     ClientLost,
     Conclude,
     Entered,
+    Examined,
     Left,
     RankFailed,
-    Silent,
     Stalled,
     StartCancelled,
     Tick,
@@ -31,7 +30,6 @@ START_BY = 60.0
 OWN = RankFailed(1, "ValueError: no such thing", "own", 7)
 PEER = RankFailed(0, "rank 0 lost rank 1", "peer", 7, peer=1)
 TOLD = RankFailed(2, "rank 2 was aborted", "told", 9)
-STALL = Stalled(0, 1, 4, "an all-reduce", 30.0)
 
 
 def supervisor(**settings):
@@ -175,17 +173,6 @@ def test_who_is_in_cannot_be_late():
     assert feed(running(), Tick(), now=START_BY + 100) == []
 
 
-@pytest.mark.parametrize(("peer", "silent"), [(1, 1), (-1, 2)])
-def test_a_stall_ends_nothing_until_the_heartbeat_is_found_stale(peer, silent):
-    machine = running()
-    stall = Stalled(0, peer, 4, "an all-reduce", 30.0)
-    assert feed(machine, stall, Tick(), now=1000.0) == [CheckHeartbeat(stall)]
-    assert machine.state == "running"
-    found = conclusion(machine, Silent(silent, stall, 45.0), now=1001.0)
-    assert found.error.startswith(f"rank {silent} on worker tcp://b has been silent for 45 s")
-    assert "rank 0 waited for it at step 4 (an all-reduce)" in found.error
-
-
 def test_last_words_after_the_news_of_a_lost_worker_do_not_unsay_it():
     machine = running()
     found = conclusion(machine, WorkerLost("tcp://a"), *(Left(rank, "finished", 1) for rank in range(3)))
@@ -204,7 +191,6 @@ FAILURES = st.one_of(
     st.builds(RankFailed, RANKS, st.just("bad"), st.sampled_from(["own", "peer", "told"]), RANKS, st.integers(-1, 2)),
     st.builds(WorkerLost, st.sampled_from(sorted(set(ADDRESSES)))),
     st.builds(ClientLost, st.just("closed")),
-    st.builds(Silent, RANKS, st.just(STALL), st.just(40.0)),
     st.builds(Left, RANKS, st.just("failed"), RANKS),
 )
 OTHERS = st.one_of(
@@ -212,7 +198,10 @@ OTHERS = st.one_of(
     st.builds(Left, RANKS, st.sampled_from(["finished", "stopped"]), RANKS),
     st.builds(Stalled, RANKS, st.integers(-1, 2), RANKS, st.just("it"), st.just(30.0)),
     st.builds(Applied, RANKS, st.integers(1, 3), st.sampled_from(["pause", "resume", "stop", "update"]), RANKS),
-    st.just(Tick()),
+    st.builds(
+        Examined, RANKS, st.sampled_from([None, 1.0, 2.0]), st.sampled_from(["stopped", "alive", "gone", "unknown"])
+    ),
+    st.builds(Tick, st.frozensets(RANKS)),
 )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
 import pytest
-from distributed import Client
+from distributed import Client, KilledWorker
 
 import leaks
 import scaleml
@@ -16,6 +17,8 @@ from cluster.conftest import Problem, poll
 from cluster.harness import running, scaleml_tasks
 from scaleml import AllReduce, RunFailed
 from scaleml.cluster import rank_task
+from scaleml.cluster.events import WorkerLost
+from scaleml.cluster.task_watch import TaskWatch
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.usefixtures("users_cluster_only")
@@ -71,6 +74,19 @@ def test_a_task_that_ends_without_a_word(
     with leaks.guard(sockets=False), pytest.raises(RunFailed, match=words):
         scaleml.start(**problem.settings(client=threads, strategy=strategy)).wait(20)
     assert poll(lambda: not scaleml_tasks(threads), 5)
+
+
+def test_a_task_that_went_with_its_worker_is_a_lost_worker(threads: Client) -> None:
+    """Where Dask allows no failures it does not wait for another worker: the task errs."""
+
+    async def killed() -> None:
+        worker: Any = SimpleNamespace(address="tcp://a")
+        raise KilledWorker("scaleml-run-0-1", worker, 0)
+
+    futures: Any = [SimpleNamespace(status="pending"), SimpleNamespace(status="error", _result=killed)]
+    watch: TaskWatch[Any] = TaskWatch(threads, futures)
+    assert watch.look({}, 0.0) == [WorkerLost("tcp://a")]
+    assert watch.look({1: "lost"}, 0.0) == []
 
 
 def test_tasks_that_somebody_cancels(threads: Client, problem: Problem) -> None:

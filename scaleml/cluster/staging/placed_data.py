@@ -144,6 +144,8 @@ class PlacedData:
         if unknown:
             try:
                 answers = calls.on_workers(client, 30, readable, list(witnesses.values()), workers=unknown)
+            except TimeoutError as error:
+                raise StartFailed(f"{error}: its process may be stopped; start again") from error
             except OSError as error:
                 raise StartFailed(
                     f"a worker of {', '.join(unknown)} has just been lost: {error}; start again"
