@@ -18,6 +18,7 @@ from scaleml.api.scoring import baseline_score, score_name, score_rule
 from scaleml.api.settings import Settings
 from scaleml.api.trained_model import TrainedModel
 from scaleml.api.validation import ClusterFacts, check_run, check_shards
+from scaleml.checks import hint
 from scaleml.clock import WALL
 from scaleml.cluster import calls
 from scaleml.cluster.device_facts import gpus_of
@@ -64,6 +65,8 @@ def launch(
         fitted=settings.fitted,
         advice=data.advice,
     )
+    for words in data.placed.irreparable if plan.replaces_lost else ():
+        hint(words)
     driver = Driver(client, plan, placement, data.placed)
     run = Run(driver, facts, CommandSender(driver))
     _log.info(

@@ -18,7 +18,7 @@ from scaleml.clock import WALL
 from scaleml.cluster import config, event_router, events
 from scaleml.cluster.cancellation import tell_to_end
 from scaleml.cluster.ending import Ending
-from scaleml.cluster.errors import StartFailed, words_of
+from scaleml.cluster.errors import RowsLost, StartFailed, words_of
 from scaleml.cluster.first_rank import FirstRank
 from scaleml.cluster.heartbeat import examine, why_client_lost
 from scaleml.cluster.launcher import Generation, Launcher
@@ -278,12 +278,12 @@ class Driver:
                 found = self._recovering.look(self.generation, self.history.clock(self.placement.layout.workers))
                 if found is not None:
                     self._start_recovered(found)
+            except (RowsLost, NotRecovered) as error:
+                self._conclude(events.Conclude("failed", self._recovering.words(error)))
             except (StartFailed, OSError) as error:
                 _log.info("run %s: one more was lost: %s", self.name, error)
                 self._has_ranks = False
                 self._recovering.exclude_stopped(self.placement.workers)
-            except NotRecovered as error:
-                self._conclude(events.Conclude("failed", str(error)))
 
     def _start_recovered(self, found: NextGeneration) -> None:
         self._reports.rewind(found.generation.number, found.way.step)

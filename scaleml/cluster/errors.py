@@ -39,3 +39,7 @@ class StartFailed(RuntimeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class RowsLost(StartFailed):
+    """Rows are gone that nobody has or can compute again, or were computed again and are others: nobody can go on with these."""

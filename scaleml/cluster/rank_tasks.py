@@ -65,6 +65,14 @@ class RankTasks:
         """Note that a worker is gone, with all that lay there."""
         self._survivors = {rank: left for rank, left in self._survivors.items() if left[0] != address}
 
+    def abandon(self) -> None:
+        """Make room for the tasks of ranks that go on after a loss; of those before them, only what survivors have left is still wanted."""
+        kept = [task for _, task, _ in self._survivors.values()]
+        for task in self.current:
+            if not any(task is one for one in kept):
+                task.release()
+        self.current = []
+
     def way_on(self, ranks: int) -> WayOn:
         """Return from where so many ranks can go on."""
         return way_on({rank: points for rank, (_, _, points) in self._survivors.items()}, ranks)

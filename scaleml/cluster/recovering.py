@@ -158,6 +158,10 @@ class Recovering:
 
         self._reports.when_past(self._step, is_past)
 
+    def words(self, error: Exception) -> str:
+        """Return why nobody goes on: what was lost first, then what has come of it."""
+        return str(error) if self._cause in str(error) else f"{self._cause}; {error}"
+
     def lose(self, address: str) -> None:
         """Note that a worker is gone, too."""
         self._lost.add(address)
@@ -203,7 +207,7 @@ class Recovering:
         plan = plan.after_loss(lost, self._step)
         self._lost.clear()
         before = self._tasks.sources(way)
-        self._tasks.current = []
+        self._tasks.abandon()
         return NextGeneration(Generation(now.number + 1, plan, placement, now.planned), way, told, before)
 
     def _replaced(self, before: Placement) -> Placement | None:

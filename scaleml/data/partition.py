@@ -114,6 +114,8 @@ class PieceSummary:
         Where in the file the rows to train on are that weigh most; None without weights.
     brightest : int
         The largest number in what may be images, of some rows.
+    digest : int
+        Of the rows as they lie in the file.
     row, target : numpy.dtype or None
         Of a row of X, and of y that is no label, where they may have any shape.
     """
@@ -134,6 +136,7 @@ class PieceSummary:
     worker: str = ""
     heaviest: Array | None = None
     brightest: int = 0
+    digest: int = 0
     row: Row | None = None
     target: Row | None = None
 
@@ -220,6 +223,7 @@ def write_partition(
         held_mass=held_mass,
         filled=arrays.filled_columns(x) if arrays.is_sparse(x) else None,
         sizes=ColumnSizes.of(x, order),
+        digest=file.digest.value,
         heaviest=None if w is None else held + heaviest_of(w[order[held:]]),
     )
 

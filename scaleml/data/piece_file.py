@@ -14,6 +14,7 @@ import numpy as np
 from scaleml import arrays, owned_files
 from scaleml.arrays import CSR, Array, Matrix, Rows
 from scaleml.data.columns import finite_block
+from scaleml.data.digest import Digest
 from scaleml.data.piece import Piece, Region
 from scaleml.data.row_dtype import is_several
 from scaleml.data.tensor_source import LocalSource, TensorSource
@@ -67,6 +68,11 @@ class PieceFile:
     folder : path, optional
         Where to make the file; default: in memory, else on the disk for temporary files.
 
+    Attributes
+    ----------
+    digest : Digest
+        Of what was written.
+
     Raises
     ------
     OSError
@@ -77,6 +83,7 @@ class PieceFile:
         if folder is None:
             owned_files.sweep()
         self.path = ""
+        self.digest = Digest()
         self._offset = 0
         reasons = []
         for place in owned_files.folders() if folder is None else [folder]:
@@ -181,8 +188,9 @@ class PieceFile:
         return region
 
     def _put(self, values: Array, offset: int) -> int:
-        view = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-        done = 0
+        written = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        self.digest.update(written)
+        view, done = written.data, 0
         while done < len(view):
             done += os.pwrite(self._fd, view[done:], offset + done)
         return done

@@ -82,6 +82,7 @@ def write_tensor_partition(
         held_mass=held_mass,
         sizes=None if x.table is None else ColumnSizes.of(x.table, order),
         brightest=brightest(x.parts),
+        digest=file.digest.value,
         heaviest=None if w is None else held + heaviest_of(w[order[held:]]),
         row=x.row,
         target=y.row if isinstance(y, Tensors) else None,

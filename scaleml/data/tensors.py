@@ -83,7 +83,7 @@ class Tensors:
         if not is_several(self.row):
             return self._converted(ALONE, self.row.base, rows)
         count = len(range(*rows.indices(len(self)))) if isinstance(rows, slice) else len(rows)
-        found = np.empty(count, self.row)
+        found = np.zeros(count, self.row)  # between the fields of a record, too: the file has a digest
         for name in self.row.names or ():
             found[name] = self._converted(name, self.row[name].base, rows)
         return found

@@ -185,3 +185,38 @@ def test_without_another_worker_the_run_fails_in_time(tmp_path: Path) -> None:
         with pytest.raises(RunFailed, match=words):
             run.wait(30)
         assert np.isfinite(run.params).all(), "the survivor has left its own"
+
+
+def test_rows_that_come_back_as_others_end_the_run(watch: Watch, cluster: Client, tmp_path: Path) -> None:
+    def changing(block: Any, folder: str) -> Any:
+        calls = len(list(Path(folder).iterdir()))
+        (Path(folder) / str(calls)).touch()
+        return block + calls * 1e-3
+
+    x = da.from_array(X, chunks=(100, -1)).map_blocks(changing, str(tmp_path), dtype=float)
+    y = da.from_array(Y, chunks=100)
+    words = r"rank 1 lost at step .*; partition \d of X was computed again.*holds other rows.*seed what is random"
+    with pytest.raises(RunFailed, match=words):
+        scaleml.train(scaleml.MLP((4,)), x, y, faults=[Kill(1, 40)], strategy=AllReduce(), workers=3, **SETTINGS)
+
+
+def test_rows_that_nobody_can_compute_again_are_told_of_before(watch: Watch, cluster: Client) -> None:
+    settings = {**SETTINGS, "strategy": AllReduce(), "workers": 3}
+    y = da.from_array(Y, chunks=100)
+
+    def scattered(**how: Any) -> da.Array:
+        parts = [X[start : start + 100] for start in range(0, 600, 100)]
+        futures = cluster.scatter(parts, hash=False, **how)
+        blocks = [da.from_delayed(dask.delayed(each), (100, 6), float) for each in futures]
+        return da.concatenate(blocks)
+
+    copied = scattered(broadcast=True)
+    undisturbed = scaleml.train(scaleml.MLP((4,)), copied, y, **settings)  # no warning
+    run = scaleml.train(scaleml.MLP((4,)), copied, y, faults=[Kill(1, 40)], **settings)
+    assert_array_equal(run.params, undisturbed.params)
+    words = r"rank 1 lost at step .*; what X is computed from has been cancelled.*scattered.*broadcast=True"
+    with (
+        pytest.warns(UserWarning, match="6 of the 6 parts of X lie on one worker alone.*client.replicate"),
+        pytest.raises(RunFailed, match=words),
+    ):
+        scaleml.train(scaleml.MLP((4,)), scattered(), y, faults=[Kill(1, 40)], **settings)

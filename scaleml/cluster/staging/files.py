@@ -17,7 +17,15 @@ Delivered = Shard | ArrayShard | DatasetShard | Future[ArrayShard]
 
 
 class Files(ABC):
-    """The files in which the pieces of one source lie."""
+    """The files in which the pieces of one source lie.
+
+    Attributes
+    ----------
+    irreparable : str
+        What to say of rows that nobody could bring back, should their worker be lost; nothing where that cannot be, or is not known.
+    """
+
+    irreparable: str = ""
 
     @abstractmethod
     def refresh(self, client: Client) -> None:

@@ -73,6 +73,11 @@ class PlacedData:
         """About how many bytes all X are."""
         return self.train.nbytes + (self.held_out.nbytes if self.held_out is not None else 0)
 
+    @property
+    def irreparable(self) -> tuple[str, ...]:
+        """What is to be said of rows that nobody could bring back, should their worker be lost."""
+        return tuple(files.irreparable for files in self._files if files.irreparable)
+
     def nearest(self, workers: Sequence[str], ranks: int) -> list[str]:
         """Return the workers in another order: the first ``ranks`` of them each near the rows of that rank."""
         return nearest(workers, [self.train.files.homes(shard) for shard in self.train.shards(ranks)])

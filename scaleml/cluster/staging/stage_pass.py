@@ -16,7 +16,7 @@ from dask.delayed import delayed
 from distributed import Client, Future, KilledWorker, as_completed, futures_of, get_worker
 
 from scaleml.cluster import calls
-from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.errors import RowsLost, StartFailed
 from scaleml.cluster.staging.piece_folder import folder_of, is_closed, lease, lease_key
 from scaleml.cluster.submission import submit
 from scaleml.data.partition import PassOptions, PieceSummary, write_partition
@@ -83,7 +83,8 @@ def lost_words(name: str, error: CancelledError) -> str:
     reason = getattr(error, "reason", "")
     return (
         f"what {name} is computed from has been cancelled in Dask{f' ({reason})' if reason else ''}: somebody restarted the cluster or "
-        "cancelled it, or the client that persisted it is gone; make the collection, or persist it, again"
+        "cancelled it, the client that persisted it is gone, or it was scattered to a worker that is gone; make the collection, or "
+        "persist it, again, and scatter with broadcast=True"
     )
 
 
@@ -139,7 +140,7 @@ class StagePass:
             done = as_completed(list(futures), loop=client.loop, with_results=True)
             for future, summary in chain.from_iterable(done.batches()):
                 if isinstance(summary, CancelledError):
-                    raise StartFailed(lost_words(self.options.name, summary))
+                    raise RowsLost(lost_words(self.options.name, summary))
                 if isinstance(summary, Refused):
                     raise summary.error()
                 found[futures[future]] = summary

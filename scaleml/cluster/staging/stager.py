@@ -16,6 +16,7 @@ from scaleml.cluster.ready_workers import ready_workers
 from scaleml.cluster.staging.client_file import ClientFile
 from scaleml.cluster.staging.dataset_files import PlacedItems
 from scaleml.cluster.staging.files import Files
+from scaleml.cluster.staging.lineage import irreparable
 from scaleml.cluster.staging.memory import check_partition
 from scaleml.cluster.staging.placed_data import Placed, PlacedRows
 from scaleml.cluster.staging.stage_pass import StagePass, begin, homes_of, lost_words
@@ -80,8 +81,8 @@ class ClusterStager:
         begin(found, {each: range(len(each)) for each in passes})
         try:
             files = []
-            for each in passes:
-                files.append(WorkerFiles(found, each))
+            for table, each in zip(tables, passes, strict=True):
+                files.append(WorkerFiles(found, each, irreparable(found, table.X, table.options.name)))
                 self._made.append(files[-1])
         finally:
             for each in passes:

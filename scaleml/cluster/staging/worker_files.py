@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
+import numpy as np
 from distributed import Client, Future
 
+from scaleml.arrays import Array
 from scaleml.cluster import calls
+from scaleml.cluster.errors import RowsLost
 from scaleml.cluster.host_facts import is_known
 from scaleml.cluster.staging.files import Cut, Delivered, Files
 from scaleml.cluster.staging.piece_folder import land, missing, pack, read, remove
@@ -31,6 +34,8 @@ class WorkerFiles(Files):
         The cluster.
     stage : StagePass
         What makes the pieces, and makes them again. It runs at once.
+    irreparable : str
+        What to say of data that cannot be made again.
 
     Attributes
     ----------
@@ -43,7 +48,8 @@ class WorkerFiles(Files):
         For values that cannot be trained on, by row and column.
     """
 
-    def __init__(self, client: Client, stage: StagePass) -> None:
+    def __init__(self, client: Client, stage: StagePass, irreparable: str = "") -> None:
+        self.irreparable = irreparable
         self._client = client
         self._stage = stage
         self._copies: dict[tuple[str, str], Piece] = {}
@@ -58,7 +64,13 @@ class WorkerFiles(Files):
         self._indices = {_piece(summary).path: index for index, summary in found.items() if summary.rows}
 
     def refresh(self, client: Client) -> None:
-        """Stage again what went with lost workers, from the collection's own lineage."""
+        """Stage again what went with lost workers, from the collection's own lineage.
+
+        Raises
+        ------
+        RowsLost
+            Where that gives nothing, or other rows.
+        """
         living = calls.identity(client, _CALL)
         paths: dict[str, list[str]] = {}
         for summary in self._now.values():
@@ -75,6 +87,8 @@ class WorkerFiles(Files):
         lost = [first for first, summary in self._now.items() if _piece(summary).path not in there]
         if lost:
             found = self._stage.run(client, [self._indices[first] for first in lost])
+            for index, summary in found.items():
+                _refuse_others(self._stage.options.name, index, self.summaries[index], summary)
             self._now |= {first: found[self._indices[first]] for first in lost}
         self._copies = {
             (first, worker): copy
@@ -152,6 +166,23 @@ def runs_of(shard: Cut) -> tuple[Run, ...]:
     """Return the runs of a shard, which is of pieces."""
     assert isinstance(shard, Shard), "a dataset has no pieces"
     return shard.runs
+
+
+def _refuse_others(name: str, index: int, first: PieceSummary, again: PieceSummary) -> None:
+    """Raise RowsLost unless a partition has the same rows as the first time."""
+    if (first.rows, first.held, first.digest) != (again.rows, again.held, again.digest) or not np.array_equal(
+        *map(_plain, (first, again))
+    ):
+        raise RowsLost(
+            f"partition {index} of {name} was computed again, for its worker is gone, and now holds other rows: {again.rows} where "
+            f"{first.rows} were, or other values; whoever went on with them would train another model. Have it computed from what does not "
+            "change (seed what is random, read files that nobody writes to), or keep its rows on several workers: persist it, "
+            "then client.replicate(it)"
+        )
+
+
+def _plain(summary: PieceSummary) -> Array:
+    return np.zeros(0) if summary.classes is None else summary.classes
 
 
 def _piece(summary: PieceSummary) -> Piece:
