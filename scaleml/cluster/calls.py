@@ -19,7 +19,7 @@ CALL_TIMEOUT: Final = 10.0
 """Seconds for a call that should be answered in milliseconds."""
 
 _LOOK: Final = 0.5
-"""Seconds between two looks whether the client is still open."""
+"""Seconds between two looks whether the client is still open, and the worker that is to answer still there."""
 
 _AT_ONCE: Final = 64
 """Workers asked at the same time."""
@@ -156,7 +156,7 @@ def ask_each(
 
     async def ask(address: str) -> Answer | BaseException:
         async with few:
-            task = asyncio.ensure_future(question(address))
+            task = asyncio.ensure_future(_while_there(client, address, question(address)))
             done, _ = await asyncio.wait({task}, timeout=seconds)
             if not done:
                 task.cancel()  # its end is not waited for: that may take as long
@@ -169,6 +169,22 @@ def ask_each(
     turns = 1 + len(workers) // _AT_ONCE
     answers = within(client, turns * seconds + CALL_TIMEOUT, ask_all(), f"asking {len(workers)} workers")
     return dict(zip(workers, answers, strict=True))
+
+
+async def _while_there(client: Client, address: str, call: Coroutine[object, object, Answer]) -> Answer:
+    """Return what a call to this worker returns; raise OSError when it leaves: Dask would try for long to reach it."""
+    task = asyncio.ensure_future(call)
+    try:
+        while True:
+            done, _ = await asyncio.wait({task}, timeout=_LOOK)
+            if done:
+                return task.result()
+            assert client.scheduler is not None
+            known = (await client.scheduler.identity(n_workers=-1))["workers"]
+            if address not in known:
+                raise OSError(f"worker {address} has left the cluster")
+    finally:
+        task.cancel()
 
 
 async def on_worker(client: Client, address: str, function: Callable[..., Answer], *args: object) -> Answer:

@@ -154,11 +154,15 @@ def close_endpoint(key: RankKey) -> None:
         endpoint.listener.close()
 
 
-def abort_ranks(run: str, reason: str) -> int:
-    """Abort all ranks of a run in this process and close its open endpoints; returns how many there were."""
+def abort_ranks(run: str, reason: str, generation: int | None = None) -> int:
+    """Abort all ranks of a run, or of one generation, in this process and close their open endpoints; returns how many there were."""
+
+    def is_meant(key: RankKey) -> bool:
+        return key[0] == run and generation in (None, key[1])
+
     with _lock:
-        unused = [key for key in _open if key[0] == run]
-        taken = [endpoint for key, endpoint in _taken.items() if key[0] == run]
+        unused = [key for key in _open if is_meant(key)]
+        taken = [endpoint for key, endpoint in _taken.items() if is_meant(key)]
     for key in unused:
         close_endpoint(key)
     for endpoint in taken:

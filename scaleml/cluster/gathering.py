@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, final
 
 from distributed import Client
 
 from scaleml.cluster import calls, config
 from scaleml.cluster.embedded import is_embedded
-from scaleml.cluster.endpoint import EndpointRequest, OpenEndpoints, open_endpoints
+from scaleml.cluster.endpoint import EndpointRequest, OpenEndpoints, abort_ranks, open_endpoints
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_spec import RankSpec
@@ -81,11 +81,20 @@ class Gathering:
         for address in requests:
             answer = answers.get(address)
             if answer is None or isinstance(answer, BaseException):
+                self._close(requests)
                 why = answer or "it left the cluster"
                 raise StartFailed(f"worker {address} could not open an endpoint for its rank: {why}")
             opened[address] = answer
         _log.debug("run %s.%d: endpoints %s", self._run[:8], self._generation, opened)
         return opened
+
+    def _close(self, workers: Iterable[str]) -> None:
+        """Have the endpoints closed that were opened: after a loss the others try again, as another generation."""
+        why = "another rank could not be started"
+        for address in workers:  # each for itself: the one that is gone must not hold up the others
+            calls.tell_workers(
+                self._client, calls.CALL_TIMEOUT, abort_ranks, self._run, why, self._generation, workers=[address]
+            )
 
     def specs(self, endpoints: Mapping[str, OpenEndpoints]) -> list[RankSpec]:
         """Return what each rank is told."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from distributed import Client, Future
@@ -67,15 +67,23 @@ class Launcher:
         self.patience = patience
         self._gathering = Gathering(client, run, generation.number, generation.placement, patience)
         self._shards: list[tuple[list[Delivered], list[Delivered]]] = []
+        self._carried: Collection[str] = ()
 
     def bring(self, data: PlacedData) -> None:
-        """Bring each training rank its shards and its part of the held-out data, or say where they lie."""
+        """Bring each training rank its shards and its part of the held-out data, or say where they lie.
+
+        Raises
+        ------
+        StartFailed
+            When a worker cannot import what the plan is made of.
+        """
         workers = self.placement.layout.workers
         owned = [self.plan.owned(rank) for rank in range(workers)]
         count = len(self.plan.shard_sizes)
         if self.plan.recovered:  # what went with a lost worker is made again
             data.bring(self.client, self.placement.addresses[:workers], count, owned)
         self._shards = data.shards_for(self.client, self.placement.addresses[:workers], count, owned)
+        self._carried = carried_modules(self.client, self.placement.workers, self.plan)
 
     def open_endpoints(self) -> dict[str, OpenEndpoints]:
         """Open an endpoint for each rank in its worker's process, and return their addresses by worker.
@@ -102,14 +110,8 @@ class Launcher:
             The outcomes of an earlier generation that a rank goes on from: Dask brings it those; most of it lies where it is.
         recovered : mapping
             What ranks are told that go on after a loss.
-
-        Raises
-        ------
-        StartFailed
-            When a worker cannot import what the plan is made of.
         """
         workers = self.placement.layout.workers
-        carried = carried_modules(self.client, self.placement.workers, self.plan)
         for rank, spec in enumerate(self._gathering.specs(endpoints)):
             spec = replace(spec, recovered=recovered.get(rank))
             shards, held_out = self._shards[rank] if rank < len(self._shards) else ([], [])
@@ -121,7 +123,7 @@ class Launcher:
                 shards,
                 held_out,
                 list(before.get(rank, ())),
-                carried=carried,
+                carried=self._carried,
                 key=spec.task,
                 workers=[self.placement.addresses[rank]],
                 allow_other_workers=False,
