@@ -42,7 +42,12 @@ class FirstRank:
         with self._lock:
             self._told.append(command)
             if not now.plan.keeps_points:
-                return self._ask(now, deliver_command, command)
+                try:
+                    return self._ask(now, deliver_command, command)
+                except TimeoutError:
+                    raise
+                except OSError:  # its worker is gone, which the run will say
+                    return False
             if now.number == self._listens:
                 with contextlib.suppress(Exception):  # if it is lost, whoever takes its place is told
                     self._ask(now, deliver_command, command)
