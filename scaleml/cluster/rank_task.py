@@ -26,7 +26,7 @@ from scaleml.models.flat_model import OfModule
 from scaleml.owned_files import sweep
 from scaleml.runtime.blas_threads import pinned
 from scaleml.runtime.epochs import current, newest
-from scaleml.runtime.errors import NonFinite
+from scaleml.runtime.errors import NonFinite, forget_traceback
 from scaleml.runtime.freed_memory import kept_freed_memory
 from scaleml.runtime.outcome import Outcome, recover_from, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
@@ -132,6 +132,7 @@ def _train(
             # Told before the links close: then the cause is known before its consequences.
             reporter.send(_failure(spec.rank, step, error))
             words, trace = _words(error), traceback.format_exc()
+            forget_traceback(error)
             params, buffers = loop.last_good(), loop.last_good_buffers()
             left = Outcome("failed", step, params, words, trace, best=loop.best(), buffers=buffers)
             if plan.keeps_points and isinstance(loop, TrainingLoop) and _cause(error) != "own":

@@ -1,4 +1,4 @@
-"""What a rank itself can find wrong: values that are not finite."""
+"""What a rank itself can find wrong: values that are not finite. What an error holds."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ class NonFinite(ArithmeticError):
     def words(self) -> str:
         """All but whose and when."""
         return f"{self.what} {self.where}. The parameters of the last good step are kept. {self.remedy}"
+
+
+def forget_traceback(error: BaseException) -> None:
+    """Have an error that was told let go of the functions in which it came up, and of what they held.
+
+    What keeps it and stands in its traceback, as an operation in the background does, would keep all memory of its rank until the
+    garbage collector comes by.
+    """
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            left += [one.__cause__, one.__context__]

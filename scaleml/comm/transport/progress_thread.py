@@ -63,13 +63,13 @@ class BackgroundOperation(Generic[Result]):
         meter.reset()
         channel.blocked = 0.0
         start = _now()
-        try:
-            if earlier is not None:
-                raise earlier
-            self._context.check()
-            self._result = self._operation(channel)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            self._error = error
+        self._error = earlier
+        if earlier is None:
+            try:
+                self._context.check()
+                self._result = self._operation(channel)
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+                self._error = error
         self._blocked, self._blocker = channel.blocked, channel.blocker
         self._waited_until = start + channel.blocked
         self._sent, self._received = meter.bytes_sent, meter.bytes_received
