@@ -33,7 +33,6 @@ from scaleml.frameworks.current_rank import CurrentRank, as_rank
 from scaleml.frameworks.rank_communicator import RankCommunicator
 from scaleml.owned_files import sweep
 from scaleml.runtime.blas_threads import pinned
-from scaleml.runtime.errors import forget_traceback
 from scaleml.runtime.freed_memory import kept_freed_memory
 
 _TO_END: Final = 0.3
@@ -107,7 +106,6 @@ class ProgramRank:
                 outcome = self._outcome(work, group)
         except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
             outcome = self._failure(error)
-            forget_traceback(error)
         finally:
             self._endpoint.listener.close()
             self._output.close()
@@ -139,7 +137,7 @@ class ProgramRank:
             except (Exception, Interrupted, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  what an own error is, too
                 # Told before the links close: then the cause is known before its consequences.
                 outcome = self._failure(error)
-                traceback.forget_traceback(error.__traceback__)  # what they hold keeps a backend's connections open
+                traceback.clear_frames(error.__traceback__)  # what they hold keeps a backend's connections open
             else:
                 outcome = ProgramOutcome("finished", value)
             finally:

@@ -84,7 +84,7 @@ def lost_words(name: str, error: CancelledError) -> str:
     return (
         f"what {name} is computed from has been cancelled in Dask{f' ({reason})' if reason else ''}: somebody restarted the cluster or "
         "cancelled it, the client that persisted it is gone, or it was scattered to a worker that is gone; make the collection, or "
-        "persist it, again, and scatter with broadcast=True"
+        "persist it, again; what is not scattered can be computed again"
     )
 
 

@@ -170,18 +170,16 @@ def runs_of(shard: Cut) -> tuple[Run, ...]:
 
 def _refuse_others(name: str, index: int, first: PieceSummary, again: PieceSummary) -> None:
     """Raise RowsLost unless a partition has the same rows as the first time."""
-    if (first.rows, first.held, first.digest) != (again.rows, again.held, again.digest) or not np.array_equal(
-        *map(_plain, (first, again))
-    ):
+    was, now = ((each.rows, each.held, each.digest) for each in (first, again))
+    if was != now or not np.array_equal(_classes(first), _classes(again)):
         raise RowsLost(
             f"partition {index} of {name} was computed again, for its worker is gone, and now holds other rows: {again.rows} where "
             f"{first.rows} were, or other values; whoever went on with them would train another model. Have it computed from what does not "
-            "change (seed what is random, read files that nobody writes to), or keep its rows on several workers: persist it, "
-            "then client.replicate(it)"
+            "change: seed what is random, write what changes to files first, or pass arrays of this process"
         )
 
 
-def _plain(summary: PieceSummary) -> Array:
+def _classes(summary: PieceSummary) -> Array:
     return np.zeros(0) if summary.classes is None else summary.classes
 
 
