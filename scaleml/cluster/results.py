@@ -81,7 +81,7 @@ def _best_of(left: Mapping[int, Outcome], partition: ParameterPartition) -> tupl
 
 
 def _outcome_of(client: Client, future: Future[Outcome | None]) -> Outcome | None:
-    if client.status == "running":
+    if client.status == "running" and future.status != "lost":  # with its worker: no other may run it
         with contextlib.suppress(Exception):
             return future.result(timeout=calls.CALL_TIMEOUT)
     return None

@@ -58,6 +58,6 @@ def shell_arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("draw", quick(SEED + 1, 10), ids=named)
+@pytest.mark.parametrize("draw", quick(SEED + 1, 10), ids=lambda draw: f"seed {SEED + 1}, {draw}")
 def test_on_workers_of_the_command_line(shell_arena: Arena, draw: Draw) -> None:
     shell_arena.play(draw)

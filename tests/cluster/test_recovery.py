@@ -23,6 +23,7 @@ from embedded import embedded
 from runtime import harness
 from runtime.aftermath import Watch
 from scaleml import RunFailed
+from scaleml.cluster.rank_tasks import RankTasks
 from scaleml.compression import TopK
 from scaleml.faults import Kill
 from scaleml.optim import SGD, Adam
@@ -119,6 +120,29 @@ def test_the_bits_are_those_of_an_undisturbed_run(watch: Watch, cluster: Client,
     for mine in range(run.workers):
         steps = run.history["step"][run.history["rank"] == mine]
         assert (np.diff(steps) >= 0).all(), "no step stands in the history twice"
+
+
+def test_a_result_that_is_lost_before_it_was_fetched(
+    watch: Watch, cluster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = started(Serial()).wait(60)
+    fetch, killed_at = RankTasks.result, []
+
+    def late(tasks: RankTasks, *arguments: Any) -> Any:
+        if not killed_at:
+            killed_at.append(run._driver.placement.addresses[0])
+            until(lambda: tasks.current[0].status == "finished")  # Dask has it
+            killed(cluster, run, 0)
+            until(lambda: tasks.current[0].status == "lost")
+        return fetch(tasks, *arguments)
+
+    monkeypatch.setattr(RankTasks, "result", late)
+    run = started(Serial())
+    assert run.wait(60).state == "finished"
+    assert killed_at
+    (said,) = recoveries(run)
+    assert "from the beginning" in said
+    assert_array_equal(run.params, undisturbed.params)
 
 
 def test_several_losses_one_after_the_other(watch: Watch, cluster: Client) -> None:
