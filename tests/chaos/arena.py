@@ -179,6 +179,9 @@ class Arena:
             until(lambda: run.over or run.state == "paused" or newest(run) >= draw.steps[0])
             struck = self._signal(run, draw.ranks, signal.SIGSTOP if draw.is_stop else signal.SIGKILL)
         elif draw.blow == "while recovering":
+            if run.state == "paused":  # before the step of the first blow
+                with contextlib.suppress(RuntimeError):
+                    run.resume()
             until(lambda: run.over or run.state == "recovering" or recovered(run))
             struck = self._signal(run, draw.ranks[1:], signal.SIGKILL)
         if draw.beside == "pause":
