@@ -311,14 +311,8 @@ class Driver:
             words, ranks = self.error or "the run failed", len(self._tasks.current)
             self._ending.await_all(self._supervisor, ranks, self._living, words, self._events)
         self.result = self._tasks.result(self.client, self._supervisor.ended, self.plan)
-        if self.result is None and conclusion.state == "finished" and self.client.status == "running":
-            self._on_result_lost()
-
-    def _on_result_lost(self) -> None:
-        """Have others train again: whoever had the result was lost between its end and this."""
-        self._supervisor.ended = dict.fromkeys(self._supervisor.ended, "lost")
-        if self.plan.keeps_points:
+        lost = self.result is None and conclusion.state == "finished" and self.client.status == "running"
+        if lost and self.plan.keeps_points:  # with who was lost between its end and this: others train again
+            self._supervisor.ended = dict.fromkeys(self._supervisor.ended, "lost")
             self._supervisor.state = "recovering"
             self._recover()
-        else:
-            self._conclude(events.Conclude("failed", f"{self._supervisor.cause}, with the result"))

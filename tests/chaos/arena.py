@@ -134,7 +134,7 @@ class Arena:
             assert over_before or not missing, f"ranks {missing} were not replaced: {run.history.marks}"
         else:
             assert error is not None, f"the run is {run.state}: {run.history.marks}"
-            assert re.search(r"rank.* (lost at step|silent|does not answer)", error), error
+            assert re.search(r"rank.* (lost at step|stalled|silent|does not answer)", error), error
         return not over_before
 
     @staticmethod

@@ -13,9 +13,9 @@ from scaleml.faults import Fault, Kill, Slow
 from scaleml.optim import SGD
 from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial, Strategy
 
-RECOVERS: frozenset[str] = frozenset({"synchronous"})
-"""THE SWITCH. What is recovered from; the rest fails by name. Add "asynchronous" (kills under `ASYNCHRONOUS`) when that is built, and
-"stalls" (SIGSTOP, whatever the strategy), and nothing else is to be changed."""
+RECOVERS: frozenset[str] = frozenset({"synchronous", "stalls"})
+"""THE SWITCH. What is recovered from; the rest fails by name. Add "asynchronous" (whatever strikes `ASYNCHRONOUS`) when that is built;
+"stalls" is SIGSTOP. Nothing else is to be changed."""
 
 SYNCHRONOUS: tuple[Strategy, ...] = (
     Serial(),
