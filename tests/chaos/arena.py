@@ -105,9 +105,9 @@ class Arena:
     def _strikes(self, draw: Draw) -> bool:
         """Play it; whether the blow came before the run was over."""
         expected = self.undisturbed(draw) if draw.is_exact else None
-        processes = self.client.run(os.getpid)
+        processes = self._on_all(os.getpid)
         for name, rare, often in (("SECONDS", 0.25, 0.0), ("SHARE", 0.005, 1e9)):
-            self.client.run(setattr, recovery_points, name, often if draw.often else rare)
+            self._on_all(setattr, recovery_points, name, often if draw.often else rare)
         with dask.config.set({"scaleml.comm.timeout": SILENCE} if draw.is_stop else {}):
             run = self._started(draw, draw.faults)
         try:
@@ -136,6 +136,13 @@ class Arena:
             assert error is not None, f"the run is {run.state}: {run.history.marks}"
             assert re.search(r"rank.* (lost at step|stalled|silent|does not answer)", error), error
         return not over_before
+
+    def _on_all(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Call a function on all workers; again where Dask still used a connection to one that was killed."""
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                return self.client.run(function, *arguments)
+        return self.client.run(function, *arguments)
 
     @staticmethod
     def _end(run: scaleml.Run) -> str | None:
