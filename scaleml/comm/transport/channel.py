@@ -21,11 +21,11 @@ from scaleml.comm.transport.frame import (
     Payload,
     delay_flags,
     encode,
-    payload_sum,
     size_of,
 )
 from scaleml.comm.transport.link import Link, LinkClosed
 from scaleml.comm.transport.link_set import LinkSet
+from scaleml.comm.transport.payload_sum import payload_sum
 from scaleml.comm.transport.pump import Pump, nothing_more
 from scaleml.comm.transport.spin import LOOKS
 
@@ -46,7 +46,7 @@ class Channel(LinkSet):
     # --- sending --------------------------------------------------------------------------------------------------
 
     def header(self, key: Key, payload: Payload, flags: int = 0, block: int = 0, kind: int = COLLECTIVE) -> bytes:
-        """Encode a frame's header, stamped with this rank's step, control word and compute time."""
+        """Encode a frame's header but for its number, stamped with this rank's step, control word and compute time."""
         context, total = self.context, 0
         size = len(payload) if type(payload) is bytes else payload.nbytes  # `size_of`, without a call
         if self.summed:
@@ -69,12 +69,13 @@ class Channel(LinkSet):
             assert link is not None
             if link.outbox:  # of an earlier send, ended by another peer's loss, or one that was started
                 Pump(self, what, {peer}, nothing_more, {}).run()
+            whole = link.numbered(header)
             try:
-                sent = link.send(header, payload)
+                sent = link.send(whole, payload)
             except LinkClosed:
                 raise self.lose(peer, what) from None
             if sent != size:
-                link.load(header, payload)
+                link.load(whole, payload)
                 link.trim(sent)
                 unsent = {peer} if unsent is None else unsent | {peer}
         if unsent is not None:

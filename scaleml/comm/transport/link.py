@@ -7,10 +7,8 @@ one system call brings a small frame's header and payload at once; large payload
 from __future__ import annotations
 
 import socket
-import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import final
 
 import numpy as np
 
@@ -20,19 +18,20 @@ from scaleml.comm.meter import Meter
 from scaleml.comm.transport.frame import (
     COLLECTIVE,
     HEADER,
-    SHORT,
+    KINDS,
     SUMMED,
     Frame,
     Header,
     Payload,
     decode,
-    payload_sum,
-    word_sum,
+    first_number,
+    numbered,
+    said,
 )
-from scaleml.comm.transport.sockets import is_remote, wake
+from scaleml.comm.transport.payload_sum import SHORT, TABLE, payload_sum, table_sum
+from scaleml.comm.transport.sockets import wake
 
 _BUFFER = 2 * (INLINE + HEADER)
-_SUM_BLOCK = 256 * 1024  # summed while in cache
 
 
 class LinkClosed(Exception):
@@ -57,6 +56,8 @@ class Link(ABC):
         self.partial: bytearray | None = None  # the frame in front is being read into it, for the inbox
         self._replay: tuple[Header, Payload] | None = None  # a frame from the inbox, in front again
         self._run, self._generation = run, generation
+        self._next = first_number(rank)  # of the frame that is sent next, ...
+        self._due = first_number(peer)  # ... and of the one that comes next
         # Not filled with zeros: of a link among many, hardly used, nothing is touched.
         self._view = np.empty(_BUFFER, np.uint8).data
         self._low = self._high = 0
@@ -91,8 +92,14 @@ class Link(ABC):
 
     # --- sending --------------------------------------------------------------------------------------------------
 
+    def numbered(self, header: bytes) -> bytes:
+        """Return the whole header of the frame that goes next."""
+        number = self._next
+        self._next = number + 1
+        return numbered(header, number)
+
     def load(self, header: bytes, payload: Payload) -> None:
-        """Make a frame the one to be sent by `flush`."""
+        """Make a frame, which has its number, the one to be sent by `flush`."""
         self.outbox = [memoryview(header)]
         if len(payload):
             self.outbox.append(memoryview(payload).cast("B"))
@@ -122,7 +129,7 @@ class Link(ABC):
                 self.backlog.popleft().gone = True
             self._posted = bool(self.backlog)
             if self._posted:
-                self.load(self.backlog[0].header, self.backlog[0].payload)
+                self.load(self.numbered(self.backlog[0].header), self.backlog[0].payload)
         return True
 
     # --- receiving ------------------------------------------------------------------------------------------------
@@ -140,7 +147,7 @@ class Link(ABC):
         Raises
         ------
         CorruptFrame
-            If it is altered, or of another run or generation.
+            If it is altered, of another run or generation, or not the one that is due.
         """
         if self._replay is not None:
             return self._replay[0]
@@ -152,12 +159,9 @@ class Link(ABC):
                 header = decode(self._view, self._low)
             except ValueError as error:
                 raise self._corrupt(str(error), -1) from None
-            if header.run != self._run or header.generation != self._generation:
-                raise self._corrupt(
-                    f"it belongs to run {header.run:x} generation {header.generation}, "
-                    f"this is run {self._run:x} generation {self._generation}",
-                    header.step,
-                )
+            if header.number != self._due or header.generation != self._generation or header.run != self._run:
+                raise self._corrupt(self._strange(header), header.step)
+            self._due += 1
             self._low += HEADER
             self._header = header
             self._got = self._summed = self._sum = 0
@@ -204,7 +208,7 @@ class Link(ABC):
             self._got += ready
             if header.flags & SUMMED:
                 self._sum_up(target, header.length)
-        if header.flags & SUMMED and self._sum & ((1 << 64) - 1) != header.checksum:
+        if header.flags & SUMMED and self._sum != header.checksum:
             raise self._corrupt("its payload does not match its sum", header.step)
         self._take(header)
         return True
@@ -230,9 +234,9 @@ class Link(ABC):
             if self._got == length:
                 self._sum = payload_sum(target, length)
             return
-        while self._got - self._summed >= _SUM_BLOCK or self._got == length > self._summed:
-            end = min(self._summed + _SUM_BLOCK, length)
-            self._sum += word_sum(target[self._summed : end])
+        while self._got - self._summed >= TABLE or self._got == length > self._summed:
+            end = min(self._summed + TABLE, length)
+            self._sum = table_sum(target[self._summed : end], self._sum)
             self._summed = end
 
     def _fill(self, need: int, block: bool) -> int:
@@ -245,6 +249,14 @@ class Link(ABC):
         got = self.receive(self._view[self._high : _BUFFER if self.greedy else self._low + need], block)
         self._high += got
         return got
+
+    def _strange(self, header: Header) -> str:
+        if header.run != self._run or header.generation != self._generation:
+            return (
+                f"it belongs to run {header.run:x} generation {header.generation}, "
+                f"this is run {self._run:x} generation {self._generation}"
+            )
+        return f"it is {said(header.number)}, due was {said(self._due)}: frames were lost, sent again or swapped on the way"
 
     def _corrupt(self, why: str, step: int) -> CorruptFrame:
         at = f" at its step {step}" if step >= 0 else ""
@@ -263,54 +275,3 @@ class Link(ABC):
         """Close the socket."""
         self.wake()
         self.sock.close()
-
-
-@final
-class PlainLink(Link):
-    """A blocking TCP or Unix socket; waits end by the kernel's own receive timeout.
-
-    Within a host the kernel copies from memory to memory: like shared memory, a Unix socket's payloads carry no sum.
-    """
-
-    def __init__(self, sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> None:
-        super().__init__(sock, rank, peer, run, generation)
-        sock.settimeout(None)
-        self.sums = is_remote(sock)
-        self.set_timeout(timeout)
-        self._receive_into = sock.recv_into
-        self._sendmsg = sock.sendmsg
-
-    def set_timeout(self, timeout: float) -> None:
-        microseconds = max(int(timeout * 1e6), 1)
-        seconds = struct.pack("ll", *divmod(microseconds, 1_000_000))
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-
-    def pending(self) -> bool:
-        return False
-
-    def receive(self, view: memoryview, block: bool) -> int:
-        try:
-            got = self._receive_into(view, 0, 0 if block else socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise LinkClosed from error
-        if not got:
-            raise LinkClosed
-        return got
-
-    def send(self, header: bytes | memoryview, payload: Payload) -> int:
-        try:
-            sent = self._sendmsg((header, payload), (), socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise LinkClosed from error
-        self.meter.bytes_sent += sent
-        return sent
-
-    def write(self, data: bytes) -> None:
-        try:
-            self.sock.sendall(data)
-        except OSError as error:
-            raise LinkClosed from error
