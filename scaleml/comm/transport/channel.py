@@ -21,6 +21,7 @@ from scaleml.comm.transport.frame import (
     Payload,
     delay_flags,
     encode,
+    numbered,
     size_of,
 )
 from scaleml.comm.transport.link import Link, LinkClosed
@@ -69,7 +70,9 @@ class Channel(LinkSet):
             assert link is not None
             if link.outbox:  # of an earlier send, ended by another peer's loss, or one that was started
                 Pump(self, what, {peer}, nothing_more, {}).run()
-            whole = link.numbered(header)
+            number = link.next_number  # `Link.numbered`, without a call
+            link.next_number = number + 1 & 0xFFFFFFFF
+            whole = numbered(header, number)
             try:
                 sent = link.send(whole, payload)
             except LinkClosed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,11 +20,11 @@ MAGIC = b"SML\x02"  # the last byte is the version of this layout
 # magic, kind, op, codec, dtype | flags, block, tag | run | generation, group | sequence | step | length | control
 # | compute seconds | payload sum: what is the same on all links; then the frame's number on one, and the CRC-32 of all of it
 _BODY = struct.Struct("<4sBBBBIIIQIIQQQQdQ")
-_NUMBER = struct.Struct("<Q")
-_CRC = struct.Struct("<I")
-_WHOLE = struct.Struct(_BODY.format + "QI")
+_END = struct.Struct("<II")
+_WHOLE = struct.Struct(_BODY.format + "II")
 HEADER = _WHOLE.size
-_CRC_AT = HEADER - _CRC.size
+_NUMBER_AT = _BODY.size
+_HALF = (1 << 32) - 1
 
 # kinds
 MESSAGE, COLLECTIVE, CONTROL = KINDS = 1, 2, 3
@@ -70,20 +71,20 @@ def allreduce_op(topology: str) -> int:
 def first_number(sender: int) -> int:
     """Return the number of the first frame that rank `sender` sends on a link; each has one more than the one before.
 
-    No frame has the number that is due but the one that is: not if others were lost, or it came before, or it is the receiver's own.
-    """
-    return sender << 48
-
-
-def said(number: int) -> str:
-    """Return what a number says.
+    No frame has the number that is due but the one that is: not if others were lost, if it came before, or if it is of another
+    rank's, which counts from somewhere else.
 
     Examples
     --------
-    >>> said(first_number(3) + 7)
-    'frame 7 of rank 3'
+    >>> first_number(0), next_number(first_number(0)), next_number(0xFFFFFFFF)
+    (0, 1, 0)
     """
-    return f"frame {number & (1 << 48) - 1} of rank {number >> 48}"
+    return sender * 0x9E3779B1 & _HALF
+
+
+def next_number(number: int) -> int:
+    """Return the number of the frame after one with `number`."""
+    return number + 1 & _HALF
 
 
 class Header(NamedTuple):
@@ -151,38 +152,18 @@ class Key(NamedTuple):
         )  # fmt: skip
 
 
-# Of as many fields as there are: half the time of the classes' own ways.
+# These run with every frame. Of as many fields as there are: half the time of the classes' own ways.
 _make = partial(tuple.__new__, Header)
 new_key = partial(tuple.__new__, Key)
+_pack_end, _unpack, _crc32 = _END.pack, _WHOLE.unpack_from, zlib.crc32
 
 
-def encode(
-    kind: int,
-    op: int,
-    codec: int,
-    dtype: int,
-    flags: int,
-    block: int,
-    tag: int,
-    run: int,
-    generation: int,
-    group: int,
-    sequence: int,
-    step: int,
-    length: int,
-    control: int,
-    compute_seconds: float,
-    checksum: int,
-) -> bytes:
-    """Return a header but for the number of its frame, which each link gives: see `numbered`."""
-    return _BODY.pack(
-        MAGIC, kind, op, codec, dtype, flags, block, tag, run, generation, group, sequence, step, length, control,
-        compute_seconds, checksum,
-    )  # fmt: skip
+encode: Callable[..., bytes] = partial(_BODY.pack, MAGIC)
+"""Packs a `Header`, from its kind to its checksum: what is the same on all links. See `numbered`."""
 
 
 def numbered(encoded: bytes, number: int) -> bytes:
-    """Return all `HEADER` bytes of what `encode` made.
+    """Return all `HEADER` bytes of what `encode` made; its CRC-32 begins with the number.
 
     Examples
     --------
@@ -190,8 +171,7 @@ def numbered(encoded: bytes, number: int) -> bytes:
     >>> decode(raw).tag, decode(raw).length, decode(raw).number
     (7, 5, 9)
     """
-    body = encoded + _NUMBER.pack(number)
-    return body + _CRC.pack(zlib.crc32(body))
+    return encoded + _pack_end(number, _crc32(encoded, number))
 
 
 def decode(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Header:
@@ -202,8 +182,8 @@ def decode(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Header:
     ValueError
         If its CRC-32 or its magic is wrong: says which.
     """
-    header = _make(_WHOLE.unpack_from(buffer, offset))
-    if zlib.crc32(buffer[offset : offset + _CRC_AT]) != header.crc:
+    header = _make(_unpack(buffer, offset))
+    if _crc32(buffer[offset : offset + _NUMBER_AT], header.number) != header.crc:
         raise ValueError("the header does not match its CRC-32")
     if header.magic != MAGIC:
         raise ValueError(f"the header starts with {header.magic!r}, not with {MAGIC!r}")

@@ -25,8 +25,8 @@ from scaleml.comm.transport.frame import (
     Payload,
     decode,
     first_number,
+    next_number,
     numbered,
-    said,
 )
 from scaleml.comm.transport.payload_sum import SHORT, TABLE, payload_sum, table_sum
 from scaleml.comm.transport.sockets import wake
@@ -56,7 +56,7 @@ class Link(ABC):
         self.partial: bytearray | None = None  # the frame in front is being read into it, for the inbox
         self._replay: tuple[Header, Payload] | None = None  # a frame from the inbox, in front again
         self._run, self._generation = run, generation
-        self._next = first_number(rank)  # of the frame that is sent next, ...
+        self.next_number = first_number(rank)  # of the frame that is sent next, ...
         self._due = first_number(peer)  # ... and of the one that comes next
         # Not filled with zeros: of a link among many, hardly used, nothing is touched.
         self._view = np.empty(_BUFFER, np.uint8).data
@@ -94,8 +94,8 @@ class Link(ABC):
 
     def numbered(self, header: bytes) -> bytes:
         """Return the whole header of the frame that goes next."""
-        number = self._next
-        self._next = number + 1
+        number = self.next_number
+        self.next_number = next_number(number)
         return numbered(header, number)
 
     def load(self, header: bytes, payload: Payload) -> None:
@@ -161,10 +161,9 @@ class Link(ABC):
                 raise self._corrupt(str(error), -1) from None
             if header.number != self._due or header.generation != self._generation or header.run != self._run:
                 raise self._corrupt(self._strange(header), header.step)
-            self._due += 1
+            self._due = self._due + 1 & 0xFFFFFFFF  # `next_number`, without a call
             self._low += HEADER
             self._header = header
-            self._got = self._summed = self._sum = 0
         return self._header
 
     def read_small(self, block: bool = False) -> memoryview | None:
@@ -210,6 +209,7 @@ class Link(ABC):
                 self._sum_up(target, header.length)
         if header.flags & SUMMED and self._sum != header.checksum:
             raise self._corrupt("its payload does not match its sum", header.step)
+        self._got = self._summed = self._sum = 0
         self._take(header)
         return True
 
@@ -256,7 +256,10 @@ class Link(ABC):
                 f"it belongs to run {header.run:x} generation {header.generation}, "
                 f"this is run {self._run:x} generation {self._generation}"
             )
-        return f"it is {said(header.number)}, due was {said(self._due)}: frames were lost, sent again or swapped on the way"
+        first = first_number(self.peer)
+        came, due = ((number - first) % (1 << 32) for number in (header.number, self._due))
+        which = f"it is number {came} on this link" if came < 1 << 31 else "it is of another link"
+        return f"{which}, and number {due} was due: frames were lost, sent again or swapped on the way"
 
     def _corrupt(self, why: str, step: int) -> CorruptFrame:
         at = f" at its step {step}" if step >= 0 else ""
