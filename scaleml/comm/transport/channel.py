@@ -14,6 +14,7 @@ from scaleml.comm.transport.frame import (
     DELAYED,
     HEADER,
     MESSAGE,
+    ROLE,
     SUMMED,
     Frame,
     Header,
@@ -115,20 +116,28 @@ class Channel(LinkSet):
 
     # --- a collective's frames ------------------------------------------------------------------------------------
 
-    def send_receive(self, peers: Sequence[int], key: Key, payload: Payload, flags: int = 0) -> list[memoryview]:
+    def send_receive(
+        self, peers: Sequence[int], key: Key, payload: Payload, role: int = 0, size: int = ANY
+    ) -> list[memoryview]:
         """Send a small payload to all `peers`, return theirs: views that are valid until the links are read again."""
-        self.send(peers, self.header(key, payload, flags), payload, key)
-        return self.collect(peers, key)
+        self.send(peers, self.header(key, payload, role), payload, key)
+        return self.collect(peers, key, role, size)
 
-    def collect(self, peers: Sequence[int], key: Key) -> list[memoryview]:
-        """Return the small payloads of all `peers`: views that are valid until the links are read again."""
+    def collect(self, peers: Sequence[int], key: Key, role: int = 0, size: int = ANY) -> list[memoryview]:
+        """Return the small payloads of all `peers`, each of `size` bytes: views that are valid until the links are read again."""
         if self.unsent:
             self.send_started(peers, key)
-        if len(peers) == 1:
-            self.await_header(peers[0], key)
-            return [self.read_payload(peers[0], key)]
-        self.await_headers(peers, key)
-        return [self.read_payload(peer, key) for peer in peers]
+        if len(peers) > 1:
+            self.await_headers(peers, key)
+        return [self.take_small(peer, self.await_header(peer, key), key, role, size) for peer in peers]
+
+    def take_small(self, peer: int, header: Header, key: Key, role: int, size: int) -> memoryview:
+        """Take the small payload in front, of `size` bytes: a view that is valid until the next read."""
+        if header.flags & ROLE != role:
+            self.link(peer).check(header, role, header.block)
+        if header.length != size != ANY:
+            raise self.context.other_length(peer, header.length, size)
+        return self.read_payload(peer, key)
 
     def send_started(self, peers: Iterable[int], key: Key) -> None:
         """Send what was started until the collective's frames from `peers` are here: who is to come may wait for that."""

@@ -32,7 +32,8 @@ MESSAGE, COLLECTIVE, CONTROL = KINDS = 1, 2, 3
 SUMMED = 1  # `checksum` is that of the payload
 DOORBELL = 2  # the payload says where in the sender's shared memory the data lies
 RESULT = 4  # a block on its way back from its owner
-ROLE = DOORBELL | RESULT  # what a payload is for
+ROLE = DOORBELL | RESULT  # what a payload is for, ...
+ROLES = {0: "block", DOORBELL: "doorbell", RESULT: "result", ROLE: "doorbell and result"}  # ... and what that is called
 # ... and above them, for how long a bad link held the frame back, in units of 10 us
 _DELAY_AT = 8
 DELAYED = 1 << _DELAY_AT  # flags as high as this: it was

@@ -18,7 +18,8 @@ from scaleml.comm.meter import Meter
 from scaleml.comm.transport.frame import (
     COLLECTIVE,
     HEADER,
-    KINDS,
+    ROLE,
+    ROLES,
     SUMMED,
     Frame,
     Header,
@@ -29,9 +30,11 @@ from scaleml.comm.transport.frame import (
     numbered,
 )
 from scaleml.comm.transport.payload_sum import SHORT, TABLE, payload_sum, table_sum
-from scaleml.comm.transport.sockets import wake
+from scaleml.comm.transport.sockets import memory_of_host, wake
 
 _BUFFER = 2 * (INLINE + HEADER)
+MOST = memory_of_host()
+"""Bytes that no payload can have more of."""
 
 
 class LinkClosed(Exception):
@@ -53,7 +56,7 @@ class Link(ABC):
         self.meter = Meter(1)  # replaced by the channel's
         self.backlog: deque[Frame] = deque()  # frames that were started
         self._posted = False  # whether the outbox holds the backlog's first
-        self.partial: bytearray | None = None  # the frame in front is being read into it, for the inbox
+        self.partial: memoryview | None = None  # the frame in front is being read into it, for the inbox
         self._replay: tuple[Header, Payload] | None = None  # a frame from the inbox, in front again
         self._run, self._generation = run, generation
         self.next_number = first_number(rank)  # of the frame that is sent next, ...
@@ -158,9 +161,9 @@ class Link(ABC):
             try:
                 header = decode(self._view, self._low)
             except ValueError as error:
-                raise self._corrupt(str(error), -1) from None
+                raise self.corrupt(str(error), -1) from None
             if header.number != self._due or header.generation != self._generation or header.run != self._run:
-                raise self._corrupt(self._strange(header), header.step)
+                raise self.corrupt(self._strange(header), header.step)
             self._due = self._due + 1 & 0xFFFFFFFF  # `next_number`, without a call
             self._low += HEADER
             self._header = header
@@ -174,13 +177,13 @@ class Link(ABC):
         header = self._header
         assert header is not None
         if header.length > INLINE:
-            raise self._corrupt(f"its payload of {header.length} bytes is no small one", header.step)
+            raise self.corrupt(f"its payload of {header.length} bytes is no small one", header.step)
         while self._high - self._low < header.length:
             if not self._fill(header.length, block):
                 return None
         view = self._view[self._low : self._low + header.length]
         if header.flags & SUMMED and payload_sum(view, header.length) != header.checksum:
-            raise self._corrupt("its payload does not match its sum", header.step)
+            raise self.corrupt("its payload does not match its sum", header.step)
         self._low += header.length
         self._take(header)
         return view
@@ -194,7 +197,7 @@ class Link(ABC):
         header = self._header
         assert header is not None
         if header.length != len(target):
-            raise self._corrupt(f"its payload has {header.length} bytes, not {len(target)}", header.step)
+            raise self.corrupt(f"its payload has {header.length} bytes, not {len(target)}", header.step)
         while self._got < header.length:
             ready = min(self._high - self._low, header.length - self._got)
             if ready:
@@ -208,10 +211,31 @@ class Link(ABC):
             if header.flags & SUMMED:
                 self._sum_up(target, header.length)
         if header.flags & SUMMED and self._sum != header.checksum:
-            raise self._corrupt("its payload does not match its sum", header.step)
+            raise self.corrupt("its payload does not match its sum", header.step)
         self._got = self._summed = self._sum = 0
         self._take(header)
         return True
+
+    def room(self, header: Header) -> memoryview:
+        """Return memory for the payload in front, which only its header knows: what is not there yet takes none.
+
+        Raises
+        ------
+        CorruptFrame
+            If there can be no payload as long as it is said to be.
+        """
+        try:
+            if header.length <= MOST:
+                return np.empty(header.length, np.uint8).data  # not filled with zeros: pages come with the bytes
+        except MemoryError:
+            pass
+        raise self.corrupt(f"it announces {header.length} bytes, and this host has memory for {MOST}", header.step)
+
+    def check(self, header: Header, role: int, block: int = 0) -> None:
+        """Raise `CorruptFrame` if the frame in front is not that part of its collective which comes now."""
+        if header.flags & ROLE != role or header.block != block:
+            came, due = ((ROLES[flags & ROLE], index) for flags, index in ((header.flags, header.block), (role, block)))
+            raise self.corrupt(f"it has {came[0]} {came[1]}, and {due[0]} {due[1]} was due", header.step)
 
     def replay(self, group: int) -> bool:
         """Put the group's next collective frame from the inbox in front again; False if there is none."""
@@ -261,7 +285,8 @@ class Link(ABC):
         which = f"it is number {came} on this link" if came < 1 << 31 else "it is of another link"
         return f"{which}, and number {due} was due: frames were lost, sent again or swapped on the way"
 
-    def _corrupt(self, why: str, step: int) -> CorruptFrame:
+    def corrupt(self, why: str, step: int) -> CorruptFrame:
+        """Return the error for what came over this link, in a frame of the peer's `step` (-1: unknown)."""
         at = f" at its step {step}" if step >= 0 else ""
         return CorruptFrame(
             f"rank {self.rank} got a corrupt frame from rank {self.peer}{at}: {why}",
