@@ -7,6 +7,7 @@ from typing import final
 
 from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY
+from scaleml.comm.errors import CommError
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
 from scaleml.comm.transport.frame import (
@@ -129,15 +130,24 @@ class Channel(LinkSet):
             self.send_started(peers, key)
         if len(peers) > 1:
             self.await_headers(peers, key)
-        return [self.take_small(peer, self.await_header(peer, key), key, role, size) for peer in peers]
+        found = []
+        for peer in peers:
+            header = self.await_header(peer, key)
+            if header.flags & ROLE != role or header.length != size != ANY:
+                raise self._not_due(peer, header, role, size)
+            found.append(self.read_payload(peer, key))
+        return found
 
     def take_small(self, peer: int, header: Header, key: Key, role: int, size: int) -> memoryview:
         """Take the small payload in front, of `size` bytes: a view that is valid until the next read."""
+        if header.flags & ROLE != role or header.length != size != ANY:
+            raise self._not_due(peer, header, role, size)
+        return self.read_payload(peer, key)
+
+    def _not_due(self, peer: int, header: Header, role: int, size: int) -> CommError:
         if header.flags & ROLE != role:
             self.link(peer).check(header, role, header.block)
-        if header.length != size != ANY:
-            raise self.context.other_length(peer, header.length, size)
-        return self.read_payload(peer, key)
+        return self.context.other_length(peer, header.length, size)
 
     def send_started(self, peers: Iterable[int], key: Key) -> None:
         """Send what was started until the collective's frames from `peers` are here: who is to come may wait for that."""
