@@ -49,7 +49,10 @@ class Left:
 
 @dataclass(frozen=True)
 class RankFailed:
-    """A rank ended with an error; ``cause`` is ``own``, ``peer`` (it lost one) or ``told`` (it was aborted)."""
+    """A rank ended with an error.
+
+    Its ``cause`` is ``own``, ``frame`` (what came was altered on its way), ``peer`` (it lost one) or ``told`` (it was aborted).
+    """
 
     rank: int
     error: str

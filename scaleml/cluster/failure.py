@@ -78,7 +78,7 @@ class Failure:
         """Return the rank whose error is named as the cause, if one is, of ranks that have ``ended`` so."""
         if not self.errors or "lost" in ended.values() or self.late or self.client_lost:
             return None
-        return next((one.rank for one in self.errors if one.cause == "own"), self.errors[0].rank)
+        return (self._nearest() or self.errors[0]).rank
 
     def root(self, ended: Mapping[int, str], step: int) -> str | None:
         """Return what is no consequence of something else; None where only consequences are known.
@@ -95,9 +95,9 @@ class Failure:
             return self._loss(lost, self._at(step))
         if self.late is not None:
             return self.late
-        own = [error for error in self.errors if error.cause == "own"]
-        if own:
-            return f"rank {own[0].rank} on worker {self._where(own[0])}: {own[0].error}"
+        nearest = self._nearest()
+        if nearest is not None:
+            return f"rank {nearest.rank} on worker {self._where(nearest)}: {nearest.error}"
         return None
 
     def cause(self, ended: Mapping[int, str], step: int) -> str:
@@ -116,6 +116,11 @@ class Failure:
         gone = [rank for rank in lost if self.addresses[rank] not in silent]
         stalled = [words.stalled(silence, address, at) for address, silence in silent.items()]
         return "; ".join([*stalled, *([words.lost(gone, self.addresses, at)] if gone else [])])
+
+    def _nearest(self) -> RankFailed | None:
+        """Return the first error that is no consequence: of a rank's own, or else of the network."""
+        causes = "own", "frame"
+        return next((error for cause in causes for error in self.errors if error.cause == cause), None)
 
     def _where(self, error: RankFailed, more: str = "") -> str:
         return f"{self.addresses[error.rank]}{more} failed{self._at(error.step)}"

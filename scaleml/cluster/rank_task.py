@@ -177,9 +177,11 @@ def _words(error: Exception) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """Return how near to the root an error is: ``own``, ``peer`` (a lost peer) or ``told`` (aborted from outside)."""
+    """Return how near to the root an error is: see `RankFailed`."""
     if isinstance(error, comm.Aborted):
         return "told"
+    if isinstance(error, comm.CorruptFrame):
+        return "frame"
     return "peer" if isinstance(error, comm.PeerLost) else "own"
 
 

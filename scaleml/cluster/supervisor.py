@@ -278,8 +278,9 @@ class Supervisor:
             self.state = "stopped" if "stopped" in self.ended.values() else "finished"
             return [Conclude(self.state)]
         waited = now - failure.since
+        known = failure.root(self.ended, self.last_step) is not None or failure.client_lost is not None
         if self._may_recover:
-            if all_ended and ("lost" in self.ended.values() or waited > SETTLE):
+            if all_ended and (known or waited > SETTLE):
                 self.state, before = "recovering", self._is_over_to_others
                 self._is_over_to_others = True
                 return [] if before else [Recover()]
@@ -290,7 +291,6 @@ class Supervisor:
                 return []
             self.state = "stopped"
             return [Conclude("stopped")]
-        known = failure.root(self.ended, self.last_step) is not None or failure.client_lost is not None
         # A lost peer is a consequence: Dask may need a moment to say whose worker died.
         if (all_ended and known) or failure.client_lost is not None or waited > SETTLE:
             self.state = "failed"

@@ -135,7 +135,23 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
-        """Write what `payload` says into `out`, (n,); `context` is the sender's."""
+        """Write what `payload` says into `out`, (n,); `context` is the sender's.
+
+        Raises
+        ------
+        ValueError
+            If it is no payload of so many items.
+        """
+
+    @final
+    def _check(self, payload: Array, out: Array, context: CodecContext) -> None:
+        """Raise ValueError unless `payload` has the length of one that can be decoded into `out`."""
+        due = self.nbytes(len(out), out.dtype, context)
+        if payload.dtype != np.uint8 or payload.shape != (due,):
+            raise ValueError(
+                f"{self} cannot decode a {payload.dtype} array of shape {payload.shape} into {len(out)} {out.dtype} items: "
+                f"their payload is uint8 of shape ({due},)"
+            )
 
     @abstractmethod
     def _sum(

@@ -17,6 +17,7 @@ from scaleml.compression.exchange import sum_whole
 SHIFT = 15  # the largest item comes to lie below 2 ** 15; half precision ends at 65504
 BLOCK = 1 << 14  # items at a time: they stay in the cache
 MOST = 120  # so that the factor itself is a float32
+LEAST = SHIFT - 1024  # for the largest float64
 
 
 @final
@@ -77,7 +78,10 @@ class FP16(Codec):
 
     def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the halves, scaled back."""
+        self._check(payload, out, context)
         shift = int(payload[:4].view(np.int32)[0])
+        if not LEAST <= shift <= MOST:
+            raise ValueError(f"no vector of halves is scaled by 2 ** {shift}: that is no payload of FP16()")
         namespace(out).multiply(payload[4:].view(np.float16), out.dtype.type(2.0**-shift), out=out)
 
     def _sum(

@@ -92,6 +92,7 @@ class Int8(Codec):
 
     def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write levels times scales."""
+        self._check(payload, out, context)
         xp = namespace(out)
         scales, levels = _open(payload, len(out), out.dtype)
         for row, table in tables(out, CHUNK, ROWS):

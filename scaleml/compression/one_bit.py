@@ -83,6 +83,7 @@ class OneBit(Codec):
 
     def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the magnitudes by the bits."""
+        self._check(payload, out, context)
         xp = namespace(out)
         means, bits = _open(payload, len(out), out.dtype)
         above = xp.unpackbits(bits).view(np.bool_)

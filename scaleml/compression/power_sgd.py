@@ -108,6 +108,7 @@ class PowerSGD(Codec):
 
     def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the products, and the rest as it came."""
+        self._check(payload, out, context)
         cut = self._cut(len(out), context)
         values = payload.view(out.dtype)
         _multiply(cut, values[: cut.first], values[cut.first :], out)

@@ -82,6 +82,7 @@ class RandomK(Codec):
 
     def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the values at their places, 0 elsewhere."""
+        self._check(payload, out, context)
         out[:] = 0
         out[self._places(out, context)] = payload.view(out.dtype)
 

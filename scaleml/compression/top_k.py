@@ -90,6 +90,7 @@ class TopK(Codec):
 
     def decode(self, payload: Array, out: Array, context: CodecContext = NO_CONTEXT) -> None:
         """Write the values at their places, 0 elsewhere."""
+        self._check(payload, out, context)
         out[:] = 0
         self._add(payload, out)
 
@@ -97,7 +98,10 @@ class TopK(Codec):
         xp = namespace(out)
         values, counts, places = self._open(payload, len(out), out.dtype)
         block = xp.searchsorted(xp.cumsum(counts), xp.arange(len(values)), side="right")
-        out[block * BLOCK + places] += values  # no place stands twice in a payload
+        where = block * BLOCK + places
+        if xp is np and len(where) and not 0 <= where.min() <= where.max() < len(out):  # a GPU would be waited for
+            raise ValueError(f"a payload of {self} has places that are none of {len(out)} items")
+        out[where] += values  # no place stands twice in a payload
 
     def _sum(
         self, p: Array, out: Array, group: Communicator, state: dict[str, Array], context: CodecContext, factor: float

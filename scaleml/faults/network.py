@@ -136,8 +136,9 @@ class DropLink(Moment):
 class CorruptFrame(Moment):
     """One bit flips on the way: in the next frame that the rank sends to another one, from step ``step`` on.
 
-    The receiver finds it by the payload's sum or the header's CRC-32 (on TLS links, by the record's authentication code) and
-    ends the run with an error that names the rank. Within a host, where memory is copied to memory, payloads carry no sums; the
+    The receiver finds it by the payload's sum or the header's CRC-32 (on TLS links, by the record's authentication code): no rank
+    goes on with what came. With ``on_worker_lost="replace"`` their links are made again and the run recovers, else it fails with an
+    error that names the rank. Within a host, where memory is copied to memory, payloads carry no sums; the
     one that is hit gets one.
 
     Parameters

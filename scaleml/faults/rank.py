@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scaleml.checks import check_flag, check_number
 from scaleml.faults.base import Fault, Interval, Moment
-from scaleml.faults.network import DropLink
+from scaleml.faults.network import CorruptFrame, DropLink
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,14 +130,16 @@ def left_after_loss(faults: Sequence[Fault], lost: Collection[int], reached: int
     lost : collection of int
         The ranks that were lost: each without its first kill, if it has one.
     reached : int
-        The step that ranks had come to: links that were cut by then are whole again.
+        The step that ranks had come to: links that were cut by then, or had altered a frame, are whole again.
 
     Examples
     --------
     >>> left_after_loss([Kill(1, 9), Slow(1, 2), Kill(1, 4), Kill(0, 3)], lost=[1], reached=4)
     (Kill(rank=1, step=9), Slow(rank=1, factor=2), Kill(rank=0, step=3))
     """
-    struck: list[Fault] = [fault for fault in faults if isinstance(fault, DropLink) and fault.step <= reached]
+    struck: list[Fault] = [
+        fault for fault in faults if isinstance(fault, DropLink | CorruptFrame) and fault.step <= reached
+    ]
     for rank in lost:
         kills = [fault for fault in faults if isinstance(fault, Kill) and fault.rank == rank]
         struck += sorted(kills, key=lambda fault: fault.step)[:1]

@@ -188,7 +188,9 @@ def test_the_others_are_told_once():
 
 RANKS = st.integers(0, 2)
 FAILURES = st.one_of(
-    st.builds(RankFailed, RANKS, st.just("bad"), st.sampled_from(["own", "peer", "told"]), RANKS, st.integers(-1, 2)),
+    st.builds(
+        RankFailed, RANKS, st.just("bad"), st.sampled_from(["own", "frame", "peer", "told"]), RANKS, st.integers(-1, 2)
+    ),
     st.builds(WorkerLost, st.sampled_from(sorted(set(ADDRESSES)))),
     st.builds(ClientLost, st.just("closed")),
     st.builds(Left, RANKS, st.just("failed"), RANKS),

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from cluster.test_supervisor import OWN, START_BY, feed
-from scaleml.cluster.events import Abort, Applied, ClientLost, Entered, Left, RankFailed, Recover, Tick, WorkerLost
+from scaleml.cluster.events import (
+    Abort,
+    Applied,
+    ClientLost,
+    Conclude,
+    Entered,
+    Left,
+    RankFailed,
+    Recover,
+    Tick,
+    WorkerLost,
+)
 from scaleml.cluster.supervisor import SETTLE, Supervisor
 
 
@@ -48,6 +59,27 @@ def test_links_that_break_alone_are_made_again_after_a_moment():
     feed(machine, *SUSPENDED, Left(1, "suspended", 7, [[6, 1]]))
     assert machine.state == "running"
     assert feed(machine, Tick(), now=SETTLE + 0.1) == [Recover()]
+
+
+ALTERED = RankFailed(1, "rank 1 got a corrupt frame from rank 0", "frame", 7, peer=0)
+
+
+def test_links_that_altered_a_frame_are_made_again_at_once():
+    machine = recovering()
+    *before, last = ALTERED, Left(1, "suspended", 7, [[6, 1]]), *SUSPENDED
+    assert [type(one) for one in feed(machine, *before)] == [Abort]
+    assert feed(machine, last) == [Recover()]
+    assert machine.cause == "rank 1 on worker tcp://b failed at step 7: rank 1 got a corrupt frame from rank 0"
+    assert machine.culprit == 1
+
+
+def test_an_altered_frame_is_named_where_nobody_is_to_go_on():
+    machine = Supervisor(("tcp://a", "tcp://b", "tcp://c"), START_BY, workers=3)
+    feed(machine, *(Entered(rank) for rank in range(3)))
+    told = [Left(rank, "failed", 7) for rank in range(3)]
+    said = feed(machine, SUSPENDED[0], ALTERED, *told)
+    assert said[-1] == Conclude("failed", machine.cause)
+    assert "rank 1 on worker tcp://b failed at step 7: rank 1 got a corrupt frame" in machine.cause
 
 
 def test_nobody_goes_on_where_that_is_not_wanted_or_something_else_is_wrong():

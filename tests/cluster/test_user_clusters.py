@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -17,6 +18,8 @@ from cluster.conftest import LOCAL, Problem
 from cluster.harness import nothing_left, running, sockets_of_links
 from scaleml import AllReduce, LocalSGD, ParameterServer, RunFailed, Serial
 from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.gathering import Gathering
+from strangers import ANSWER, CALLS, Strangers
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests' folder
 pytestmark = pytest.mark.usefixtures("users_cluster_only")
@@ -127,6 +130,24 @@ def test_a_tls_cluster_has_tls_links(client: Client, problem: Problem) -> None:
                 assert of_a_worker
                 assert all(re.fullmatch(r"SSLSocket TLSv1\.[23]", kind) for kind in of_a_worker), kinds
         problem.check(scaleml.train(**problem.settings(client=client)).params, shards=2)
+
+
+def test_strangers_at_the_ranks_doors_change_nothing(client: Client, problem: Problem, monkeypatch: Any) -> None:
+    """Two hundred of them come as soon as the ranks listen, before these are told of each other."""
+    specs = Gathering.specs
+
+    def crowded(gathering: Gathering, endpoints: Any) -> Any:
+        made = specs(gathering, endpoints)
+        callers.append(doors.enter_context(Strangers([(host, port) for host, port in made[0].book])))
+        return made
+
+    callers: list[Strangers] = []
+    with nothing_left(client), contextlib.ExitStack() as doors:
+        monkeypatch.setattr(Gathering, "specs", crowded)
+        run = scaleml.train(**problem.settings(client=client))
+    problem.check(run.params, shards=2)
+    assert [one.hung_up_on for one in callers] == [CALLS]
+    assert max(map(len, callers[0].told)) <= ANSWER
 
 
 def set_numpy_version(version: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from scaleml.comm import Aborted, CommError, CorruptFrame, HandshakeError, PeerLost, PeerTimeout, inprocess
 from scaleml.comm.collectives.sparse import sparse_allreduce
-from scaleml.comm.transport import frame
+from scaleml.comm.transport import frame, payload_sum
 
 
 def close(groups):
@@ -176,7 +176,7 @@ def altered(groups, flip, payload=b"some payload"):
     channel = groups[1].mesh.channel
     channel.summed = True
     header = channel.header(frame.Key(groups[1].members.number, 0, 0, frame.BYTES, 0), payload, kind=frame.MESSAGE)
-    raw = bytearray(header + payload)
+    raw = bytearray(channel.links[0].numbered(header) + payload)
     raw[flip] ^= 4
     channel.links[0].sock.sendall(raw)
 
@@ -200,7 +200,8 @@ def test_frames_that_were_altered_at_random_are_refused():
         channel.summed = True
         payload = rng.bytes(rng.integers(1, 300))
         key = frame.Key(groups[1].members.number, 0, 0, frame.BYTES, 0)
-        raw = np.frombuffer(bytearray(channel.header(key, payload, kind=frame.MESSAGE) + payload), np.uint8)
+        header = channel.links[0].numbered(channel.header(key, payload, kind=frame.MESSAGE))
+        raw = np.frombuffer(bytearray(header + payload), np.uint8)
         raw[rng.integers(len(raw), size=rng.integers(1, 20))] ^= rng.integers(1, 256, dtype=np.uint8)
         channel.links[0].sock.sendall(raw[: rng.integers(1, len(raw) + 1)])
         channel.links[0].wake()
@@ -222,9 +223,9 @@ def test_an_altered_payload_is_refused(length):
 @pytest.mark.parametrize("n", [10, 100_000])
 def test_an_altered_collective_is_refused(n, monkeypatch):
     groups = inprocess.groups(2, shared_memory=False)
-    short, long = frame.payload_sum, frame.word_sum
+    short, long = payload_sum.payload_sum, payload_sum.table_sum
     monkeypatch.setattr("scaleml.comm.transport.link.payload_sum", lambda payload, size: short(payload, size) ^ 1)
-    monkeypatch.setattr("scaleml.comm.transport.link.word_sum", lambda payload: long(payload) ^ 1)
+    monkeypatch.setattr("scaleml.comm.transport.link.table_sum", lambda part, before: long(part, before) ^ 1)
     errors = on_threads(lambda: groups[0].allreduce(np.ones(n)), lambda: groups[1].allreduce(np.ones(n)))
     assert any(isinstance(error, CorruptFrame) for error in errors)
     close(groups)

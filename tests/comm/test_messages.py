@@ -294,7 +294,7 @@ def test_a_message_that_was_put_aside_in_pieces_is_not_overtaken():
     groups = inprocess.groups(2)
     channel, group, payload = groups[1].mesh.channel, groups[1].members.number, bytes(100)
     keys = [frame.Key(group, number, 0, frame.BYTES, tag=1) for number in range(3)]
-    raw = [channel.header(key, payload, kind=frame.MESSAGE) + payload for key in keys]
+    raw = [channel.links[0].numbered(channel.header(key, payload, kind=frame.MESSAGE)) + payload for key in keys]
     sock = channel.links[0].sock
     sock.sendall(raw[0][:-10])
     assert not groups[0].poll(tag=2)  # which read what was there of the first

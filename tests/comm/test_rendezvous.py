@@ -24,6 +24,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are
 
 
 @linux
+def test_they_listen_at_one_address_alone():
+    with listen(0) as one:
+        assert one.address[0] == "127.0.0.1"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", one.address[1]), timeout=1)
+
+
+@linux
 def test_ranks_of_one_host_meet_at_the_second_door():
     listeners = [listen(rank) for rank in range(3)]
     assert meet(listeners, families) == [{socket.AF_UNIX}] * 3

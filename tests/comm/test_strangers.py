@@ -16,6 +16,7 @@ from scaleml.clock import WALL
 from scaleml.comm import HandshakeError, connect
 from scaleml.comm.transport import handshake, listener, nearby, rendezvous
 from scaleml.comm.transport.handshake import NONCE, Hello, Refused
+from strangers import ANSWER, CALLS, Strangers
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
 
@@ -58,6 +59,21 @@ def test_thousands_come_and_no_thread():
     assert meet([first, listen(1)], total) == [(2, 2, True)] * 2
     for sock in held:
         sock.close()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_two_hundred_at_once_get_nothing_and_keep_nobody(secure, request):
+    """Noise, wrong proofs, huge numbers, silence and slow words, before ranks meet and while they do."""
+    tls = request.getfixturevalue("tls") if secure else (None, None)
+    listeners = [listen(rank, tls=tls[0]) for rank in range(3)]
+    addresses = [one.address for one in listeners]
+    with Strangers(addresses) as strangers:
+        assert meet(listeners, total, tls=tls[1], shared_memory=False) == [(3, 3, False)] * 3
+    assert strangers.hung_up_on == CALLS
+    assert max(map(len, strangers.told)) <= (7 if secure else ANSWER), "an alert, where there is TLS"
+    for address in addresses:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
 
 
 @pytest.mark.parametrize("secure", [False, True])

@@ -88,8 +88,9 @@ def test_a_cut_link_is_found_on_threads():
 @pytest.mark.parametrize("part", ["payload", "header"])
 def test_an_altered_frame_names_ranks_worker_and_step(cluster, strategy, part):
     to = RANKS if strategy == ParameterServer() else 0
+    broken = [faults.CorruptFrame(1, to=to, step=6, part=part)]
     with pytest.raises(RunFailed) as caught:
-        trained(harness.on_workers, strategy, [faults.CorruptFrame(1, to=to, step=6, part=part)], epochs=100_000)
+        trained(harness.on_workers, strategy, broken, epochs=100_000, on_worker_lost="raise")
     words = str(caught.value)
     assert words.startswith(f"rank {to} on worker tls://")
     assert f"rank {to} got a corrupt frame from rank 1" in words
@@ -104,15 +105,17 @@ def test_a_cut_link_names_ranks_and_step(cluster):
         trained(harness.on_workers, broken=[DropLink(1, to=0, step=6)], on_worker_lost="raise")
 
 
-def test_a_cut_link_is_made_again(cluster):
-    run = trained(harness.on_workers, broken=[DropLink(1, to=0, step=6)]).run
+@pytest.mark.parametrize("fault", [DropLink(1, to=0, step=6), faults.CorruptFrame(1, to=0, step=6)], ids=repr)
+def test_links_are_made_again_that_were_cut_or_altered_a_frame(cluster, fault):
+    run = trained(harness.on_workers, broken=[fault]).run
     assert run.history.marks[-1][1].startswith("links lost and made again: lost at step ")
     assert_array_equal(run.params, trained(harness.on_workers).params)
 
 
 def test_faults_come_and_go_in_mid_run(cluster):
     x, y, _ = made("binary")
-    run = scaleml.start(linear("binary"), x, y, strategy=AllReduce(), workers=2, epochs=100_000, batch_size=BATCH)
+    settings = {"workers": 2, "epochs": 100_000, "batch_size": BATCH, "on_worker_lost": "raise"}
+    run = scaleml.start(linear("binary"), x, y, strategy=AllReduce(), **settings)
 
     def steps():
         return int(run.history["step"].max(initial=0))

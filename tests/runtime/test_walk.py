@@ -14,7 +14,9 @@ HOLD_IT = {
     "comm/transport/socket_communicator.py", "comm/transport/direct.py", "comm/transport/channel.py", "comm/transport/link.py",
     "runtime/optimizer_step.py", "optim/base.py", "optim/sgd.py",
 }  # fmt: skip
-STAND_BY = {"runtime/training_rank.py", "data/batches.py", "comm/transport/frame.py", "comm/meter.py"}
+STAND_BY = {
+    "runtime/training_rank.py", "data/batches.py", "comm/transport/frame.py", "comm/transport/plain_link.py", "comm/meter.py",
+}  # fmt: skip
 NOW_AND_THEN = {"telemetry/recorder.py"}  # ten times a second
 
 

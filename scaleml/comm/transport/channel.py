@@ -7,6 +7,7 @@ from typing import final
 
 from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY
+from scaleml.comm.errors import CommError
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
 from scaleml.comm.transport.frame import (
@@ -14,6 +15,7 @@ from scaleml.comm.transport.frame import (
     DELAYED,
     HEADER,
     MESSAGE,
+    ROLE,
     SUMMED,
     Frame,
     Header,
@@ -21,11 +23,12 @@ from scaleml.comm.transport.frame import (
     Payload,
     delay_flags,
     encode,
-    payload_sum,
+    numbered,
     size_of,
 )
 from scaleml.comm.transport.link import Link, LinkClosed
 from scaleml.comm.transport.link_set import LinkSet
+from scaleml.comm.transport.payload_sum import payload_sum
 from scaleml.comm.transport.pump import Pump, nothing_more
 from scaleml.comm.transport.spin import LOOKS
 
@@ -46,7 +49,7 @@ class Channel(LinkSet):
     # --- sending --------------------------------------------------------------------------------------------------
 
     def header(self, key: Key, payload: Payload, flags: int = 0, block: int = 0, kind: int = COLLECTIVE) -> bytes:
-        """Encode a frame's header, stamped with this rank's step, control word and compute time."""
+        """Encode a frame's header but for its number, stamped with this rank's step, control word and compute time."""
         context, total = self.context, 0
         size = len(payload) if type(payload) is bytes else payload.nbytes  # `size_of`, without a call
         if self.summed:
@@ -69,12 +72,15 @@ class Channel(LinkSet):
             assert link is not None
             if link.outbox:  # of an earlier send, ended by another peer's loss, or one that was started
                 Pump(self, what, {peer}, nothing_more, {}).run()
+            number = link.next_number  # `Link.numbered`, without a call
+            link.next_number = number + 1 & 0xFFFFFFFF
+            whole = numbered(header, number)
             try:
-                sent = link.send(header, payload)
+                sent = link.send(whole, payload)
             except LinkClosed:
                 raise self.lose(peer, what) from None
             if sent != size:
-                link.load(header, payload)
+                link.load(whole, payload)
                 link.trim(sent)
                 unsent = {peer} if unsent is None else unsent | {peer}
         if unsent is not None:
@@ -111,20 +117,37 @@ class Channel(LinkSet):
 
     # --- a collective's frames ------------------------------------------------------------------------------------
 
-    def send_receive(self, peers: Sequence[int], key: Key, payload: Payload, flags: int = 0) -> list[memoryview]:
+    def send_receive(
+        self, peers: Sequence[int], key: Key, payload: Payload, role: int = 0, size: int = ANY
+    ) -> list[memoryview]:
         """Send a small payload to all `peers`, return theirs: views that are valid until the links are read again."""
-        self.send(peers, self.header(key, payload, flags), payload, key)
-        return self.collect(peers, key)
+        self.send(peers, self.header(key, payload, role), payload, key)
+        return self.collect(peers, key, role, size)
 
-    def collect(self, peers: Sequence[int], key: Key) -> list[memoryview]:
-        """Return the small payloads of all `peers`: views that are valid until the links are read again."""
+    def collect(self, peers: Sequence[int], key: Key, role: int = 0, size: int = ANY) -> list[memoryview]:
+        """Return the small payloads of all `peers`, each of `size` bytes: views that are valid until the links are read again."""
         if self.unsent:
             self.send_started(peers, key)
-        if len(peers) == 1:
-            self.await_header(peers[0], key)
-            return [self.read_payload(peers[0], key)]
-        self.await_headers(peers, key)
-        return [self.read_payload(peer, key) for peer in peers]
+        if len(peers) > 1:
+            self.await_headers(peers, key)
+        found = []
+        for peer in peers:
+            header = self.await_header(peer, key)
+            if header.flags & ROLE != role or header.length != size != ANY:
+                raise self._not_due(peer, header, role, size)
+            found.append(self.read_payload(peer, key))
+        return found
+
+    def take_small(self, peer: int, header: Header, key: Key, role: int, size: int) -> memoryview:
+        """Take the small payload in front, of `size` bytes: a view that is valid until the next read."""
+        if header.flags & ROLE != role or header.length != size != ANY:
+            raise self._not_due(peer, header, role, size)
+        return self.read_payload(peer, key)
+
+    def _not_due(self, peer: int, header: Header, role: int, size: int) -> CommError:
+        if header.flags & ROLE != role:
+            self.link(peer).check(header, role, header.block)
+        return self.context.other_length(peer, header.length, size)
 
     def send_started(self, peers: Iterable[int], key: Key) -> None:
         """Send what was started until the collective's frames from `peers` are here: who is to come may wait for that."""

@@ -7,7 +7,7 @@ from typing import Final, final
 
 from scaleml.clock import WALL, Clock
 from scaleml.comm.communicator import OnStall, Stamps
-from scaleml.comm.errors import Aborted, CommError, PeerLost, PeerTimeout
+from scaleml.comm.errors import Aborted, CommError, Mismatch, PeerLost, PeerTimeout
 from scaleml.comm.meter import Meter
 
 
@@ -86,6 +86,14 @@ class RankContext:
         return PeerLost(
             f"rank {self.rank} lost rank {peer} at step {self.step}, waiting for {waiting_for}: "
             f"its process died or left the group",
+            rank=self.rank, peer=peer, step=self.step,
+        )  # fmt: skip
+
+    def other_length(self, peer: int, sent: int, expected: int) -> Mismatch:
+        """Return the error for a payload of another length than it must have."""
+        return Mismatch(
+            f"rank {self.rank} expected {expected} bytes from rank {peer} at step {self.step}, "
+            f"which sent {sent}: all ranks must use the same version and settings",
             rank=self.rank, peer=peer, step=self.step,
         )  # fmt: skip
 

@@ -29,9 +29,9 @@ CACHED = 256 * 1024
 def barrier(members: Membership, channel: Channel, key: Key) -> None:
     """Return when all ranks are here."""
     if members.size >= star.STAR_RANKS:
-        star.star_reduce(members, channel, b"", key, 0, star.nothing)
+        star.star_reduce(members, channel, b"", key, 0, star.nothing, 0)
     else:
-        channel.send_receive(members.peers, key, b"")
+        channel.send_receive(members.peers, key, b"", 0, 0)
 
 
 def allreduce(members: Membership, channel: Channel, x: Array, key: Key) -> None:
@@ -70,7 +70,7 @@ def reduce(members: Membership, channel: Channel, x: Array, key: Key, root: int)
         return
     if x.nbytes <= INLINE:
         if here:
-            sum_into(members, x, _in_order(members, x, channel.collect(members.peers, key)))
+            sum_into(members, x, _in_order(members, x, channel.collect(members.peers, key, 0, x.nbytes)))
         else:
             channel.send((peer,), channel.header(key, x), x, key)
         return
@@ -96,7 +96,7 @@ def reduce_scatter(members: Membership, channel: Channel, x: Array, key: Key) ->
     if members.size == 1:
         pass
     elif x.nbytes <= INLINE:
-        parts = _in_order(members, x, channel.send_receive(members.peers, key, x))
+        parts = _in_order(members, x, channel.send_receive(members.peers, key, x, 0, x.nbytes))
         sum_into(members, x[start:stop], [part[start:stop] for part in parts])
     elif (slots := share_slots(members, channel, x, key, x.nbytes // members.size)) is None:
         sum_in_blocks(members, channel, x, key, takers=(), givers=())
@@ -115,7 +115,7 @@ def allgather(members: Membership, channel: Channel, x: Array, key: Key) -> Arra
     if members.size == 1:
         pass
     elif x.nbytes <= INLINE:
-        for rank, part in enumerate(_in_order(members, x, channel.send_receive(members.peers, key, x))):
+        for rank, part in enumerate(_in_order(members, x, channel.send_receive(members.peers, key, x, 0, x.nbytes))):
             out[rank] = part
     elif (slots := share_slots(members, channel, x, key, x.nbytes)) is not None:
         for rank, slot in enumerate(slots):
@@ -148,19 +148,19 @@ def _share(members: Membership, x: Array) -> int:
 
 def _sum_small(members: Membership, channel: Channel, x: Array, key: Key) -> None:
     if members.size == 2:
-        theirs = np.frombuffer(channel.send_receive(members.peers, key, x)[0], x.dtype)
+        theirs = np.frombuffer(channel.send_receive(members.peers, key, x, 0, x.nbytes)[0], x.dtype)
         first, second = (theirs, x) if members.rank else (x, theirs)
         np.add(first, second, out=x)
         return
     if not (members.one_host and members.size >= star.STAR_RANKS):  # between hosts, one of them would send n vectors
-        sum_into(members, x, _in_order(members, x, channel.send_receive(members.peers, key, x)))
+        sum_into(members, x, _in_order(members, x, channel.send_receive(members.peers, key, x, 0, x.nbytes)))
         return
 
     def total(parts: Sequence[Payload]) -> Array:
         sum_into(members, x, [np.frombuffer(part, x.dtype) for part in parts])
         return x
 
-    result = star.star_reduce(members, channel, x, key, 0, total)
+    result = star.star_reduce(members, channel, x, key, 0, total, x.nbytes)
     if result is not x:
         x[:] = np.frombuffer(result, x.dtype)
 

@@ -24,7 +24,10 @@ def exchange(
     mine = outgoing[0]
     if all(payload is mine for payload in outgoing) and max(place.nbytes for place in places) <= INLINE:
         for peer, view in zip(members.peers, channel.send_receive(members.peers, key, mine), strict=True):
-            places[members.of_root[peer]][:] = np.frombuffer(view, np.uint8)
+            place = places[members.of_root[peer]]
+            if len(view) != place.nbytes:
+                raise members.context.other_length(peer, len(view), place.nbytes)
+            place[:] = np.frombuffer(view, np.uint8)
         return
     unsent = set(members.peers)
 
@@ -35,8 +38,8 @@ def exchange(
         payload = outgoing[members.of_root[peer]]
         return channel.header(key, payload), payload
 
-    def place(peer: int, header: Header) -> memoryview:
-        return fit(members, peer, header, bytes_of(places[members.of_root[peer]]))
+    def place_of(peer: int, header: Header) -> memoryview:
+        return fit(channel, peer, header, bytes_of(places[members.of_root[peer]]))
 
-    sink = Sink(key, place, lambda peer, header: None)
+    sink = Sink(key, place_of, lambda peer, header: None)
     Pump(channel, key, set(members.peers), supply, dict.fromkeys(members.peers, 1), sink).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,23 +13,27 @@ import numpy as np
 from scaleml.arrays import Array
 from scaleml.comm.errors import Mismatch
 from scaleml.comm.transport.context import RankContext
+from scaleml.comm.transport.payload_sum import payload_sum
 
-MAGIC = b"SML\x01"  # the last byte is the version of this layout
+MAGIC = b"SML\x02"  # the last byte is the version of this layout
 
 # magic, kind, op, codec, dtype | flags, block, tag | run | generation, group | sequence | step | length | control
-# | compute seconds | payload sum; then the CRC-32 of all of it
+# | compute seconds | payload sum: what is the same on all links; then the frame's number on one, and the CRC-32 of all of it
 _BODY = struct.Struct("<4sBBBBIIIQIIQQQQdQ")
-_CRC = struct.Struct("<I")
-_WHOLE = struct.Struct(_BODY.format + "I")
+_END = struct.Struct("<II")
+_WHOLE = struct.Struct(_BODY.format + "II")
 HEADER = _WHOLE.size
-_CRC_AT = _BODY.size
+_NUMBER_AT = _BODY.size
+_HALF = (1 << 32) - 1
 
 # kinds
-MESSAGE, COLLECTIVE, CONTROL = 1, 2, 3
+MESSAGE, COLLECTIVE, CONTROL = KINDS = 1, 2, 3
 # flags
 SUMMED = 1  # `checksum` is that of the payload
 DOORBELL = 2  # the payload says where in the sender's shared memory the data lies
 RESULT = 4  # a block on its way back from its owner
+ROLE = DOORBELL | RESULT  # what a payload is for, ...
+ROLES = {0: "block", DOORBELL: "doorbell", RESULT: "result", ROLE: "doorbell and result"}  # ... and what that is called
 # ... and above them, for how long a bad link held the frame back, in units of 10 us
 _DELAY_AT = 8
 DELAYED = 1 << _DELAY_AT  # flags as high as this: it was
@@ -64,11 +69,23 @@ def allreduce_op(topology: str) -> int:
     return ALLREDUCE if topology == "direct" else OPS.index(f"{topology} allreduce")
 
 
-SHORT = 8 * 1024
-"""Bytes of a payload whose sum is a CRC-32."""
+def first_number(sender: int) -> int:
+    """Return the number of the first frame that rank `sender` sends on a link; each has one more than the one before.
 
-_MASK = (1 << 64) - 1
-_WORD = np.dtype("<u8")
+    No frame has the number that is due but the one that is: not if others were lost, if it came before, or if it is of another
+    rank's, which counts from somewhere else.
+
+    Examples
+    --------
+    >>> first_number(0), next_number(first_number(0)), next_number(0xFFFFFFFF)
+    (0, 1, 0)
+    """
+    return sender * 0x9E3779B1 & _HALF
+
+
+def next_number(number: int) -> int:
+    """Return the number of the frame after one with `number`."""
+    return number + 1 & _HALF
 
 
 class Header(NamedTuple):
@@ -91,6 +108,7 @@ class Header(NamedTuple):
     control: int
     compute_seconds: float
     checksum: int
+    number: int
     crc: int
 
 
@@ -135,42 +153,26 @@ class Key(NamedTuple):
         )  # fmt: skip
 
 
-# Of as many fields as there are: half the time of the classes' own ways.
+# These run with every frame. Of as many fields as there are: half the time of the classes' own ways.
 _make = partial(tuple.__new__, Header)
 new_key = partial(tuple.__new__, Key)
+_pack_end, _unpack, _crc32 = _END.pack, _WHOLE.unpack_from, zlib.crc32
 
 
-def encode(
-    kind: int,
-    op: int,
-    codec: int,
-    dtype: int,
-    flags: int,
-    block: int,
-    tag: int,
-    run: int,
-    generation: int,
-    group: int,
-    sequence: int,
-    step: int,
-    length: int,
-    control: int,
-    compute_seconds: float,
-    checksum: int,
-) -> bytes:
-    """Return the header's `HEADER` bytes.
+encode: Callable[..., bytes] = partial(_BODY.pack, MAGIC)
+"""Packs a `Header`, from its kind to its checksum: what is the same on all links. See `numbered`."""
+
+
+def numbered(encoded: bytes, number: int) -> bytes:
+    """Return all `HEADER` bytes of what `encode` made; its CRC-32 begins with the number.
 
     Examples
     --------
-    >>> raw = encode(MESSAGE, 0, 0, BYTES, 0, 0, 7, 1, 0, 0, 0, 3, 5, 0, 0.0, 0)
-    >>> decode(raw).tag, decode(raw).length
-    (7, 5)
+    >>> raw = numbered(encode(MESSAGE, 0, 0, BYTES, 0, 0, 7, 1, 0, 0, 0, 3, 5, 0, 0.0, 0), 9)
+    >>> decode(raw).tag, decode(raw).length, decode(raw).number
+    (7, 5, 9)
     """
-    body = _BODY.pack(
-        MAGIC, kind, op, codec, dtype, flags, block, tag, run, generation, group, sequence, step, length, control,
-        compute_seconds, checksum,
-    )  # fmt: skip
-    return body + _CRC.pack(zlib.crc32(body))
+    return encoded + _pack_end(number, _crc32(encoded, number))
 
 
 def decode(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Header:
@@ -181,8 +183,8 @@ def decode(buffer: bytes | bytearray | memoryview, offset: int = 0) -> Header:
     ValueError
         If its CRC-32 or its magic is wrong: says which.
     """
-    header = _make(_WHOLE.unpack_from(buffer, offset))
-    if zlib.crc32(buffer[offset : offset + _CRC_AT]) != header.crc:
+    header = _make(_unpack(buffer, offset))
+    if _crc32(buffer[offset : offset + _NUMBER_AT], header.number) != header.crc:
         raise ValueError("the header does not match its CRC-32")
     if header.magic != MAGIC:
         raise ValueError(f"the header starts with {header.magic!r}, not with {MAGIC!r}")
@@ -194,7 +196,8 @@ def delay_flags(seconds: float) -> int:
 
     Examples
     --------
-    >>> round(delay_of(decode(encode(MESSAGE, 0, 0, 0, delay_flags(0.02), 0, 0, 1, 0, 0, 0, 0, 0, 0, 0.0, 0))), 5)
+    >>> raw = encode(MESSAGE, 0, 0, 0, delay_flags(0.02), 0, 0, 1, 0, 0, 0, 0, 0, 0, 0.0, 0)
+    >>> round(delay_of(decode(numbered(raw, 0))), 5)
     0.02
     """
     return min(round(seconds / _DELAY_UNIT), _DELAY_MOST) << _DELAY_AT
@@ -209,13 +212,17 @@ def with_delay(raw: bytes, seconds: float) -> bytes:
     """Return a header that says that its frame was held back for so many seconds more."""
     header = decode(raw)
     total = delay_flags(delay_of(header) + seconds)
-    return encode(*header._replace(flags=header.flags & ((1 << _DELAY_AT) - 1) | total)[1:-1])
+    return _changed(header._replace(flags=header.flags & ((1 << _DELAY_AT) - 1) | total))
 
 
 def with_sum(raw: bytes, payload: bytes) -> bytes:
     """Return a header that says what its payload's sum is."""
     header = decode(raw)
-    return encode(*header._replace(flags=header.flags | SUMMED, checksum=payload_sum(payload, len(payload)))[1:-1])
+    return _changed(header._replace(flags=header.flags | SUMMED, checksum=payload_sum(payload, len(payload))))
+
+
+def _changed(header: Header) -> bytes:
+    return numbered(encode(*header[1:-2]), header.number)
 
 
 def flat(x: Array, rank: int) -> Array:
@@ -234,37 +241,6 @@ def size_of(payload: Payload) -> int:
     return len(payload) if type(payload) is bytes else payload.nbytes
 
 
-def payload_sum(payload: Payload, size: int) -> int:
-    """Return what a frame says of its payload of `size` bytes: up to `SHORT` its CRC-32, else its `word_sum`.
-
-    4 KB take 2 us so, and 4 as words: it is NumPy's calls that cost. From 8 KB on words are faster.
-
-    Examples
-    --------
-    >>> payload_sum(b"a", 1) == zlib.crc32(b"a")
-    True
-    """
-    return zlib.crc32(payload) if size <= SHORT else word_sum(payload)
-
-
-def word_sum(payload: Payload) -> int:
-    """Wrap-around sum of a contiguous buffer seen as little-endian 64-bit words, the last one padded with zeros.
-
-    Ten times as fast as zlib's CRC-32, and finds every single flipped bit.
-
-    Examples
-    --------
-    >>> word_sum(bytes([1, 0, 0, 0, 0, 0, 0, 0, 2]))
-    3
-    """
-    size = payload.nbytes if hasattr(payload, "nbytes") else len(payload)
-    words = size >> 3
-    total = int(np.add.reduce(np.frombuffer(payload, _WORD, words))) if words else 0
-    if size & 7:
-        total += int.from_bytes(memoryview(payload).cast("B")[words << 3 :], "little")
-    return total & _MASK
-
-
 class Frame:
     """A frame that was started, and goes when there is room for it.
 
@@ -277,6 +253,6 @@ class Frame:
     __slots__ = ("gone", "header", "payload")
 
     def __init__(self, header: bytes, payload: Payload) -> None:
-        self.header = header
+        self.header = header  # not numbered yet: others may go before it
         self.payload = payload
         self.gone = False

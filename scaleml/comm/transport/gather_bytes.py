@@ -25,7 +25,9 @@ def allgather_bytes(members: Membership, channel: Channel, payload: bytes, key: 
     first = members.ranks[0]
     if members.rank:
         _send_receive_bytes(members, channel, payload, key, (first,), ())
-        return star.split(memoryview(_send_receive_bytes(members, channel, b"", key, (), (first,))[first]))
+        parts = star.split(_send_receive_bytes(members, channel, b"", key, (), (first,))[first])
+        star.check_count(members, channel, parts)
+        return parts
     found = _send_receive_bytes(members, channel, b"", key, (), members.peers)
     parts = [payload, *(bytes(found[peer]) for peer in members.peers)]
     _send_receive_bytes(members, channel, star.join(parts), key, members.peers, ())
@@ -42,20 +44,23 @@ def _swap_small(members: Membership, channel: Channel, payload: bytes, key: Key)
         channel.await_headers(peers, key)
     found = {}
     for peer in peers:
-        header = channel.await_header(peer, key)
-        room = memoryview(bytearray(header.length)) if header.length > INLINE else None
+        header, link = channel.await_header(peer, key), channel.link(peer)
+        link.check(header, 0)
+        room = link.room(header) if header.length > INLINE else None
         found[peer] = bytes(channel.read_payload(peer, key, room))
     return found
 
 
 def _send_receive_bytes(
     members: Membership, channel: Channel, payload: bytes, key: Key, writers: Collection[int], readers: Collection[int]
-) -> dict[int, bytearray]:
+) -> dict[int, memoryview]:
     """Send bytes of any length to the writers; return what comes from each reader."""
-    found: dict[int, bytearray] = {}
+    found: dict[int, memoryview] = {}
 
     def place(peer: int, header: Header) -> memoryview:
-        return memoryview(found.setdefault(peer, bytearray(header.length)))
+        if peer not in found:
+            found[peer] = channel.link(peer).room(header)
+        return found[peer]
 
     send_receive_whole(members, channel, np.frombuffer(payload, np.uint8), key, writers, readers, place)
     return found

@@ -12,9 +12,10 @@ from scaleml.comm.errors import PeerLost
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.link import Link, PlainLink
+from scaleml.comm.transport.link import Link
 from scaleml.comm.transport.membership import Membership
 from scaleml.comm.transport.mesh import Mesh
+from scaleml.comm.transport.plain_link import PlainLink
 from scaleml.comm.transport.segment import Segment
 from scaleml.comm.transport.socket_communicator import SocketCommunicator
 from scaleml.comm.transport.sockets import send_at_once

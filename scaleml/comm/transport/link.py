@@ -7,10 +7,8 @@ one system call brings a small frame's header and payload at once; large payload
 from __future__ import annotations
 
 import socket
-import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import final
 
 import numpy as np
 
@@ -20,19 +18,23 @@ from scaleml.comm.meter import Meter
 from scaleml.comm.transport.frame import (
     COLLECTIVE,
     HEADER,
-    SHORT,
+    ROLE,
+    ROLES,
     SUMMED,
     Frame,
     Header,
     Payload,
     decode,
-    payload_sum,
-    word_sum,
+    first_number,
+    next_number,
+    numbered,
 )
-from scaleml.comm.transport.sockets import is_remote, wake
+from scaleml.comm.transport.payload_sum import SHORT, TABLE, payload_sum, table_sum
+from scaleml.comm.transport.sockets import memory_of_host, wake
 
 _BUFFER = 2 * (INLINE + HEADER)
-_SUM_BLOCK = 256 * 1024  # summed while in cache
+MOST = memory_of_host()
+"""Bytes that no payload can have more of."""
 
 
 class LinkClosed(Exception):
@@ -54,9 +56,11 @@ class Link(ABC):
         self.meter = Meter(1)  # replaced by the channel's
         self.backlog: deque[Frame] = deque()  # frames that were started
         self._posted = False  # whether the outbox holds the backlog's first
-        self.partial: bytearray | None = None  # the frame in front is being read into it, for the inbox
+        self.partial: memoryview | None = None  # the frame in front is being read into it, for the inbox
         self._replay: tuple[Header, Payload] | None = None  # a frame from the inbox, in front again
         self._run, self._generation = run, generation
+        self.next_number = first_number(rank)  # of the frame that is sent next, ...
+        self._due = first_number(peer)  # ... and of the one that comes next
         # Not filled with zeros: of a link among many, hardly used, nothing is touched.
         self._view = np.empty(_BUFFER, np.uint8).data
         self._low = self._high = 0
@@ -91,8 +95,14 @@ class Link(ABC):
 
     # --- sending --------------------------------------------------------------------------------------------------
 
+    def numbered(self, header: bytes) -> bytes:
+        """Return the whole header of the frame that goes next."""
+        number = self.next_number
+        self.next_number = next_number(number)
+        return numbered(header, number)
+
     def load(self, header: bytes, payload: Payload) -> None:
-        """Make a frame the one to be sent by `flush`."""
+        """Make a frame, which has its number, the one to be sent by `flush`."""
         self.outbox = [memoryview(header)]
         if len(payload):
             self.outbox.append(memoryview(payload).cast("B"))
@@ -122,7 +132,7 @@ class Link(ABC):
                 self.backlog.popleft().gone = True
             self._posted = bool(self.backlog)
             if self._posted:
-                self.load(self.backlog[0].header, self.backlog[0].payload)
+                self.load(self.numbered(self.backlog[0].header), self.backlog[0].payload)
         return True
 
     # --- receiving ------------------------------------------------------------------------------------------------
@@ -140,7 +150,7 @@ class Link(ABC):
         Raises
         ------
         CorruptFrame
-            If it is altered, or of another run or generation.
+            If it is altered, of another run or generation, or not the one that is due.
         """
         if self._replay is not None:
             return self._replay[0]
@@ -151,16 +161,12 @@ class Link(ABC):
             try:
                 header = decode(self._view, self._low)
             except ValueError as error:
-                raise self._corrupt(str(error), -1) from None
-            if header.run != self._run or header.generation != self._generation:
-                raise self._corrupt(
-                    f"it belongs to run {header.run:x} generation {header.generation}, "
-                    f"this is run {self._run:x} generation {self._generation}",
-                    header.step,
-                )
+                raise self.corrupt(str(error), -1) from None
+            if header.number != self._due or header.generation != self._generation or header.run != self._run:
+                raise self.corrupt(self._strange(header), header.step)
+            self._due = self._due + 1 & 0xFFFFFFFF  # `next_number`, without a call
             self._low += HEADER
             self._header = header
-            self._got = self._summed = self._sum = 0
         return self._header
 
     def read_small(self, block: bool = False) -> memoryview | None:
@@ -171,13 +177,13 @@ class Link(ABC):
         header = self._header
         assert header is not None
         if header.length > INLINE:
-            raise self._corrupt(f"its payload of {header.length} bytes is no small one", header.step)
+            raise self.corrupt(f"its payload of {header.length} bytes is no small one", header.step)
         while self._high - self._low < header.length:
             if not self._fill(header.length, block):
                 return None
         view = self._view[self._low : self._low + header.length]
         if header.flags & SUMMED and payload_sum(view, header.length) != header.checksum:
-            raise self._corrupt("its payload does not match its sum", header.step)
+            raise self.corrupt("its payload does not match its sum", header.step)
         self._low += header.length
         self._take(header)
         return view
@@ -191,7 +197,7 @@ class Link(ABC):
         header = self._header
         assert header is not None
         if header.length != len(target):
-            raise self._corrupt(f"its payload has {header.length} bytes, not {len(target)}", header.step)
+            raise self.corrupt(f"its payload has {header.length} bytes, not {len(target)}", header.step)
         while self._got < header.length:
             ready = min(self._high - self._low, header.length - self._got)
             if ready:
@@ -204,10 +210,32 @@ class Link(ABC):
             self._got += ready
             if header.flags & SUMMED:
                 self._sum_up(target, header.length)
-        if header.flags & SUMMED and self._sum & ((1 << 64) - 1) != header.checksum:
-            raise self._corrupt("its payload does not match its sum", header.step)
+        if header.flags & SUMMED and self._sum != header.checksum:
+            raise self.corrupt("its payload does not match its sum", header.step)
+        self._got = self._summed = self._sum = 0
         self._take(header)
         return True
+
+    def room(self, header: Header) -> memoryview:
+        """Return memory for the payload in front, which only its header knows: what is not there yet takes none.
+
+        Raises
+        ------
+        CorruptFrame
+            If there can be no payload as long as it is said to be.
+        """
+        try:
+            if header.length <= MOST:
+                return np.empty(header.length, np.uint8).data  # not filled with zeros: pages come with the bytes
+        except MemoryError:
+            pass
+        raise self.corrupt(f"it announces {header.length} bytes, and this host has memory for {MOST}", header.step)
+
+    def check(self, header: Header, role: int, block: int = 0) -> None:
+        """Raise `CorruptFrame` if the frame in front is not that part of its collective which comes now."""
+        if header.flags & ROLE != role or header.block != block:
+            came, due = ((ROLES[flags & ROLE], index) for flags, index in ((header.flags, header.block), (role, block)))
+            raise self.corrupt(f"it has {came[0]} {came[1]}, and {due[0]} {due[1]} was due", header.step)
 
     def replay(self, group: int) -> bool:
         """Put the group's next collective frame from the inbox in front again; False if there is none."""
@@ -230,9 +258,9 @@ class Link(ABC):
             if self._got == length:
                 self._sum = payload_sum(target, length)
             return
-        while self._got - self._summed >= _SUM_BLOCK or self._got == length > self._summed:
-            end = min(self._summed + _SUM_BLOCK, length)
-            self._sum += word_sum(target[self._summed : end])
+        while self._got - self._summed >= TABLE or self._got == length > self._summed:
+            end = min(self._summed + TABLE, length)
+            self._sum = table_sum(target[self._summed : end], self._sum)
             self._summed = end
 
     def _fill(self, need: int, block: bool) -> int:
@@ -246,7 +274,19 @@ class Link(ABC):
         self._high += got
         return got
 
-    def _corrupt(self, why: str, step: int) -> CorruptFrame:
+    def _strange(self, header: Header) -> str:
+        if header.run != self._run or header.generation != self._generation:
+            return (
+                f"it belongs to run {header.run:x} generation {header.generation}, "
+                f"this is run {self._run:x} generation {self._generation}"
+            )
+        first = first_number(self.peer)
+        came, due = ((number - first) % (1 << 32) for number in (header.number, self._due))
+        which = f"it is number {came} on this link" if came < 1 << 31 else "it is of another link"
+        return f"{which}, and number {due} was due: frames were lost, sent again or swapped on the way"
+
+    def corrupt(self, why: str, step: int) -> CorruptFrame:
+        """Return the error for what came over this link, in a frame of the peer's `step` (-1: unknown)."""
         at = f" at its step {step}" if step >= 0 else ""
         return CorruptFrame(
             f"rank {self.rank} got a corrupt frame from rank {self.peer}{at}: {why}",
@@ -263,54 +303,3 @@ class Link(ABC):
         """Close the socket."""
         self.wake()
         self.sock.close()
-
-
-@final
-class PlainLink(Link):
-    """A blocking TCP or Unix socket; waits end by the kernel's own receive timeout.
-
-    Within a host the kernel copies from memory to memory: like shared memory, a Unix socket's payloads carry no sum.
-    """
-
-    def __init__(self, sock: socket.socket, rank: int, peer: int, run: int, generation: int, timeout: float) -> None:
-        super().__init__(sock, rank, peer, run, generation)
-        sock.settimeout(None)
-        self.sums = is_remote(sock)
-        self.set_timeout(timeout)
-        self._receive_into = sock.recv_into
-        self._sendmsg = sock.sendmsg
-
-    def set_timeout(self, timeout: float) -> None:
-        microseconds = max(int(timeout * 1e6), 1)
-        seconds = struct.pack("ll", *divmod(microseconds, 1_000_000))
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-
-    def pending(self) -> bool:
-        return False
-
-    def receive(self, view: memoryview, block: bool) -> int:
-        try:
-            got = self._receive_into(view, 0, 0 if block else socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise LinkClosed from error
-        if not got:
-            raise LinkClosed
-        return got
-
-    def send(self, header: bytes | memoryview, payload: Payload) -> int:
-        try:
-            sent = self._sendmsg((header, payload), (), socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise LinkClosed from error
-        self.meter.bytes_sent += sent
-        return sent
-
-    def write(self, data: bytes) -> None:
-        try:
-            self.sock.sendall(data)
-        except OSError as error:
-            raise LinkClosed from error

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from scaleml.comm.errors import CommError
 from scaleml.comm.meter import Meter
 from scaleml.comm.transport.context import RankContext
-from scaleml.comm.transport.frame import CONTROL, DELAYED, Header, Key, delay_of
+from scaleml.comm.transport.frame import CONTROL, DELAYED, KINDS, Header, Key, delay_of
 from scaleml.comm.transport.link import Link, LinkClosed
 from scaleml.comm.transport.poller import Poller
 
@@ -101,8 +101,10 @@ class LinkSet:
         header = link.peek()
         assert header is not None
         if link.partial is None:
-            link.partial = bytearray(header.length)
-        while not link.read_into(memoryview(link.partial), block):
+            if header.kind not in KINDS or (header.kind == CONTROL and link.peer):
+                raise link.corrupt(f"there is no frame of kind {header.kind} from rank {link.peer}", header.step)
+            link.partial = link.room(header)
+        while not link.read_into(link.partial, block):
             if not block:
                 return False
             self.context.stalled(link.peer, what, self.context.timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable
 from typing import Any, final
@@ -18,6 +19,10 @@ Gather = Callable[[bytes], list[bytes]]
 
 _OFFER = struct.Struct("<?Q")  # whether all is well so far, the segment's number; the path follows
 _PLACE = struct.Struct("<QQQ")  # segment, byte offset, bytes; the path follows where the segment is new
+
+
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What keeps this process from opening a segment that is there."""
 
 
 @final
@@ -121,17 +126,37 @@ class Memory:
         segment = place.segment
         return _PLACE.pack(place.number, place.offset, nbytes) + (segment.path.encode() if segment.named else b"")
 
-    def answer(self, peer: int, doorbell: bytes | memoryview, dtype: np.dtype[Any]) -> Array | None:
-        """Return the data of `peer` that a doorbell is about; None for an empty one."""
+    def answer(
+        self, peer: int, doorbell: bytes | memoryview, dtype: np.dtype[Any], items: int | None = None
+    ) -> Array | None:
+        """Return the data of `peer` that a doorbell is about, of so many items where that is known; None for an empty one.
+
+        Raises
+        ------
+        CorruptFrame
+            If there is nothing of that kind where it says.
+        """
         if not doorbell:
             return None
-        number, offset, nbytes = _PLACE.unpack_from(doorbell)
+        try:
+            number, offset, nbytes = _PLACE.unpack_from(doorbell)
+            count = nbytes // dtype.itemsize
+            if offset % dtype.itemsize or nbytes % dtype.itemsize or (items is not None and count != items):
+                raise ValueError(f"{nbytes} bytes from byte {offset} on are not what was due")
+            return self._theirs(peer, number, doorbell).array(dtype, count, offset)
+        except (struct.error, OSError, ValueError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno in _OURS:
+                raise
+            raise self._table.misled(peer, str(error)) from error
+
+    def _theirs(self, peer: int, number: int, doorbell: bytes | memoryview) -> Segment:
         theirs = self._table.theirs
         if (peer, number) not in theirs:  # its new stage
+            opened = Segment.open(bytes(doorbell[_PLACE.size :]).decode())
             theirs.pop((peer, self._their_stages.get(peer, 0)), None)
-            theirs[peer, number] = Segment.open(bytes(doorbell[_PLACE.size :]).decode())
+            theirs[peer, number] = opened
             self._their_stages[peer] = number
-        return theirs[peer, number].array(dtype, nbytes // dtype.itemsize, offset)
+        return theirs[peer, number]
 
     def scratch(self, name: str, dtype: np.dtype[Any], size: int) -> Array:
         """Return memory of this size, not shared, kept between calls."""

@@ -8,7 +8,7 @@ from scaleml.arrays import Array
 from scaleml.clock import WALL
 from scaleml.comm.communicator import ANY, Data, Message
 from scaleml.comm.conventions import INLINE, bytes_of
-from scaleml.comm.errors import CommError, CorruptFrame
+from scaleml.comm.errors import CommError
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.frame import (
     BYTES,
@@ -18,6 +18,7 @@ from scaleml.comm.transport.frame import (
     DOORBELL,
     DTYPES,
     MESSAGE,
+    RESULT,
     Frame,
     Header,
     Key,
@@ -30,6 +31,7 @@ from scaleml.comm.transport.membership import Membership
 ROOM = "room to send"
 """What a sender waits for."""
 
+_KNOWN = frozenset({BYTES, *DTYPES})
 _now = WALL.now
 
 
@@ -98,6 +100,10 @@ def recv(members: Membership, source: int, tag: int, out: Array | None, view: bo
         peer, header, payload = channel.message(peers, members.number, tag, what)
         if header.flags >= DELAYED or context.inherited_delay:
             context.inherited_delay = delay_of(header)  # so much later is our answer, whether we waited or not
+        if header.flags & RESULT or header.dtype not in _KNOWN:
+            raise channel.link(peer).corrupt(
+                f"no message has dtype code {header.dtype}, flags {header.flags}", header.step
+            )
         if header.flags & DOORBELL:
             doorbell = channel.read_payload(peer, what) if payload is None else payload
             payload = _rung(members, peer, header, doorbell, out, view)
@@ -164,33 +170,31 @@ def _read(
         return out
     if header.length <= INLINE:
         return _stored(members, peer, header, bytearray(channel.read_payload(peer, what)), None)
-    if header.dtype == BYTES:
-        data = bytearray(header.length)
-        channel.read_payload(peer, what, memoryview(data))
-        return bytes(data)
-    dtype = DTYPES[header.dtype]
-    array = np.empty(header.length // dtype.itemsize, dtype)
-    channel.read_payload(peer, what, bytes_of(array))
-    return array
+    room = channel.link(peer).room(header)
+    channel.read_payload(peer, what, room)
+    return _stored(members, peer, header, room, None)
 
 
-def _stored(members: Membership, peer: int, header: Header, payload: bytearray, out: Array | None) -> Array | bytes:
+def _stored(members: Membership, peer: int, header: Header, payload: Payload, out: Array | None) -> Array | bytes:
     if out is not None:
         _check_out(members, peer, header, out, len(payload))
         bytes_of(out)[:] = payload
         return out
-    return bytes(payload) if header.dtype == BYTES else np.frombuffer(payload, DTYPES[header.dtype])
+    if header.dtype == BYTES:
+        return bytes(payload)
+    dtype = DTYPES[header.dtype]
+    if len(payload) % dtype.itemsize:
+        raise members.mesh.channel.link(peer).corrupt(f"{len(payload)} bytes are not {dtype} items", header.step)
+    return np.frombuffer(payload, dtype)
 
 
 def _rung(
     members: Membership, peer: int, header: Header, payload: bytes | memoryview, out: Array | None, view: bool
 ) -> Array:
-    array = members.memory.answer(peer, payload, DTYPES[header.dtype])
+    dtype = DTYPES.get(header.dtype)
+    array = None if dtype is None else members.memory.answer(peer, payload, dtype)
     if array is None:
-        rank, step = members.context.rank, members.context.step
-        raise CorruptFrame(
-            f"rank {rank} got a doorbell of rank {peer} that says nothing", rank=rank, peer=peer, step=step
-        )
+        raise members.mesh.channel.link(peer).corrupt("it is a doorbell that says nothing", header.step)
     members.context.meter.bytes_received += array.nbytes
     if out is not None:
         _check_out(members, peer, header, out, array.nbytes)

@@ -112,7 +112,8 @@ class Pump:
                 if frame is None:
                     self._writers.discard(peer)
                     return
-                link.load(*frame)
+                header, payload = frame
+                link.load(link.numbered(header), payload)
         except LinkClosed:
             raise self._links.lose(peer, self._what) from None
         self._full.add(peer)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, final
 
 from scaleml.arrays import Array
+from scaleml.comm.errors import CorruptFrame
 from scaleml.comm.transport.context import RankContext
 from scaleml.comm.transport.file_lock import FileLock
 from scaleml.comm.transport.segment import Segment
@@ -87,6 +88,14 @@ class SegmentTable:
             if offset is not None and shared.peers.issuperset(peers):
                 return Place(shared.segment, shared.number, offset)
         return None
+
+    def misled(self, peer: int, why: str) -> CorruptFrame:
+        """Return the error for a doorbell that leads nowhere."""
+        rank, step = self._context.rank, self._context.step
+        return CorruptFrame(
+            f"rank {rank} got a corrupt frame from rank {peer}: a doorbell that leads nowhere, at step {step} ({why})",
+            rank=rank, peer=peer, step=step,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go of all of it; nobody may use the locks any more."""

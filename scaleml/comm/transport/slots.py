@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaleml.arrays import Array
+from scaleml.comm.communicator import ANY
 from scaleml.comm.transport import star
 from scaleml.comm.transport.channel import Channel
 from scaleml.comm.transport.frame import DOORBELL, RESULT, Key
@@ -27,10 +28,12 @@ def share_slots(members: Membership, channel: Channel, x: Array, key: Key, share
     replies: Sequence[bytes | memoryview]
     if members.size >= star.STAR_RANKS:
         replies = star.split(star.star_reduce(members, channel, payload, key, DOORBELL, star.join))
+        star.check_count(members, channel, replies)
         del replies[members.rank]
     else:
         replies = [*channel.send_receive(members.peers, key, payload, DOORBELL)]
-    slots = [members.memory.answer(peer, reply, x.dtype) for peer, reply in zip(members.peers, replies, strict=True)]
+    answer, peers = members.memory.answer, members.peers
+    slots = [answer(peer, reply, x.dtype, x.size) for peer, reply in zip(peers, replies, strict=True)]
     slots.insert(members.rank, place.segment.array(x.dtype, x.size, place.offset) if place else None)
     found = [slot for slot in slots if slot is not None]
     if len(found) == len(slots):
@@ -43,9 +46,9 @@ def leave(members: Membership, channel: Channel, key: Key) -> None:
     """Wait until all ranks are done with the others' memory."""
     blocked, blocker = channel.blocked, channel.blocker  # waiting ended with the operation's first headers
     if members.size >= star.STAR_RANKS:
-        star.star_reduce(members, channel, b"", key, RESULT, star.nothing)
+        star.star_reduce(members, channel, b"", key, RESULT, star.nothing, 0)
     else:
-        channel.send_receive(members.peers, key, b"", RESULT)
+        channel.send_receive(members.peers, key, b"", RESULT, 0)
     channel.blocked, channel.blocker = blocked, blocker
     members.memory.stage_was_opened()
 
@@ -66,8 +69,8 @@ def broadcast_slot(members: Membership, channel: Channel, x: Array, key: Key, ro
     """Copy the root's vector out of its memory; False, on all, if it has no room there."""
     memory, peer = members.memory, members.ranks[root]
     if members.rank != root:
-        channel.await_header(peer, key)
-        slot = memory.answer(peer, channel.read_payload(peer, key), x.dtype)
+        doorbell = channel.take_small(peer, channel.await_header(peer, key), key, DOORBELL, ANY)
+        slot = memory.answer(peer, doorbell, x.dtype, x.size)
         if slot is not None:
             x[:] = slot
             channel.send((peer,), channel.header(key, b"", RESULT), b"", key)
@@ -81,7 +84,7 @@ def broadcast_slot(members: Membership, channel: Channel, x: Array, key: Key, ro
     if not place:
         return False
     blocked, blocker = channel.blocked, channel.blocker  # nobody is waited for but for the wire
-    channel.collect(members.peers, key)
+    channel.collect(members.peers, key, RESULT, 0)
     channel.blocked, channel.blocker = blocked, blocker
     memory.stage_was_opened()
     count_shared(channel, x.nbytes * (members.size - 1), 0)

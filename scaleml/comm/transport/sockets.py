@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 
@@ -22,3 +23,11 @@ def send_at_once(sock: socket.socket) -> None:
     """Have the kernel keep no small frame back until the last one is acknowledged."""
     if is_remote(sock):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def memory_of_host() -> int:
+    """Return how many bytes of memory this host has; where it does not say, more than any."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 1 << 48

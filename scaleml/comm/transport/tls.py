@@ -49,7 +49,7 @@ class TLSLink(Link):
             except ssl.SSLError as error:
                 reason = error.reason or ""
                 if "BAD_RECORD_MAC" in reason and "ALERT" not in reason:  # an alert: it got ours altered
-                    raise self._corrupt("its record does not match its authentication code", -1) from None
+                    raise self.corrupt("its record does not match its authentication code", -1) from None
                 raise LinkClosed from error
             except (OSError, ValueError) as error:
                 raise LinkClosed from error
