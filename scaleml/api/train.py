@@ -216,8 +216,9 @@ def train(
         What happens when a worker is lost in mid-run. ``"replace"``: the others wait, in state ``recovering``, until Dask's nanny has
         started it anew, or another worker is free, and go on with it from the newest recovery point that they kept in memory: the
         run ends with the parameters that it would have had, to the bit. That is so for strategies whose ranks take their steps
-        together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`); other runs fail, as all do with ``"raise"``. See
-        ``docs/guarantees.md``.
+        together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`, ``ParameterServer("bsp")``). Where ranks keep their own pace
+        the others go on as they are: at most the lost rank's updates in flight are lost, which ``summary()`` counts. With ``"raise"``
+        the run fails. See ``docs/guarantees.md``.
     on_nonfinite : {"raise", "skip"}
         What happens when the loss or gradient of a rank's part of a batch is not finite. ``"raise"``: the run ends before the parameters
         are touched, with rank, step and shard. ``"skip"``: these rows are left out, as if they weighed nothing, and the history says so;

@@ -88,7 +88,7 @@ class Driver:
             placement.addresses,
             float("inf"),
             workers=placement.layout.workers,
-            recovers=plan.keeps_points,
+            recovers=plan.replaces_lost,
             timeout=config.seconds("comm.timeout"),
         )
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.name}", daemon=True)
@@ -239,7 +239,7 @@ class Driver:
         assert self._next is not None
         self._tasks.hand_over(self.plan)
         self._supervisor = self._supervisor.next_generation(self._next.placement.addresses)
-        self._supervisor.recovers = self._next.plan.keeps_points
+        self._supervisor.recovers = self._next.plan.replaces_lost
         # Before the generation: who sees the new one must not see the old one's state.
         self.state = self._supervisor.state
         self.generation, self._next = self._next, None
@@ -286,7 +286,7 @@ class Driver:
                 self._recovering.exclude_stopped(self.placement.workers)
 
     def _start_recovered(self, found: NextGeneration) -> None:
-        self._reports.rewind(found.generation.number, found.way.step)
+        self._reports.rewind(found.generation.number, found.way.step if found.way.is_exact else None)
         missed = self._first.told_since(found.way.commands)
         self._known = found.way.commands + len(missed)
         self._supervisor = self._supervisor.recovered(found.generation.placement.addresses)
@@ -312,7 +312,7 @@ class Driver:
             self._ending.await_all(self._supervisor, ranks, self._living, words, self._events)
         self.result = self._tasks.result(self.client, self._supervisor.ended, self.plan)
         lost = self.result is None and conclusion.state == "finished" and self.client.status == "running"
-        if lost and self.plan.keeps_points:  # with who was lost between its end and this: others train again
+        if lost and self.plan.replaces_lost:  # with who was lost between its end and this: others train again
             self._supervisor.ended = dict.fromkeys(self._supervisor.ended, "lost")
             self._supervisor.state = "recovering"
             self._recover()

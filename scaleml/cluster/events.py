@@ -39,12 +39,16 @@ class Beat:
 
 @dataclass(frozen=True)
 class Left:
-    """A rank's task is over; ``points`` are what it can go on from: steps, and how many commands had been applied."""
+    """A rank's task is over; ``points`` are what it can go on from: steps, and how many commands had been applied.
+
+    One that kept its own pace says how it stands: `Standing.facts` of the runtime.
+    """
 
     rank: int
     status: str
     step: int
     points: Sequence[Sequence[int]] = field(default_factory=list)
+    standing: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class FirstRank:
         """Bring it a command; False if it is not there any more, and nobody will take its place."""
         with self._lock:
             self._told.append(command)
-            if not now.plan.keeps_points:
+            if not now.plan.replaces_lost:
                 try:
                     return self._ask(now, deliver_command, command)
                 except TimeoutError:

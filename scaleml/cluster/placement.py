@@ -117,7 +117,7 @@ def place(strategy: Strategy, chosen: Sequence[str], info: Mapping[str, WorkerFa
     """
     layout = strategy.layout(len(chosen))
     training = list(chosen[: layout.workers])
-    servers = [training[-1 - s % len(training)] for s in range(layout.servers)]
+    servers = [training[layout.beside(layout.workers + s)] for s in range(layout.servers)]
     threads = min(int(info[address]["nthreads"]) for address in training)
     if isinstance(strategy, Serial) and strategy.threads is not None:
         threads = strategy.threads

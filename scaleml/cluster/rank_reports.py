@@ -9,7 +9,7 @@ from typing import final
 from scaleml.clock import WALL
 from scaleml.cluster.events import Beat, Entered, Event, Marked, Printed, RankEvent, Recorded, WorkerLost
 from scaleml.cluster.heard_ranks import HeardRanks
-from scaleml.telemetry.columns import last_step
+from scaleml.telemetry.columns import last_place, last_step
 from scaleml.telemetry.history import History
 
 
@@ -32,6 +32,8 @@ class RankReports:
         How far they have come.
     beats : HeardRanks
         Who has told anything.
+    reached : dict
+        How far each rank has come: its steps, and the rows of its own.
     """
 
     def __init__(self, history: History, events: queue.SimpleQueue[Event]) -> None:
@@ -42,6 +44,7 @@ class RankReports:
         self._generation = self._heard_from = 0
         self.step = 0
         self._heard: dict[int, float] = {}
+        self.reached: dict[int, tuple[int, int]] = {}
         self._awaited: tuple[int, Callable[[], object]] | None = None
 
     def heard(self, ranks: Iterable[int]) -> float:
@@ -56,10 +59,12 @@ class RankReports:
         """Hear of the ranks of this generation from now on; what the last rows of those before it say still counts."""
         self._generation = generation
 
-    def rewind(self, generation: int, step: int) -> None:
-        """Hear of ranks that go on from this step, after a loss: what others did after it counts no more."""
-        self._generation = self._heard_from = generation
-        self._history.rewind(step)
+    def rewind(self, generation: int, step: int | None) -> None:
+        """Hear of ranks that go on from this step, after a loss: what others did after it counts no more; None: all of it counts."""
+        self._generation = generation
+        if step is not None:
+            self._heard_from = generation
+            self._history.rewind(step)
 
     def on_rank_event(self, event: RankEvent, generation: int) -> None:
         """A rank reports."""
@@ -69,6 +74,8 @@ class RankReports:
         if isinstance(event, Recorded):
             if generation >= self._heard_from:
                 self._history.take(event.rows, event.evaluations, event.epochs)
+                if event.rows:
+                    self.reached[event.rank] = last_place(event.rows)
                 self.step = max(self.step, newest := last_step(event.rows))
                 self._tell_past(newest)
         elif isinstance(event, Marked):

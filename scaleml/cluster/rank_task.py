@@ -80,7 +80,8 @@ def rank_main(
         sweep()
         reporter.stop()
     points = [[point.step, point.state.commands] for point in outcome.points]
-    reporter.send(Left(spec.rank, outcome.status, outcome.step, points))
+    standing = {} if outcome.standing is None else outcome.standing.facts
+    reporter.send(Left(spec.rank, outcome.status, outcome.step, points, standing))
     return outcome
 
 
@@ -135,9 +136,16 @@ def _train(
             forget_traceback(error)
             params, buffers = loop.last_good(), loop.last_good_buffers()
             left = Outcome("failed", step, params, words, trace, best=loop.best(), buffers=buffers)
-            if plan.keeps_points and isinstance(loop, TrainingLoop) and _cause(error) != "own":
-                return replace(left, status="suspended", points=loop.points.kept)
-            return left
+            return _suspended(plan, loop, left) if plan.replaces_lost and _cause(error) != "own" else left
+
+
+def _suspended(plan: Plan, loop: TrainingLoop | ServerLoop, left: Outcome) -> Outcome:
+    """Return the outcome of a rank that lost others, with what it can go on from."""
+    if plan.keeps_points:
+        points = loop.points if isinstance(loop, ServerLoop) else loop.points.kept
+        return replace(left, status="suspended", points=points)
+    state, standing = loop.left_standing()
+    return replace(left, status="suspended", state=state, standing=standing)
 
 
 def _note_epoch(endpoint: Endpoint | None, rank: TrainingRank) -> None:

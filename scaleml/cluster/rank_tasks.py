@@ -7,10 +7,11 @@ from typing import TypeAlias, final
 
 from distributed import Client, Future
 
-from scaleml.cluster.recovery import Points, WayOn, way_on
+from scaleml.cluster.recovery import Points, Standings, WayOn, way_as_they_are, way_on
 from scaleml.cluster.results import Result, gather_result
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
+from scaleml.strategies import Layout
 
 Task: TypeAlias = "Future[Outcome | None]"
 
@@ -40,6 +41,7 @@ class RankTasks:
         self.tried: list[int] = []
         self._former_plan = plan
         self._survivors: dict[int, tuple[str, Task, Points]] = {}
+        self._standings: Standings = {}
 
     def hand_over(self, plan: Plan) -> None:
         """Make room for the tasks of the ranks that go on; these ranks' plan was ``plan``."""
@@ -55,10 +57,15 @@ class RankTasks:
             for rank in range(plan.layout.size)
         }
 
-    def note_survivors(self, addresses: Mapping[int, str], points: Mapping[int, Points]) -> None:
+    def note_survivors(
+        self, addresses: Mapping[int, str], points: Mapping[int, Points], standings: Standings | None = None
+    ) -> None:
         """Keep what suspended ranks have left, in place of what earlier ones did."""
+        self._standings = {rank: stands for rank, stands in (standings or {}).items() if stands}
         self._survivors = {
-            rank: (address, self.current[rank], points[rank]) for rank, address in addresses.items() if points[rank]
+            rank: (address, self.current[rank], points[rank])
+            for rank, address in addresses.items()
+            if points[rank] or rank in self._standings
         }
 
     def lose(self, address: str) -> None:
@@ -73,9 +80,12 @@ class RankTasks:
                 task.release()
         self.current = []
 
-    def way_on(self, ranks: int) -> WayOn:
-        """Return from where so many ranks can go on."""
-        return way_on({rank: points for rank, (_, _, points) in self._survivors.items()}, ranks)
+    def way_on(self, layout: Layout) -> WayOn:
+        """Return from where the ranks can go on."""
+        standing = {rank: self._standings[rank] for rank in self._survivors if rank in self._standings}
+        if standing:
+            return way_as_they_are(standing, layout)
+        return way_on({rank: points for rank, (_, _, points) in self._survivors.items()}, layout)
 
     def sources(self, way: WayOn) -> dict[int, list[Task]]:
         """Return, for each rank that goes on, whose outcome it needs."""

@@ -17,6 +17,7 @@ from scaleml.cluster.embedded import reopen
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.launcher import Generation
+from scaleml.cluster.losses import losses
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_reports import RankReports
 from scaleml.cluster.rank_tasks import RankTasks, Task
@@ -114,6 +115,8 @@ class Recovering:
         self._reopened = 0.0
         self._cause = ""
         self._ranks: list[int] = []
+        self._losses: list[str] = []
+        self._as_they_are = False
         self._has_looked_for_rows = False
         self._is_from_disk = False
         self._step = 0
@@ -129,7 +132,7 @@ class Recovering:
             self.phases.end("noticed", noticed)
         self.phases.end("stopped")
         if supervisor.has_begun:
-            self._tasks.note_survivors(supervisor.suspended, supervisor.points)
+            self._tasks.note_survivors(supervisor.suspended, supervisor.points, supervisor.standings)
         for address in supervisor.lost:
             self.lose(address)
         if supervisor.stalled:
@@ -144,12 +147,17 @@ class Recovering:
         seconds = WALL.now() - self._noticed
         ranks = ", ".join(map(str, self._ranks))
         who = f"rank{'s' * (len(self._ranks) > 1)} {ranks} replaced" if self._ranks else "links lost and made again"
-        since = f"from step {self._tried[-1]}" if self._tried[-1] >= 0 else "from the beginning"
+        since = f"goes on from step {self._tried[-1]}" if self._tried[-1] >= 0 else "goes on from the beginning"
         since += " of its checkpoint" if self._is_from_disk else ""
-        text = f"{who}: {self._how} at step {self._step}, goes on {since}, after {seconds:.2f} s ({self._replaced_after:.2f} s for workers)"
+        goes_on_from = self._tried[-1]
+        if self._as_they_are:
+            since, goes_on_from = "others go on as they are", self._step
+        after = f"after {seconds:.2f} s ({self._replaced_after:.2f} s for workers)"
+        text = "; ".join([f"{who}: {self._how} at step {self._step}, {since}, {after}", *self._losses])
         _log.info("%s", text)
-        history.mark(self._clock, text, max(0, self._tried[-1]), "recovery")
-        recovery = Recovery(self._clock, who, self._step, self._tried[-1], dict(self.phases.seconds))
+        history.mark(self._clock, text, max(0, goes_on_from), "recovery")
+        what = ", ".join([who, *self._losses])
+        recovery = Recovery(self._clock, what, self._step, goes_on_from, dict(self.phases.seconds))
         history.note_recovery(recovery)
 
         def is_past() -> None:
@@ -186,7 +194,7 @@ class Recovering:
         if placement is None:
             return None
         self.phases.end("worker")
-        way, plan = from_checkpoint(self._tasks.way_on(placement.layout.size), now.plan)
+        way, plan = from_checkpoint(self._tasks.way_on(placement.layout), now.plan)
         if way.step < 0 and now.number and not now.plan.recovered:
             raise NotRecovered(
                 f"{self._cause}; with several ranks their recovery points were lost, and other ranks had begun the run"
@@ -199,11 +207,17 @@ class Recovering:
             )
         passed = WALL.now() - self._noticed
         self._clock = clock + passed
-        told = recovered_ranks(way, now.placement, self._lost, self._step, self._clock)
+        reached = self._reports.reached
+        steps = {rank: step for rank, (step, _) in reached.items()}
+        told = recovered_ranks(way, now.placement, self._lost, self._step, self._clock, steps)
         lost = [rank for rank, each in told.items() if each.is_replacement]
         self._ranks = sorted({*self._ranks, *lost})
+        self._as_they_are = not way.is_exact
+        if self._as_they_are:
+            said = losses(way, lost, now.plan, reached)
+            self._losses += [one for one in said if one not in self._losses]
         self._replaced_after = passed
-        self._is_from_disk = way.step >= 0 and None in way.sources
+        self._is_from_disk = way.is_exact and way.step >= 0 and None in way.sources
         plan = plan.after_loss(lost, self._step)
         self._lost.clear()
         before = self._tasks.sources(way)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -87,6 +87,7 @@ class Supervisor:
     recovers: bool = False
     patience: float = 30.0
     points: dict[int, dict[int, int]] = field(default_factory=dict)
+    standings: dict[int, Mapping[str, object]] = field(default_factory=dict)
     entered: set[int] = field(default_factory=set)
     ended: dict[int, str] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
@@ -241,6 +242,7 @@ class Supervisor:
         if isinstance(event, Left):
             self.ended[event.rank] = event.status
             self.points[event.rank] = dict(event.points)  # type: ignore[arg-type]
+            self.standings[event.rank] = event.standing
             if event.status not in ("failed", "suspended") or self._failure.names(event.rank):
                 return []
             event = RankFailed(event.rank, "it did not say why", "peer", event.step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
@@ -215,6 +216,27 @@ class Batches:
             y = xp.concatenate([part[1] for part in parts])
             weights = None if parts[0][2] is None else xp.concatenate([part[2] for part in parts])
         return x, y, weights, int(y.shape[0])
+
+    def place(self, began: int, own: float) -> int:
+        """Return after how many rows of all ranks this one has had ``own`` rows of its own since ``began`` rows of all.
+
+        Examples
+        --------
+        >>> rows = np.zeros((4, 1)), np.zeros(4), None
+        >>> batches = Batches(Schedule([4, 4]), [1], [rows])
+        >>> [batches.place(0, own) for own in (0, 2, 4, 5)], batches.place(8, 4)
+        ([0, 3, 8, 9], 16)
+        """
+        epoch, place = divmod(began, self.schedule.rows)
+        an_epoch = self._own(self.schedule.rows)
+        if not an_epoch:
+            return began
+        more, rest = divmod(own + self._own(place), an_epoch)
+        return (epoch + int(more)) * self.schedule.rows + bisect_left(range(self.schedule.rows), rest, key=self._own)
+
+    def _own(self, consumed: int) -> int:
+        """Return how many of the first ``consumed`` rows of an epoch are this rank's."""
+        return sum(self.schedule.taken(index, consumed) for index in self.owned)
 
     def column_counts(self, columns: int) -> tuple[Array, int]:
         """Return how many of this rank's rows, of CSR data, have each of the columns, and how many rows there are."""

@@ -186,11 +186,12 @@ def _open(payload: bytes, *given: object, **named: object) -> object:
     import pickle
 
     used = []
+    apart = [*given]
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, number: int) -> object:
             used.append(number)
-            return given[number]
+            return apart[number]
 
     try:
         function, arguments = Unpickler(io.BytesIO(payload)).load()
@@ -207,4 +208,6 @@ def _open(payload: bytes, *given: object, **named: object) -> object:
             "can be sent with client.upload_file(path), or put on the workers' PYTHONPATH",
             name=missing,
         ) from error
+    finally:
+        apart.clear()  # a class goes when garbage is collected: not with what it has seen
     return function(*given[len(used) :], *arguments, **named)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from scaleml.runtime.checkpoints import Checkpoints
 from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.coordinator import AsynchronousCoordinator
+from scaleml.runtime.parameter_server.server_copies import ServerCopies
 from scaleml.runtime.queued_commands import QueuedCommands
+from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.training_rank import TrainingRank
 
 
@@ -13,14 +15,26 @@ def train_asynchronously(
     rank: TrainingRank,
     coordinator: AsynchronousCoordinator,
     commands: CommandHandler | QueuedCommands,
+    points: RecoveryPoints,
+    copies: ServerCopies,
     checkpoints: Checkpoints,
 ) -> None:
-    """Train until the run has had its rows, at this rank's own pace; then agree with the others."""
-    w = rank.w
+    """Train until the run has had its rows, at this rank's own pace; then agree with the others.
+
+    Recovery points come where the rule of the servers keeps all in step, copies of servers where not.
+    """
+    w, state, recorder = rank.w, rank.state, rank.recorder
     while not coordinator.done and not rank.early_stopping.converged:
+        told = state.commands
         commands.apply_due()
         if rank.leaving:
             break
+        if state.commands != told:
+            points.expect()
+        if state.step >= points.due:
+            points.look()
+        if recorder.since >= copies.due:
+            copies.look()
         rank.take_step()
         coordinator.stepped(rank.gradients.last_rows)
         _catch_up(rank, coordinator, commands, checkpoints)

@@ -37,6 +37,12 @@ class CommandHandler:
         self.heard_after: int | None = None
         """The step after which all ranks know of what rank 0 announces now, where the messages of a step do not tell them."""
         rank.world.control = rank.state.commands
+        self._paused_by = 0
+
+    @property
+    def done(self) -> int:
+        """How many commands need not be told again to whoever goes on: of a rank that is paused, those before the pause."""
+        return self._paused_by - 1 if self._paused_by else self._rank.state.commands
 
     def apply_due(self) -> None:
         """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
@@ -103,6 +109,7 @@ class CommandHandler:
         if rank.coordinator is not None:
             rank.coordinator.park(rank.w)
         self._confirm(command)
+        self._paused_by = command.number
         while True:
             if self._is_first and rank.state.commands == self._world.control:  # nothing was announced before the pause
                 self._world.check()  # what woke the queue may have been taken before
@@ -114,6 +121,7 @@ class CommandHandler:
             rank.state.commands = command.number
             if command.verb in ("resume", "stop", "switch"):
                 rank.recorder.skip(now() - began)
+                self._paused_by = 0
                 self._apply(command)
                 return
             if command.verb == "pause":

@@ -43,6 +43,10 @@ class AsynchronousCoordinator(ABC):
     def park(self, w: Array) -> None:  # noqa: B027
         """Before a pause: leave no answer owing, to this rank or by it."""
 
+    def taken(self) -> list[float]:
+        """Return the rows of each rank since all began, as far as they are in parameters that this rank sees; nothing if it cannot know."""
+        return []
+
     def common_step(self, step: int) -> int:
         """Return a step that no rank takes before it hears what rank 0 announced before its ``step``; -1 for none."""
         return -1

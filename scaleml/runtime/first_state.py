@@ -43,7 +43,9 @@ def first_state(
     slots = plan.optimizer.init(size, dtype, like=params)
     if plan.steps is not None:
         slots |= {name: device.put(array) for name, array in plan.steps.slots().items()}
-    state = TrainState(params, slots, faults=plan.faults, replicated=strategy.replicated)
+    # Where servers have the optimizer's slots, nobody ever writes to these.
+    replicated = strategy.replicated or plan.layout.servers > 0
+    state = TrainState(params, slots, faults=plan.faults, replicated=replicated)
     items = 0 if nothing else buffer_items(plan) if plan.layout.servers else size + TAIL
     buffer = world.buffer(items, dtype)
     strategy.begin(params, slots)

@@ -47,7 +47,8 @@ class GossipCoordinator(AsynchronousCoordinator):
         self._w = w
         self._dtype = plan.model.dtype
         self._now = group.clock.now
-        self._total = plan.goal
+        self._total = plan.total
+        self._taken = np.array(plan.taken or [0.0] * group.size)
         self._before = plan.start.samples if plan.start is not None and plan.resumed else 0
         self._every = plan.evaluate_every
         self._boxes: Array | None = None
@@ -55,7 +56,7 @@ class GossipCoordinator(AsynchronousCoordinator):
         self._turn = 0
         self._xp = xp = namespace(w)
         self._put: Callable[[Array], Array] = _as_it_is if xp is np else xp.asarray
-        self._rows = np.zeros(group.size)  # of every rank, as far as known
+        self._rows = self._taken.copy()  # of every rank, as far as known
         self._included = 0  # updates of our own that are in our parameters
         self._seen = [0] * group.size  # updates of every rank that are in our parameters
         self._asked = -1
@@ -97,7 +98,7 @@ class GossipCoordinator(AsynchronousCoordinator):
     def mix(self, w: Array) -> None:
         """Take in what has come: answers to our offers, offers that we answer; note how far all are."""
         group = self._group
-        self._rows[group.rank] = self._recorder.samples - self._before
+        self._rows[group.rank] = self._taken[group.rank] + self._recorder.samples - self._before
         self._included = group.step
         if group.size > 1:
             if self._asked >= 0 and group.poll(ANSWER):
@@ -119,6 +120,11 @@ class GossipCoordinator(AsynchronousCoordinator):
         box[: w.size] = w
         self._group.meter.comm += self._now() - begin
         self._send(box, partner, OFFER, 0)
+
+    def taken(self) -> list[float]:
+        """Return the rows of each rank, as far as its parameters have come here."""
+        known: list[float] = self._rows.tolist()
+        return known
 
     def settle(self) -> None:
         """End all conversations that are under way; collective. Passive ranks answer until all active ones have their answers."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Literal
 
 from scaleml.arrays import Array
+from scaleml.compression.error_feedback import PREFIX
 from scaleml.faults import left_after_loss
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.commands import Command
+from scaleml.runtime.parameter_server.shared_server import TALLY, settled
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.recovery_points import RecoveryPoint, rebuilt
+from scaleml.runtime.standing import Standing
 from scaleml.runtime.train_state import TrainState
 
 Status = Literal["finished", "stopped", "switched", "suspended", "failed"]
@@ -32,6 +36,8 @@ class Outcome:
         failed rank those of the last good step.
     points : tuple of RecoveryPoint
         Of a suspended rank: what it can go on from.
+    standing : Standing or None
+        Of a suspended rank that kept its own pace: how it stands, beside ``state``.
     buffers : Buffers or None
         Those of the model that belong to ``params``, where it has some, on a rank that trains.
     error, trace : str
@@ -61,6 +67,7 @@ class Outcome:
     state: TrainState | None = None
     buffers: Buffers | None = None
     points: tuple[RecoveryPoint, ...] = ()
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,8 @@ class Recovered:
     rank : int
         Which rank that is.
     step : int
-        The recovery point to go on from; -1 where none is left, and the run begins again.
+        The recovery point to go on from; -1 where none is left, and the run begins again. Where ranks go on as they are, which step is
+        the next one of a replacement.
     reached : int
         The step that ranks had come to.
     clock : float
@@ -81,6 +89,14 @@ class Recovered:
         Whether the rank itself was lost: its buddy has what was private to it.
     commands : tuple of Command
         Of the first rank: what the run was told since that point.
+    began : int
+        Where ranks go on as they are: see `Standing`.
+    taken : tuple of float
+        The same; nothing where they go back to a common step.
+    level : int
+        The step of the one that is furthest: where ranks may only be so many steps apart, all go on as if they were there.
+    known : int
+        How many commands need not be told again.
     """
 
     rank: int
@@ -89,6 +105,10 @@ class Recovered:
     clock: float
     is_replacement: bool
     commands: tuple[Command, ...] = ()
+    began: int = 0
+    taken: tuple[float, ...] = ()
+    level: int = 0
+    known: int = 0
 
 
 def resume_from(plan: Plan, before: Sequence[Outcome]) -> Plan:
@@ -103,29 +123,64 @@ def resume_from(plan: Plan, before: Sequence[Outcome]) -> Plan:
         state = replace(state, params=slices.params, arrays=slices.arrays, updates=slices.updates)
     assert state.optimizer is not None and state.batch_size is not None
     optimizer, batch_size = state.optimizer, state.batch_size
-    return replace(plan, start=state, resumed=True, optimizer=optimizer, batch_size=batch_size, faults=state.faults)
+    began = state.consumed
+    return replace(
+        plan, start=state, began=began, resumed=True, optimizer=optimizer, batch_size=batch_size, faults=state.faults
+    )
 
 
 def recover_from(plan: Plan, recovered: Recovered, before: Outcome | None) -> Plan:
-    """Return a rank's plan, given its own outcome before the loss, or, of a replacement, that of its buddy."""
+    """Return a rank's plan, given its own outcome before the loss, or, of a replacement, that of whoever has what it needs."""
+    plan = replace(plan, recovered=True, clock=recovered.clock)
+    if recovered.taken:
+        looked = int(sum(recovered.taken) // plan.evaluate_every) if plan.evaluate_every else 0
+        plan = replace(plan, began=recovered.began, taken=recovered.taken, looked=looked)
     if before is None:
-        return replace(plan, recovered=True, clock=recovered.clock)
-    point = next(each for each in before.points if each.step == recovered.step)
-    state = point.state
-    if recovered.is_replacement:
-        state = rebuilt(state, TrainState.from_bytes(point.neighbour))
+        return plan
+    if recovered.taken:
+        state = _as_it_is(plan, recovered, before)
+        evaluated = () if before.standing is None else before.standing.evaluations
+        plan = replace(plan, evaluated=evaluated)
+    else:
+        point = next(each for each in before.points if each.step == recovered.step)
+        state = point.state
+        if recovered.is_replacement and plan.layout.is_server(recovered.rank):
+            state = TrainState.from_bytes(point.servers[recovered.rank])
+        elif recovered.is_replacement:
+            state = rebuilt(state, TrainState.from_bytes(point.neighbour))
+        plan = replace(plan, strategy=point.strategy, evaluated=point.evaluations, looked=point.looked)
     faults = left_after_loss(state.faults, [recovered.rank] if recovered.is_replacement else [], recovered.reached)
     state = replace(state, faults=faults)
     assert state.optimizer is not None and state.batch_size is not None
     return replace(
-        plan,
-        strategy=point.strategy,
-        evaluated=point.evaluations,
-        start=state,
-        resumed=True,
-        recovered=True,
-        clock=recovered.clock,
-        optimizer=state.optimizer,
-        batch_size=state.batch_size,
-        faults=state.faults,
+        plan, start=state, resumed=True, optimizer=state.optimizer, batch_size=state.batch_size, faults=state.faults
     )
+
+
+def _as_it_is(plan: Plan, recovered: Recovered, before: Outcome) -> TrainState:
+    """Return the state that a rank goes on from where nobody goes back to an earlier step."""
+    standing, state, rank = before.standing, before.state, recovered.rank
+    assert standing is not None and state is not None, "the rank before left nothing to go on from"
+    faults = tuple(fault for fault in plan.faults if fault.rank == rank) if recovered.is_replacement else state.faults
+    if plan.layout.is_server(rank):
+        left = standing.slices.get(rank)
+        if left is not None and TALLY not in left.arrays:
+            return replace(left, commands=recovered.known)
+        if left is not None:
+            settings = {"optimizer": state.optimizer, "batch_size": state.batch_size, "faults": faults}
+            state = replace(settled(left, plan.layout.workers), **settings)  # type: ignore[arg-type]
+        return replace(state, commands=recovered.known)
+    consumed = recovered.began + round(sum(recovered.taken))
+    state = replace(
+        state,
+        samples=standing.base + round(recovered.taken[rank]),
+        consumed=consumed,
+        commands=recovered.known,
+        faults=faults,
+    )
+    if recovered.is_replacement:
+        arrays = {name: array for name, array in state.arrays.items() if not name.startswith(PREFIX)}
+        state = replace(state, step=recovered.step, arrays=arrays, epoch_loss=0.0, epoch_weight=0.0)
+    if plan.layout.servers and isfinite(plan.serving.ahead):
+        state = replace(state, step=recovered.level)
+    return state

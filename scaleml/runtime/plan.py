@@ -49,6 +49,12 @@ class Plan:
     """The newest evaluations before ``start``, of which the history may not have heard."""
     clock: float | None = None
     """What the training clock shows then; None for what ``start`` says."""
+    began: int = 0
+    """Rows that all ranks had consumed when the first of these ranks began; others may have taken over after a loss since."""
+    taken: tuple[float, ...] = ()
+    """Rows since then of each rank that trains, where ranks with a pace of their own go on after a loss."""
+    looked: int = 0
+    """Evaluations between `began` and ``start``, where ranks go on after a loss."""
     replaces_lost: bool = False
     """Whether others are to take the places of ranks that are lost."""
     skips_nonfinite: bool = False
@@ -98,9 +104,14 @@ class Plan:
 
     @property
     def keeps_points(self) -> bool:
-        """Whether ranks keep recovery points: where they take their steps together, and each holds all parameters."""
+        """Whether ranks keep recovery points: where they take their steps together, so that all can go back to one of them.
+
+        Others go on as they are.
+        """
         strategy = self.strategy
-        return self.replaces_lost and strategy.synchronous and not self.layout.servers and not strategy.shares_memory
+        if self.layout.servers:
+            return self.replaces_lost and strategy.updates_a_batch(2) == 1
+        return self.replaces_lost and strategy.synchronous and not strategy.shares_memory
 
     def after_loss(self, lost: Sequence[int], reached: int) -> Plan:
         """Return the plan of ranks that go on after these were lost, when all had come to step ``reached``."""
@@ -110,6 +121,11 @@ class Plan:
     def goes_on(self) -> bool:
         """Whether the ranks go on from a recovery point."""
         return self.recovered and self.resumed
+
+    @property
+    def total(self) -> int:
+        """Rows that ranks have to consume since `began`."""
+        return self.rows * self.epochs - self.began
 
     @property
     def goal(self) -> int:

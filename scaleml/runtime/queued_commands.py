@@ -37,6 +37,11 @@ class QueuedCommands:
         self._due = self._last = rank.state.step
         self._since = self._now()
 
+    @property
+    def done(self) -> int:
+        """See `CommandHandler.done`."""
+        return self._commands.done
+
     def apply_due(self) -> None:
         """See `CommandHandler.apply_due`."""
         if self._state.step >= self._due:

@@ -1,8 +1,9 @@
 """Recovery points: states that a rank keeps in memory, taken by all ranks at the same step, for whoever goes on after a loss.
 
 What all ranks have alike is with every survivor. What is private to a rank is copied to its *buddy*, the next rank: so one rank, or
-several that are no neighbours, can be lost. Two points are kept, for a rank may be lost while the others take the newer one. From a
-point the ranks replay the steps since, which are functions of the state, and come to the same bits.
+several that are no neighbours, can be lost. A server is asked by its *keeper* (`Layout.keeper`) for all that it has after a step, before
+that pushes the next gradient: no update of the next step can be in it. Two points are kept, for a rank may be lost while the others
+take the newer one. From a point the ranks replay the steps since, which are functions of the state, and come to the same bits.
 
 A point costs a copy of the state. The ranks agree, in the point itself, after how many steps the next one is due, by what the steps
 and the point took: often enough to lose little, so rarely that nobody notices (in-memory checkpoints: Wang et al., Gemini, SOSP 2023).
@@ -10,7 +11,8 @@ and the point took: often enough to lose little, so rarely that nobody notices (
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -46,13 +48,19 @@ class RecoveryPoint:
         The one in force.
     evaluations : tuple
         The newest, for a history that the first rank has not told of them.
+    servers : dict of bytes
+        What servers had after this step, by rank, of those whose keeper this rank is.
+    looked : int
+        Evaluations so far.
     """
 
     step: int
     state: TrainState
     neighbour: bytes
     strategy: Strategy
-    evaluations: tuple[Measures, ...]
+    evaluations: tuple[Measures, ...] = ()
+    servers: Mapping[int, bytes] = field(default_factory=dict)
+    looked: int = 0
 
 
 class RecoveryPoints:
@@ -112,8 +120,10 @@ class RecoveryPoints:
         began = now()
         state = rank.snapshot()
         neighbour, seen = self._exchange(state), tuple(rank.evaluation.recent)
+        servers = rank.servers.keep(state.step) if rank.has_servers else {}
         self._cost = now() - began  # on a slow network most of it is the way to the buddy
-        self.kept = (*self.kept[-1:], RecoveryPoint(state.step, state, neighbour, rank.strategy, seen))
+        point = RecoveryPoint(state.step, state, neighbour, rank.strategy, seen, servers, rank.evaluation.done)
+        self.kept = (*self.kept[-1:], point)
 
     def _exchange(self, state: TrainState) -> bytes:
         """Give the next rank what is private here, and return what is private to the one before."""

@@ -65,6 +65,7 @@ def begin_from(plan: Plan, rank: int) -> Plan:
         plan,
         evaluated=origin.evaluations,
         start=state,
+        began=plan.began if plan.taken else state.consumed,
         resumed=True,
         recovered=True,
         clock=state.clock if plan.clock is None else plan.clock,

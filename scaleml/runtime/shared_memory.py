@@ -62,7 +62,9 @@ class SharedMemoryCoordinator(AsynchronousCoordinator):
         self._answered = 0
         self._others = 0
         self._over = False
-        self._total = plan.goal
+        self._before = np.array(plan.taken or [0.0] * group.size)
+        self._counted_before = float(self._before.sum())
+        self._total = plan.total - self._counted_before
         self._every = plan.evaluate_every
 
     def count(self, g: Array | SparseGradient) -> None:
@@ -81,12 +83,17 @@ class SharedMemoryCoordinator(AsynchronousCoordinator):
         total = int(self._counts[:, 1].sum())
         self.done = total >= self._total
         if self._group.rank == 0:
-            if self._every and not self.done and total // self._every > self.evaluations_due:
+            if self._every and not self.done and (total + self._counted_before) // self._every > self.evaluations_due:
                 self.evaluations_due += 1
                 self._call(_EVALUATE)
         else:
             while self._answered < self._bell[0]:
                 self._hear()
+
+    def taken(self) -> list[float]:
+        """Return the rows of each rank: what they have counted."""
+        counted: list[float] = (self._before + self._counts[:, 1]).tolist()
+        return counted
 
     def announced(self) -> None:
         """On rank 0: have all others look for the command that was just announced."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import final
 from weakref import WeakMethod
 
@@ -22,11 +24,15 @@ from scaleml.runtime.command_handler import CommandHandler
 from scaleml.runtime.commands import CommandQueue
 from scaleml.runtime.handover import hand_over
 from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.parameter_server.server_copies import ServerCopies
+from scaleml.runtime.parameter_server.shared_server import TAKEN
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.queued_commands import QueuedCommands
 from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.reporting import Report
+from scaleml.runtime.standing import Standing
 from scaleml.runtime.synchronous_loop import train_synchronously
+from scaleml.runtime.train_state import StoppingState, TrainState
 from scaleml.runtime.training_rank import TrainingRank
 from scaleml.telemetry.recorder import Recorder
 
@@ -53,11 +59,15 @@ class TrainingLoop:
     ) -> None:
         self.rank = TrainingRank(plan, world, batches, held_out, report, recorder)
         if plan.goes_on and plan.start is not None:
-            self.rank.restore(plan.start)  # also what is private
+            start = plan.start
+            if plan.taken:  # each goes on where it was itself
+                start = replace(start, consumed=batches.place(plan.began, plan.taken[world.rank]))
+            self.rank.restore(start)  # also what is private
         if plan.clock is not None:
             self.rank.state.clock = plan.clock
         self.points = RecoveryPoints(self.rank, wanted=plan.keeps_points)
         self.checkpoints = Checkpoints(self.rank, batches)
+        self.copies = ServerCopies(self.rank)
         self.commands: CommandHandler | QueuedCommands = CommandHandler(self.rank, queue)
         if self.rank.device.uses_nccl and self.rank.coordinator is None:
             self.commands = QueuedCommands(self.rank, self.commands)
@@ -116,12 +126,30 @@ class TrainingLoop:
             rank.mark(f"strategy={rank.plan.strategy!r}", "strategy")
         if rank.plan.goes_on:
             rank.evaluation.go_on(rank.plan.evaluated)
+            self._agree()
             self._tell_past_epochs()
             self.points.begin()  # first: who has entered can be recovered from
         rank.report("entered", topology=None if rank.form.sparse else getattr(rank.strategy, "topology", None))
         if not rank.plan.goes_on:  # else it was there when the point was taken
             rank.evaluation.at(rank.w, rank.step)
             self.points.begin()
+        self.copies.begin()
+
+    def _agree(self) -> None:
+        """Agree on how far ranks are that keep their own pace; nobody has to be where another one is."""
+        rank = self.rank
+        if rank.coordinator is None:
+            return
+        if rank.has_servers:
+            rank.servers.begin_again(rank.state.params)
+        looked = rank.plan.looked
+        if rank.plan.taken:
+            seen = rank.state.stopping
+            looked = looked if rank.plan.stop is None else min(looked, len(seen.losses))
+            told = json.dumps([looked, rank.state.evaluations, asdict(seen)]).encode()
+            looked, rank.state.evaluations, facts = json.loads(rank.group.allgather_bytes(told)[0])
+            rank.state.stopping = StoppingState(**facts)
+        rank.evaluation.done = rank.coordinator.evaluations_due = looked
 
     def _tell_past_epochs(self) -> None:
         """Tell of the epochs that are over: the first rank that was lost may not have come to it."""
@@ -131,12 +159,37 @@ class TrainingLoop:
                 score = seen.scores[number - 1] if len(seen.scores) >= number else np.nan
                 self.rank.recorder.epoch_over(number, loss, score, False)
 
+    def left_standing(self) -> tuple[TrainState, Standing]:
+        """Return how this rank stands, which keeps its own pace and has lost others."""
+        rank = self.rank
+        state, start, number = rank.snapshot(), rank.plan.start, rank.world.rank
+        if rank.plan.strategy.shares_memory:
+            state.params = rank.state.params  # as it lies there: others may still write
+        state.commands = self.commands.done
+        base = 0 if start is None else start.samples - round(rank.plan.taken[number] if rank.plan.taken else 0)
+        assert rank.coordinator is not None
+        taken = rank.coordinator.taken() or [0.0] * rank.group.size
+        taken[number] = max(taken[number], float(state.samples - base))
+        slices = rank.servers.slices_left() if rank.has_servers else {}
+        for server, copy in self.copies.kept.items():
+            slices[server] = TrainState.from_bytes(copy)
+            taken = [max(rows) for rows in zip(taken, slices[server].arrays[TAKEN].tolist(), strict=True)]
+        return state, Standing(
+            began=rank.plan.began,
+            taken=tuple(taken),
+            base=base,
+            step=state.step,
+            commands=state.commands,
+            slices=slices,
+            evaluations=tuple(rank.evaluation.recent),
+        )
+
     def _train(self) -> None:
         rank = self.rank
         if rank.coordinator is None:
             train_synchronously(rank, self.commands, self.points, self.checkpoints)
         else:
-            train_asynchronously(rank, rank.coordinator, self.commands, self.checkpoints)
+            train_asynchronously(rank, rank.coordinator, self.commands, self.points, self.copies, self.checkpoints)
         rank.note()
 
     def _end(self) -> None:

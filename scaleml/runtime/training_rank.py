@@ -109,7 +109,7 @@ class TrainingRank:
         self._codec_context = CodecContext(plan.seed, 0, self.group.rank, matrices=matrices_of(plan.model))
         self._client: ParameterServerClient | None = None
         if plan.layout.servers:
-            self._client = ParameterServerClient(plan, grid, step, recorder, buffer, self.form.sparse)
+            self._client = ParameterServerClient(plan, grid, step, recorder, buffer, self.form, self.state)
             world.buffer(0, plan.model.dtype)  # the servers' outboxes: making buffers is collective
         self._neighbours = GossipCoordinator(plan, world, self.state.params, recorder)
         self.coordinator: AsynchronousCoordinator | None = self._client or self._memory

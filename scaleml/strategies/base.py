@@ -29,6 +29,20 @@ class Layout:
         """Whether this rank holds parameters rather than data."""
         return rank >= self.workers
 
+    def beside(self, server: int) -> int:
+        """Return the rank that trains on whose worker a server stands: the last one, then the one before it, and so on."""
+        return self.workers - 1 - (server - self.workers) % self.workers
+
+    def keeper(self, rank: int) -> int:
+        """Return the rank, on another worker, that keeps a copy of what only this one has: the next one that trains.
+
+        Examples
+        --------
+        >>> [Layout(3, servers=2).keeper(rank) for rank in range(5)]
+        [1, 2, 0, 0, 2]
+        """
+        return ((self.beside(rank) if self.is_server(rank) else rank) + 1) % self.workers
+
 
 class Strategy(ABC):
     """Base class of the strategies: a frozen dataclass of settings and a pure description of one step.

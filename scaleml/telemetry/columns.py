@@ -64,6 +64,12 @@ def last_step(data: bytes) -> int:
     return int(rows[:, AT["step"]].max(initial=0))
 
 
+def last_place(data: bytes) -> tuple[int, int]:
+    """Return the step and the rows of its own that a rank had come to in its rows as `History.append_bytes` takes them."""
+    rows = np.frombuffer(data, dtype=np.float64).reshape(-1, len(COLUMNS))
+    return int(rows[-1, AT["step"]]), int(rows[-1, AT["samples"]])
+
+
 def merge_pairs(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Merge neighbouring rows of each rank two by two; the order of arrival stays."""
     order = np.argsort(rows[:, AT["rank"]], kind="stable")

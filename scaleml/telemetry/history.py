@@ -153,7 +153,7 @@ class History:
     def add_evaluation(self, time: float, samples: float, step: float, loss: float, score: float) -> None:
         """Append an evaluation on held-out data: training clock (s), rows consumed by all ranks, steps, loss, score."""
         with self._lock:
-            if any(one[0] == time and one[2] == step for one in self._evaluations[-512:]):
+            if any(one[0] == time and one[1] == samples for one in self._evaluations[-512:]):
                 return  # told once more, after a loss
             self._evaluations.append((float(time), float(samples), float(step), float(loss), float(score)))
             self._evaluated = None

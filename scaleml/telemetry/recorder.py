@@ -105,6 +105,11 @@ class Recorder:
         self.exclude(seconds)
         self.meter.reset()
 
+    @property
+    def since(self) -> float:
+        """When the last row was written, by the clock that its times are taken from; later, where time was excluded."""
+        return self._since
+
     def unknown(self, now: float) -> float:
         """Return the seconds since the last row of which nothing is known."""
         meter = self.meter

@@ -147,7 +147,7 @@ def alive(process):
 @final
 @dataclass(frozen=True, repr=False)
 class Deadly(Optimizer):
-    """Kills the first worker that makes the twentieth update in shared memory, under its lock."""
+    """Kills the first worker that makes an update after so many in shared memory, under its lock."""
 
     folder: str
     learning_rate: float = 0.1
@@ -157,12 +157,13 @@ class Deadly(Optimizer):
     clip_norm: float | None = None
     tol: float = 1e-3
     n_iter_no_change: int = 5
+    least: int = 20
 
     def slots(self):
         return ()
 
     def update(self, w, g, slots, t, rate):
-        if t >= 20 and any(frame.filename.endswith("shared_client.py") for frame in traceback.extract_stack()):
+        if t >= self.least and any(frame.filename.endswith("shared_client.py") for frame in traceback.extract_stack()):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{self.folder}/dead")
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -174,6 +175,15 @@ def test_who_dies_under_a_desks_lock_gives_it_back(watch, cluster, tmp_path):
     words = failure(started(ParameterServer(), optimizer=Deadly(str(tmp_path))))
     assert (tmp_path / "dead").exists(), "the fault did not happen"
     assert re.match(r"(rank [01]|ranks 2, 3) lost at step \d+: .*is gone", words), words
+
+
+def test_others_go_on_without_who_died_under_the_lock(watch, cluster, tmp_path):
+    cluster.wait_for_workers(5, timeout=30)
+    deadly = Deadly(str(tmp_path), least=5000)  # when the client has long heard that all ranks have entered
+    run = started(ParameterServer(), optimizer=deadly, on_worker_lost="replace", epochs=250).wait(60)
+    assert (tmp_path / "dead").exists(), "the fault did not happen"
+    assert any(change.kind == "recovery" and "go on as they are" in change.text for change in run.history.changes)
+    assert np.isfinite(run.params).all()
 
 
 @pytest.mark.parametrize(("strategy", "rank"), [(AllReduce(), 1), (ParameterServer(), 3)], ids=str)

@@ -28,7 +28,7 @@ from scaleml.compression import TopK
 from scaleml.faults import Kill
 from scaleml.optim import SGD, Adam
 from scaleml.runtime import recovery_points
-from scaleml.strategies import AllReduce, Gossip, LocalSGD, Serial, Strategy
+from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial, Strategy
 from scaleml.telemetry.recovery import PHASES
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -94,6 +94,7 @@ def until(condition: Callable[[], bool]) -> None:
         (LocalSGD(3), 1),
         (OUTER, 1),
         (Gossip(), 1),
+        (ParameterServer("bsp", servers=2), 2),
     ],
     ids=str,
 )
@@ -104,7 +105,8 @@ def test_the_bits_are_those_of_an_undisturbed_run(watch: Watch, cluster: Client,
     run = started(strategy, faults=[Kill(rank, 50)]).wait(60)
     assert len(before - set(cluster.scheduler_info(n_workers=-1)["workers"])) == 1, "the fault did not happen"
     (said,) = recoveries(run)
-    assert said.startswith(f"rank {rank} replaced: lost at step ")
+    which = "ranks 2, 3" if strategy.layout(3).servers else f"rank {rank}"
+    assert said.startswith(f"{which} replaced: lost at step ")
     assert ("from the beginning" in said) is (strategy == Serial()), "nobody else has kept anything"
     (told,) = run.history.recoveries
     assert said.startswith(told.what)
@@ -145,6 +147,37 @@ def test_a_result_that_is_lost_before_it_was_fetched(
     assert_array_equal(run.params, undisturbed.params)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "rank"),
+    [
+        (ParameterServer(), 2),  # with the server
+        (ParameterServer("ssp", staleness=2), 0),
+        (ParameterServer("ssp", staleness=2), 2),
+        (Hogwild(), 1),
+        (Gossip(asynchronous=True), 1),
+    ],
+    ids=str,
+)
+def test_ranks_with_a_pace_of_their_own_go_on_as_they_are(
+    watch: Watch, cluster: Client, strategy: Strategy, rank: int
+) -> None:
+    often(cluster)
+    before = set(cluster.scheduler_info(n_workers=-1)["workers"])
+    run = started(strategy, faults=[Kill(rank, 40)], epochs=20, optimizer=SGD(0.1)).wait(60)
+    assert len(before - set(cluster.scheduler_info(n_workers=-1)["workers"])) == 1, "the fault did not happen"
+    (said,) = recoveries(run)
+    assert "others go on as they are" in said
+    assert f" of rank {rank} lost" in said
+    assert said in run.summary()
+    assert f"of rank {rank} lost" in run.history.recoveries[0].sentence
+    rows = [run.history["samples"][run.history["rank"] == mine].max() for mine in range(3)]
+    assert sum(rows) == pytest.approx(run.total_samples, rel=0.1)
+    loss = run.history.evaluations["loss"]
+    assert loss[-1] < 0.7 * loss[0]
+    steps = run.history["step"][run.history["rank"] == rank]
+    assert steps.max() > 40, "the replacement trains"
+
+
 def test_several_losses_one_after_the_other(watch: Watch, cluster: Client) -> None:
     undisturbed = started(AllReduce()).wait(60)
     faults = [Kill(0, 20), Kill(2, 60), Kill(2, 61)]
@@ -178,6 +211,28 @@ def test_a_paused_run_is_paused_again_and_settings_are_not_lost(watch: Watch, cl
     assert run.state == "stopped"
     assert run.plan.optimizer.learning_rate == 1e-30
     assert abs(run.history.evaluations["loss"][-1] - loss) < 1e-6
+
+
+def test_a_paused_asynchronous_run_is_paused_again_and_told_what_it_missed(watch: Watch, cluster: Client) -> None:
+    often(cluster)
+    run = started(ParameterServer("ssp", staleness=2), epochs=10**6, optimizer=SGD(0.1))
+    until(lambda: len(run.history) > 3)
+    run.pause()
+    killed(cluster, run, 2)
+    until(lambda: bool(recoveries(run)) and run.state == "paused")
+    run.update(learning_rate=1e-30)
+    run.resume()
+    count = len(run.history.evaluations["loss"])
+    until(lambda: len(run.history.evaluations["loss"]) > count + 3)
+    killed(cluster, run, 0)
+    until(lambda: len(recoveries(run)) == 2 and run.state == "running")
+    count = len(run.history.evaluations["loss"])
+    until(lambda: len(run.history.evaluations["loss"]) > count + 3)
+    run.stop()
+    assert run.state == "stopped"
+    last = run.history.evaluations["loss"][-3:]
+    assert np.ptp(last) < 1e-9, "the replacements know of the new learning rate"
+    assert (np.diff(run.history.evaluations["time"]) >= 0).all()
 
 
 def test_rows_of_a_dask_array_are_computed_again(watch: Watch, cluster: Client) -> None:

@@ -72,7 +72,7 @@ def test_pairs_keep_the_mean_however_they_meet(shared_memory):
         w = np.random.default_rng(group.rank).normal(size=size)
         first = w.copy()
         plan = SimpleNamespace(
-            model=SimpleNamespace(dtype="float64"), goal=1 << 40, evaluate_every=0, start=None, resumed=False,
+            model=SimpleNamespace(dtype="float64"), total=1 << 40, taken=(), evaluate_every=0, start=None, resumed=False,
             strategy=Gossip("random", asynchronous=True), layout=SimpleNamespace(servers=0),
         )  # fmt: skip
         neighbours = GossipCoordinator(plan, group, w, Recorder(group.rank, group.meter))

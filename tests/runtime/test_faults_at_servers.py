@@ -56,7 +56,7 @@ def test_the_way_from_a_server_is_long(train):
 )
 def test_what_ends_a_run_ends_it_with_its_cause(cluster, fault, words):
     with pytest.raises(RunFailed, match=words):
-        trained(harness.on_workers, ParameterServer(), [fault], **SETTINGS, epochs=100_000)
+        trained(harness.on_workers, ParameterServer(), [fault], **SETTINGS, epochs=100_000, on_worker_lost="raise")
 
 
 def test_a_server_is_told_in_mid_run(cluster):

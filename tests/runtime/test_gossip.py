@@ -152,7 +152,13 @@ def test_without_gradients_ranks_agree_at_the_speed_of_the_spectral_gap(ranks):
 
         w = np.random.default_rng(group.rank).normal(size=50)
         plan = SimpleNamespace(
-            model=SimpleNamespace(dtype="float64"), goal=1, evaluate_every=0, strategy=Gossip(), layout=None
+            model=SimpleNamespace(dtype="float64"),
+            total=1,
+            taken=(),
+            start=None,
+            evaluate_every=0,
+            strategy=Gossip(),
+            layout=None,
         )
         context = Mute(group, GossipCoordinator(plan, group, w, Recorder(group.rank, group.meter)))
         path = [w.copy()]

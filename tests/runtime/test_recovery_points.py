@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy.sparse import csr_matrix
 
 from family.strategies import STRATEGIES
 from runtime import harness
+from scaleml.cluster.placement import Placement
+from scaleml.cluster.recovery import recovered_ranks, way_on
 from scaleml.comm import CommError
 from scaleml.compression import PowerSGD, TopK
 from scaleml.faults import Crash, DropLink, InjectedCrash, Kill, left_after_loss
-from scaleml.models import MLP
+from scaleml.models import MLP, LinearModel
 from scaleml.optim import SGD, Adam
 from scaleml.runtime import recovery_points
-from scaleml.runtime.outcome import Outcome, Recovered
+from scaleml.runtime.outcome import Outcome
+from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.recovery_points import RecoveryPoint
 from scaleml.runtime.stop_rule import StopRule
 from scaleml.runtime.train_state import TrainState
 from scaleml.runtime.training_loop import TrainingLoop
-from scaleml.strategies import AllReduce, LocalSGD
+from scaleml.strategies import AllReduce, LocalSGD, ParameterServer
 
 RANKS, LOST, EPOCHS, BATCH = 3, 1, 3, 24
 RANDOM = np.random.default_rng(0)
@@ -36,6 +40,8 @@ TOGETHER = [
     LocalSGD(3, outer=SGD(0.7, momentum=0.9, nesterov=True)),
     LocalSGD(3, compression=TopK(0.5)),
     LocalSGD(None),
+    ParameterServer("bsp", servers=2),
+    ParameterServer("bsp", servers=2, compression=TopK(0.25)),
 ]
 
 
@@ -61,33 +67,46 @@ def trained(strategy: Any, **more: Any) -> harness.Result:
 
 def broken(strategy: Any, step: int, **more: Any) -> list[Outcome]:
     """Train until a rank fails at step `step`, and return what each rank has kept."""
-    loops: dict[int, TrainingLoop] = {}
+    loops: dict[int, TrainingLoop | ServerLoop] = {}
+
+    def keep(loop: TrainingLoop | ServerLoop) -> None:
+        world = loop.world if isinstance(loop, ServerLoop) else loop.rank.world
+        loops[world.rank] = loop
+
     with pytest.raises((InjectedCrash, CommError)):
-        trained(
-            strategy,
-            faults=[Crash(LOST, step)],
-            prepare=lambda loop: loops.__setitem__(loop.rank.world.rank, loop),
-            **more,
-        )
-    assert sorted(loops) == list(range(RANKS))
-    return [Outcome("suspended", loops[rank].steps, points=loops[rank].points.kept) for rank in range(RANKS)]
+        trained(strategy, faults=[Crash(LOST, step)], prepare=keep, **more)
+    assert sorted(loops) == list(range(strategy.layout(RANKS).size))
+    points = {
+        rank: loop.points if isinstance(loop, ServerLoop) else loop.points.kept for rank, loop in sorted(loops.items())
+    }
+    return [Outcome("suspended", loops[rank].steps, points=kept) for rank, kept in points.items()]
 
 
 def gone_on(strategy: Any, left: list[Outcome], **more: Any) -> harness.Result:
     """Have all ranks go on from the newest step that the living and the lost one's buddy have; the lost one's own is not used."""
-    buddy = (LOST + 1) % RANKS
-    steps = [{point.step for point in outcome.points} for rank, outcome in enumerate(left) if rank != LOST]
-    step = max(set.intersection(*steps), default=-1)
-    told = []
-    for rank in range(RANKS):
-        source = left[buddy if rank == LOST else rank]
-        source = dataclasses.replace(source, points=tuple(without_crash(point) for point in source.points))
-        told.append((Recovered(rank, step, left[buddy].step, 1.5, rank == LOST), source if step >= 0 else None))
-    return trained(strategy, recovered=told, **more)
+    layout = strategy.layout(RANKS)
+    at = [*range(RANKS), *(layout.beside(server) for server in range(RANKS, layout.size))]
+    points = {
+        rank: {point.step: 0 for point in outcome.points} for rank, outcome in enumerate(left) if at[rank] != LOST
+    }
+    way = way_on(points, layout)
+    assert way.step >= 0 or left[0].step <= 1 or isinstance(strategy, LocalSGD), "there is no point yet"
+    told = recovered_ranks(way, Placement(layout, tuple(map(str, at)), 1), {str(LOST)}, left[0].step, 1.5, {})
+    assert [rank for rank, one in told.items() if one.is_replacement] == [
+        r for r in range(layout.size) if at[r] == LOST
+    ]
+    before = []
+    for rank, number in enumerate(way.sources):
+        source = None
+        if number is not None:
+            source = left[number]
+            source = dataclasses.replace(source, points=tuple(without_crash(point) for point in source.points))
+        before.append((told[rank], source))
+    return trained(strategy, recovered=before, **more)
 
 
 def without_crash(point: RecoveryPoint) -> RecoveryPoint:
-    neighbour = dataclasses.replace(TrainState.from_bytes(point.neighbour), faults=()).to_bytes()
+    neighbour = point.neighbour and dataclasses.replace(TrainState.from_bytes(point.neighbour), faults=()).to_bytes()
     return dataclasses.replace(point, state=dataclasses.replace(point.state, faults=()), neighbour=neighbour)
 
 
@@ -116,6 +135,31 @@ def test_early_stopping_goes_on_as_it_was() -> None:
     assert_array_equal(after.params, undisturbed.params)
     assert after.outcomes[0].losses == undisturbed.outcomes[0].losses
     assert after.outcomes[0].scores == undisturbed.outcomes[0].scores
+
+
+def test_columns_of_csr_data_go_on_through_their_servers() -> None:
+    rows = csr_matrix(RANDOM.random((150, 30)) * (RANDOM.random((150, 30)) < 0.1))
+    labels = np.ravel(rows.sum(axis=1) > 1.4).astype(int)
+    strategy = ParameterServer("bsp", servers=2)
+
+    def sparse(**more: Any) -> harness.Result:
+        usual: dict[str, Any] = {
+            "optimizer": SGD(0.5),
+            "workers": RANKS,
+            "epochs": 2,
+            "batch_size": BATCH,
+            "replaces_lost": True,
+        }
+        usual["validation"] = rows, labels
+        model = LinearModel(alpha=0.01, dtype="float64")
+        return harness.on_threads(model, rows, labels, strategy=strategy, **{**usual, **more})
+
+    undisturbed = sparse()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(globals(), "trained", lambda _, **more: sparse(**more))
+        after = gone_on(strategy, broken(strategy, 8))
+    assert_array_equal(after.params, undisturbed.params)
+    assert_array_equal(after.history.evaluations["loss"][-1], undisturbed.history.evaluations["loss"][-1])
 
 
 def test_two_points_are_kept_and_the_neighbours_part_is_small() -> None:

@@ -21,6 +21,8 @@ from scaleml.runtime.parameter_server.message_format import (
     COPY,
     FINAL,
     GRADIENT,
+    KEEP,
+    KEPT,
     LEAVE,
     NOTHING,
     SAVE,
@@ -36,7 +38,8 @@ from scaleml.runtime.parameter_server.shared_client import SharedMemoryClient, S
 from scaleml.runtime.parameter_server.shared_server import shared_memory_servers
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
-from scaleml.runtime.sparse_gradient import SparseGradients
+from scaleml.runtime.train_state import TrainState
+from scaleml.runtime.update_form import UpdateForm
 from scaleml.strategies.context import TAIL, SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
@@ -52,8 +55,10 @@ class ParameterServerClient(AsynchronousCoordinator):
     ----------
     buffer : array
         Of `wire.room` items: the worker's gradient with its tail, and more; unused where gradients are sparse.
-    sparse : SparseGradients or None
-        Where the next batch's keys come from.
+    form : UpdateForm
+        Where the next batch's keys come from, if gradients are sparse.
+    state : TrainState
+        Where a codec keeps what it has not sent yet.
 
     Attributes
     ----------
@@ -74,17 +79,18 @@ class ParameterServerClient(AsynchronousCoordinator):
         optimizer: OptimizerStep,
         recorder: Recorder,
         buffer: Array,
-        sparse: SparseGradients | None,
+        form: UpdateForm,
+        state: TrainState,
     ) -> None:
         group = self._group = grid.world
         self._now = group.clock.now
         self._optimizer = optimizer
         self._recorder = recorder
-        self._sparse = sparse
+        self._sparse = sparse = form.sparse
         self._format: DenseFormat | SparseFormat | CompressedFormat | SharedMemoryFormat
         self._keyed: SparseFormat | None = None
         if plan.serving.compression is not None:
-            self._format = CompressedFormat(plan, group)
+            self._format = CompressedFormat(plan, group, residuals=state.arrays)
         elif sparse is None:
             self._format = DenseFormat(group, buffer, plan.model.size)
             found = shared_memory_servers(plan, group)
@@ -101,6 +107,13 @@ class ParameterServerClient(AsynchronousCoordinator):
         self._clip_norm = None if are_applied_together(plan) else plan.optimizer.clip_norm
         self._parts = [(owner, plan.partition.slices[owner]) for owner in plan.partition.owners]
         self._versions = [0] * len(self._parts)
+        self._kept_here = [
+            s
+            for s, (server, _) in enumerate(self._parts)
+            if plan.layout.keeper(server) == group.rank and plan.replaces_lost
+        ]
+        self._keeps_known = plan.keeps_points and plan.serving.compression is not None
+        self.evaluations_due = plan.looked
         self._keeps_end = plan.saving is not None
         self._end_states: list[Callable[[], bytes]] = []
         self._owing = 0
@@ -141,6 +154,51 @@ class ParameterServerClient(AsynchronousCoordinator):
         self._keyed.wants = keys
         self._tell(self._word(ASK))
         self._receive(w)
+
+    def begin_again(self, w: Array) -> None:
+        """After a loss: receive what the servers go on with into ``w`` (P,), and learn how far they are."""
+        if self._keeps_known:  # a codec's server knows what this worker has
+            w = w.copy()
+        for s, (server, (a, b)) in enumerate(self._parts):
+            shared = self._shared.get(server)
+            version = None if shared is None else shared.copy(w[a:b])
+            if version is None:
+                self._say(s, self._word(COPY), None)
+                version = self._group.recv(server, tag=WHOLE, out=w[a:b]).sequence
+            self._versions[s] = version
+
+    @property
+    def keeps_copies(self) -> bool:
+        """Whether this worker is one that keeps copies of servers: not where it sees their memory."""
+        return bool(self._kept_here) and not self._shared
+
+    def keep(self, step: int) -> dict[int, bytes]:
+        """Return all that the servers have after this worker's step, by rank, of which a copy is to be kept here."""
+        group, before = self._group, self._group.step
+        group.step = step  # commands until then have taken effect
+        for s in self._kept_here:
+            self._say(s, self._word(KEEP), None)
+        group.step = before
+        copies = {}
+        for s in self._kept_here:
+            server = self._parts[s][0]
+            state = group.recv(server, tag=KEPT).payload
+            assert isinstance(state, bytes)
+            copies[server] = state
+        return copies
+
+    def slices_left(self) -> dict[int, TrainState]:
+        """Return what lies in shared memory of the servers, by rank."""
+        return {server: client.slice_left() for server, client in self._shared.items()}
+
+    def taken(self) -> list[float]:
+        """Return the rows of each worker that are in the parameters, where these lie in shared memory."""
+        counted = [client.taken() for client in self._shared.values()]
+        return [max(rows) for rows in zip(*counted, strict=True)]
+
+    @property
+    def _shared(self) -> dict[int, SharedMemoryClient]:
+        return self._format.clients if isinstance(self._format, SharedMemoryFormat) else {}
 
     def agreed(self, w: Array, workers: Communicator) -> Array:
         """Return rank 0's parameters, on all workers; where it has only those of its batches, it asks for all first."""

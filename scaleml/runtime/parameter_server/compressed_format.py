@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 import numpy as np
@@ -25,6 +26,7 @@ from scaleml.runtime.parameter_server.message_format import (
 from scaleml.runtime.plan import Plan
 from scaleml.strategies.context import SparseGradient
 
+_KNOWN, _KEPT = "clients.known", "clients.kept "
 _HEAD, _NOTES = 8 * HEAD, 8 * NOTES  # bytes: they travel as float64, exactly
 
 
@@ -44,13 +46,17 @@ class CompressedFormat:
     ----------
     w : array, optional
         On a server, its slice at the start, which all workers have.
+    residuals : dict of arrays
+        On a worker, where what it has not sent yet is kept.
 
     References
     ----------
     Tang et al., DoubleSqueeze, ICML 2019, arXiv:1905.05957.
     """
 
-    def __init__(self, plan: Plan, group: Communicator, w: Array | None = None) -> None:
+    def __init__(
+        self, plan: Plan, group: Communicator, w: Array | None = None, residuals: dict[str, Array] | None = None
+    ) -> None:
         codec = plan.serving.compression
         assert isinstance(codec, Codec)
         workers = plan.layout.workers
@@ -62,7 +68,7 @@ class CompressedFormat:
         cuts = slices(plan)
         self._stamps = [whole.within(a, b, part=s) for s, (a, b) in enumerate(cuts)]
         self._first_server = workers
-        self._residuals: dict[str, Array] = {}
+        self._residuals: dict[str, Array] = {} if residuals is None else residuals
         self._known = None if w is None else np.tile(w, (workers, 1))
         self._kept: list[dict[str, Array]] = [{} for _ in range(workers)]
         """A server: what the codec keeps from answer to answer, for each worker."""
@@ -118,6 +124,25 @@ class CompressedFormat:
         payload = np.concatenate([np.array(notes).view(np.uint8), coded])
         group.meter.comm += self._now() - begin
         group.send(payload, dest, tag=ANSWER, sequence=version, codec=self._codec.code)
+
+    def counts(self) -> dict[str, Array]:
+        """Return what a server knows of its workers, for whoever goes on after a loss."""
+        assert self._known is not None
+        kept = {f"{_KEPT}{worker} {name}": array for worker, of in enumerate(self._kept) for name, array in of.items()}
+        return {_KNOWN: self._known} | kept
+
+    def begin(self, w: Array) -> None:
+        """Begin again on a server: all workers have its slice ``w``."""
+        assert self._known is not None
+        self._known[:] = w
+
+    def go_on(self, counts: Mapping[str, Array]) -> None:
+        """Go on with the same workers from `counts`."""
+        self._known = counts[_KNOWN].copy()
+        for name, array in counts.items():
+            if name.startswith(_KEPT):
+                worker, _, own = name.removeprefix(_KEPT).partition(" ")
+                self._kept[int(worker)][own] = array.copy()
 
     # Both sides.
 

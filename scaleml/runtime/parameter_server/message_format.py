@@ -16,7 +16,7 @@ from scaleml.comm.communicator import Communicator, Message
 from scaleml.runtime.plan import Plan
 from scaleml.strategies.context import TAIL, SparseGradient
 
-PUSH, BODY, ANSWER, WHOLE, BYE, FINAL, STATE = range(1, 8)  # tags
+PUSH, BODY, ANSWER, WHOLE, BYE, FINAL, STATE, KEPT = range(1, 9)  # tags
 
 GRADIENT: Final = 0
 """What a head says the message is: a gradient;"""
@@ -29,7 +29,9 @@ COPY: Final = 3
 LEAVE: Final = 4
 """it pushes no more;"""
 SAVE: Final = 5
-"""it waits until the server's state has been taken, for a checkpoint: once all workers have said so."""
+"""it waits until the server's state has been taken, for a checkpoint: once all workers have said so;"""
+KEEP: Final = 6
+"""it wants a copy of all that the server has, to keep it for whoever takes the server's place."""
 
 
 class Head(NamedTuple):
@@ -124,13 +126,15 @@ class DenseFormat:
                 self._copies.reverse()
                 self._copies[0][:-HEAD] = buffer[:-HEAD]
             buffer = self._copies[0]
+        if g is None:  # what lies in the buffer may still be read
+            group.send(np.array(head, buffer.dtype), server, tag=PUSH, sequence=version)
+            return
         buffer[-HEAD:] = head
-        if g is not None and last:  # the head lies behind this slice: one message
+        if last:  # the head lies behind this slice: one message
             group.send(buffer[a:], server, tag=PUSH, sequence=version)
             return
         group.send(buffer[-HEAD:], server, tag=PUSH, sequence=version)
-        if g is not None:
-            group.send(buffer[a:b], server, tag=BODY)
+        group.send(buffer[a:b], server, tag=BODY)
 
     def receive(self, server: int, part: tuple[int, int], w: Array) -> tuple[Notes, int]:
         """Receive a server's answer into ``w`` (P,); return its notes and its version."""

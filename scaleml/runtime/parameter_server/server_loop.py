@@ -21,12 +21,20 @@ from scaleml.runtime.parameter_server.server_commands import ServerCommandHandle
 from scaleml.runtime.parameter_server.server_noise import ServerNoise
 from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, SparseServerOptimizer
 from scaleml.runtime.parameter_server.shared_monitor import SharedMemoryMonitor
-from scaleml.runtime.parameter_server.shared_server import SharedMemoryServer, shared_memory_servers
+from scaleml.runtime.parameter_server.shared_server import (
+    COUNTS,
+    PREFIX,
+    STEPS,
+    SharedMemoryServer,
+    shared_memory_servers,
+)
 from scaleml.runtime.parameter_server.worker_connections import WorkerConnections
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.process_grid import ProcessGrid
+from scaleml.runtime.recovery_points import RecoveryPoint
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.schedule_place import begin_schedule
+from scaleml.runtime.standing import Standing
 from scaleml.runtime.train_state import TrainState
 from scaleml.runtime.weight_decay import DECAY
 from scaleml.telemetry.recorder import Recorder
@@ -62,24 +70,37 @@ class ServerLoop:
         mine = None if shared is None else shared[grid.coordinate]
         self.state = self._first_state(plan, mine)
         self._format, self.optimizer = self._parts(plan)
-        self.faults = FaultInjector(self.state, world, self.optimizer, mark=WeakMethod(self.mark_fault))
+        left = (
+            plan.start if plan.start is not None and COUNTS in plan.start.arrays else None
+        )  # by a server, after a loss
+        since = 0 if left is None else left.step
+        self.faults = FaultInjector(self.state, world, self.optimizer, mark=WeakMethod(self.mark_fault), since=since)
         self._commands = ServerCommandHandler(plan, world, self.state, self.faults)
+        self._plan, self._shared = plan, mine
         part = self.state.start, self.state.stop
         self.clients = WorkerConnections(plan, world, part, self._format, self.optimizer, self._commands, recorder)
         self.clients.saved = WeakMethod(self._saved)
         self._keeps_end = plan.saving is not None
+        self.clients.keep = WeakMethod(self.keep)  # no cycle
+        if left is not None:
+            self._go_on(left)
+        if plan.clock is not None:
+            self.state.clock = plan.clock
         self._noise = ServerNoise(plan, len(self.state.params), recorder)
         self._monitor: SharedMemoryMonitor | None = None
         if mine is not None and self.faults.next == inf and isinstance(self.optimizer, DenseServerOptimizer):
             self._monitor = SharedMemoryMonitor(mine, world, self.clients, self.optimizer, recorder)
+        self.points: tuple[RecoveryPoint, ...] = ()
         self._epochs_a_row = 1.0 / plan.rows
 
     def _first_state(self, plan: Plan, shared: SharedMemoryServer | None) -> TrainState:
         """Return the state of this server's slice, in shared memory where there is some."""
         own, start = self.grid.own, plan.start
-        first = plan.model.init(plan.seed) if start is None else start.params
+        if start is None:
+            params = np.array(plan.model.init(plan.seed)[own], plan.model.dtype)
+        else:
+            params = np.array(start.params[own.start - start.start : own.stop - start.start], plan.model.dtype)
         slots = plan.optimizer.init(own.stop - own.start, plan.model.dtype)
-        params = np.array(first[own], plan.model.dtype)
         if shared is not None:
             shared.w[:] = params
             for name, array in slots.items():
@@ -108,6 +129,35 @@ class ServerLoop:
             return CompressedFormat(plan, world, self.state.params), dense
         return DenseFormat(world, None), dense
 
+    def _go_on(self, start: TrainState) -> None:
+        """Go on from what a server had when others were lost."""
+        start = start.snapshot()
+        beside = {name: start.arrays.pop(name) for name in list(start.arrays) if name.startswith(PREFIX)}
+        self.state.restore(start)
+        self.clients.go_on(beside, self._plan.taken)
+        if isinstance(self._format, CompressedFormat):
+            if self._plan.keeps_points:
+                self._format.go_on(beside)
+            else:
+                self._format.begin(self.state.params)
+        self.world.control = self.state.commands
+
+    def keep(self, step: int) -> TrainState:
+        """Return all that whoever takes this server's place needs to go on after a worker's step; the exact one is kept here, too."""
+        state = self.snapshot()
+        state.arrays |= self.clients.counts()
+        if self._plan.keeps_points:
+            if isinstance(self._format, CompressedFormat):
+                state.arrays |= {name: array.copy() for name, array in self._format.counts().items()}
+            self.points = (*self.points[-1:], RecoveryPoint(step, state, b"", self.strategy))
+        return state
+
+    def left_standing(self) -> tuple[TrainState, Standing]:
+        """Return how this server stands when others are lost, where nobody goes back to an earlier step."""
+        state, plan = self.keep(self.steps), self._plan
+        slices = {} if self._shared is None else {self.world.rank: self._shared.slice_left(state.start)}
+        return state, Standing(plan.began, tuple(self.clients.taken), commands=state.commands, slices=slices)
+
     def run(self) -> Outcome:
         """Serve to the end."""
         clients, recorder, state, stamps = self.clients, self.recorder, self.state, self.world.stamps
@@ -126,6 +176,9 @@ class ServerLoop:
                 self.strategy.serve(state.params, state.arrays, self)
             else:
                 self._noise.serve(self.strategy, state.params, state.arrays, self, clients)
+            if self._shared is not None:  # which outlives this process
+                clients.begin(self._shared.tally)
+                self._shared.tally[STEPS] = state.updates
             now = self._now()
             if now >= recorder.due:
                 self._flush(now)
@@ -159,7 +212,7 @@ class ServerLoop:
         self.state.restore(state)
 
     def _flush(self, now: float) -> None:
-        self.recorder.flush(now, self.clients.version, self.clients.rows * self._epochs_a_row)
+        self.recorder.flush(now, self.clients.version, (self._plan.began + self.clients.rows) * self._epochs_a_row)
 
     def mark_fault(self, fault: Fault) -> None:
         """Have the history say which fault begins."""

@@ -69,13 +69,35 @@ class SharedMemoryClient:
         self._serve = plan.serving.serve
         self._shared, self._server = shared, server
         self._tally, self._clocks = shared.tally, shared.tally[CLOCKS : CLOCKS + plan.layout.workers]
+        self._mine = CLOCKS + plan.layout.workers + group.rank  # where this worker's rows stand
         self._group, self._rank = group, group.rank
         self._now, self._sleep = group.clock.now, group.clock.sleep
-        self._total, self._every, self._by_rows = plan.goal, plan.evaluate_every, plan.by_rows
+        self._total, self._every, self._by_rows = plan.total, plan.evaluate_every, plan.by_rows
         self._answers_memory = cycle([np.empty_like(shared.w) for _ in range(1 + plan.serving.overlap)])
         self._push: Push | None = None
         self._head = Head()
         self._staleness = 0
+
+    def copy(self, w: Array) -> int | None:
+        """Copy the slice into ``w`` and return its version; None where the server is closed, and answers by message."""
+        shared, tally = self._shared, self._tally
+        shared.acquire(self._rank)
+        try:
+            if not tally[OPEN]:
+                return None
+            w[:] = shared.w
+            return int(tally[VERSION])
+        finally:
+            shared.release()
+
+    def taken(self) -> list[float]:
+        """Return the rows of each worker that the server has, as far as they are counted here."""
+        workers = len(self._clocks)
+        return [self._tally[CLOCKS + workers + worker] for worker in range(workers)]
+
+    def slice_left(self) -> TrainState:
+        """Return the server's slice as it lies there."""
+        return self._shared.slice_left(self.optimizer.state.start)
 
     def push(self, head: Head, gradient: Array | None, version: int) -> bool:
         """Do what the server does with a gradient, or with None; False if it is closed, and nothing was done."""
@@ -176,6 +198,7 @@ class SharedMemoryClient:
         """Answer the worker."""
         tally = self._tally
         tally[ROWS] = rows = tally[ROWS] + self._head.rows
+        tally[self._mine] += self._head.rows
         over = rows >= self._total
         if self._every and not over:
             tally[DUE] = rows // self._every
@@ -197,14 +220,14 @@ class SharedMemoryFormat:
     """
 
     def __init__(self, clients: list[SharedMemoryClient], form: DenseFormat, workers: int) -> None:
-        self._clients = dict(enumerate(clients, workers))
+        self.clients = dict(enumerate(clients, workers))
         self._format = form
 
     def send(
         self, head: Head, g: Array | SparseGradient | None, server: int, part: tuple[int, int], last: bool, version: int
     ) -> None:
         """Do the server's work for a push in shared memory, else send it; ``g`` is the gradient, or None."""
-        client = self._clients[server]
+        client = self.clients[server]
         assert not isinstance(g, SparseGradient), "sparse pushes go by message"
         own = None if g is None else g[part[0] : part[1]]
         if client.open and head.kind <= NOTHING and client.push(head, own, version):
@@ -213,11 +236,11 @@ class SharedMemoryFormat:
 
     def states(self) -> list[Callable[[], bytes]]:
         """Return what makes bytes of the states of all servers as they are now."""
-        return [client.state().to_bytes for client in self._clients.values()]
+        return [client.state().to_bytes for client in self.clients.values()]
 
     def receive(self, server: int, part: tuple[int, int], w: Array) -> tuple[Notes, int]:
         """Write the answer to the oldest push that has not been pulled into ``w`` (P,); return its notes and its version."""
-        answers = self._clients[server].answers
+        answers = self.clients[server].answers
         if not answers:
             return self._format.receive(server, part, w)
         notes, version, values = answers.popleft()

@@ -13,7 +13,6 @@ from scaleml.runtime.parameter_server.server_commands import ServerCommandHandle
 from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, optimizer_of
 from scaleml.runtime.parameter_server.shared_server import (
     APPLIED,
-    CLOCKS,
     CONTROL,
     EXCLUDED,
     LAST,
@@ -59,10 +58,11 @@ class SharedMemoryMonitor:
         self._connections = connections
         self._held = held
         self._recorder = recorder
-        self._before = [0.0] * CLOCKS
-        """The tally as it was written down last."""
+        connections.begin(shared.tally)
         shared.tally[STEPS], shared.tally[CONTROL] = held.state.updates, group.control
         shared.tally[RATE] = optimizer_of(held.state).learning_rate
+        self._before = list(shared.tally)
+        """The tally as it was written down last."""
         shared.tally[OPEN] = 1
 
     def monitor(self, commands: ServerCommandHandler, faults: FaultInjector, flush: Flush) -> None:

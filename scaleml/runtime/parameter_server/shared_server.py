@@ -18,6 +18,7 @@ from scaleml.arrays import Array
 from scaleml.comm.communicator import Communicator, Lock
 from scaleml.runtime.parameter_server.message_format import are_applied_together, slices
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.train_state import TrainState
 
 # Where in the tally what stands.
 OPEN: Final = 0
@@ -34,10 +35,14 @@ CONTROL, RATE = 11, 12
 """Up to which of rank 0's commands the server has applied, and the learning rate by these."""
 WIDEST: Final = 13
 """The most clocks that a push was ahead of the slowest worker."""
+PREFIX: Final = "clients."
+"""How the names of arrays begin that are no part of the slice."""
+COUNTS, TAKEN, TALLY = f"{PREFIX}counts", f"{PREFIX}taken", f"{PREFIX}tally"
+"""Where in a server's state, as others keep it, its updates and its widest clock stand; the rows of each worker; or the tally."""
 HOLDER: Final = 14
 """Who took the lock last."""
 CLOCKS: Final = 16
-"""From here on: each worker's pushes."""
+"""From here on: each worker's pushes, then each worker's rows."""
 
 _LINE: Final = 64
 """Bytes of a line of the processor's cache: arrays begin with one."""
@@ -69,7 +74,8 @@ class SharedMemoryServer:
             at += -at % _LINE
             return laid
 
-        self.tally = memoryview(lay(CLOCKS + workers, np.float64).data).cast("B").cast("d")
+        self._tally = lay(CLOCKS + 2 * workers, np.float64)
+        self.tally: memoryview[float] = memoryview(self._tally.data).cast("B").cast("d")
         self.w = lay(size, plan.model.dtype)
         self.state = {name: lay(len(array), array.dtype) for name, array in _state(plan, size).items()}
 
@@ -83,8 +89,35 @@ class SharedMemoryServer:
         """Give the lock back."""
         self._lock.release()
 
+    def slice_left(self, start: int) -> TrainState:
+        """Return the slice, which begins at ``start``, as whoever is left sees it: views, for others may still write.
+
+        A rank that died while it wrote has left one update half done; `settled` says of what.
+        """
+        arrays = {**self.state, TALLY: self._tally}
+        return TrainState(self.w, arrays, start)
+
     def _holder(self) -> int:
         return int(self.tally[HOLDER])
+
+
+def settled(left: TrainState, workers: int) -> TrainState:
+    """Return a copy of a slice that was left in shared memory, with what its server would have kept beside it.
+
+    Examples
+    --------
+    >>> tally = np.zeros(CLOCKS + 2)
+    >>> tally[VERSION], tally[STEPS], tally[WIDEST], tally[-1] = 7, 6, 2, 56
+    >>> found = settled(TrainState(np.ones(3), {TALLY: tally}), workers=1)
+    >>> found.updates, {name: array.tolist() for name, array in found.arrays.items()}
+    (6, {'clients.counts': [7.0, 2.0], 'clients.taken': [56.0]})
+    """
+    found = left.snapshot()
+    tally = found.arrays.pop(TALLY)
+    found.updates, found.step = int(tally[STEPS]), int(tally[VERSION])
+    found.arrays[COUNTS] = tally[[VERSION, WIDEST]]
+    found.arrays[TAKEN] = tally[CLOCKS + workers : CLOCKS + 2 * workers]
+    return found
 
 
 def shared_memory_servers(plan: Plan, group: Communicator) -> list[SharedMemoryServer] | None:
@@ -112,6 +145,6 @@ def _state(plan: Plan, size: int) -> dict[str, Array]:
 
 
 def _nbytes(plan: Plan, size: int) -> int:
-    arrays = [8 * (CLOCKS + plan.layout.workers), size * plan.model.dtype.itemsize]
+    arrays = [8 * (CLOCKS + 2 * plan.layout.workers), size * plan.model.dtype.itemsize]
     arrays += [array.nbytes for array in _state(plan, size).values()]
     return sum(nbytes + -nbytes % _LINE for nbytes in arrays)

@@ -66,6 +66,10 @@ class WorkerClocks:
             self.widest = gap
         clocks[worker] += 1
 
+    def go_on(self, widest: int) -> None:
+        """Go on after a loss: all workers begin at one clock."""
+        self.widest = widest
+
     def resume(self, clocks: Sequence[float], widest: float) -> None:
         """Go on from what others have counted."""
         self._clocks = {worker: int(clock) for worker, clock in enumerate(clocks)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from math import inf
 from typing import NamedTuple, final
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from scaleml.runtime.parameter_server.message_format import (
     BYE,
     COPY,
     FINAL,
+    KEEP,
+    KEPT,
     LEAVE,
     NOTES,
     PUSH,
@@ -30,9 +33,10 @@ from scaleml.runtime.parameter_server.message_format import (
 )
 from scaleml.runtime.parameter_server.server_commands import ServerCommandHandler
 from scaleml.runtime.parameter_server.server_optimizer import DenseServerOptimizer, SparseServerOptimizer
-from scaleml.runtime.parameter_server.shared_server import CLOCKS, DUE, ROWS, VERSION, WIDEST
+from scaleml.runtime.parameter_server.shared_server import CLOCKS, COUNTS, DUE, ROWS, TAKEN, VERSION, WIDEST
 from scaleml.runtime.parameter_server.worker_clocks import WorkerClocks
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.train_state import TrainState
 from scaleml.strategies.context import Push, SparseGradient
 from scaleml.telemetry.recorder import Recorder
 
@@ -64,10 +68,12 @@ class WorkerConnections:
     ----------
     version : int
         Updates applied so far.
+    taken : list of float
+        Rows so far, by worker.
+    keep : weak method or None
+        Called with a worker's step: returns all that the server has after it; weak, for its object holds this one.
     clocks : WorkerClocks
         How far the workers have come.
-    coming : float
-        Rows of pushes that do not count yet: their clock is not complete.
     """
 
     def __init__(
@@ -82,7 +88,9 @@ class WorkerConnections:
     ) -> None:
         workers = plan.layout.workers
         self.version = 0
-        self.rows = 0.0
+        self.taken = list(plan.taken) or [0.0] * workers
+        self.rows = sum(self.taken)
+        self.keep: WeakMethod[Callable[[int], TrainState]] | None = None
         self.clocks = WorkerClocks(workers)
         self._group = group
         self._recorder = recorder
@@ -96,25 +104,29 @@ class WorkerConnections:
         self._outboxes = [cycle(mine) for mine in boxes] if isinstance(form, DenseFormat) else None
         self._dtype = plan.model.dtype
         self._now = group.clock.now
-        self._total = plan.goal
+        self._total = plan.total
         self._every = plan.evaluate_every
         self._by_rows = plan.by_rows
-        self._due = 0
         self._any_left = False
-        self._told = [0] * workers
+        self._count_evaluations()
         self._waiting: dict[int, _Waiting] = {}
         self._of_clock: list[Push] = []
         self._copies: list[int] = []
         self._saves = 0
         self.saved: Callable[[], Callable[[], bytes] | None] = lambda: None
         """What returns the call that takes the server's state, for a checkpoint."""
-        self.coming = 0.0
+        self._coming = [0.0] * workers
         self._excluded = 0.0
         """Seconds that the workers have been called away so far."""
         self._allowed = [inf] * workers
         """How far ahead each worker may be with the push that it was last told to go on with."""
         self._last = -1
         """The worker that sent the last message."""
+
+    @property
+    def coming(self) -> float:
+        """Rows of pushes that do not count yet: their clock is not complete."""
+        return sum(self._coming)
 
     @property
     def gone(self) -> bool:
@@ -140,12 +152,15 @@ class WorkerConnections:
         if head.kind == SAVE:
             self._save()
             return None
+        if head.kind == KEEP:
+            self._send_state(source, message.step)
+            return None
         staleness = self.version - message.sequence
         self._waiting[source] = _Waiting(self._now(), staleness, wants)
         if head.kind == ASK:
             return None
         self.clocks.tick(source, self._allowed[source])
-        self.coming += head.rows
+        self._coming[source] += head.rows
         if gradient is None:
             return None
         push = Push(gradient, staleness, head.rows if self._by_rows else head.weight, source)
@@ -169,7 +184,33 @@ class WorkerConnections:
     def resume(self, tally: Sequence[float]) -> None:
         """Go on from what workers who served themselves have written into a shared-memory server's tally."""
         self.version, self.rows, self._due = int(tally[VERSION]), tally[ROWS], int(tally[DUE])
-        self.clocks.resume(tally[CLOCKS : CLOCKS + self.clocks.workers], tally[WIDEST])
+        workers = len(self._told)
+        self.taken = list(tally[CLOCKS + workers : CLOCKS + 2 * workers])
+        self.clocks.resume(tally[CLOCKS : CLOCKS + workers], tally[WIDEST])
+
+    def begin(self, tally: memoryview[float]) -> None:
+        """Write into a tally what workers who serve themselves go on from."""
+        workers = len(self._told)
+        tally[VERSION], tally[ROWS], tally[DUE], tally[WIDEST] = self.version, self.rows, self._due, self.clocks.widest
+        for worker, rows in enumerate(self.taken):
+            tally[CLOCKS + workers + worker] = rows
+
+    def counts(self) -> dict[str, Array]:
+        """Return how far all are, for whoever goes on after a loss; what is of a clock that is not complete does not count."""
+        return {COUNTS: np.array([self.version, self.clocks.widest], np.float64), TAKEN: np.array(self.taken)}
+
+    def go_on(self, counts: Mapping[str, Array], taken: Sequence[float]) -> None:
+        """Go on from `counts` after a loss; from ``taken``, where that is known better: by all who are left."""
+        version, widest = counts[COUNTS].tolist()
+        self.version = int(version)
+        self.clocks.go_on(int(widest))
+        self.taken = list(taken) or counts[TAKEN].tolist()
+        self.rows = sum(self.taken)
+        self._count_evaluations()
+
+    def _count_evaluations(self) -> None:
+        self._due = int(self.rows // self._every) if self._every else 0
+        self._told = [self._due] * len(self.taken)
 
     def mean_of_clock(self) -> Push | None:
         """Return the mean of all workers' pushes of this clock, once all are here; None before, and if nothing was pushed."""
@@ -194,8 +235,10 @@ class WorkerConnections:
         if self._copies:
             self._send_copies(w)
         if ahead > 0 or self.clocks.level:
-            self.rows += self.coming
-            self.coming = 0.0
+            self.rows += sum(self._coming)
+            for worker, rows in enumerate(self._coming):
+                self.taken[worker] += rows
+                self._coming[worker] = 0.0
         over = self.rows >= self._total
         # Once a worker has left, the number of evaluations stands: the others must not wait for it in one more.
         if self._every and not over and not self._any_left:
@@ -207,12 +250,19 @@ class WorkerConnections:
             elif self._due > self._told[source]:
                 self._send(source, w, over, hold=True)
 
+    def _send_state(self, dest: int, step: int) -> None:
+        """Send a worker all that the server has after its step."""
+        assert self.keep is not None
+        keep = self.keep()
+        assert keep is not None
+        self._group.send(keep(step).to_bytes(), dest, tag=KEPT, sequence=self.version)
+
     def _send_copies(self, w: Array) -> None:
         """Send all parameters, for an evaluation: outside the clock and the ledger, as evaluations are."""
         begin, meter = self._now(), self._group.meter
         reading = meter.reading()
         for source in self._copies:
-            self._group.send(self._values(w, None), source, tag=WHOLE)
+            self._group.send(self._values(w, None), source, tag=WHOLE, sequence=self.version)
         self._copies.clear()
         meter.set(reading)
         self._recorder.exclude(self._now() - begin)
