@@ -13,9 +13,8 @@ from scaleml.faults import Fault, Kill, Slow
 from scaleml.optim import SGD
 from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial, Strategy
 
-RECOVERS: frozenset[str] = frozenset({"synchronous", "stalls"})
-"""THE SWITCH. What is recovered from; the rest fails by name. Add "asynchronous" (whatever strikes `ASYNCHRONOUS`) when that is built;
-"stalls" is SIGSTOP. Nothing else is to be changed."""
+RECOVERS: frozenset[str] = frozenset({"synchronous", "asynchronous", "stalls"})
+"""What is recovered from; the rest fails by name. "stalls" is SIGSTOP."""
 
 SYNCHRONOUS: tuple[Strategy, ...] = (
     Serial(),
@@ -106,7 +105,7 @@ class Draw:
     @property
     def is_exact(self) -> bool:
         """Whether the run is to end with the bits of one that nobody disturbed."""
-        return self.strategy in SYNCHRONOUS
+        return self.strategy in (*SYNCHRONOUS, ParameterServer("bsp"))
 
     @property
     def recovers(self) -> bool:
