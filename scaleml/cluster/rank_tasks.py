@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias, final
 
 from distributed import Client, Future
 
-from scaleml.cluster.recovery import Points, WayOn, way_on
+from scaleml.cluster.errors import StartFailed
+from scaleml.cluster.recovery import Points, WayOn
 from scaleml.cluster.results import Result, gather_result
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.rank_change import RankChange
 
 Task: TypeAlias = "Future[Outcome | None]"
 
@@ -38,25 +40,39 @@ class RankTasks:
         self.current: list[Task] = []
         self.former: list[Task] = []
         self.tried: list[int] = []
-        self._former_plan = plan
+        self._former_plan = self._left_plan = plan
+        self._former_at: Sequence[str] = ()
         self._survivors: dict[int, tuple[str, Task, Points]] = {}
 
-    def hand_over(self, plan: Plan) -> None:
-        """Make room for the tasks of the ranks that go on; these ranks' plan was ``plan``."""
-        self.former, self.current, self._former_plan = self.current, [], plan
+    def hand_over(self, plan: Plan, addresses: Sequence[str]) -> None:
+        """Make room for the tasks of the ranks that go on; these ranks' plan was ``plan``, and what they leave lies there."""
+        self.former, self.current = self.current, []
+        self._former_plan, self._former_at = plan, addresses
 
-    def handed(self, plan: Plan) -> dict[int, list[Task]]:
-        """Return, for each rank of the next generation, of which tasks it needs the outcome: one that trained, and the servers."""
-        workers = plan.layout.workers
+    def handed(self, plan: Plan, change: RankChange | None = None, lost: Collection[str] = ()) -> dict[int, list[Task]]:
+        """Return, for each rank of the next generation, of which tasks it needs the outcome: one that trained, and the servers.
+
+        Raises
+        ------
+        StartFailed
+            Where what is needed went with the ``lost`` workers.
+        """
         if not self.former:
             return {}
-        return {
-            rank: [self.former[rank if rank < workers else 0], *self.former[workers:]]
-            for rank in range(plan.layout.size)
-        }
+        before = self._former_plan.layout.workers
+        numbers = range(before) if change is None else change.former
+        there = [rank for rank, at in enumerate(self._former_at) if at not in lost]
+        if not there or there[0] >= before or any(rank not in there for rank in range(before, len(self.former))):
+            raise StartFailed("what the ranks had handed over was lost with their workers")
+        found = {}
+        for rank in range(plan.layout.size):
+            was = numbers[rank] if rank < len(numbers) else None
+            found[rank] = [self.former[was if was in there else there[0]], *self.former[before:]]
+        return found
 
-    def note_survivors(self, addresses: Mapping[int, str], points: Mapping[int, Points]) -> None:
-        """Keep what suspended ranks have left, in place of what earlier ones did."""
+    def note_survivors(self, addresses: Mapping[int, str], points: Mapping[int, Points], plan: Plan) -> None:
+        """Keep what suspended ranks of this plan have left, in place of what earlier ones did."""
+        self._left_plan = plan
         self._survivors = {
             rank: (address, self.current[rank], points[rank]) for rank, address in addresses.items() if points[rank]
         }
@@ -73,9 +89,10 @@ class RankTasks:
                 task.release()
         self.current = []
 
-    def way_on(self, ranks: int) -> WayOn:
-        """Return from where so many ranks can go on."""
-        return way_on({rank: points for rank, (_, _, points) in self._survivors.items()}, ranks)
+    @property
+    def points(self) -> dict[int, Points]:
+        """The recovery points that each survivor has kept."""
+        return {rank: points for rank, (_, _, points) in self._survivors.items()}
 
     def sources(self, way: WayOn) -> dict[int, list[Task]]:
         """Return, for each rank that goes on, whose outcome it needs."""
@@ -91,7 +108,7 @@ class RankTasks:
         told = {rank: task for rank, task in enumerate(self.current) if ended.get(rank, "lost") != "lost"}
         left = {rank: task for rank, (_, task, _) in self._survivors.items()}
         former = dict(enumerate(self.former))
-        generations = [(told, plan.partition), (left, plan.partition), (former, self._former_plan.partition)]
+        generations = [(told, plan.partition), (left, self._left_plan.partition), (former, self._former_plan.partition)]
         return gather_result(client, generations)
 
     def take_all(self) -> list[Task]:

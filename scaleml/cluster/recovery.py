@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from scaleml.cluster.calls import WorkerFacts
-from scaleml.cluster.placement import Placement, has_resources
+from scaleml.cluster.placement import Placement, usable
 from scaleml.runtime.outcome import Recovered
 
 Points = Mapping[int, int]
@@ -71,11 +71,7 @@ def replace_lost(placement: Placement, info: Mapping[str, WorkerFacts], names: M
         How it called the workers of ``placement``: a nanny's next worker has the name of the last.
     """
     gone = [address for address in placement.workers if address not in info]
-    free = [
-        address
-        for address, facts in info.items()
-        if address not in placement.workers and has_resources(facts, placement.resources)
-    ]
+    free = [address for address in usable(info, placement.resources) if address not in placement.workers]
     taken: dict[str, str] = {}
     for address in gone:
         same = [other for other in free if str(info[other].get("name")) == names.get(address)]

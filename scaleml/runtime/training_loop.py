@@ -24,6 +24,7 @@ from scaleml.runtime.handover import hand_over
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.queued_commands import QueuedCommands
+from scaleml.runtime.rank_change import Bequest, take_over
 from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.synchronous_loop import train_synchronously
@@ -39,6 +40,8 @@ class TrainingLoop:
     ----------
     queue : CommandQueue
         Where commands arrive, if this is rank 0.
+    bequest : Bequest or None
+        What it brings of former ranks, where others are left out.
     """
 
     def __init__(
@@ -50,12 +53,15 @@ class TrainingLoop:
         queue: CommandQueue,
         report: Report,
         recorder: Recorder,
+        bequest: Bequest | None = None,
     ) -> None:
         self.rank = TrainingRank(plan, world, batches, held_out, report, recorder)
         if plan.goes_on and plan.start is not None:
             self.rank.restore(plan.start)  # also what is private
         if plan.clock is not None:
             self.rank.state.clock = plan.clock
+        if bequest is not None:
+            take_over(self.rank, bequest)
         self.points = RecoveryPoints(self.rank, wanted=plan.keeps_points)
         self.checkpoints = Checkpoints(self.rank, batches)
         self.commands: CommandHandler | QueuedCommands = CommandHandler(self.rank, queue)
@@ -113,7 +119,8 @@ class TrainingLoop:
         rank.world.barrier()
         rank.recorder.begin(rank.world.clock.now(), rank.state.clock)
         if rank.plan.resumed and not rank.plan.goes_on and rank.world.rank == 0:
-            rank.mark(f"strategy={rank.plan.strategy!r}", "strategy")
+            change = rank.plan.change
+            rank.mark(change, "strategy" if change.startswith("strategy=") else "setting")
         if rank.plan.goes_on:
             rank.evaluation.go_on(rank.plan.evaluated)
             self._tell_past_epochs()
