@@ -103,8 +103,9 @@ class ElasticWorkers:
     def _leave(self) -> None:
         """Hand over to those who stay, and to whoever is free, when a worker is about to go."""
         driver, leaving = self._driver, self._driver.reports.leaving
-        if not leaving & {*driver.placement.workers}:
-            return
+        servers = driver.placement.addresses[len(self._training) :]
+        if not leaving & {*driver.placement.workers} or leaving & {*servers}:
+            return  # what a server hands over could not be fetched from a worker that closes
         if self._sender.wait_until(lambda: driver.state not in ("running", "paused"), _LOSS):
             return
         before, least = len(self._training), driver.allowed.least_after_leaving

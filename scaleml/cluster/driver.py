@@ -23,7 +23,7 @@ from scaleml.cluster.errors import RowsLost, StartFailed, words_of
 from scaleml.cluster.first_rank import FirstRank
 from scaleml.cluster.hand_over import HandOver
 from scaleml.cluster.heartbeat import examine, why_client_lost
-from scaleml.cluster.launcher import Generation, Launcher
+from scaleml.cluster.launcher import Generation, Launcher, busy_in, paused_in
 from scaleml.cluster.next_generation import NextGeneration, NotRecovered
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_reports import RankReports
@@ -64,7 +64,6 @@ class Driver:
 
     Attributes
     ----------
-    reports : RankReports
     generation : Generation
         Who trains now; replaced as a whole, so that readers in other threads never see half of a change.
     """
@@ -160,7 +159,6 @@ class Driver:
             self._place_ranks(self._tasks.handed(self.plan), {})
             self._follow()
         except Exception as error:  # noqa: BLE001  whatever happens, the run must end and say why
-            _log.debug("run %s: its driver ends", self.name, exc_info=True)
             words = str(error) if isinstance(error, StartFailed) else words_of(error)
             self._conclude(events.Conclude("failed", words))
         finally:
@@ -178,8 +176,7 @@ class Driver:
         if self._recovering is not None:
             self._recovering.phases.end("data")
         endpoints = launcher.open_endpoints()
-        self._supervisor.busy = {address: opened["busy"] for address, opened in endpoints.items()}
-        self._supervisor.paused = {address for address, opened in endpoints.items() if opened["is_paused"]}
+        self._supervisor.busy, self._supervisor.paused = busy_in(endpoints), paused_in(endpoints)
         self._supervisor.start_by = WALL.now() + launcher.patience
         self._watch = TaskWatch(self.client, self._tasks.current)
         launcher.submit(endpoints, self._tasks.current, before, recovered)
@@ -205,6 +202,7 @@ class Driver:
         before = self.state
         if isinstance(event, events.WorkerLost):
             _log.info("run %s: lost worker %s at step %d", self.name, event.address, event.step)
+            self._tasks.check_handed(event.address)
         elif not isinstance(event, events.Tick):
             _log.debug("run %s: %r", self.name, event)
         for instruction in self._supervisor.handle(event, WALL.now()):
@@ -248,7 +246,6 @@ class Driver:
                 return
             except (StartFailed, OSError) as error:
                 _log.info("run %s: one was lost while others were to go on: %s", self.name, error)
-                tell_to_end(self.client, self.run, self._living, "a rank could not start")
 
     def _on_running(self) -> None:
         """All ranks have entered: those that go on after a loss are told what they have not heard, or have forgotten with it."""
@@ -296,9 +293,8 @@ class Driver:
         self.reports.rewind(found.generation.number, found.way.step)
         missed = self._first.told_since(found.way.commands)
         self._known = found.way.commands + len(missed)
-        self.generation = now = found.generation
+        self.generation, self._has_ranks = (now := found.generation), True
         self._supervisor = self._supervisor.recovered(now.placement.addresses, len(now.training))
-        self._has_ranks = True
         self._place_ranks(found.before, {**found.told, 0: replace(found.told[0], commands=missed)})
 
     @property
@@ -320,6 +316,5 @@ class Driver:
         self.result = self._tasks.result(self.client, self._supervisor.ended, self.plan)
         lost = self.result is None and conclusion.state == "finished" and self.client.status == "running"
         if lost and self.plan.keeps_points:  # with who was lost between its end and this: others train again
-            self._supervisor.ended = dict.fromkeys(self._supervisor.ended, "lost")
-            self._supervisor.state = "recovering"
+            self._supervisor.train_again()
             self._recover()

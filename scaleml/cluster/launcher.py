@@ -156,3 +156,13 @@ class Launcher:
             futures.append(future)
         ranks = ", ".join(f"{rank} on {address}" for rank, address in enumerate(self.placement.addresses))
         _log.info("run %s: placed the ranks of %r: %s", self.run[:8], self.plan.strategy, ranks)
+
+
+def busy_in(endpoints: Mapping[str, OpenEndpoints]) -> dict[str, list[str]]:
+    """Return what else each worker is running."""
+    return {address: opened["busy"] for address, opened in endpoints.items()}
+
+
+def paused_in(endpoints: Mapping[str, OpenEndpoints]) -> set[str]:
+    """Return the workers that take no tasks now."""
+    return {address for address, opened in endpoints.items() if opened["is_paused"]}

@@ -64,11 +64,18 @@ class RankTasks:
         there = [rank for rank, at in enumerate(self._former_at) if at not in lost]
         if not there or there[0] >= before or any(rank not in there for rank in range(before, len(self.former))):
             raise StartFailed("what the ranks had handed over was lost with their workers")
+        # All have left the same; one who stays is there for sure.
+        any_one = next((was for was in numbers if was is not None and was in there), there[0])
         found = {}
         for rank in range(plan.layout.size):
             was = numbers[rank] if rank < len(numbers) else None
-            found[rank] = [self.former[was if was in there else there[0]], *self.former[before:]]
+            found[rank] = [self.former[was if was in there else any_one], *self.former[before:]]
         return found
+
+    def check_handed(self, lost: str) -> None:
+        """Raise StartFailed where nobody can begin any more, for a server had handed over on this worker."""
+        if self.former and lost in self._former_at[self._former_plan.layout.workers :]:
+            raise StartFailed(f"what a server had handed over was lost with its worker {lost}, before others had it")
 
     def note_survivors(self, addresses: Mapping[int, str], points: Mapping[int, Points], plan: Plan) -> None:
         """Keep what suspended ranks of this plan have left, in place of what earlier ones did."""

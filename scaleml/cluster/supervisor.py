@@ -171,6 +171,10 @@ class Supervisor:
         """The rank whose error is named as the cause of the failure, if one is."""
         return self._failure.culprit(self.ended)
 
+    def train_again(self) -> None:
+        """Take all ranks for lost, which had ended."""
+        self.ended, self.state = dict.fromkeys(self.ended, "lost"), "recovering"
+
     def note_end(self, event: Left | WorkerLost) -> None:
         """Note that ranks have come to their end, also after the run's."""
         if isinstance(event, Left):

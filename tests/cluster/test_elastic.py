@@ -147,13 +147,14 @@ def test_who_is_lost_while_others_take_over_is_left_out(
     assert run.state == "stopped"
 
 
-def test_a_worker_that_closes_hands_over(watch: Watch, cluster: Client) -> None:
+@pytest.mark.parametrize(("strategy", "rank"), [(AllReduce(), 1), (ParameterServer("async"), 0)])
+def test_a_worker_that_closes_hands_over(watch: Watch, cluster: Client, strategy: Strategy, rank: int) -> None:
     async def close(dask_worker: Worker) -> None:
         dask_worker.loop.add_callback(dask_worker.close, nanny=False)
 
-    run = started(ParameterServer("async"), workers=2, epochs=10**6)
+    run = started(strategy, workers=2, epochs=10**6)
     until(lambda: len(run.history) > 3)
-    address = run._driver.placement.addresses[0]
+    address = run._driver.placement.addresses[rank]
     cluster.run(close, workers=[address])
     until(lambda: address not in run._driver.placement.addresses and run.state == "running")
     assert "workers=1" in told(run)
