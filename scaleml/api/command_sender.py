@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Final, TypedDict, final
 
+from scaleml.api.elastic import ElasticWorkers
 from scaleml.api.settings import Change, check_kind, live_settings
 from scaleml.api.strategy_switch import keeps_ranks, next_generation
 from scaleml.clock import WALL
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.events import OVER
+from scaleml.cluster.placement import Workers, range_of
+from scaleml.cluster.shrinking import WorkerRange
 from scaleml.optim import Optimizer
 from scaleml.runtime.commands import Command
 from scaleml.runtime.plan import Plan
@@ -50,21 +54,27 @@ class CommandSender:
     ----------
     driver : Driver
         The run's.
+    is_own : bool
+        Whether scaleml started the cluster.
 
     Attributes
     ----------
     sent : int
         How many commands the ranks were told.
+    elastic : ElasticWorkers
+        Has the run go on with workers that join, and without those that leave.
     """
 
     is_detached: Final = False
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, *, is_own: bool = False) -> None:
         self.sent = 0
+        self._is_own = is_own
         self._driver = driver
         self._changed = threading.Condition()
         self._updates: list[_Update] = []
         self._sending = threading.RLock()
+        self.elastic = ElasticWorkers(driver, self)
 
     def plan(self, *, applied: bool) -> Plan:
         """Return the plan with what has been changed since: as it is, or as it will be once all commands have taken effect."""
@@ -130,8 +140,7 @@ class CommandSender:
             When the ranks do not come to a step boundary.
         """
         self._refuse_if_over(verb)
-        if not self.wait_until(lambda: self._driver.state not in _BETWEEN, _ACKNOWLEDGE):
-            raise TimeoutError(f"the run is still starting after {_ACKNOWLEDGE:g} s; stop() gives it up")
+        self._await_ranks()
         number = self._send(verb, settings or {}, fields or {})
         if number is None:
             self.wait_until(self._is_over, _ACKNOWLEDGE)
@@ -141,7 +150,13 @@ class CommandSender:
                 "it takes effect at the next one"
             )
 
-    def update(self, strategy: Strategy | None, learning_rate: float | None, batch_size: int | None) -> None:
+    def update(
+        self,
+        strategy: Strategy | None,
+        learning_rate: float | None,
+        batch_size: int | None,
+        workers: Workers | EllipsisType = ...,
+    ) -> None:
         """Change settings in mid-run; see `Run.update`."""
         if strategy is not None:
             check_kind("strategy", strategy)
@@ -152,37 +167,72 @@ class CommandSender:
                 "strategy or batch_size"
             )
         switches = strategy is not None and not keeps_ranks(plan.strategy, strategy, plan.layout.workers)
-        change = live_settings(learning_rate, batch_size, None if switches else strategy, plan.rows)
+        hands_over = switches or workers is not ...
+        change = live_settings(learning_rate, batch_size, None if hands_over else strategy, plan.rows)
         fields: _Fields = {}
         if "learning_rate" in change:
             fields["optimizer"] = plan.optimizer.with_rate(change["learning_rate"])
         if "batch_size" in change:
             fields["batch_size"] = change["batch_size"]
-        if strategy is not None and switches:
-            self._switch(strategy, change, fields)
+        if hands_over:
+            self._hand_over(strategy or plan.strategy, workers, change, fields)
+            if workers is not ...:
+                self._allow(workers)
             return
         if strategy is not None:
             fields["strategy"] = strategy
         if change:
             self.tell("update", change, fields)
 
-    def _switch(self, strategy: Strategy, change: Change, fields: _Fields) -> None:
-        """Have other ranks, on the same workers, go on with another strategy from where these are; first change what else is to."""
+    def hand_over_to(self, workers: Sequence[str]) -> None:
+        """Have ranks on these workers go on, under the same strategy."""
+        self._hand_over(self.plan(applied=False).strategy, list(workers), {}, {})
+
+    def _allow(self, workers: Workers) -> None:
+        """Have the run keep to what it was told: as many as it has now, or from how many to how many."""
+        driver, between = self._driver, range_of(workers)
+        if between is None:
+            driver.allowed = driver.allowed.after_update(len(driver.generation.training))
+        else:
+            driver.allowed = WorkerRange(*between, shrinks=driver.plan.replaces_lost, grows=True)
+            self.elastic.start()
+
+    def _hand_over(
+        self,
+        strategy: Strategy,
+        workers: Workers | EllipsisType,
+        change: Change,
+        fields: _Fields,
+    ) -> None:
+        """Have other ranks go on from where these are; first change what else is to."""
         driver = self._driver
         with self._sending:
             self._refuse_if_over("update")
+            self._await_ranks()
             # What cannot be is told before anything changes.
-            planned = replace(self.plan(applied=False), **fields)
-            plan, placement = next_generation(
-                planned, strategy, driver.placement, driver.data, driver.client, driver.state
-            )
+            before = self.plan(applied=False)
+            following = next_generation(replace(before, **fields), strategy, workers, driver, is_own=self._is_own)
             if change:
                 self.tell("update", change, fields)
+            is_same = strategy == before.strategy
+            if is_same and following.change is None:
+                return
             generation = driver.generation.number
-            driver.continue_with(plan, placement)
-            self.tell("switch")
+            driver.hand_over.prepare(following)
+            self.tell("switch", {"same_strategy": is_same})
             # The new ranks have a deadline of their own.
             self.wait_until(lambda: self._is_over() or self._runs_since(generation), None)
+
+    def _await_ranks(self) -> None:
+        """Wait until ranks listen.
+
+        Raises
+        ------
+        TimeoutError
+            When they do not come to it.
+        """
+        if not self.wait_until(lambda: self._driver.state not in _BETWEEN, _ACKNOWLEDGE):
+            raise TimeoutError(f"the run is still starting after {_ACKNOWLEDGE:g} s; stop() gives it up")
 
     def _runs_since(self, generation: int) -> bool:
         return self._driver.generation.number > generation and self._driver.state not in _BETWEEN

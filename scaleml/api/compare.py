@@ -26,7 +26,7 @@ from scaleml.checks import check_integer, check_number
 from scaleml.cluster.current_client import check_client
 from scaleml.cluster.embedded import find_client
 from scaleml.cluster.errors import StartFailed
-from scaleml.cluster.placement import Workers
+from scaleml.cluster.placement import Workers, range_of
 from scaleml.cluster.secede import seceded
 from scaleml.data.row_dtype import in_words
 from scaleml.faults import Fault
@@ -145,6 +145,10 @@ def compare(
     check_client(client)
     for each in (workers, *(trial.workers for trial in trials)):
         check_workers(each)
+        if range_of(each) is not None:
+            raise ValueError(
+                f"workers={each!r}: what is compared runs on a fixed number; give one, or a Trial for each"
+            )
     wanted = max(
         (each for each in (workers, *(trial.workers for trial in trials)) if isinstance(each, int)), default=workers
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Mapping
+from types import EllipsisType
 from typing import Final, TypeVar, final
 
 from distributed import Client, Future
@@ -15,7 +16,7 @@ from scaleml.clock import WALL
 from scaleml.cluster import calls
 from scaleml.cluster.events import OVER, RunState
 from scaleml.cluster.installation import there
-from scaleml.cluster.placement import Placement
+from scaleml.cluster.placement import Placement, Workers
 from scaleml.cluster.results import Result
 from scaleml.runtime.plan import Plan
 from scaleml.strategies import Strategy
@@ -294,10 +295,17 @@ class DetachedSender:
         if verb != "stop":
             raise RuntimeError(f"the run is {self._driver.state}: it can no longer be told to {verb}; start a new one")
 
-    def update(self, strategy: Strategy | None, learning_rate: float | None, batch_size: int | None) -> None:
+    def update(
+        self,
+        strategy: Strategy | None,
+        learning_rate: float | None,
+        batch_size: int | None,
+        workers: Workers | EllipsisType = ...,
+    ) -> None:
         """Change settings in mid-run; see `Run.update`."""
         given = {"strategy": strategy, "learning_rate": learning_rate, "batch_size": batch_size}
-        self.tell("update", {name: value for name, value in given.items() if value is not None})
+        told: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+        self.tell("update", told if workers is ... else told | {"workers": workers})
 
     def _is_over(self) -> bool:
         return self._driver.state in OVER

@@ -24,7 +24,8 @@ from scaleml.cluster import calls
 from scaleml.cluster.device_facts import gpus_of
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.host_facts import hosts_of
-from scaleml.cluster.placement import Placement, Workers, candidates, place
+from scaleml.cluster.placement import Placement, Workers, candidates, place, range_of
+from scaleml.cluster.shrinking import WorkerRange
 from scaleml.cluster.staging.training_data import TrainingData
 from scaleml.escaping import printable
 from scaleml.models.on_devices import Foreign
@@ -48,9 +49,8 @@ def launch(
     if check is not None:
         check(plan)
     plan = with_checkpoints(plan, placement, settings, data, client)
-    ranks = placement.layout.workers
-    owned = [plan.owned(rank) for rank in range(ranks)]
-    data.placed.bring(client, placement.addresses[:ranks], len(plan.shard_sizes), owned)
+    training = placement.addresses[: placement.layout.workers]
+    data.placed.bring(client, training, len(plan.shard_sizes), plan.opened)
     cores = {facts["boot"]: facts["cores"] for facts in hosts_of(client, placement.workers).values()}
     facts = RunFacts(
         label=settings.label or repr(settings.strategy),
@@ -67,13 +67,17 @@ def launch(
     )
     for words in data.placed.irreparable if plan.replaces_lost else ():
         hint(words)
-    driver = Driver(client, plan, placement, data.placed)
-    run = Run(driver, facts, CommandSender(driver))
+    allowed = allowed_workers(workers, settings.on_worker_lost, placement.layout.workers)
+    driver = Driver(client, plan, placement, data.placed, allowed)
+    sender = CommandSender(driver, is_own=own_cluster)
+    run = Run(driver, facts, sender)
+    run.when_over(sender.elastic.close)
     _log.info(
         "run %s: %s, %s; data placed in %.2f s",
         *(driver.name, printable(facts.label), run.settings, facts.placing_seconds),
     )
     driver.start(run.on_change)
+    sender.elastic.start()
     return run
 
 
@@ -92,7 +96,9 @@ def prepare(
     chosen = data.placed.nearest(chosen, settings.strategy.layout(len(chosen)).workers)
     placement = place(settings.strategy, chosen, info)
     training = placement.layout.workers
-    shards = check_shards(settings.shards, data.rows, training)
+    between = range_of(workers)
+    most = None if between is None else min(between[1], data.rows)
+    shards = check_shards(settings.shards or most, data.rows, training)
     optimizer, stop = settings.optimizer, settings.stop
     batch_size = min(int(settings.batch_size), data.rows)
     part_rows = None if settings.microbatch is None else training * int(settings.microbatch)
@@ -127,7 +133,7 @@ def prepare(
         snapshots=settings.snapshots,
         augment=tuple(settings.model.augment),
         by_rows=settings.by_rows,
-        replaces_lost=settings.on_worker_lost == "replace",
+        replaces_lost=settings.on_worker_lost != "raise",
         skips_nonfinite=settings.on_nonfinite == "skip",
         score=score_rule(settings.scoring, data.network, data.classes, data.signature),
     )
@@ -135,3 +141,11 @@ def prepare(
     plan = replace(plan, gpus=choose_gpus(settings.device, plan, placement.addresses, cluster.hosts, see))
     check_run(plan, placement, data.placed, cluster)
     return plan, placement
+
+
+def allowed_workers(workers: Workers, on_worker_lost: str, ranks: int) -> WorkerRange:
+    """Return with how many ranks a run that starts with these may go on."""
+    between = range_of(workers)
+    if between is not None:
+        return WorkerRange(*between, shrinks=on_worker_lost != "raise", grows=True)
+    return WorkerRange.fixed(ranks, shrinks=on_worker_lost == "shrink")

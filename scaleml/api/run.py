@@ -42,8 +42,8 @@ class Run(RunControls, Followed, RunResults):
         That it began with: its colour follows it.
     history : History
         What happened, row by row; grows while the run lives.
-    workers, hosts, cores : int
-        Ranks that train, their hosts, and the cores of those.
+    hosts, cores : int
+        The hosts of the ranks that it was started with, and the cores of those.
     placing_seconds : float
         What stands beside a cold start: bringing the data to the workers, placing the ranks.
     total_samples : int
@@ -73,7 +73,6 @@ class Run(RunControls, Followed, RunResults):
     def __init__(self, driver: RunDriver, facts: RunFacts, sender: Sender) -> None:
         self.label = self.first_label = facts.label
         self.history = driver.history
-        self.workers = driver.placement.layout.workers
         self.hosts = facts.hosts
         self.cores = facts.cores
         self.total_samples = driver.plan.goal
@@ -84,7 +83,7 @@ class Run(RunControls, Followed, RunResults):
         plan = driver.plan
         self.optimizer = repr(plan.optimizer)
         self.learning_rate = plan.optimizer.learning_rate
-        self.rows_an_update = max(1, plan.batch_size // plan.strategy.parts_of_a_batch(self.workers))
+        self.rows_an_update = max(1, plan.batch_size // plan.strategy.parts_of_a_batch(driver.placement.layout.workers))
         self.planned_faults = tuple(describe(fault) for fault in plan.faults)
         self.suspect = facts.advice
         self.score_name = facts.score_name
@@ -112,6 +111,11 @@ class Run(RunControls, Followed, RunResults):
     def plan(self) -> Plan:
         """The mathematics in force: what the run was started with, and what has been changed since."""
         return self._sender.plan(applied=True)
+
+    @property
+    def workers(self) -> int:
+        """How many ranks train."""
+        return self._driver.placement.layout.workers
 
     @property
     def is_serial(self) -> bool:

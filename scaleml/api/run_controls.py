@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
 from typing import Self
 
 from scaleml.api.run_facts import RunFacts
@@ -11,6 +12,7 @@ from scaleml.callbacks.followers import Followers
 from scaleml.cluster import calls
 from scaleml.cluster.errors import RunFailed
 from scaleml.cluster.events import OVER, RunState
+from scaleml.cluster.placement import Workers
 from scaleml.cluster.run_driver import RunDriver
 from scaleml.cluster.secede import seceded
 from scaleml.faults import Fault
@@ -101,6 +103,7 @@ class RunControls:
         strategy: Strategy | None = None,
         learning_rate: float | None = None,
         batch_size: int | None = None,
+        workers: Workers | EllipsisType = ...,
     ) -> None:
         """Change settings in mid-run; all ranks apply them at the same step boundary.
 
@@ -115,13 +118,23 @@ class RunControls:
             Of the optimizer.
         batch_size : int, optional
             The global batch; more than all rows are all rows.
+        workers : int, list of addresses or names, or None, optional
+            Another number of ranks that train, or other workers; None for all there are. They hand over to others at a boundary, which
+            takes about as long as a start. The batches have the same rows as before: where ranks sum their gradients the result
+            differs by rounding. What is each rank's own is averaged, and what a codec has not sent is left behind. ``(2, 8)``
+            takes as many as there are in between.
 
         Raises
         ------
         ValueError, TypeError
-            For a value that breaks its rule.
+            For a value that breaks its rule, or more workers than there are: before anything has changed.
+
+        Examples
+        --------
+        >>> run.update(workers=4)  # doctest: +SKIP
+        >>> run.update(strategy=scaleml.LocalSGD(8), workers=None)  # doctest: +SKIP
         """
-        self._sender.update(strategy, learning_rate, batch_size)
+        self._sender.update(strategy, learning_rate, batch_size, workers)
 
     def inject(self, fault: Fault) -> None:
         """Break something on purpose, from the next step boundary on.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import EllipsisType
 from typing import Protocol
 
+from scaleml.cluster.placement import Workers
 from scaleml.runtime.plan import Plan
 from scaleml.strategies import Strategy
 
@@ -41,6 +43,12 @@ class Sender(Protocol):
         """Tell the ranks something; return when all have done it."""
         ...
 
-    def update(self, strategy: Strategy | None, learning_rate: float | None, batch_size: int | None) -> None:
-        """Change settings in mid-run."""
+    def update(
+        self,
+        strategy: Strategy | None,
+        learning_rate: float | None,
+        batch_size: int | None,
+        workers: Workers | EllipsisType,
+    ) -> None:
+        """Change settings in mid-run; ``...`` for the same workers."""
         ...

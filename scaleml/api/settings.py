@@ -41,7 +41,7 @@ _KINDS: Final[dict[str, tuple[type, str]]] = {
 }
 
 
-ON_WORKER_LOST: Final = ("replace", "raise")
+ON_WORKER_LOST: Final = ("replace", "shrink", "raise")
 """What may happen when a worker is lost."""
 
 

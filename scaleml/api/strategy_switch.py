@@ -1,16 +1,25 @@
-"""Strategy switch in mid-run: by the same ranks, or by others that take over from them."""
+"""A switch in mid-run, to another strategy or another number of ranks: by the same ranks, or by others that take over from them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import EllipsisType
 
-from distributed import Client
+from dask.base import annotate
 
-from scaleml.api.validation import ClusterFacts, check_alive, check_run, check_switch
+from scaleml.api.device_choice import choose_gpus
+from scaleml.api.validation import ClusterFacts, check_alive, check_run, check_switch, check_workers
 from scaleml.cluster import calls
-from scaleml.cluster.placement import Placement, place
-from scaleml.cluster.staging.placed_data import PlacedData
+from scaleml.cluster.calls import WorkerFacts
+from scaleml.cluster.device_facts import gpus_of
+from scaleml.cluster.driver import Driver
+from scaleml.cluster.launcher import Generation
+from scaleml.cluster.placement import Workers, candidates, place, range_of
+from scaleml.models.on_devices import Foreign
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.rank_change import RankChange
 from scaleml.runtime.serialization import is_ours
 from scaleml.strategies import Layout, Strategy
 
@@ -36,9 +45,9 @@ def called(label: str, began: Strategy, now: Strategy) -> str:
 
 
 def next_generation(
-    plan: Plan, strategy: Strategy, placement: Placement, data: PlacedData, client: Client, state: str
-) -> tuple[Plan, Placement]:
-    """Return what other ranks, on the same workers, need to go on with another strategy.
+    plan: Plan, strategy: Strategy, workers: Workers | EllipsisType, driver: Driver, *, is_own: bool = False
+) -> Generation:
+    """Return the ranks that are to go on in place of a run's, with another strategy, or another number of them.
 
     Parameters
     ----------
@@ -46,27 +55,67 @@ def next_generation(
         In force.
     strategy : Strategy
         That is to follow.
-    placement : Placement
-        Of the ranks that train now.
-    data : PlacedData
+    workers : int, list of addresses or names, (least, most), None or ...
+        How many, or which, are to train; None for all there are, ... for those that do.
+    driver : Driver
         The run's.
-    client : Client
-        The cluster.
-    state : str
-        Of the run.
+    is_own : bool
+        Whether scaleml started the cluster.
 
     Raises
     ------
     TypeError, ValueError, StartFailed
         When that cannot be: before anything has changed.
     """
-    layout = strategy.layout(placement.layout.workers)
-    check_switch(plan, strategy, layout, state)
-    training = placement.addresses[: layout.workers]
-    workers = calls.identity(client)
-    check_alive(training, workers)
-    placement = place(strategy, training, workers)
-    gpus = (*plan.gpus[: layout.workers], *[None] * layout.servers) if plan.gpus else ()
-    plan = replace(plan, strategy=strategy, layout=layout, gpus=gpus)
-    check_run(replace(plan, faults=()), placement, data, ClusterFacts.of(client, workers, placement))
-    return plan, placement
+    now, client = driver.placement, driver.client
+    before = now.addresses[: now.layout.workers]
+    info = calls.identity(client)
+    with annotate(resources=now.resources):
+        if workers is ...:
+            training = list(before)
+            check_alive(training, info)
+        else:
+            training = chosen(before, workers, info, is_own=is_own)
+        placement = place(strategy, training, info)
+    check_switch(plan, strategy, placement.layout, len(training), driver.state)
+    cluster = ClusterFacts.of(client, info, placement, is_own=is_own)
+    training = list(placement.addresses[: placement.layout.workers])
+    same = tuple(training) == before
+    gpus = plan.gpus[: len(training)] if same else ()
+    if not same and any(plan.gpus):
+        see = partial(gpus_of, client, cluster.hosts, plan.model.framework if isinstance(plan.model, Foreign) else "")
+        wanted = replace(plan, strategy=strategy).with_workers(len(training))
+        gpus = choose_gpus("auto", wanted, placement.addresses, cluster.hosts, see)[: len(training)]
+    changes = [f"strategy={strategy!r}"] if strategy != plan.strategy or same else []
+    changes += [] if same else [f"workers={len(training)}"]
+    plan = replace(
+        replace(plan, strategy=strategy).with_workers(len(training), gpus),
+        one_memory=cluster.share_memory(placement),
+        recovered=False,
+        change=", ".join(changes),
+    )
+    check_run(replace(plan, faults=()), placement, driver.data, cluster)
+    change = None if same else RankChange.between(before, training)
+    return Generation(driver.generation.number + 1, plan, placement, change=change)
+
+
+def chosen(
+    before: Sequence[str], workers: Workers, info: Mapping[str, WorkerFacts], *, is_own: bool = False
+) -> list[str]:
+    """Return the workers that are to train: of those who do as many as may go on doing so, in their order, then others.
+
+    Raises
+    ------
+    ValueError
+        Where there are not enough, or one that was named is not there.
+    """
+    check_workers(workers)
+    if isinstance(workers, list | tuple) and range_of(workers) is None:
+        named = candidates(info, workers, is_own)
+        return [*(one for one in before if one in named), *(one for one in named if one not in before)]
+    count = len(candidates(info, workers, is_own))
+    stay = [one for one in before if one in info]
+    if workers is None:
+        count = max(count, len(stay))
+    others = [one for one in candidates(info, None, embedded=False) if one not in stay]
+    return [*stay, *others][:count]

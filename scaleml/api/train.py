@@ -24,7 +24,7 @@ from scaleml.checkpoint import Checkpoint
 from scaleml.checkpoint.settings import as_checkpoint
 from scaleml.cluster.current_client import check_client
 from scaleml.cluster.embedded import find_client
-from scaleml.cluster.placement import Workers
+from scaleml.cluster.placement import Workers, range_of
 from scaleml.cluster.secede import seceded
 from scaleml.faults import Fault
 from scaleml.models import Model
@@ -140,7 +140,7 @@ def start(
     # The data before the cluster, unless it lies there: an error in it should not have to wait for processes to start.
     data = task.data(settings.uses)
     try:
-        found, own = find_client(client, workers)
+        found, own = find_client(client, (range_of(workers) or (workers,))[0])
         run = launch(settings, data, found, own, workers)
     except BaseException:
         data.close()
@@ -182,8 +182,9 @@ def train(
     batch_size : int
         The *global* batch, in rows, 256 by default: the same mathematics whatever the number of workers. Asynchronous and local
         strategies step on ``batch_size / N`` rows a rank.
-    workers : int, list of addresses or names, or None
-        One rank a worker; None for all.
+    workers : int, (least, most), list of addresses or names, or None
+        One rank a worker; None for all. With a range such as ``(2, 8)`` the run starts with as many as there are in between, goes on
+        with fewer when one is lost, down to the least, and takes workers that join, up to the most.
     client : distributed.Client, optional
         Default: the current one, else an embedded cluster that is made once and closed at exit.
     validation : (X, y), (X, y, sample_weight), float or None
@@ -192,7 +193,8 @@ def train(
     sample_weight : array-like or Dask collection of shape (rows,), optional
         Weights of the rows.
     shards : int, optional
-        Into how many parts the data is cut; default the number of ranks. The result depends on these, not on which rank owns them.
+        Into how many parts the data is cut; default the number of ranks, of a range the most. Each batch is a slice of every one of them,
+        which ranks share out evenly: so its rows depend on the shards, not on the number of ranks.
     seed : int
         Decides the order of the rows and the first parameters; 0 by default.
     faults : sequence of Fault, optional
@@ -212,13 +214,14 @@ def train(
     progress : bool, optional
         Whether to show how far it is. Default: in a notebook and in a terminal, but neither in pipes nor in threads, nor where a
         callback does.
-    on_worker_lost : {"replace", "raise"}
+    on_worker_lost : {"replace", "shrink", "raise"}
         What happens when a worker is lost in mid-run. ``"replace"``: the others wait, in state ``recovering``, until Dask's nanny has
         started it anew, or another worker is free, and go on with it from the newest recovery point that they kept in memory: the
         run ends with the parameters that it would have had, to the bit. That is so for strategies whose ranks take their steps
         together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`, ``ParameterServer("bsp")``). Where ranks keep their own pace
-        the others go on as they are: at most the lost rank's updates in flight are lost, which ``summary()`` counts. With ``"raise"``
-        the run fails. See ``docs/guarantees.md``.
+        the others go on as they are: at most the lost rank's updates in flight are lost, which ``summary()`` counts. With
+        ``"shrink"`` ranks that step together go on at once without it, on the same batches: where gradients are summed the result
+        differs by rounding. With ``"raise"`` the run fails. See ``docs/guarantees.md``.
     on_nonfinite : {"raise", "skip"}
         What happens when the loss or gradient of a rank's part of a batch is not finite. ``"raise"``: the run ends before the parameters
         are touched, with rank, step and shard. ``"skip"``: these rows are left out, as if they weighed nothing, and the history says so;

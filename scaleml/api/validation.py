@@ -107,7 +107,11 @@ def check_parts(plan: Plan) -> None:
     for start in sorted({*range(0, min(rows, _LOOKED_AT * size), size), (rows - 1) // size * size}):
         stop = min(start + size, rows)
         for rank in range(plan.layout.workers):
-            part = sum(schedule.taken(shard, stop) - schedule.taken(shard, start) for shard in plan.owned(rank))
+            cuts = [
+                each.cut(schedule.taken(each.shard, start), schedule.taken(each.shard, stop))
+                for each in plan.owned(rank)
+            ]
+            part = sum(last - first for first, last in cuts)
             if 0 < part < least:
                 last = f", the last of an epoch of {rows} rows," if stop == rows else ""
                 raise ValueError(
@@ -134,7 +138,15 @@ def check_workers(workers: object) -> None:
     if workers is None:
         return
     if isinstance(workers, bool) or not isinstance(workers, Integral | list | tuple):
-        raise TypeError(f"workers={workers!r}: must be a number, a list of worker addresses or names, or None for all")
+        raise TypeError(
+            f"workers={workers!r}: must be a number, a list of worker addresses or names, a range such as (2, 8), or None for all"
+        )
+    if isinstance(workers, tuple) and workers and all(isinstance(one, Integral) for one in workers):
+        if len(workers) != 2 or not 1 <= workers[0] <= workers[1] or any(isinstance(one, bool) for one in workers):
+            raise ValueError(
+                f"workers={workers!r}: a range is the least and the most workers, such as (2, 8): two positive integers in their order"
+            )
+        return
     if int(workers) < 1 if isinstance(workers, Integral) else not workers:
         raise ValueError(f"workers={workers!r}: at least one worker is needed; None takes all there are")
 
@@ -142,15 +154,10 @@ def check_workers(workers: object) -> None:
 def check_shards(shards: int | None, rows: int, ranks: int) -> int:
     """Return into how many shards the data is cut; raise ValueError where a rank or a shard would have nothing."""
     count = shards or ranks
-    if count < ranks:
-        raise ValueError(
-            f"shards={count} for {ranks} ranks: each rank needs at least one; give a multiple of the ranks"
-        )
-    if rows < count:
-        fewer = "workers" if shards is None else "shards"
-        raise ValueError(
-            f"{rows} training rows for {count} shards: each shard needs at least one row; use fewer {fewer}"
-        )
+    if rows < max(count, ranks):
+        fewer = "workers" if rows < ranks else "shards"
+        whose = f"{count} shards: each shard" if fewer == "shards" else f"{ranks} ranks: each rank"
+        raise ValueError(f"{rows} training rows for {whose} needs at least one row; use fewer {fewer}")
     return count
 
 
@@ -231,7 +238,8 @@ def check_memory(plan: Plan, placement: Placement, data: PlacedData, cluster: Cl
         With the figures.
     """
     ranks = placement.layout.workers
-    mine = data.nbytes / ranks
+    read = max(map(len, plan.opened))  # shards of a rank, also those that it owns in part
+    mine = data.nbytes * read / len(plan.shard_sizes)
     row_nbytes = data.train.nbytes / max(1, data.train.rows)
     batch = plan.rows_at_once / ranks * row_nbytes
     accumulates = plan.part_rows is not None
@@ -239,7 +247,7 @@ def check_memory(plan: Plan, placement: Placement, data: PlacedData, cluster: Cl
     vectors = footprint.total
     hosts = Counter(cluster.hosts[address]["boot"] for address in placement.addresses[:ranks])
     shards = len(plan.shard_sizes)
-    in_flight = 3 * min(BLOCK, max(1 << 20, (64 << 20) // shards)) * -(-shards // ranks)
+    in_flight = 3 * min(BLOCK, max(1 << 20, (64 << 20) // shards)) * read
     for address in placement.addresses[:ranks]:
         limit, used = memory_of(cluster.workers[address])
         host = cluster.hosts[address]
@@ -257,7 +265,7 @@ def check_memory(plan: Plan, placement: Placement, data: PlacedData, cluster: Cl
             )
 
 
-def check_switch(plan: Plan, strategy: Strategy, layout: Layout, state: str) -> None:
+def check_switch(plan: Plan, strategy: Strategy, layout: Layout, workers: int, state: str) -> None:
     """Refuse a switch that needs other ranks where the run cannot be handed over to them.
 
     Parameters
@@ -268,21 +276,30 @@ def check_switch(plan: Plan, strategy: Strategy, layout: Layout, state: str) -> 
         That is to follow.
     layout : Layout
         Its ranks.
+    workers : int
+        How many are to train.
     state : str
         Of the run.
     """
-    workers = plan.layout.workers
     if layout.workers != workers:
         raise ValueError(
-            f"{strategy!r} trains on {layout.workers} ranks, this run on {workers}, between which its data is divided: start a new run"
+            f"{strategy!r} trains on {layout.workers} rank{'s' * (layout.workers != 1)}, not on {workers}: pass workers={layout.workers}, "
+            f"or another strategy, such as update(strategy=AllReduce(), workers={workers})"
         )
-    if plan.stop is not None or plan.steps is not None:
+    if plan.batch_size < workers:
+        raise ValueError(
+            f"workers={workers} with batch_size={plan.batch_size}: each rank needs a row of each batch; give a larger batch_size, or fewer"
+        )
+    same = strategy == plan.strategy and strategy.synchronous
+    if (plan.stop is not None and not same) or (plan.steps is not None and not (same and strategy.replicated)):
         raise ValueError(
             f"{strategy!r} needs other ranks than {plan.strategy!r}, and an estimator's rule when to stop does not go on with them: "
             "fit again with the other strategy"
+            if not same
+            else f"workers={workers}: under {strategy!r} an estimator's steps depend on the number of ranks: fit again with that number"
         )
     if state == "paused":
-        raise ValueError(f"{strategy!r} needs other ranks than {plan.strategy!r}: resume() before they take over")
+        raise ValueError(f"other ranks take over under {strategy!r}: resume() before that")
 
 
 def check_alive(addresses: Sequence[str], workers: Mapping[str, WorkerFacts]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import secrets
 import threading
@@ -20,13 +21,16 @@ from scaleml.cluster.cancellation import tell_to_end
 from scaleml.cluster.ending import Ending
 from scaleml.cluster.errors import RowsLost, StartFailed, words_of
 from scaleml.cluster.first_rank import FirstRank
+from scaleml.cluster.hand_over import HandOver
 from scaleml.cluster.heartbeat import examine, why_client_lost
-from scaleml.cluster.launcher import Generation, Launcher
+from scaleml.cluster.launcher import Generation, Launcher, busy_in, paused_in
+from scaleml.cluster.next_generation import NextGeneration, NotRecovered
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_reports import RankReports
 from scaleml.cluster.rank_tasks import RankTasks, Task
-from scaleml.cluster.recovering import LOOK, NextGeneration, NotRecovered, Recovering, names_of
+from scaleml.cluster.recovering import LOOK, Recovering, names_of
 from scaleml.cluster.results import Result
+from scaleml.cluster.shrinking import WorkerRange
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.stalled_workers import StalledWorkers
 from scaleml.cluster.supervisor import Supervisor
@@ -39,7 +43,6 @@ from scaleml.runtime.plan import Plan
 from scaleml.telemetry.history import History
 
 TICK: Final = 0.1
-_SLOW_DISK: Final = 100e6  # bytes a second that any disk can read
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +59,8 @@ class Driver:
         The ranks' workers.
     data : PlacedData
         The shards.
+    allowed : WorkerRange, optional
+        With how many ranks it may go on after a loss; as many as it has, by default.
 
     Attributes
     ----------
@@ -63,20 +68,23 @@ class Driver:
         Who trains now; replaced as a whole, so that readers in other threads never see half of a change.
     """
 
-    def __init__(self, client: Client, plan: Plan, placement: Placement, data: PlacedData) -> None:
+    def __init__(
+        self, client: Client, plan: Plan, placement: Placement, data: PlacedData, allowed: WorkerRange | None = None
+    ) -> None:
         self.run = secrets.token_hex(16)
         self.client = client
         self.data = data
+        self.allowed = allowed or WorkerRange.fixed(placement.layout.workers)
         self.generation = Generation(0, plan, placement)
         self.history = History()
         self.state: events.RunState = "starting"
         self.error: str | None = None
         self.result: Result | None = None
-        self._on_change: Callable[[], None] | None = None
+        self._on_change: Callable[[], object] = bool
         self._events: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
-        self._reports = RankReports(self.history, self._events)
+        self.reports = RankReports(self.history, self._events)
         self._tasks = RankTasks(plan)
-        self._next: Generation | None = None
+        self.hand_over = HandOver(client, data)
         self._first = FirstRank(client, self.run)
         self._ending = Ending(client, self.run)
         self._names: dict[str, str] = {}
@@ -84,12 +92,9 @@ class Driver:
         self._recovering: Recovering | None = None
         self._stalled = StalledWorkers(client)
         self._has_ranks = True
+        ranks, timeout = placement.layout.workers, config.seconds("comm.timeout")
         self._supervisor = Supervisor(
-            placement.addresses,
-            float("inf"),
-            workers=placement.layout.workers,
-            recovers=plan.replaces_lost,
-            timeout=config.seconds("comm.timeout"),
+            placement.addresses, math.inf, workers=ranks, recovers=plan.replaces_lost, timeout=timeout
         )
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.name}", daemon=True)
 
@@ -111,7 +116,7 @@ class Driver:
     @property
     def topology(self) -> str | None:
         """What the ranks' strategy has settled on, where it had a choice."""
-        return self._reports.topology
+        return self.reports.topology
 
     def start(self, on_change: Callable[[], None]) -> None:
         """Begin, and return at once; ``on_change`` is called after each change of the run's state, in the driver's thread."""
@@ -140,10 +145,6 @@ class Driver:
         """End a run that is still starting."""
         self._events.put(events.StartCancelled())
 
-    def continue_with(self, plan: Plan, placement: Placement) -> None:
-        """Have other ranks go on, once all ranks have been told to hand over."""
-        self._next = Generation(number := self.generation.number + 1, plan, placement, planned=number)
-
     def has_applied(self, number: int) -> bool:
         """Whether command ``number`` has taken effect on all ranks."""
         return self._supervisor.has_applied(number)
@@ -161,37 +162,32 @@ class Driver:
             words = str(error) if isinstance(error, StartFailed) else words_of(error)
             self._conclude(events.Conclude("failed", words))
         finally:
-            event_router.unsubscribe(self.run, self._reports)
+            event_router.unsubscribe(self.run, self.reports)
             self._ending.clean_up(self._tasks.take_all(), self._living, failed=self._supervisor.state == "failed")
             self.state = self._supervisor.state
             _log.info("run %s: %s%s", self.name, self.state, f": {self.error}" if self.error else "")
-            self._changed()
+            self._on_change()
 
     def _place_ranks(self, before: Mapping[int, Sequence[Task]], recovered: Mapping[int, Recovered]) -> None:
-        # Ranks read their data before they enter: a slow disk is no fault.
-        patience = config.seconds("start-timeout") + self.data.nbytes / _SLOW_DISK
         now = self.generation
-        event_router.subscribe(self.client, self.run, now.placement.workers, self._reports)
-        launcher = Launcher(self.client, self.run, now, patience)
-        launcher.bring(self.data)  # first, for it may take long, and open endpoints do not wait for ever
+        event_router.subscribe(self.client, self.run, now.placement.workers, self.reports)
+        launcher = Launcher(self.client, self.run, now, self.data)
+        launcher.bring()  # first, for it may take long, and open endpoints do not wait for ever
         if self._recovering is not None:
             self._recovering.phases.end("data")
         endpoints = launcher.open_endpoints()
-        self._supervisor.busy = {address: opened["busy"] for address, opened in endpoints.items()}
-        self._supervisor.paused = {address for address, opened in endpoints.items() if opened["is_paused"]}
+        self._supervisor.busy, self._supervisor.paused = busy_in(endpoints), paused_in(endpoints)
         self._supervisor.start_by = WALL.now() + launcher.patience
         self._watch = TaskWatch(self.client, self._tasks.current)
         launcher.submit(endpoints, self._tasks.current, before, recovered)
         self._names = names_of(self.client)
-        ranks = ", ".join(f"{rank} on {address}" for rank, address in enumerate(now.placement.addresses))
-        _log.info("run %s: placed the ranks of %r: %s", self.name, now.plan.strategy, ranks)
 
     def _follow(self) -> None:
         while not self._supervisor.over:
             try:
                 event: events.Event = self._events.get(timeout=TICK if self._has_ranks else LOOK)
             except queue.Empty:
-                event = events.Tick(self._reports.beats.take())
+                event = events.Tick(self.reports.beats.take())
             if self._has_ranks:
                 self._handle(event)
             else:
@@ -206,6 +202,7 @@ class Driver:
         before = self.state
         if isinstance(event, events.WorkerLost):
             _log.info("run %s: lost worker %s at step %d", self.name, event.address, event.step)
+            self._tasks.check_handed(event.address)
         elif not isinstance(event, events.Tick):
             _log.debug("run %s: %r", self.name, event)
         for instruction in self._supervisor.handle(event, WALL.now()):
@@ -217,17 +214,14 @@ class Driver:
             if self.state != before:
                 _log.info("run %s: %s", self.name, self.state)
         if self.state != before or isinstance(event, events.Applied):
-            self._changed()
-
-    def _changed(self) -> None:
-        assert self._on_change is not None
-        self._on_change()
+            self._on_change()
 
     def _perform(self, instruction: events.Instruction) -> None:
         if isinstance(instruction, events.Abort):
             tell_to_end(self.client, self.run, self._living, instruction.reason)
         elif isinstance(instruction, events.StartNextGeneration):
-            self._start_next_generation()
+            self._tasks.hand_over(self.plan, self.placement.addresses)
+            self._have_others_go_on()
         elif isinstance(instruction, events.Recover):
             self._recover()
         elif isinstance(instruction, events.Examine):
@@ -235,16 +229,23 @@ class Driver:
         else:
             self._conclude(instruction)
 
-    def _start_next_generation(self) -> None:
-        assert self._next is not None
-        self._tasks.hand_over(self.plan)
-        self._supervisor = self._supervisor.next_generation(self._next.placement.addresses)
-        self._supervisor.recovers = self._next.plan.replaces_lost
-        # Before the generation: who sees the new one must not see the old one's state.
-        self.state = self._supervisor.state
-        self.generation, self._next = self._next, None
-        self._reports.follow(self.generation.number)
-        self._place_ranks(self._tasks.handed(self.plan), {})
+    def _have_others_go_on(self) -> None:
+        """Have others start from what ranks have handed over."""
+        while True:
+            lost = self._supervisor.lost | self._supervisor.stalled
+            following = self.hand_over.next_after(self.generation, self._stalled)
+            self._supervisor = self._supervisor.next_generation(following.placement.addresses, len(following.training))
+            self._supervisor.recovers, self._supervisor.handed = following.plan.replaces_lost, True
+            # Before the generation: who sees the new one must not see the old one's state.
+            self.state = self._supervisor.state
+            self.generation = following
+            self.reports.follow(following.number)
+            self._tasks.abandon()
+            try:
+                self._place_ranks(self._tasks.handed(self.plan, following.change, lost), {})
+                return
+            except (StartFailed, OSError) as error:
+                _log.info("run %s: one was lost while others were to go on: %s", self.name, error)
 
     def _on_running(self) -> None:
         """All ranks have entered: those that go on after a loss are told what they have not heard, or have forgotten with it."""
@@ -256,14 +257,17 @@ class Driver:
 
     def _recover(self) -> None:
         """Begin to have others go on, with what is left after a loss."""
-        self.state = "recovering"
-        self._has_ranks = False
+        if self._supervisor.handed and not self._supervisor.has_begun:
+            self._stalled.add(self._supervisor.stalled)
+            self._have_others_go_on()
+            return
+        self.state, self._has_ranks = "recovering", False
         if self._recovering is None:
             self._recovering = Recovering(
-                self.client, self._tasks, self.data, self._reports, self._names, self._stalled
+                self.client, self._tasks, self.data, self.reports, self._names, self._stalled, self.allowed
             )
-        self._recovering.begin(self._supervisor)
-        self._changed()
+        self._recovering.begin(self._supervisor, self.generation)
+        self._on_change()
 
     def _go_on_recovering(self, event: events.Event) -> None:
         """Start the next generation as soon as there are workers for it."""
@@ -286,12 +290,11 @@ class Driver:
                 self._recovering.exclude_stopped(self.placement.workers)
 
     def _start_recovered(self, found: NextGeneration) -> None:
-        self._reports.rewind(found.generation.number, found.way.step if found.way.is_exact else None)
+        self.reports.rewind(found.generation.number, found.way.step if found.way.is_exact else None)
         missed = self._first.told_since(found.way.commands)
         self._known = found.way.commands + len(missed)
-        self._supervisor = self._supervisor.recovered(found.generation.placement.addresses)
-        self.generation = found.generation
-        self._has_ranks = True
+        self.generation, self._has_ranks = (now := found.generation), True
+        self._supervisor = self._supervisor.recovered(now.placement.addresses, len(now.training))
         self._place_ranks(found.before, {**found.told, 0: replace(found.told[0], commands=missed)})
 
     @property
@@ -301,18 +304,17 @@ class Driver:
     def _examine(self, ranks: Sequence[int]) -> None:
         with contextlib.suppress(Exception):  # then it is the scheduler that does not answer, and nobody is to blame
             suspects = {rank: self.placement.addresses[rank] for rank in ranks}
-            for seen in examine(self.client, suspects, self._reports.step):
+            for seen in examine(self.client, suspects, self.reports.step):
                 self._events.put(seen)
 
     def _conclude(self, conclusion: events.Conclude) -> None:
         self.error = None if conclusion.error is None else printable(conclusion.error)
         self._supervisor.state = conclusion.state
         if conclusion.state == "failed":
-            words, ranks = self.error or "the run failed", len(self._tasks.current)
+            ranks, words = len(self._tasks.current), self.error or "the run failed"
             self._ending.await_all(self._supervisor, ranks, self._living, words, self._events)
         self.result = self._tasks.result(self.client, self._supervisor.ended, self.plan)
         lost = self.result is None and conclusion.state == "finished" and self.client.status == "running"
         if lost and self.plan.replaces_lost:  # with who was lost between its end and this: others train again
-            self._supervisor.ended = dict.fromkeys(self._supervisor.ended, "lost")
-            self._supervisor.state = "recovering"
+            self._supervisor.train_again()
             self._recover()

@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypedDict
 from distributed import Status, Worker
 
 from scaleml.arrays import Array
+from scaleml.cluster.leaving import let_ranks_leave
 from scaleml.comm import Listener
 from scaleml.runtime.commands import Command, CommandQueue
 
@@ -118,6 +119,7 @@ def host_of(address: str) -> str:
 def open_endpoints(requests: Sequence[EndpointRequest], dask_worker: Worker) -> OpenEndpoints:
     """Open an endpoint for each rank that the client wants on this worker; runs on the worker, out of band."""
     addresses = {}
+    let_ranks_leave(dask_worker, ranks_here)
     for request in requests:
         endpoint = Endpoint(request, dask_worker)
         with _lock:
@@ -144,6 +146,12 @@ def release_endpoint(key: RankKey) -> None:
     """Forget an endpoint that was taken: its rank is over."""
     with _lock:
         _taken.pop(key, None)
+
+
+def ranks_here() -> int:
+    """Return how many ranks live in this process."""
+    with _lock:
+        return len(_taken)
 
 
 def close_endpoint(key: RankKey) -> None:

@@ -26,6 +26,9 @@ class RunListener(Protocol):
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
 
+    def on_worker_leaving(self, address: str) -> None:
+        """A worker begins to close: it is retired, or its process was told to end."""
+
 
 _lock: Final = threading.Lock()
 _by_run: Final[weakref.WeakValueDictionary[str, RunListener]] = weakref.WeakValueDictionary()
@@ -80,14 +83,23 @@ class _WorkerHandler:
         self.is_over = False
 
     def __call__(self, event: tuple[float, object]) -> None:
-        """Tell of the worker's loss."""
+        """Tell that the worker begins to close, and of its loss."""
         message = event[1]
-        if self.is_over or not isinstance(message, dict) or message.get("action") != "remove-worker":
+        if self.is_over or not isinstance(message, dict):
+            return
+        action, status = message.get("action"), message.get("status")
+        is_leaving = action == "worker-status-change" and status in ("closing_gracefully", "closing")
+        if action != "remove-worker" and not is_leaving:
             return
         with _lock:
             listeners = list(_by_address.get(self._address, ()))
         for listener in listeners:
-            listener.on_worker_lost(self._address)
+            if is_leaving:
+                listener.on_worker_leaving(self._address)
+            else:
+                listener.on_worker_lost(self._address)
+        if is_leaving:
+            return
         client = self._client()
         if client is not None and client.loop is not None:
             self.is_over = True

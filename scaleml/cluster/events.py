@@ -209,6 +209,8 @@ class Tick:
     heard: frozenset[int] = frozenset()
 
 
+FromRank = Arrived | Entered | Left | RankFailed | Stalled | Applied
+"""What a rank tells its run's driver."""
 Event = (
     StartCancelled
     | Arrived

@@ -12,8 +12,15 @@ from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.embedded import embedded_size
 from scaleml.strategies import Layout, Serial, Strategy
 
-Workers = int | Sequence[str] | None
-"""A choice of workers: how many, which (by address or name), or all."""
+Workers = int | Sequence[str] | tuple[int, int] | None
+"""A choice of workers: how many, which (by address or name), from how many to how many, or all."""
+
+
+def range_of(workers: object) -> tuple[int, int] | None:
+    """Return the least and the most workers of a choice that is a range."""
+    if isinstance(workers, tuple) and all(isinstance(one, Integral) and not isinstance(one, bool) for one in workers):
+        return (int(workers[0]), int(workers[1])) if len(workers) == 2 else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def candidates(info: Mapping[str, WorkerFacts], workers: Workers, embedded: bool
     ----------
     info : dict
         Address -> facts, from the scheduler.
-    workers : None, int or sequence of addresses or names
+    workers : None, int, (least, most), or sequence of addresses or names
         What the user asked for, checked by itself already.
 
     Raises
@@ -71,6 +78,14 @@ def candidates(info: Mapping[str, WorkerFacts], workers: Workers, embedded: bool
         if not everyone:
             raise ValueError("the Dask cluster has no workers: add some (cluster.scale(2)), then start again")
         return everyone[: embedded_size()] if embedded else everyone
+    between = range_of(workers)
+    if between is not None:
+        if len(everyone) < between[0]:
+            raise ValueError(
+                f"workers={workers}, but the Dask cluster has {len(everyone)}{_with(wanted)}: the run needs {between[0]} to start with; "
+                f"add some (cluster.scale({between[0]})) or lower the first number"
+            )
+        return everyone[: between[1]]
     if isinstance(workers, int | Integral):
         if int(workers) > len(everyone):
             raise ValueError(
@@ -78,7 +93,7 @@ def candidates(info: Mapping[str, WorkerFacts], workers: Workers, embedded: bool
                 f"add some (cluster.scale({workers})) or ask for fewer"
             )
         return everyone[: int(workers)]
-    chosen = [by_name.get(str(worker), str(worker)) for worker in workers]
+    chosen = [by_name.get(str(worker), str(worker)) for worker in workers or ()]
     missing = [worker for worker in chosen if worker not in info]
     if missing:
         raise ValueError(f"workers={missing} are not in the cluster, which has {everyone}")
@@ -101,6 +116,11 @@ def has_resources(facts: WorkerFacts, wanted: dict[str, float]) -> bool:
     """Whether a worker was started with so much of each resource."""
     has = facts.get("resources") or {}
     return all(has.get(name, 0) >= amount for name, amount in wanted.items())
+
+
+def usable(info: Mapping[str, WorkerFacts], resources: dict[str, float]) -> list[str]:
+    """Return the workers that a run with these resources may use."""
+    return [address for address, facts in info.items() if has_resources(facts, resources)]
 
 
 def _with(wanted: dict[str, float], word: str = "with") -> str:

@@ -137,6 +137,9 @@ class ProgramDriver:
         elif not isinstance(event, Recorded | Marked | Beat):
             self._events.put(event)
 
+    def on_worker_leaving(self, address: str) -> None:
+        """Nothing: a program ends when its worker does."""
+
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
         self._events.put(WorkerLost(address))

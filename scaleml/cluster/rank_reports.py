@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import Callable, Iterable
 from typing import final
 
 from scaleml.clock import WALL
-from scaleml.cluster.events import Beat, Entered, Event, Marked, Printed, RankEvent, Recorded, WorkerLost
+from scaleml.cluster.events import Beat, Entered, Event, FromRank, Marked, Printed, RankEvent, Recorded, WorkerLost
 from scaleml.cluster.heard_ranks import HeardRanks
 from scaleml.telemetry.columns import last_place, last_step
 from scaleml.telemetry.history import History
@@ -34,10 +35,17 @@ class RankReports:
         Who has told anything.
     reached : dict
         How far each rank has come: its steps, and the rows of its own.
+    leaving, left : set of str
+        Workers that are about to close, and those that have done so.
+    when_leaving : callable
+        Told when there is another one that leaves.
     """
 
     def __init__(self, history: History, events: queue.SimpleQueue[Event]) -> None:
         self.topology: str | None = None
+        self.leaving: set[str] = set()
+        self.left: set[str] = set()
+        self.when_leaving: Callable[[], object] = bool
         self._history = history
         self._events = events
         self.beats = HeardRanks()
@@ -58,13 +66,26 @@ class RankReports:
     def follow(self, generation: int) -> None:
         """Hear of the ranks of this generation from now on; what the last rows of those before it say still counts."""
         self._generation = generation
+        self.reached.clear()  # others may have their numbers now
+        self._forget_ranks()
 
     def rewind(self, generation: int, step: int | None) -> None:
         """Hear of ranks that go on from this step, after a loss: what others did after it counts no more; None: all of it counts."""
         self._generation = generation
+        self._forget_ranks()
         if step is not None:
             self._heard_from = generation
             self._history.rewind(step)
+
+    def _forget_ranks(self) -> None:
+        """Take out of the queue what former ranks have said: these are others, under the same numbers."""
+        waiting = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.append(self._events.get_nowait())
+        for event in waiting:
+            if not isinstance(event, FromRank):
+                self._events.put(event)
 
     def on_rank_event(self, event: RankEvent, generation: int) -> None:
         """A rank reports."""
@@ -92,4 +113,12 @@ class RankReports:
 
     def on_worker_lost(self, address: str) -> None:
         """Dask removed a worker."""
+        if address in self.leaving:
+            self.leaving = self.leaving - {address}
+            self.left.add(address)
         self._events.put(WorkerLost(address, self.step))
+
+    def on_worker_leaving(self, address: str) -> None:
+        """A worker begins to close."""
+        self.leaving = self.leaving | {address}
+        self.when_leaving()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scaleml.runtime.outcome import Recovered
+from scaleml.runtime.rank_change import RankChange
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class RankSpec:
     """Share of the worker's memory limit that the rank's data may take."""
     recovered: Recovered | None = None
     """What it goes on from after a loss."""
+    change: RankChange | None = None
+    """Who goes on as which rank, where there is another number of them than before."""
 
     @property
     def key(self) -> tuple[str, int, int]:

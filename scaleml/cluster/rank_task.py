@@ -31,6 +31,7 @@ from scaleml.runtime.freed_memory import kept_freed_memory
 from scaleml.runtime.outcome import Outcome, recover_from, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.rank_change import Bequest, follow_change
 from scaleml.runtime.restart import begin_from
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.runtime.training_rank import TrainingRank
@@ -70,7 +71,7 @@ def rank_main(
         sweep()
         keeping = kept_freed_memory() if isinstance(plan.model, OfModule) else nullcontext()
         with pinned(spec.threads), keeping:
-            outcome = _train(_begins(plan, spec, before), spec, endpoint, reporter, worker, shards, held_out)
+            outcome = _train(*_begins(plan, spec, before), spec, endpoint, reporter, worker, shards, held_out)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is to know
         outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
         reporter.send(_failure(spec.rank, 0, error))
@@ -85,16 +86,19 @@ def rank_main(
     return outcome
 
 
-def _begins(plan: Plan, spec: RankSpec, before: Sequence[Outcome]) -> Plan:
+def _begins(plan: Plan, spec: RankSpec, before: Sequence[Outcome]) -> tuple[Plan, Bequest | None]:
     if spec.recovered is None:
         plan = resume_from(plan, before)
     else:
         plan = recover_from(plan, spec.recovered, before[0] if before else None)
-    return plan if before or plan.origin is None else begin_from(plan, spec.rank)
+    if not before and plan.origin is not None:
+        plan = begin_from(plan, spec.rank)
+    return (plan, None) if spec.change is None else follow_change(plan, spec.change, spec.rank, spec.recovered, before)
 
 
 def _train(
     plan: Plan,
+    bequest: Bequest | None,
     spec: RankSpec,
     endpoint: Endpoint,
     reporter: Reporter,
@@ -110,6 +114,7 @@ def _train(
             _budget(spec, worker, shards, held_out),
             passes=_passes(plan),
             room=_room(spec, plan, worker),
+            parts=plan.owned(spec.rank),
         ) as data,
     ):
         endpoint.attach(group)
@@ -122,7 +127,7 @@ def _train(
             sources, validation = data
             dealt = Schedule(plan.shard_sizes), plan.owned(spec.rank), sources
             batches = AugmentedBatches(*dealt, plan.augment, plan.seed) if plan.augment else Batches(*dealt)
-            loop = TrainingLoop(plan, group, batches, validation, endpoint.commands, reporter.report, recorder)
+            loop = TrainingLoop(plan, group, batches, validation, endpoint.commands, reporter.report, recorder, bequest)
             if spec.rank == 0:
                 loop.tell_epochs(partial(_note_epoch, endpoint if plan.snapshots else None))
         try:

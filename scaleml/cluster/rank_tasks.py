@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias, final
 
 from distributed import Client, Future
 
+from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.recovery import Points, Standings, WayOn, way_as_they_are, way_on
 from scaleml.cluster.results import Result, gather_result
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.rank_change import RankChange
 from scaleml.strategies import Layout
 
 Task: TypeAlias = "Future[Outcome | None]"
@@ -39,28 +41,53 @@ class RankTasks:
         self.current: list[Task] = []
         self.former: list[Task] = []
         self.tried: list[int] = []
-        self._former_plan = plan
+        self._former_plan = self._left_plan = plan
+        self._former_at: Sequence[str] = ()
         self._survivors: dict[int, tuple[str, Task, Points]] = {}
         self._standings: Standings = {}
 
-    def hand_over(self, plan: Plan) -> None:
-        """Make room for the tasks of the ranks that go on; these ranks' plan was ``plan``."""
-        self.former, self.current, self._former_plan = self.current, [], plan
+    def hand_over(self, plan: Plan, addresses: Sequence[str]) -> None:
+        """Make room for the tasks of the ranks that go on; these ranks' plan was ``plan``, and what they leave lies there."""
+        self.former, self.current = self.current, []
+        self._former_plan, self._former_at = plan, addresses
 
-    def handed(self, plan: Plan) -> dict[int, list[Task]]:
-        """Return, for each rank of the next generation, of which tasks it needs the outcome: one that trained, and the servers."""
-        workers = plan.layout.workers
+    def handed(self, plan: Plan, change: RankChange | None = None, lost: Collection[str] = ()) -> dict[int, list[Task]]:
+        """Return, for each rank of the next generation, of which tasks it needs the outcome: one that trained, and the servers.
+
+        Raises
+        ------
+        StartFailed
+            Where what is needed went with the ``lost`` workers.
+        """
         if not self.former:
             return {}
-        return {
-            rank: [self.former[rank if rank < workers else 0], *self.former[workers:]]
-            for rank in range(plan.layout.size)
-        }
+        before = self._former_plan.layout.workers
+        numbers = range(before) if change is None else change.former
+        there = [rank for rank, at in enumerate(self._former_at) if at not in lost]
+        if not there or there[0] >= before or any(rank not in there for rank in range(before, len(self.former))):
+            raise StartFailed("what the ranks had handed over was lost with their workers")
+        # All have left the same; one who stays is there for sure.
+        any_one = next((was for was in numbers if was is not None and was in there), there[0])
+        found = {}
+        for rank in range(plan.layout.size):
+            was = numbers[rank] if rank < len(numbers) else None
+            found[rank] = [self.former[was if was in there else any_one], *self.former[before:]]
+        return found
+
+    def check_handed(self, lost: str) -> None:
+        """Raise StartFailed where nobody can begin any more, for a server had handed over on this worker."""
+        if self.former and lost in self._former_at[self._former_plan.layout.workers :]:
+            raise StartFailed(f"what a server had handed over was lost with its worker {lost}, before others had it")
 
     def note_survivors(
-        self, addresses: Mapping[int, str], points: Mapping[int, Points], standings: Standings | None = None
+        self,
+        addresses: Mapping[int, str],
+        points: Mapping[int, Points],
+        plan: Plan,
+        standings: Standings | None = None,
     ) -> None:
-        """Keep what suspended ranks have left, in place of what earlier ones did."""
+        """Keep what suspended ranks of this plan have left, in place of what earlier ones did."""
+        self._left_plan = plan
         self._standings = {rank: stands for rank, stands in (standings or {}).items() if stands}
         self._survivors = {
             rank: (address, self.current[rank], points[rank])
@@ -80,12 +107,17 @@ class RankTasks:
                 task.release()
         self.current = []
 
+    @property
+    def points(self) -> dict[int, Points]:
+        """The recovery points that each survivor has kept."""
+        return {rank: points for rank, (_, _, points) in self._survivors.items()}
+
     def way_on(self, layout: Layout) -> WayOn:
         """Return from where the ranks can go on."""
         standing = {rank: self._standings[rank] for rank in self._survivors if rank in self._standings}
         if standing:
             return way_as_they_are(standing, layout)
-        return way_on({rank: points for rank, (_, _, points) in self._survivors.items()}, layout)
+        return way_on(self.points, layout)
 
     def sources(self, way: WayOn) -> dict[int, list[Task]]:
         """Return, for each rank that goes on, whose outcome it needs."""
@@ -101,7 +133,7 @@ class RankTasks:
         told = {rank: task for rank, task in enumerate(self.current) if ended.get(rank, "lost") != "lost"}
         left = {rank: task for rank, (_, task, _) in self._survivors.items()}
         former = dict(enumerate(self.former))
-        generations = [(told, plan.partition), (left, plan.partition), (former, self._former_plan.partition)]
+        generations = [(told, plan.partition), (left, self._left_plan.partition), (former, self._former_plan.partition)]
         return gather_result(client, generations)
 
     def take_all(self) -> list[Task]:

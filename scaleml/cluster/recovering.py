@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, final
 
 from distributed import Client
@@ -18,16 +18,17 @@ from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.launcher import Generation
 from scaleml.cluster.losses import losses
+from scaleml.cluster.next_generation import NextGeneration, NotRecovered
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_reports import RankReports
-from scaleml.cluster.rank_tasks import RankTasks, Task
+from scaleml.cluster.rank_tasks import RankTasks
 from scaleml.cluster.recovery import WayOn, recovered_ranks, replace_lost
 from scaleml.cluster.recovery_checkpoint import from_checkpoint
 from scaleml.cluster.recovery_phases import RecoveryPhases
+from scaleml.cluster.shrinking import WorkerRange, plan_of_those, those_who_stay, told_to, way_of_those
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.stalled_workers import StalledWorkers
 from scaleml.cluster.supervisor import Supervisor
-from scaleml.runtime.outcome import Recovered
 from scaleml.telemetry.history import History
 from scaleml.telemetry.recovery import Recovery
 
@@ -37,33 +38,8 @@ LOOK: Final = 0.02
 """Seconds between two looks whether a worker has come; Dask's nannies need about 0.4 s to start one."""
 _REOPEN: Final = 0.5
 """Seconds between two looks at the embedded cluster's own processes."""
+_LEFT: Final = 1.0  # seconds in which another worker may come for one that has left on its own
 _ATTEMPTS: Final = 5  # at one recovery point
-
-
-class NotRecovered(Exception):
-    """Nobody can go on."""
-
-
-@dataclass(frozen=True)
-class NextGeneration:
-    """The ranks that go on.
-
-    Parameters
-    ----------
-    generation : Generation
-        Who trains now.
-    way : WayOn
-        From where.
-    told : mapping
-        What each rank is told of it.
-    before : mapping
-        The tasks whose outcomes each rank needs.
-    """
-
-    generation: Generation
-    way: WayOn
-    told: Mapping[int, Recovered]
-    before: Mapping[int, list[Task]]
 
 
 @final
@@ -84,6 +60,8 @@ class Recovering:
         What the scheduler called the workers.
     stalled : StalledWorkers
         Those that are not to be used.
+    allowed : WorkerRange
+        With how many ranks the run may go on.
 
     Attributes
     ----------
@@ -99,6 +77,7 @@ class Recovering:
         reports: RankReports,
         names: Mapping[str, str],
         stalled: StalledWorkers,
+        allowed: WorkerRange,
     ) -> None:
         self._client = client
         self._tasks = tasks
@@ -107,6 +86,9 @@ class Recovering:
         self._names = names
         self._stalled = stalled
         self._how = "lost"
+        self._allowed = allowed
+        self._left: Generation | None = None  # whose points are there
+        self._gone: set[str] = set()  # since then
         self.phases = RecoveryPhases(WALL.now())
         self._tried = tasks.tried
         self._patience = config.seconds("recovery-timeout")
@@ -117,13 +99,14 @@ class Recovering:
         self._ranks: list[int] = []
         self._losses: list[str] = []
         self._as_they_are = False
+        self._left_out: list[int] = []
         self._has_looked_for_rows = False
         self._is_from_disk = False
         self._step = 0
-        self._clock = self._replaced_after = 0.0
+        self._clock = self._stopped_at = self._replaced_after = 0.0
 
-    def begin(self, supervisor: Supervisor) -> None:
-        """Take in how ranks have ended; once more, where those that went on did not get far."""
+    def begin(self, supervisor: Supervisor, generation: Generation) -> None:
+        """Take in how the ranks of a generation have ended; once more, where those that went on did not get far."""
         self._cause, noticed = supervisor.cause, supervisor.failing_since
         _log.info("%s", self._cause)
         lost = [rank for rank, status in supervisor.ended.items() if status == "lost"]
@@ -131,8 +114,10 @@ class Recovering:
             self.phases = RecoveryPhases(self._reports.heard(lost) or noticed)
             self.phases.end("noticed", noticed)
         self.phases.end("stopped")
+        if supervisor.has_begun or self._left is None:
+            self._left, self._gone = generation, set()
         if supervisor.has_begun:
-            self._tasks.note_survivors(supervisor.suspended, supervisor.points, supervisor.standings)
+            self._tasks.note_survivors(supervisor.suspended, supervisor.points, generation.plan, supervisor.standings)
         for address in supervisor.lost:
             self.lose(address)
         if supervisor.stalled:
@@ -145,8 +130,8 @@ class Recovering:
         """Have the history say what was recovered, once ranks go on, and once more when they are past the step of the loss."""
         self.phases.end("started")
         seconds = WALL.now() - self._noticed
-        ranks = ", ".join(map(str, self._ranks))
-        who = f"rank{'s' * (len(self._ranks) > 1)} {ranks} replaced" if self._ranks else "links lost and made again"
+        found = [(self._ranks, "replaced"), (self._left_out, "left out")]
+        who = ", ".join(f"{in_words(ranks)} {what}" for ranks, what in found if ranks) or "links lost and made again"
         since = f"goes on from step {self._tried[-1]}" if self._tried[-1] >= 0 else "goes on from the beginning"
         since += " of its checkpoint" if self._is_from_disk else ""
         goes_on_from = self._tried[-1]
@@ -173,6 +158,7 @@ class Recovering:
     def lose(self, address: str) -> None:
         """Note that a worker is gone, too."""
         self._lost.add(address)
+        self._gone.add(address)
         self._tasks.lose(address)
 
     def look(self, now: Generation, clock: float) -> NextGeneration | None:
@@ -190,23 +176,30 @@ class Recovering:
         NotRecovered
             When no worker has come in time, or nothing is left to go on from.
         """
-        placement = self._replaced(now.placement)
+        info = calls.identity(self._client)
+        for address in self._stalled.among(info):
+            del info[address]
+        self._stopped_at = clock
+        stay = self._stay(info)
+        if stay is None or len(stay[0]) == self._before.placement.layout.workers:
+            found = self._with_all(now, info)
+        else:
+            found = self._with_fewer(*stay, now, info)
+        if found is None:
+            return None
+        way = found.way
+        self._is_from_disk = way.is_exact and way.step >= 0 and None in way.sources
+        self._lost.clear()
+        self._tasks.abandon()
+        return found
+
+    def _with_all(self, now: Generation, info: Mapping[str, WorkerFacts]) -> NextGeneration | None:
+        """Return how as many ranks as before go on, others in place of lost ones."""
+        placement = self._found(replace_lost(now.placement, info, self._names), info)
         if placement is None:
             return None
-        self.phases.end("worker")
         way, plan = from_checkpoint(self._tasks.way_on(placement.layout), now.plan)
-        if way.step < 0 and now.number and not now.plan.recovered:
-            raise NotRecovered(
-                f"{self._cause}; with several ranks their recovery points were lost, and other ranks had begun the run"
-            )
-        self._step = max(self._step, way.step)  # telemetry may not have told of as many
-        self._tried.append(way.step)
-        if self._tried.count(way.step) > _ATTEMPTS:
-            raise NotRecovered(
-                f"{self._cause}; {_ATTEMPTS} times others have gone on from step {way.step}, and were lost as well"
-            )
-        passed = WALL.now() - self._noticed
-        self._clock = clock + passed
+        self._check(way, now)
         reached = self._reports.reached
         steps = {rank: step for rank, (step, _) in reached.items()}
         told = recovered_ranks(way, now.placement, self._lost, self._step, self._clock, steps)
@@ -216,20 +209,65 @@ class Recovering:
         if self._as_they_are:
             said = losses(way, lost, now.plan, reached)
             self._losses += [one for one in said if one not in self._losses]
-        self._replaced_after = passed
-        self._is_from_disk = way.is_exact and way.step >= 0 and None in way.sources
         plan = plan.after_loss(lost, self._step)
-        self._lost.clear()
-        before = self._tasks.sources(way)
-        self._tasks.abandon()
-        return NextGeneration(Generation(now.number + 1, plan, placement, now.planned), way, told, before)
+        generation = Generation(now.number + 1, plan, placement, now.planned)
+        return NextGeneration(generation, way, told, self._tasks.sources(way))
 
-    def _replaced(self, before: Placement) -> Placement | None:
+    def _with_fewer(
+        self, stay: Sequence[int], addresses: Sequence[str], now: Generation, info: Mapping[str, WorkerFacts]
+    ) -> NextGeneration | None:
+        """Return how those go on that stay, on these workers."""
+        before = self._before
+        lost = [rank for rank, at in enumerate(before.training) if at not in addresses or rank not in stay]
+        plan = plan_of_those(before.plan, stay, lost, self._step)
+        placement = self._found(replace(now.placement, layout=plan.layout, addresses=tuple(addresses)), info)
+        if placement is None:
+            return None
+        way, change = way_of_those(self._tasks.points, stay, before.placement.layout.workers)
+        way, plan = from_checkpoint(way, plan, any_ranks=True)
+        self._check(way, now)
+        told = told_to(way, change, stay, self._step, self._clock, lost)
+        self._ranks = [rank for rank in lost if rank in stay]
+        self._left_out = [rank for rank in lost if rank not in stay]
+        begins = all(source is None for source in way.sources)  # from the seed, or a checkpoint: nobody brings anything
+        generation = Generation(now.number + 1, plan, placement, now.planned, None if begins else change)
+        return NextGeneration(generation, way, told, self._tasks.sources(way))
+
+    @property
+    def _before(self) -> Generation:
+        assert self._left is not None, "begin() comes first"
+        return self._left
+
+    def _stay(self, info: Mapping[str, WorkerFacts]) -> tuple[list[int], list[str]] | None:
+        """Return which ranks go on, and where, if it may be with fewer; None if all are to be replaced."""
+        least, before = self._allowed.least, self._before
+        if not self._allowed.shrinks:
+            lost = self._gone & {*before.training}
+            if not lost <= self._reports.left or WALL.now() < self._noticed + _LEFT:
+                return None
+            least = self._allowed.least_after_leaving  # nobody starts anew what has left on its own
+        return those_who_stay(before.placement, self._gone, info, least) if before.plan.may_change_ranks else None
+
+    def _check(self, way: WayOn, now: Generation) -> None:
+        """Note that there are workers; raise NotRecovered where nothing is left to go on from, or others have tried often enough."""
+        self.phases.end("worker")
+        if way.step < 0 and now.planned:
+            raise NotRecovered(
+                f"{self._cause}; with several ranks their recovery points were lost, and other ranks had begun the run"
+            )
+        if way.is_exact:
+            self._step = max(self._step, way.step)  # telemetry may not have told of as many
+        self._tried.append(way.step)
+        if self._tried.count(way.step) > _ATTEMPTS:
+            raise NotRecovered(
+                f"{self._cause}; {_ATTEMPTS} times others have gone on from step {way.step}, and were lost as well"
+            )
+        self._replaced_after = WALL.now() - self._noticed
+        self._clock = self._stopped_at + self._replaced_after
+
+    def _found(self, found: Placement | None, info: Mapping[str, WorkerFacts]) -> Placement | None:
+        """Return where ranks go on, if there are workers that can be used."""
         late = WALL.now() > self._noticed + self._patience
-        info = calls.identity(self._client)
-        for address in self._stalled.among(info):
-            del info[address]
-        found = replace_lost(before, info, self._names)
         if found is None:
             if WALL.now() > self._reopened + _REOPEN:  # a nanny may have gone with its worker
                 self._reopened = WALL.now()
@@ -263,6 +301,17 @@ class Recovering:
         with contextlib.suppress(Exception):  # if nobody can say it, they are tried again
             for address in self._stalled.add_stopped(addresses, calls.identity(self._client)):
                 self.lose(address)
+
+
+def in_words(ranks: Sequence[int]) -> str:
+    """Return some ranks in words.
+
+    Examples
+    --------
+    >>> in_words([1]), in_words([0, 2])
+    ('rank 1', 'ranks 0, 2')
+    """
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
 
 
 def names_of(client: Client) -> dict[str, str]:

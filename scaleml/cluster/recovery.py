@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scaleml.cluster.calls import WorkerFacts
-from scaleml.cluster.placement import Placement, has_resources
+from scaleml.cluster.placement import Placement, usable
 from scaleml.runtime.outcome import Recovered
 from scaleml.strategies import Layout
 
@@ -138,11 +138,7 @@ def replace_lost(placement: Placement, info: Mapping[str, WorkerFacts], names: M
         How it called the workers of ``placement``: a nanny's next worker has the name of the last.
     """
     gone = [address for address in placement.workers if address not in info]
-    free = [
-        address
-        for address, facts in info.items()
-        if address not in placement.workers and has_resources(facts, placement.resources)
-    ]
+    free = [address for address in usable(info, placement.resources) if address not in placement.workers]
     taken: dict[str, str] = {}
     for address in gone:
         same = [other for other in free if str(info[other].get("name")) == names.get(address)]

@@ -15,8 +15,11 @@ from scaleml.runtime.serialization import strategy_from
 _log = logging.getLogger(__name__)
 
 
-def from_checkpoint(way: WayOn, plan: Plan) -> tuple[WayOn, Plan]:
-    """Return from where ranks go on, and their plan: unchanged where they kept points, or there is no checkpoint."""
+def from_checkpoint(way: WayOn, plan: Plan, *, any_ranks: bool = False) -> tuple[WayOn, Plan]:
+    """Return from where ranks go on, and their plan: unchanged where they kept points, or there is no checkpoint.
+
+    It has to be of as many ranks, unless ``any_ranks`` will do.
+    """
     if way.step >= 0:
         return way, plan
     origin, strategy = plan.origin, plan.strategy
@@ -29,6 +32,6 @@ def from_checkpoint(way: WayOn, plan: Plan) -> tuple[WayOn, Plan]:
             about = found.manifest.about
             origin, strategy = origin_of(found, about["commands"]), strategy_from(about["strategy"])
     workers = plan.layout.workers
-    if origin is None or origin.ranks != workers or strategy.layout(workers) != plan.layout:
+    if origin is None or (origin.ranks != workers and not any_ranks) or strategy.layout(workers) != plan.layout:
         return way, plan
     return replace(way, step=origin.step, commands=origin.commands), replace(plan, origin=origin, strategy=strategy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Final
 
@@ -11,6 +12,7 @@ from scaleml.clock import WALL
 from scaleml.cluster.endpoint import Endpoint
 from scaleml.cluster.event_router import TOPIC
 from scaleml.cluster.events import Beat, Printed, RankEvent, Recorded, message_of, rank_event
+from scaleml.cluster.leaving import GRACE
 from scaleml.cluster.rank_output import OutputLines
 from scaleml.telemetry.recorder import Recorder
 
@@ -18,6 +20,7 @@ PERIOD: Final = 0.1
 """Seconds between two looks."""
 BEAT: Final = 1.0
 """Seconds without another event after which a rank tells that it lives."""
+_CLOSING: Final = ("closing_gracefully", "closing")
 
 
 class Reporter:
@@ -53,6 +56,7 @@ class Reporter:
         self._beat = min(BEAT, timeout / 4)
         self._told = WALL.now()
         self._recorder: Recorder | None = None
+        self._closes_since = math.inf
         self._stopped = threading.Event()
         self._draining = threading.Lock()
         worker.loop.add_callback(self._tick)
@@ -117,5 +121,8 @@ class Reporter:
         if task is None or task.state not in ("executing", "long-running"):
             return "the run's client closed, or its task was cancelled"
         if self._worker.status.name not in ("running", "paused", "init", "starting"):
+            self._closes_since = min(self._closes_since, WALL.now())
+            if self._worker.status.name in _CLOSING and WALL.now() < self._closes_since + GRACE:
+                return None
             return f"the Dask worker {self._worker.address} is {self._worker.status.name}"
         return None

@@ -55,6 +55,8 @@ class Supervisor:
         The workers that took no tasks then.
     recovers : bool
         Whether the ranks keep what others could go on from, should some be lost.
+    handed : bool
+        Whether ranks before these have left what others could start from, should some of these be lost before all have entered.
     patience : float
         Seconds that the others then have to come to their end.
     counts_steps : bool
@@ -68,10 +70,8 @@ class Supervisor:
         The run's state.
     applied : dict
         Command number -> rank -> the step after which that rank applied it.
-    lost : set of str
-        The workers that count as gone.
-    stalled : set of str
-        Those of them that may be there still, but were found stalled.
+    lost, stalled : set of str
+        The workers that count as gone; those of them that may be there still, but were found stalled.
     """
 
     addresses: Sequence[str]
@@ -85,6 +85,7 @@ class Supervisor:
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
     arrived: set[int] = field(default_factory=set)
     recovers: bool = False
+    handed: bool = False
     patience: float = 30.0
     points: dict[int, dict[int, int]] = field(default_factory=dict)
     standings: dict[int, Mapping[str, object]] = field(default_factory=dict)
@@ -120,21 +121,21 @@ class Supervisor:
         """
         return number in self._settled or len(self.applied.get(number, ())) == self.workers
 
-    def next_generation(self, addresses: Sequence[str]) -> Supervisor:
-        """Return the supervisor of the ranks that go on in place of these, at some of the same workers."""
+    def next_generation(self, addresses: Sequence[str], workers: int) -> Supervisor:
+        """Return the supervisor of the ranks that go on in place of these, of which so many train."""
         return Supervisor(
             addresses,
             float("inf"),
-            workers=self.workers,
+            workers=workers,
             timeout=self.timeout,
             applied=self.applied,
             lost=self.lost,
             _settled=self._settled,
         )
 
-    def recovered(self, addresses: Sequence[str]) -> Supervisor:
+    def recovered(self, addresses: Sequence[str], workers: int) -> Supervisor:
         """Return the supervisor of the ranks that go on after a loss, not all of them at the same workers."""
-        after = self.next_generation(addresses)
+        after = self.next_generation(addresses, workers)
         after.state, after.recovers, after.patience = "recovering", True, self.patience
         after.lost = self.lost - {*addresses}  # a worker may come back at its address
         return after
@@ -168,6 +169,10 @@ class Supervisor:
     def culprit(self) -> int | None:
         """The rank whose error is named as the cause of the failure, if one is."""
         return self._failure.culprit(self.ended)
+
+    def train_again(self) -> None:
+        """Take all ranks for lost, which had ended."""
+        self.ended, self.state = dict.fromkeys(self.ended, "lost"), "recovering"
 
     def note_end(self, event: Left | WorkerLost) -> None:
         """Note that ranks have come to their end, also after the run's."""
@@ -301,8 +306,9 @@ class Supervisor:
 
     @property
     def _may_recover(self) -> bool:
-        """Whether others may go on, of ranks that had begun."""
-        return self.recovers and self.state != "starting" and self._failure.is_loss(bool(self.lost))
+        """Whether others may go on, of ranks that had begun, or have been handed what they begin with."""
+        has_something = self.recovers if self.state != "starting" else self.handed and not self.has_begun
+        return has_something and self._failure.is_loss(bool(self.lost))
 
     def _late_rank(self) -> str:
         # Who has arrived only waits for those who have not, or who do not answer: they are the ones to name.

@@ -10,6 +10,7 @@ import numpy as np
 from scaleml.arrays import Array, Matrix, is_sparse
 from scaleml.data.batches import Batches, OpenShard, Schedule
 from scaleml.data.row_seeds import drawn, row_seeds
+from scaleml.data.shard_parts import ShardPart
 
 Augment = Callable[[Array, Array], Array]
 """From rows and a seed for each to changed rows: `scaleml.models.augmentation.Augmentation`."""
@@ -35,7 +36,7 @@ class AugmentedBatches(Batches):
     def __init__(
         self,
         schedule: Schedule,
-        owned: Sequence[int],
+        owned: Sequence[int | ShardPart],
         shards: Sequence[OpenShard],
         augment: Sequence[Augment],
         seed: int,
@@ -54,12 +55,8 @@ class AugmentedBatches(Batches):
 
     def _places(self, consumed: int, count: int) -> Array:
         """Return which of all rows those of a batch are."""
-        taken = self.schedule.taken
         return np.concatenate(
-            [
-                np.arange(taken(shard, consumed), taken(shard, consumed + count)) + self._firsts[shard]
-                for shard in self.owned
-            ]
+            [np.arange(*self.slice_of(part, consumed, count)) + self._firsts[part.shard] for part in self.parts]
         )
 
 

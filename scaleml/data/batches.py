@@ -14,7 +14,9 @@ from scaleml.arrays import Array, Matrix
 from scaleml.data.dataset_shard import DatasetShard
 from scaleml.data.mapped_runs import MappedRuns
 from scaleml.data.piece import Arrays
+from scaleml.data.read_ahead import ReadAhead
 from scaleml.data.shard import ArrayShard, Shard
+from scaleml.data.shard_parts import ShardPart
 from scaleml.data.stream import Prefetch, Stream
 
 
@@ -25,7 +27,7 @@ class TakesRows(Protocol):
     def blocks(self) -> Iterable[Arrays]: ...
 
 
-OpenShard = Arrays | MappedRuns | Stream | TakesRows
+OpenShard = Arrays | MappedRuns | Stream | ReadAhead | TakesRows
 """A shard in reach of its rank: arrays, mapped or in memory, rows of several mapped files, or rows that are read ahead."""
 
 AnyShard = Shard | ArrayShard | DatasetShard
@@ -41,6 +43,7 @@ def opened(
     *,
     passes: int = 1,
     room: float = 0,
+    parts: Sequence[ShardPart] = (),
 ) -> Iterator[tuple[list[OpenShard], Arrays | Stream | None]]:
     """Bring a rank's shards, and its part of the held-out data, into reach.
 
@@ -55,10 +58,12 @@ def opened(
         How many times the shards are surely read.
     room : float
         Bytes that a copy of what lies in mapped files may take, if it is read often.
+    parts : sequence of ShardPart
+        What of each shard the rank owns: of a dataset no more is read.
 
     Yields
     ------
-    opened : list of Arrays, MappedRuns or Stream
+    opened : list of Arrays, MappedRuns, Stream or ReadAhead
         The shards, for ``Batches``.
     validation : Arrays, Stream or None
         The held-out rows, all together.
@@ -74,9 +79,10 @@ def opened(
         )
         return
     prefetch = Prefetch()
+    mine = parts or [ShardPart(index) for index in range(len(shards))]
     try:
         yield (
-            [_streamed(shard, prefetch, fits and not isinstance(shard, DatasetShard)) for shard in shards],
+            [_to_train_on(shard, part, prefetch, fits=fits) for shard, part in zip(shards, mine, strict=True)],
             _streamed(held_out[0], prefetch, fits)
             if len(held_out) == 1
             else joined([shard.open() for shard in held_out]),
@@ -92,6 +98,12 @@ def _near(shard: AnyShard) -> Arrays:
 
 def _where_it_lies(shard: AnyShard) -> Arrays | MappedRuns:
     return MappedRuns(shard.runs) if isinstance(shard, Shard) and shard.is_in_order else shard.open()
+
+
+def _to_train_on(shard: AnyShard, part: ShardPart, prefetch: Prefetch, *, fits: bool) -> OpenShard:
+    if isinstance(shard, DatasetShard):
+        return _streamed(shard, prefetch, fits=False) if part.is_whole else ReadAhead(shard.blocks(), prefetch)
+    return _streamed(shard, prefetch, fits)
 
 
 def _streamed(shard: AnyShard, prefetch: Prefetch, fits: bool) -> Arrays | Stream:
@@ -154,10 +166,10 @@ class Batches:
     ----------
     schedule : Schedule
         How all shards take turns.
-    owned : sequence of int
-        Which shards this rank owns.
-    shards : sequence of Arrays, MappedRuns or Stream
-        Their contents, in the same order.
+    owned : sequence of int or ShardPart
+        Which shards, or parts of shards, this rank owns.
+    shards : sequence of Arrays, MappedRuns, Stream or ReadAhead
+        The contents of these shards, in the same order.
 
     Attributes
     ----------
@@ -165,17 +177,25 @@ class Batches:
         Which epoch it is, said by whoever counts them: for what differs between epochs.
     """
 
-    def __init__(self, schedule: Schedule, owned: Sequence[int], shards: Sequence[OpenShard]) -> None:
+    def __init__(self, schedule: Schedule, owned: Sequence[int | ShardPart], shards: Sequence[OpenShard]) -> None:
         self.epoch = 0
         assert len(owned) == len(shards)
         self.schedule: Final = schedule
-        self.owned: Final = tuple(owned)
+        self.parts: Final = tuple(one if isinstance(one, ShardPart) else ShardPart(one) for one in owned)
+        self.owned: Final = tuple(part.shard for part in self.parts)
         self.shards = self._shards = list(shards)
+        self._reading = [index for index, shard in enumerate(shards) if isinstance(shard, ReadAhead)]
         self.weights_are_positive = False  # unless somebody has looked
         first = shards[0]
         self._only = None
-        if len(owned) == 1 and isinstance(first, tuple):
+        if len(owned) == 1 and isinstance(first, tuple) and self.parts[0].is_whole:
             self._only = (self.owned[0], *first, not arrays.is_sparse(first[0]))
+
+    def slice_of(self, part: ShardPart, consumed: int, count: int) -> tuple[int, int]:
+        """Return which rows of its shard a part has in a batch."""
+        taken = self.schedule.taken
+        start, stop = taken(part.shard, consumed), taken(part.shard, consumed + count)
+        return (start, stop) if part.is_whole else part.cut(start, stop)
 
     def take(self, consumed: int, count: int) -> tuple[Matrix, Array, Array | None, int]:
         """Return this rank's rows of the batch ``[consumed, consumed + count)`` of an epoch.
@@ -198,11 +218,23 @@ class Batches:
                 stop - start,
             )
         parts = []
-        for index, shard in zip(self.owned, self._shards, strict=True):
-            start, stop = taken(index, consumed), taken(index, consumed + count)
+        for part, shard in zip(self.parts, self._shards, strict=True):
+            start, stop = self.slice_of(part, consumed, count)
             if stop > start:
                 parts.append(_slice(shard, start, stop))
+        if self._reading:
+            self._read_next(consumed, count)
         return self._joined(parts)
+
+    def _read_next(self, consumed: int, count: int) -> None:
+        """Have read what the next batch will most likely be."""
+        consumed += count
+        consumed = consumed if consumed < self.schedule.rows else 0
+        count = min(count, self.schedule.rows - consumed)
+        for index in self._reading:
+            shard = self._shards[index]
+            assert isinstance(shard, ReadAhead)
+            shard.ahead(*self.slice_of(self.parts[index], consumed, count))
 
     def _joined(self, parts: list[Arrays]) -> tuple[Matrix, Array, Array | None, int]:
         # One product over joined rows is far cheaper than one a slice; the copy is the price of many shards.
@@ -235,11 +267,15 @@ class Batches:
         return (epoch + int(more)) * self.schedule.rows + bisect_left(range(self.schedule.rows), rest, key=self._own)
 
     def _own(self, consumed: int) -> int:
-        """Return how many of the first ``consumed`` rows of an epoch are this rank's."""
-        return sum(self.schedule.taken(index, consumed) for index in self.owned)
+        """Return how many of the first ``consumed`` rows of an epoch are this rank's: of a shard that it owns in part, about."""
+        taken = self.schedule.taken
+        return sum(taken(part.shard, consumed) * (part.high - part.low) // part.of for part in self.parts)
 
     def column_counts(self, columns: int) -> tuple[Array, int]:
-        """Return how many of this rank's rows, of CSR data, have each of the columns, and how many rows there are."""
+        """Return how many of this rank's rows, of CSR data, have each of the columns, and how many rows there are.
+
+        Of a shard that several ranks own in part, each counts all: the share of the rows that have a column is what is wanted.
+        """
         counts, rows = np.zeros(columns, np.int64), 0
         for shard in self._shards:
             for x, y, _ in [shard] if isinstance(shard, tuple) else shard.blocks():
@@ -257,12 +293,11 @@ class Batches:
 
     def locate(self, consumed: int, count: int, row: int) -> tuple[int, int]:
         """Return the shard, and the row within it, of row ``row`` of this rank's part of a batch."""
-        for index in self.owned:
-            start = self.schedule.taken(index, consumed)
-            size = self.schedule.taken(index, consumed + count) - start
-            if row < size:
-                return index, start + row
-            row -= size
+        for part in self.parts:
+            start, stop = self.slice_of(part, consumed, count)
+            if row < stop - start:
+                return part.shard, start + row
+            row -= stop - start
         raise AssertionError("the row lies outside the batch")
 
 

@@ -38,7 +38,7 @@ def batches_on(
             placed.append(_CsrRows(device.put(x), x.indptr, *there))
         else:
             placed.append((device.put(x), *there))
-    found = Batches(batches.schedule, batches.owned, placed)
+    found = Batches(batches.schedule, batches.parts, placed)
     found.weights_are_positive = all(_all_weigh(y, weights, counts_all) for _, y, weights in whole)
     return found
 
@@ -82,7 +82,7 @@ class _BroughtBatches(Batches):
     """Batches of data that stays in the processor's memory, or on disk; in the order of those that they are made of."""
 
     def __init__(self, device: Device, source: Batches, counts_all: Callable[[Array], bool]) -> None:
-        super().__init__(source.schedule, source.owned, source.shards)
+        super().__init__(source.schedule, source.parts, source.shards)
         self._device, self._source, self._counts_all = device, source, counts_all
 
     def take(self, consumed: int, count: int) -> tuple[Matrix, Array, Array | None, int]:

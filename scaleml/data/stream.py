@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Final, Protocol
@@ -178,6 +178,10 @@ class Prefetch:
     def read(self, blocks: AnyBlocks, block: int, out: Array | None) -> Future[Arrays]:
         """Have a block read."""
         return self._executor.submit(self._read, blocks, block, out)
+
+    def read_rows(self, read: Callable[[int, int], Arrays], start: int, stop: int) -> Future[Arrays]:
+        """Have some rows read by ``read``."""
+        return self._executor.submit(read, start, stop)
 
     def _read(self, blocks: AnyBlocks, block: int, out: Array | None) -> Arrays:
         if out is not None and (self._scratch is None or len(self._scratch) < len(out)):

@@ -8,7 +8,7 @@ kind are at work on a rank (or link), the one given last counts: ``run.inject(Sl
 from scaleml.faults.base import Fault
 from scaleml.faults.network import Bandwidth, CorruptFrame, DropLink, Latency
 from scaleml.faults.plans import rotating
-from scaleml.faults.rank import Crash, InjectedCrash, Kill, Pause, Slow, left_after_loss
+from scaleml.faults.rank import Crash, InjectedCrash, Kill, Pause, Slow, left_after_loss, renumbered
 
 __all__ = [
     "Bandwidth",
@@ -22,5 +22,6 @@ __all__ = [
     "Pause",
     "Slow",
     "left_after_loss",
+    "renumbered",
     "rotating",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from scaleml.checks import check_flag, check_number
 from scaleml.faults.base import Fault, Interval, Moment
@@ -144,3 +144,26 @@ def left_after_loss(faults: Sequence[Fault], lost: Collection[int], reached: int
         kills = [fault for fault in faults if isinstance(fault, Kill) and fault.rank == rank]
         struck += sorted(kills, key=lambda fault: fault.step)[:1]
     return tuple(fault for fault in faults if not any(fault is one for one in struck))
+
+
+def renumbered(faults: Sequence[Fault], numbers: Mapping[int, int]) -> tuple[Fault, ...]:
+    """Return the faults of ranks that go on, under their new numbers; what concerned others is over.
+
+    Parameters
+    ----------
+    faults : sequence of Fault
+    numbers : mapping
+        New numbers by old ones.
+
+    Examples
+    --------
+    >>> renumbered([Kill(1, 9), Slow(2, 4)], {0: 0, 2: 1})
+    (Slow(rank=1, factor=4),)
+    """
+    found = []
+    for fault in faults:
+        to = getattr(fault, "to", None)
+        if fault.rank in numbers and (to is None or to in numbers):
+            changed = {"rank": numbers[fault.rank]} | ({} if to is None else {"to": numbers[to]})
+            found.append(replace(fault, **changed))  # type: ignore[type-var]
+    return tuple(found)

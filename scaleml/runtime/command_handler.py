@@ -87,7 +87,7 @@ class CommandHandler:
         if command.verb == "stop":
             rank.stopping = True
         elif command.verb == "switch":
-            rank.switching = True
+            rank.switching, rank.changing = True, bool(command.settings.get("same_strategy"))
         elif command.verb == "update":
             self._update(command.settings)
         elif command.verb == "inject":

@@ -26,7 +26,7 @@ class Command:
         What to do.
     settings : dict
         New settings for ``update``: ``learning_rate``, ``batch_size``, ``strategy``; the fault for ``inject``. With ``switch``
-        the ranks hand over to others.
+        the ranks hand over to others, ``same_strategy`` or not.
     after : int
         The step after which all ranks apply it, stamped by rank 0.
     """

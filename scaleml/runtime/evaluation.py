@@ -138,7 +138,8 @@ class Evaluation:
                 score = self._score.of(whole)
             self.last = loss, score
             # Where ranks keep their own pace, the slowest clock tells the time: never too early.
-            self.recent.append((float(clocks[:, 0].max()), float(clocks[:, 1].sum()), float(step), loss, score))
+            gone = sum(self._state.counted[self._group.size :])  # rows of ranks that there no longer are
+            self.recent.append((float(clocks[:, 0].max()), float(clocks[:, 1].sum()) + gone, float(step), loss, score))
             if self._group.rank == 0:
                 recorder.evaluated(*self.recent[-1])
             meter.set(reading)

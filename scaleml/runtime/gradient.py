@@ -195,9 +195,11 @@ class Gradient:
             self._in_a_row = 0
             return False
         self._left_out, self._in_a_row = self._left_out + 1, self._in_a_row + 1
-        error = self._non_finite(loss, y)
         if not self.skips or self._in_a_row > _MOST_IN_A_ROW:
-            raise error
+            raise self._non_finite(
+                loss, y
+            )  # under no name: by its traceback it would hold itself, and the rank's memory
+        error = self._non_finite(loss, y)
         tell = self._tell() if self._tell is not None and self._left_out in _TOLD else None
         if tell is not None:
             what = "the gradient is not finite" if isfinite(loss) else error.what

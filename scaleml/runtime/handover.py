@@ -17,17 +17,18 @@ def hand_over(rank: TrainingRank) -> TrainState | None:
     state = rank.state
     samples = rank.recorder.samples - (0 if before is None else before.samples)
     # Ranks with a pace of their own need not all have heard of it, nor have gone equally far.
-    mine = np.array([rank.switching, samples, state.step, state.rows, state.updates], np.float64)
+    mine = np.array([rank.switching, samples, state.step, state.rows, state.updates, rank.recorder.samples], np.float64)
     ranks = rank.group.allgather(mine)
     consumed = state.consumed if together else int(ranks[:, 1].sum()) + (0 if before is None else before.consumed)
     if not ranks[:, 0].any() or consumed >= plan.rows * plan.epochs:
         return None
     if not rank.has_servers:
-        rank.average_private()
+        rank.average_private(goes_on=rank.changing)
     step = int(ranks[:, 2].max())
     faults = rank.faults.left(state.step, step)
     handed = rank.snapshot()
     handed.consumed, handed.step, handed.rows, handed.faults = consumed, step, float(ranks[:, 3].max()), faults
     handed.updates = int(ranks[:, 4].max())  # the same on all ranks: the next learning rate depends on it
+    handed.counted = (*ranks[:, 5].astype(int).tolist(), *state.counted[len(ranks) :])
     handed.commands = rank.world.control
     return handed

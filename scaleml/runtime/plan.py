@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from scaleml.data.shard_parts import ShardPart, parts_of_rank
 from scaleml.devices import Gpu
 from scaleml.faults import Fault, left_after_loss
 from scaleml.models.augmentation import Augmentation
@@ -56,7 +57,7 @@ class Plan:
     looked: int = 0
     """Evaluations between `began` and ``start``, where ranks go on after a loss."""
     replaces_lost: bool = False
-    """Whether others are to take the places of ranks that are lost."""
+    """Whether others are to go on when ranks are lost, with or without replacements."""
     skips_nonfinite: bool = False
     """Whether rows whose loss or gradient is not finite are left out."""
     steps: RowSteps | None = None
@@ -77,6 +78,8 @@ class Plan:
     """How rows to train on are changed at random."""
     gpus: tuple[Gpu | None, ...] = ()
     """What GPU each rank has; empty for none at all. A server has none: its slice travels through the processor's memory."""
+    change: str = ""
+    """What the history says of a hand-over to these ranks, such as ``"workers=3"``."""
     snapshots: bool = False
     """Whether rank 0 keeps the parameters after each epoch, for whoever asks; needs a stop rule."""
     saving: Saving | None = None
@@ -116,6 +119,18 @@ class Plan:
     def after_loss(self, lost: Sequence[int], reached: int) -> Plan:
         """Return the plan of ranks that go on after these were lost, when all had come to step ``reached``."""
         return replace(self, faults=left_after_loss(self.faults, lost, reached), recovered=True)
+
+    def with_workers(self, workers: int, gpus: Sequence[Gpu | None] = ()) -> Plan:
+        """Return the plan of another number of ranks that train, with these GPUs."""
+        layout = self.strategy.layout(workers)
+        parts = None if self.part_rows is None else max(1, self.part_rows * workers // self.layout.workers)
+        gpus = (*gpus, *[None] * layout.servers) if any(gpus) else ()
+        return replace(self, layout=layout, part_rows=parts, gpus=gpus)
+
+    @property
+    def may_change_ranks(self) -> bool:
+        """Whether after a loss others may go on without the lost ranks: where all hold everything, and step together."""
+        return self.strategy.synchronous and not self.layout.servers and not self.strategy.shares_memory
 
     @property
     def goes_on(self) -> bool:
@@ -194,9 +209,13 @@ class Plan:
         """Parameters that belong together, of each column of X, where updates are sparse; else 1."""
         return self.model.width if self.sparse and isinstance(self.model, Sparse) else 1
 
-    def owned(self, rank: int) -> tuple[int, ...]:
-        """Shards of a rank: whole runs of neighbours, as even as their number allows."""
+    def owned(self, rank: int) -> tuple[ShardPart, ...]:
+        """Return the shards, and parts of shards, of a rank: neighbours, as much of each batch as any other rank has."""
         if self.layout.is_server(rank):
             return ()
-        count, workers = len(self.shard_sizes), self.layout.workers
-        return tuple(range(rank * count // workers, (rank + 1) * count // workers))
+        return parts_of_rank(len(self.shard_sizes), self.layout.workers, rank)
+
+    @property
+    def opened(self) -> list[list[int]]:
+        """Which shards each rank that trains reads."""
+        return [[part.shard for part in self.owned(rank)] for rank in range(self.layout.workers)]

@@ -81,6 +81,8 @@ class TrainState:
         Steps of this rank.
     consumed, samples : int
         Rows of data that all ranks together, and this rank, have consumed.
+    counted : tuple of int
+        Those that ranks of each number had consumed when there last was another number of ranks.
     next_evaluation : float
         Rows that all ranks have consumed when the next held-out evaluation is due.
     evaluations : int
@@ -112,6 +114,7 @@ class TrainState:
     step: int = 0
     consumed: int = 0
     samples: int = 0
+    counted: tuple[int, ...] = ()
     next_evaluation: float = np.inf
     evaluations: int = 0
     epoch_loss: float = 0.0
@@ -280,6 +283,7 @@ class TrainState:
             buffers=_buffers_in(tensors, "buffers"),
             optimizer=None if optimizer is None else optimizer_from(optimizer),
             faults=tuple(fault_from(fault) for fault in plain.pop("faults")),
+            counted=tuple(plain.pop("counted")),
             **plain,
         )
 

@@ -28,6 +28,7 @@ from scaleml.runtime.parameter_server.server_copies import ServerCopies
 from scaleml.runtime.parameter_server.shared_server import TAKEN
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.queued_commands import QueuedCommands
+from scaleml.runtime.rank_change import Bequest, take_over
 from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.standing import Standing
@@ -45,6 +46,8 @@ class TrainingLoop:
     ----------
     queue : CommandQueue
         Where commands arrive, if this is rank 0.
+    bequest : Bequest or None
+        What it brings of former ranks, where others are left out.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class TrainingLoop:
         queue: CommandQueue,
         report: Report,
         recorder: Recorder,
+        bequest: Bequest | None = None,
     ) -> None:
         self.rank = TrainingRank(plan, world, batches, held_out, report, recorder)
         if plan.goes_on and plan.start is not None:
@@ -65,6 +69,8 @@ class TrainingLoop:
             self.rank.restore(start)  # also what is private
         if plan.clock is not None:
             self.rank.state.clock = plan.clock
+        if bequest is not None:
+            take_over(self.rank, bequest)
         self.points = RecoveryPoints(self.rank, wanted=plan.keeps_points)
         self.checkpoints = Checkpoints(self.rank, batches)
         self.copies = ServerCopies(self.rank)
@@ -123,7 +129,8 @@ class TrainingLoop:
         rank.world.barrier()
         rank.recorder.begin(rank.world.clock.now(), rank.state.clock)
         if rank.plan.resumed and not rank.plan.goes_on and rank.world.rank == 0:
-            rank.mark(f"strategy={rank.plan.strategy!r}", "strategy")
+            change = rank.plan.change
+            rank.mark(change, "strategy" if change.startswith("strategy=") else "setting")
         if rank.plan.goes_on:
             rank.evaluation.go_on(rank.plan.evaluated)
             self._agree()

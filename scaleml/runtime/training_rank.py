@@ -73,8 +73,8 @@ class TrainingRank:
         The one in force, its choices made.
     epoch : int
         Epochs that are over.
-    stopping, switching : bool
-        Whether it was told to end here; switching, others go on.
+    stopping, switching, changing : bool
+        Whether it was told to end here; switching, others go on; changing, under the same strategy.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class TrainingRank:
         self.plan = plan
         self.report = report
         self.recorder = recorder
-        self.stopping = self.switching = False
+        self.stopping = self.switching = self.changing = False
         self.on_epoch: Callable[[TrainingRank], None] | None = None  # given the rank, not holding it: no cycle
         self.device = device = RankDevice(plan, world.rank)
         world, batches = device.around(world), device.batches(batches)
@@ -233,12 +233,16 @@ class TrainingRank:
         state.replicated = strategy.replicated
         strategy.begin(state.params, state.arrays)
 
-    def average_private(self) -> None:
-        """Leave in the state but what the optimizer keeps, the same on all ranks that train: where they differ, the mean; collective."""
+    def average_private(self, *, goes_on: bool = False) -> None:
+        """Leave in the state but what the optimizer keeps, the same on all ranks that train: where they differ, the mean; collective.
+
+        Where the same strategy ``goes_on``, what it keeps alike on all ranks stays.
+        """
         arrays = self.state.arrays
         self.evaluation.buffers.agree()
         self.form.end()
-        self.strategy.end(arrays)
+        if not goes_on:
+            self.strategy.end(arrays)
         private = self.state.private
         for name in [name for name in arrays if name in private]:  # in the order that all ranks have
             if name.startswith(PREFIX):

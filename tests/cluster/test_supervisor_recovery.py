@@ -48,7 +48,7 @@ def test_others_go_on_when_all_who_can_have_ended(first):
     assert machine.suspended == {0: "tcp://a", 2: "tcp://c"}
     assert machine.points == {0: {4: 0, 6: 1}, 2: {6: 1}}
     assert "rank 1 lost at step 7: the Dask worker tcp://b is gone" in machine.cause
-    after = machine.recovered(("tcp://a", "tcp://d", "tcp://c"))
+    after = machine.recovered(("tcp://a", "tcp://d", "tcp://c"), 3)
     assert feed(after, *(Entered(rank) for rank in range(3))) == []
     assert after.state == "running"
     assert feed(after, WorkerLost("tcp://d", 9))[0] == Abort("the Dask worker tcp://d is gone")
@@ -101,7 +101,7 @@ def test_a_pause_may_be_applied_before_the_last_rank_has_entered():
     feed(machine, *(Applied(rank, 1, "pause", 5) for rank in range(3)))
     assert machine.state == "paused"
     feed(machine, WorkerLost("tcp://b", 5), *SUSPENDED)
-    after = machine.recovered(("tcp://a", "tcp://d", "tcp://c"))
+    after = machine.recovered(("tcp://a", "tcp://d", "tcp://c"), 3)
     feed(after, Entered(0), Applied(0, 1, "pause", 5), Entered(1))
     assert after.state == "recovering"
     feed(after, Entered(2))

@@ -12,6 +12,7 @@ from scaleml.data.augmented_batches import AugmentedBatches, check_augmentations
 from scaleml.data.batches import Batches, Schedule
 from scaleml.data.row_dtype import record_of
 from scaleml.data.row_seeds import drawn, integers, row_seeds
+from scaleml.data.shard_parts import ShardPart, parts_of_rank
 
 RNG = np.random.default_rng(8)
 SEEDS = row_seeds(1, 2, np.arange(200))
@@ -62,12 +63,16 @@ def test_one_of_several_inputs_is_changed() -> None:
             each(x, SEEDS)
 
 
+def shard_of(owned: Any) -> int:
+    return owned.shard if isinstance(owned, ShardPart) else owned
+
+
 def all_rows(owned: Any, shards: Any, sizes: Any, epoch: int, batch: int, **changed: Any) -> dict[int, bytes]:
     """What each row, by its number, looks like in an epoch."""
     given = {"augment": (RandomCrop(1), RandomFlip()), "seed": 3, **changed}
     found = {}
     for mine in owned:
-        batches = AugmentedBatches(Schedule(sizes), mine, [shards[shard] for shard in mine], **given)
+        batches = AugmentedBatches(Schedule(sizes), mine, [shards[shard_of(one)] for one in mine], **given)
         batches.epoch = epoch
         for consumed in range(0, 200, batch):
             x, y, _, rows = batches.take(consumed, min(batch, 200 - consumed))
@@ -88,6 +93,7 @@ def test_a_row_is_the_same_on_any_ranks_in_any_batches_and_shards() -> None:
     assert len(one) == 200
     assert one == all_rows([[0], [1], [2]], cut(sizes), sizes, 4, 32)
     assert one == all_rows([[0], [1, 2]], cut(sizes), sizes, 4, 50)
+    assert one == all_rows([parts_of_rank(3, 4, rank) for rank in range(4)], cut(sizes), sizes, 4, 50)
     assert one == all_rows([[0]], cut((200,)), (200,), 4, 64)
     for other in (all_rows([[0]], cut((200,)), (200,), 5, 64), all_rows([[0]], cut((200,)), (200,), 4, 64, seed=4)):
         assert sum(one[row] == other[row] for row in range(200)) < 40

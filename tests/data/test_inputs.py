@@ -128,7 +128,6 @@ MISTAKES = {
     "empty list": Mistake({"workers": []}, ValueError, r"workers=\[\]", "None takes all"),
     "unknown worker": Mistake({"workers": [0, "bob"]}, ValueError, r"\['bob'\] are not", "tcp://.*, 'tcp://"),
     "one worker twice": Mistake({"workers": [1, 1]}, ValueError, r"workers=\[1, 1\]", "a worker of its own"),
-    "shards < workers": Mistake({"shards": 1, "workers": 2}, ValueError, "shards=1 for 2 ranks", "a multiple"),
     "rows < shards": Mistake({"shards": 61}, ValueError, "60 training rows for 61 shards", "use fewer shards"),
     "too many servers": Mistake(
         {"strategy": ParameterServer("async", servers=6)},
@@ -285,7 +284,7 @@ def test_a_cluster_instead_of_its_client_is_refused(client: Client) -> None:
 
 # The mistakes above need no cluster to be seen: none is started for them.
 
-NEEDS_A_CLUSTER = {"too many workers", "unknown worker", "shards < workers", "rows < shards", "too many servers"}
+NEEDS_A_CLUSTER = {"too many workers", "unknown worker", "rows < shards", "too many servers"}
 NEEDS_A_CLUSTER |= {"servers, adaptive", "one worker twice"}
 NEEDS_A_CLUSTER |= {name for name, mistake in MISTAKES.items() if "faults" in mistake.arguments}
 

@@ -31,6 +31,7 @@ from scaleml.runtime.coordinator import AsynchronousCoordinator
 from scaleml.runtime.outcome import Outcome, Recovered, recover_from, resume_from
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.rank_change import Bequest, RankChange, follow_change
 from scaleml.runtime.restart import begin_from
 from scaleml.runtime.shared_memory import SharedMemoryCoordinator
 from scaleml.runtime.stop_rule import StopRule
@@ -81,6 +82,7 @@ def on_threads(
     stop: StopRule | None = None,
     start: Any = None,
     recovered: Sequence[tuple[Recovered, Outcome | None]] = (),
+    change: RankChange | None = None,
     **planned: Any,
 ) -> Result:
     """Run the loops of all ranks on threads of this process.
@@ -100,6 +102,8 @@ def on_threads(
         Parameters to start from, or more than these.
     recovered : sequence of (Recovered, Outcome)
         What each rank is told that goes on after a loss.
+    change : RankChange, optional
+        Who goes on as which rank.
     **planned
         More of the plan.
     """
@@ -154,17 +158,16 @@ def on_threads(
         _hook(network, partial(after_gradient, group.rank))
         training = not layout.is_server(group.rank)
         own = dataclasses.replace(plan, model=network, steps=copy.copy(plan.steps))
-        own = _going_on(own, group.rank, before, recovered)
+        own, bequest = _going_on(own, group.rank, before, recovered, change)
         recorder = Recorder(group.rank, group.meter)
         loop: TrainingLoop | ServerLoop
         if not training:
             loop = ServerLoop(own, group, report(group.rank), recorder)
         else:
-            batches = Batches(
-                Schedule(own.shard_sizes), own.owned(group.rank), [data[s] for s in own.owned(group.rank)]
-            )
+            parts = own.owned(group.rank)
+            batches = Batches(Schedule(own.shard_sizes), parts, [data[part.shard] for part in parts])
             held = held_out[group.rank] if held_out else None
-            loop = TrainingLoop(own, group, batches, held, command_queue, report(group.rank), recorder)
+            loop = TrainingLoop(own, group, batches, held, command_queue, report(group.rank), recorder, bequest)
         if prepare is not None:
             prepare(loop)
         try:
@@ -185,15 +188,26 @@ def on_threads(
 
 
 def _going_on(
-    plan: Plan, rank: int, before: Sequence[Outcome], recovered: Sequence[tuple[Recovered, Outcome | None]]
-) -> Plan:
-    """Return a rank's plan after a hand-over or a loss, if there was one."""
-    workers = plan.layout.workers
+    plan: Plan,
+    rank: int,
+    before: Sequence[Outcome],
+    recovered: Sequence[tuple[Recovered, Outcome | None]],
+    change: RankChange | None,
+) -> tuple[Plan, Bequest | None]:
+    """Return a rank's plan after a hand-over or a loss, if there was one, and what it brings of former ranks."""
+    told, left = None, list(before)
     if plan.origin is not None:
-        return begin_from(plan, rank)
+        return begin_from(plan, rank), None
     if recovered:
-        return recover_from(plan, *recovered[rank])
-    return resume_from(plan, [before[rank if rank < workers else 0], *before[workers:]] if before else [])
+        told, own = recovered[rank]
+        left = [] if own is None else [own]
+        plan = recover_from(plan, told, own)
+    elif before:
+        numbers = range(plan.layout.workers) if change is None else change.former
+        was = numbers[rank] if rank < len(numbers) else 0
+        left = [before[was or 0], *before[plan.layout.workers if change is None else change.before :]]
+        plan = resume_from(plan, left)
+    return (plan, None) if change is None else follow_change(plan, change, rank, told, left)
 
 
 def _note(rank: int, applied: dict[int, dict[int, int]], history: History, kind: str, **facts: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -157,7 +159,6 @@ def local(
 
     The first `start_after` steps take the whole batch's gradient on every rank; `outer` steps from mean to mean.
     """
-    own = owned(problem, len(rules))
     copies, anchor = [w] * len(rules), w
 
     def agree() -> Array:
@@ -166,8 +167,8 @@ def local(
 
     for taken, parts in enumerate(problem.batches(epochs, batch), 1):
         for rank, rule in enumerate(rules):
-            mine = parts if taken <= start_after else [parts[s] for s in own[rank]]
-            g = problem.gradient(copies[rank], np.concatenate(mine))
+            mine = np.concatenate(parts) if taken <= start_after else share(parts, len(rules), rank)
+            g = problem.gradient(copies[rank], mine)
             copies[rank] = copies[rank] if g is None else rule(copies[rank], g)
         if taken <= start_after:
             anchor = copies[0]
@@ -178,9 +179,14 @@ def local(
     return copies[0] if together else agree()
 
 
-def owned(problem: Problem, ranks: int) -> list[range]:
-    """Return the shards of each rank."""
-    return [range(r * problem.shards // ranks, (r + 1) * problem.shards // ranks) for r in range(ranks)]
+def share(parts: list[Array], ranks: int, rank: int) -> Array:
+    """Return the rows of a rank: of each shard's slice what lies between its ends on the line of all shards."""
+    ends = [Fraction(r * len(parts), ranks) for r in (rank, rank + 1)]
+    mine = []
+    for shard, rows in enumerate(parts):
+        low, high = (math.floor(len(rows) * min(max(end - shard, Fraction(0)), Fraction(1))) for end in ends)
+        mine.append(rows[low:high])
+    return np.concatenate(mine)
 
 
 def gossip(
@@ -193,13 +199,12 @@ def gossip(
     steps: int | None = None,
 ) -> Array:
     """Decentralised SGD: a step of each rank's own, then ``W = mixing(step)``; return the mean at the end."""
-    own = owned(problem, len(rules))
     copies = np.array([w] * len(rules))
     for step, parts in enumerate(problem.batches(epochs, batch)):
         if step == steps:
             break
         for rank, rule in enumerate(rules):
-            g = problem.gradient(copies[rank], np.concatenate([parts[s] for s in own[rank]]))
+            g = problem.gradient(copies[rank], share(parts, len(rules), rank))
             if g is not None:
                 copies[rank] = rule(copies[rank], g)
         copies = mixing(step) @ copies

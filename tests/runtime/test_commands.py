@@ -259,7 +259,7 @@ def test_wrong_values_are_refused_and_the_run_goes_on(cluster):
             run.update(batch_size=size)
     with pytest.raises(TypeError, match="strategy"):
         run.update(strategy="allreduce")
-    with pytest.raises(ValueError, match="start a new run"):
+    with pytest.raises(ValueError, match="pass workers=1"):
         run.update(strategy=Serial())
     with pytest.raises(ValueError, match="there are 2 ranks"):
         run.inject(Kill(2, 0))

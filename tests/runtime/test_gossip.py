@@ -192,7 +192,6 @@ def test_commands_act_at_one_step(topology):
 
 def simulated(strategy, ranks, rate_of=lambda k: 0.3, steps=None, until=None):
     cut = problem("binary")
-    own = reference.owned(cut, ranks)
     w, v = np.zeros((ranks, COLUMNS + 1)), np.zeros((ranks, COLUMNS + 1))
     for step, parts in enumerate(cut.batches(EPOCHS, BATCH)):
         if step == steps:
@@ -201,7 +200,7 @@ def simulated(strategy, ranks, rate_of=lambda k: 0.3, steps=None, until=None):
             w[:], v[:] = w.mean(axis=0), v.mean(axis=0)
         for rank in range(ranks):
             together = until is not None and step >= until
-            g = cut.gradient(w[rank], np.concatenate(parts if together else [parts[s] for s in own[rank]]))
+            g = cut.gradient(w[rank], np.concatenate(parts) if together else reference.share(parts, ranks, rank))
             if g is not None:
                 v[rank] = 0.5 * v[rank] + g
                 w[rank] -= rate_of(step) * v[rank]

@@ -173,7 +173,7 @@ def test_an_outer_optimizer_comes_and_goes_in_mid_run():
     )  # fmt: skip
     there, back = (one_step(result.applied[number]) for number in (1, 2))
     assert there < back < STEPS
-    cut, own = problem("binary"), reference.owned(problem("binary"), 3)
+    cut = problem("binary")
     copies, v, outer, anchor = np.zeros((3, COLUMNS + 1)), np.zeros((3, COLUMNS + 1)), None, None
     for step, parts in enumerate(cut.batches(EPOCHS, BATCH)):
         alone = not there <= step < back
@@ -182,7 +182,7 @@ def test_an_outer_optimizer_comes_and_goes_in_mid_run():
         if step == there:
             v[:] = v.mean(axis=0)
         for rank in range(3):
-            g = cut.gradient(copies[rank], np.concatenate([parts[s] for s in own[rank]] if alone else parts))
+            g = cut.gradient(copies[rank], reference.share(parts, 3, rank) if alone else np.concatenate(parts))
             if g is not None:
                 v[rank] = 0.5 * v[rank] + g
                 copies[rank] -= 0.3 * v[rank]

@@ -237,7 +237,7 @@ def test_a_run_ends_where_it_would_have(cluster):
 def test_what_cannot_be_is_refused_and_the_run_goes_on(cluster):
     run = started(AllReduce(), 2)
     for strategy, words in [
-        (Serial(), "trains on 1 ranks, this run on 2"),
+        (Serial(), "trains on 1 rank, not on 2"),
         (ParameterServer(servers=9), "9 servers for 8 parameters"),
     ]:
         with pytest.raises(ValueError, match=words):

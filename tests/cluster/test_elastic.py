@@ -1,0 +1,171 @@
+"""Another number of workers in mid-run, on real ones: one is killed, is about to close, is free, or somebody says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, Worker
+from numpy.testing import assert_allclose
+
+import scaleml
+from embedded import embedded
+from runtime import harness
+from runtime.aftermath import Watch
+from scaleml.api import elastic
+from scaleml.cluster.driver import Driver
+from scaleml.faults import Kill
+from scaleml.optim import Adam
+from scaleml.strategies import AllReduce, Hogwild, ParameterServer, Serial, Strategy
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.standard_normal((600, 6))
+Y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(int)
+SETTINGS: dict[str, Any] = {
+    "optimizer": Adam(0.01), "epochs": 40, "batch_size": 24, "validation": 0.2, "seed": 3, "shards": 3
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Client:
+    return embedded(4)
+
+
+@pytest.fixture
+def watch(cluster: Client) -> Iterator[Watch]:
+    cluster.wait_for_workers(4, timeout=30)
+    started(AllReduce(), workers=4, epochs=4).wait(60)  # what a process keeps from its first run is no leak
+    made = Watch(cluster)
+    yield made
+    cluster.wait_for_workers(4, timeout=30)
+    made.nothing_left()
+
+
+def started(strategy: Strategy, **more: Any) -> scaleml.Run:
+    model = scaleml.MLP((4,), dtype="float64")
+    return scaleml.start(model, X, Y, strategy=strategy, **{**SETTINGS, **more})
+
+
+def until(condition: Callable[[], bool]) -> None:
+    assert harness.await_condition(condition, 30)
+
+
+def told(run: scaleml.Run) -> str:
+    return "; ".join(change.text for change in run.history.changes)
+
+
+def test_the_survivors_go_on_and_end_where_the_fixed_run_does(watch: Watch) -> None:
+    fixed = started(AllReduce(), workers=3).wait(60)
+    run = started(AllReduce(), workers=3, on_worker_lost="shrink", faults=[Kill(0, 100), Kill(2, 200)]).wait(60)
+    assert run.workers == 1
+    assert "rank 0 left out: lost at step 100" in told(run)
+    assert "rank 1 left out: lost at step 200" in told(run), "rank 2 had become rank 1"
+    assert_allclose(run.params, fixed.params, rtol=1e-12, atol=1e-14)
+    assert run.history.evaluations["samples"][-1] == fixed.history.evaluations["samples"][-1]
+
+
+@pytest.mark.parametrize("strategy", [AllReduce(), ParameterServer("async"), Hogwild()], ids=repr)
+def test_a_run_goes_on_with_as_many_as_it_is_told(watch: Watch, strategy: Strategy) -> None:
+    run = started(strategy, workers=2, epochs=10**6)
+    for count in (3, 1, 2):
+        until(lambda: len(run.history) > 3)
+        run.update(workers=count)
+        assert run.workers == count
+        assert f"workers={count}" in told(run) or harness.await_condition(lambda n=count: f"workers={n}" in told(run))
+    run.stop()
+    assert run.state == "stopped"
+    assert np.isfinite(run.params).all()
+    assert len(run.ledger.ranks) >= 3
+
+
+def test_what_cannot_be_is_refused_before_anything_changes(watch: Watch, cluster: Client) -> None:
+    run = started(AllReduce(), workers=2, epochs=10**6)
+    for error, words, more in (
+        (ValueError, "the Dask cluster has 4", {"workers": 99}),
+        (ValueError, r"pass workers=1, or another strategy", {"strategy": Serial(), "workers": 2}),
+        (ValueError, "each rank needs a row of each batch", {"batch_size": 2, "workers": 3}),
+        (ValueError, "are not in the cluster", {"workers": ["nobody"]}),
+        (TypeError, r"a range such as \(2, 8\)", {"workers": "two"}),
+    ):
+        with pytest.raises(error, match=words):
+            run.update(**more)
+    assert (run.workers, run.plan.batch_size, told(run)) == (2, 24, "")
+    run.update(strategy=Serial(), workers=1)
+    assert (run.workers, run.is_serial) == (1, True)
+    run.stop()
+
+
+def test_a_range_shrinks_at_a_loss_and_takes_who_is_free(
+    watch: Watch, cluster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elastic, "SETTLE", 0.0)
+    monkeypatch.setattr(elastic, "PAUSE", 0.0)
+    run = started(AllReduce(), workers=(1, 3), epochs=10**6)
+    until(lambda: len(run.history) > 3)
+    assert run.workers == 3, "as many as there are, up to the most"
+    address = run._driver.placement.addresses[1]
+    os.kill(cluster.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+    until(lambda: "workers=3" in told(run) and run.state == "running")
+    assert "rank 1 left out" in told(run)
+    assert run.workers == 3
+    run.update(workers=2)
+    assert run.workers == 2, "from now on"
+    assert not run._driver.allowed.grows
+    run.stop()
+
+
+@pytest.mark.parametrize(("strategy", "at_once"), [(AllReduce(), True), (AllReduce(), False), (Hogwild(), False)])
+def test_who_is_lost_while_others_take_over_is_left_out(
+    watch: Watch, cluster: Client, strategy: Strategy, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = started(strategy, workers=2, epochs=10**6)
+    until(lambda: len(run.history) > 3)
+    placed, killed, processes = Driver._place_ranks, [], cluster.run(os.getpid)
+
+    def place(driver: Driver, *arguments: Any) -> None:
+        if at_once:
+            kill(driver)
+        placed(driver, *arguments)
+        if not at_once:  # before all can have entered
+            kill(driver)
+
+    def kill(driver: Driver) -> None:
+        if not killed:
+            killed.append(driver.placement.addresses[2])
+            os.kill(processes[killed[0]], signal.SIGKILL)
+
+    monkeypatch.setattr(Driver, "_place_ranks", place)
+    run.update(workers=3)
+    until(lambda: run.state == "running")
+    assert killed[0] not in run._driver.placement.addresses
+    assert (run.workers, run._driver.generation.number) == (2, 2)
+    run.stop()
+    assert run.state == "stopped"
+
+
+@pytest.mark.parametrize(("strategy", "rank"), [(AllReduce(), 1), (ParameterServer("async"), 0)])
+def test_a_worker_that_closes_hands_over(watch: Watch, cluster: Client, strategy: Strategy, rank: int) -> None:
+    async def close(dask_worker: Worker) -> None:
+        dask_worker.loop.add_callback(dask_worker.close, nanny=False)
+
+    run = started(strategy, workers=2, epochs=10**6)
+    until(lambda: len(run.history) > 3)
+    address = run._driver.placement.addresses[rank]
+    cluster.run(close, workers=[address])
+    until(lambda: address not in run._driver.placement.addresses and run.state == "running")
+    assert "workers=1" in told(run)
+    assert "lost" not in told(run)
+    run.stop()
+    assert run.state == "stopped"
+
+
+def test_a_choice_of_how_many_is_checked(cluster: Client) -> None:
+    for workers, words in (((3, 2), "two positive integers"), ((0, 2), "two positive"), ((1, 2, 3), "a range is")):
+        with pytest.raises(ValueError, match=words):
+            started(AllReduce(), workers=workers)
+    with pytest.raises(ValueError, match=r"workers=\(90, 100\)"):
+        started(AllReduce(), workers=(90, 100), client=cluster)
