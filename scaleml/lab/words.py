@@ -115,7 +115,7 @@ def line(trace: Trace) -> str:
         return f"{name} is starting."
     if now.state == "recovering":
         return (
-            f"{name} has lost a worker after {seconds(now.time)} of training, and waits for another one in its place."
+            f"{name} has lost a worker after {seconds(now.time)} of training, and recovers."
         )
     if now.state == "paused":
         return f"{name} is paused after {seconds(now.time)} of training.{slow}"

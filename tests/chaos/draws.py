@@ -13,9 +13,6 @@ from scaleml.faults import Fault, Kill, Slow
 from scaleml.optim import SGD
 from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer, Serial, Strategy
 
-RECOVERS: frozenset[str] = frozenset({"synchronous", "asynchronous", "stalls"})
-"""What is recovered from; the rest fails by name. "stalls" is SIGSTOP."""
-
 SYNCHRONOUS: tuple[Strategy, ...] = (
     Serial(),
     AllReduce(),
@@ -106,17 +103,6 @@ class Draw:
     def is_exact(self) -> bool:
         """Whether the run is to end with the bits of one that nobody disturbed."""
         return self.strategy in (*SYNCHRONOUS, ParameterServer("bsp"))
-
-    @property
-    def recovers(self) -> bool:
-        """Whether the run is to go on; else it is to fail, by name."""
-        needed = {"synchronous" if self.is_exact else "asynchronous", *(["stalls"] if self.is_stop else [])}
-        return needed <= RECOVERS
-
-    @property
-    def is_noticed(self) -> bool:
-        """Whether the blow is noticed soon; not, as yet, a stopped rank that no other waits for."""
-        return "stalls" in RECOVERS or not self.is_stop or (self.is_exact and self.strategy != Serial())
 
     @property
     def faults(self) -> list[Fault]:
