@@ -112,7 +112,7 @@ def attach(name: str | None = None, client: Client | None = None) -> Run:
     Examples
     --------
     >>> run = scaleml.start(model, X, y, epochs=1000, detach="tonight", client=client)  # doctest: +SKIP
-    >>> run = scaleml.attach("tonight", client=Client("tcp://scheduler:8786"))  # doctest: +SKIP   # in another kernel
+    >>> run = scaleml.attach("tonight", client=Client("tcp://scheduler:8786"))  # doctest: +SKIP
     >>> run.wait().model  # doctest: +SKIP
     """
     found = _cluster(client)

@@ -19,7 +19,7 @@ from scaleml.clock import WALL
 from scaleml.cluster import config, event_router, events
 from scaleml.cluster.cancellation import tell_to_end
 from scaleml.cluster.ending import Ending
-from scaleml.cluster.errors import RowsLost, StartFailed, words_of
+from scaleml.cluster.errors import RowsLost, StartFailed, passed, words_of
 from scaleml.cluster.first_rank import FirstRank
 from scaleml.cluster.hand_over import HandOver
 from scaleml.cluster.heartbeat import examine, why_client_lost
@@ -245,7 +245,7 @@ class Driver:
                 self._place_ranks(self._tasks.handed(self.plan, following.change, lost), {})
                 return
             except (StartFailed, OSError) as error:
-                _log.info("run %s: one was lost while others were to go on: %s", self.name, error)
+                _log.info("run %s: one was lost while others were to go on: %s", self.name, passed(error))
 
     def _on_running(self) -> None:
         """All ranks have entered: those that go on after a loss are told what they have not heard, or have forgotten with it."""
@@ -285,7 +285,7 @@ class Driver:
             except (RowsLost, NotRecovered) as error:
                 self._conclude(events.Conclude("failed", self._recovering.words(error)))
             except (StartFailed, OSError) as error:
-                _log.info("run %s: one more was lost: %s", self.name, error)
+                _log.info("run %s: one more was lost: %s", self.name, passed(error))
                 self._has_ranks = False
                 self._recovering.exclude_stopped(self.placement.workers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scaleml.escaping import printable
+from scaleml.runtime.errors import forget_traceback
 
 
 class RunFailed(RuntimeError):
@@ -26,6 +27,12 @@ def words_of(error: BaseException) -> str:
     words = f"{type(root).__name__}: {root}"
     told = " ".join(str(next(iter(error.args), "")).split()).partition(". ")[0]
     return words if root is error else f"{words} ({told or type(error).__name__})"
+
+
+def passed(error: BaseException) -> str:
+    """Return the words of an error that others go on after, and have it let go of what it held, such as futures of ranks."""
+    forget_traceback(error)
+    return str(error)
 
 
 class StartFailed(RuntimeError):

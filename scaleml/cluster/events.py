@@ -55,7 +55,8 @@ class Left:
 class RankFailed:
     """A rank ended with an error.
 
-    Its ``cause`` is ``own``, ``frame`` (what came was altered on its way), ``peer`` (it lost one) or ``told`` (it was aborted).
+    Its ``cause`` is ``own``, ``frame`` (what came was altered on its way), ``peer`` (it lost one), ``told`` (it was aborted)
+    or ``unknown`` (nothing was there to begin with: it was aborted before, or its worker is another one).
     """
 
     rank: int

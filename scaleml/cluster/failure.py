@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scaleml.cluster import failure_words as words
 from scaleml.cluster.events import ClientLost, RankFailed, StartCancelled
@@ -53,6 +53,8 @@ class Failure:
     def note(self, event: RankFailed | Silence | ClientLost | StartCancelled) -> str:
         """Take in a sign, and return what to tell the ranks of it."""
         if isinstance(event, RankFailed):
+            if event.cause == "unknown":  # to be told to end is no fault of its own
+                event = replace(event, cause="own" if self.since is None else "told")
             self.errors.append(event)
             return event.error
         if isinstance(event, Silence):

@@ -72,7 +72,9 @@ class HandOver:
         training = [address for address in wanted if address in info]
         training = training or [address for address in left.training if address in info]
         if not training or self._attempts > ATTEMPTS:
-            raise StartFailed(f"of the workers {', '.join(wanted)} on which the run was to go on none is there")
+            raise StartFailed(
+                f"the run was to go on on other Dask workers, {', '.join(wanted)}, of which none is there any more"
+            )
         if tuple(training) == expected.training and expected.number == left.number + 1:
             return replace(expected, number=number, planned=number)
         gpus = {one.training[rank]: one.plan.gpu(rank) for one in (left, expected) for rank in range(len(one.training))}

@@ -242,7 +242,7 @@ class Supervisor:
         self.steps[event.rank] = event.step
         if (
             self.ended.get(event.rank) == "lost"
-        ):  # its last words, overtaken by the news of its worker; or it was stalled, and woke
+        ):  # its last words came after the news of its worker; or it was stalled, and woke
             return []
         if isinstance(event, Left):
             self.ended[event.rank] = event.status
@@ -286,6 +286,10 @@ class Supervisor:
             return [Conclude(self.state)]
         waited = now - failure.since
         known = failure.root(self.ended, self.last_step) is not None or failure.client_lost is not None
+        if all_ended and {*self.ended.values()} == {"switched", "lost"} and failure.is_loss(bool(self.lost)):
+            return [
+                StartNextGeneration()
+            ]  # a worker that left was gone before its last words came: others have the same
         if self._may_recover:
             if all_ended and (known or waited > SETTLE):
                 self.state, before = "recovering", self._is_over_to_others

@@ -78,9 +78,8 @@ class TaskWatch(Generic[End]):
         except Exception as error:  # noqa: BLE001  whatever it is, it ended the rank
             return _failed(rank, words_of(error))
         if outcome is None:
-            return _failed(
-                rank, f"its worker has started anew since it was chosen, and knows nothing of the run; {_AGAIN}"
-            )
+            words = f"its worker has started anew since it was chosen, and knows nothing of the run; {_AGAIN}"
+            return _failed(rank, words, "unknown")
         failed = _failed(rank, outcome.error or "it did not say why")[:1] if outcome.status == "failed" else []
         return [*failed, Left(rank, outcome.status, outcome.step)]
 
@@ -102,5 +101,5 @@ class TaskWatch(Generic[End]):
         return reasons.get(reason, f"the tasks of the run were cancelled in Dask; {_AGAIN}")
 
 
-def _failed(rank: int, words: str) -> list[Event]:
-    return [RankFailed(rank, words, "own", 0), Left(rank, "failed", 0)]
+def _failed(rank: int, words: str, cause: str = "own") -> list[Event]:
+    return [RankFailed(rank, words, cause, 0), Left(rank, "failed", 0)]

@@ -114,9 +114,7 @@ def line(trace: Trace) -> str:
     if now.state == "starting":
         return f"{name} is starting."
     if now.state == "recovering":
-        return (
-            f"{name} has lost a worker after {seconds(now.time)} of training, and recovers."
-        )
+        return f"{name} has lost a worker after {seconds(now.time)} of training, and recovers."
     if now.state == "paused":
         return f"{name} is paused after {seconds(now.time)} of training.{slow}"
     if now.over:

@@ -48,7 +48,7 @@ def test_the_baseline_is_one_as_long_as_it_is(threads: Client, problem: Problem)
 def test_a_switch_that_cannot_be_changes_nothing(threads: Client, problem: Problem) -> None:
     with running(**problem.endless(client=threads)) as run:
         run.pause()
-        with pytest.raises(ValueError, match=r"needs other ranks .* resume\(\) before they take over"):
+        with pytest.raises(ValueError, match=r"other ranks take over under ParameterServer.* resume\(\) before that"):
             run.update(strategy=ParameterServer(), learning_rate=0.1)
         assert (run.plan.optimizer, run.plan.strategy) == (SGD(RATE), AllReduce())
         run.resume()

@@ -168,7 +168,7 @@ def test_those_who_are_stopped_are_lost_and_others_may_go_on(stopped: set[int]) 
     assert ranks.machine.ended[0] == "lost", "what it says when it wakes counts no more"
     assert f"rank {min(stopped)} on worker {woken} stalled at step" in ranks.machine.cause
     assert "it woke" not in ranks.machine.cause
-    after = ranks.machine.recovered(("tcp://d", "tcp://e", "tcp://f"))
+    after = ranks.machine.recovered(("tcp://d", "tcp://e", "tcp://f"), 3)
     assert not after.stalled
     assert after.timeout == TIMEOUT
 

@@ -151,7 +151,7 @@ def test_a_result_that_is_lost_before_it_was_fetched(
     ("strategy", "rank"),
     [
         (ParameterServer(), 2),  # with the server
-        (ParameterServer("ssp", staleness=2), 0),
+        pytest.param(ParameterServer("ssp", staleness=2), 0, marks=pytest.mark.chaos),
         (ParameterServer("ssp", staleness=2), 2),
         (Hogwild(), 1),
         (Gossip(asynchronous=True), 1),
@@ -171,7 +171,9 @@ def test_ranks_with_a_pace_of_their_own_go_on_as_they_are(
     assert said in run.summary()
     assert f"of rank {rank} lost" in run.history.recoveries[0].sentence
     rows = [run.history["samples"][run.history["rank"] == mine].max() for mine in range(3)]
-    assert sum(rows) == pytest.approx(run.total_samples, rel=0.1)
+    # What no neighbour of a lost rank had taken in is trained on again.
+    again = 0.2 if isinstance(strategy, Gossip) else 0.1
+    assert sum(rows) == pytest.approx(run.total_samples, rel=again)
     loss = run.history.evaluations["loss"]
     assert loss[-1] < 0.7 * loss[0]
     steps = run.history["step"][run.history["rank"] == rank]

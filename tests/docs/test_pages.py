@@ -126,9 +126,11 @@ def test_optimizers() -> None:
 
 def test_guarantees(capsys: pytest.CaptureFixture[str]) -> None:
     embedded(2).wait_for_workers(2, timeout=30)  # the block finds it
-    (block,) = documents.blocks(documents.ROOT / "docs" / "guarantees.md")
-    exec(block.code, {})
+    killed, resumed = documents.blocks(documents.ROOT / "docs" / "guarantees.md")
+    exec(killed.code, {})
     assert capsys.readouterr().out.startswith("rank 1 replaced: lost at step ")
+    exec(resumed.code, {})
+    assert "resumed from step" in capsys.readouterr().out
 
 
 @pytest.mark.timeout(300)
