@@ -64,6 +64,7 @@ test: $(VENV)/.installed-dev
 chaos: $(VENV)/.installed-dev
 	@echo "the draws of seed $(CHAOS_SEED)"
 	CHAOS_SEED=$(CHAOS_SEED) CHAOS_RUNS=$(CHAOS_RUNS) $(PY) -m pytest tests/chaos $(ARGS)
+	$(PY) -m pytest tests/cluster -m chaos $(ARGS) || test $$? -eq 5
 
 bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks $(ARGS)

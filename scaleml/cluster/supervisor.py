@@ -240,9 +240,7 @@ class Supervisor:
 
     def _on_rank_end(self, event: Left | RankFailed, now: float) -> list[Instruction]:
         self.steps[event.rank] = event.step
-        if (
-            self.ended.get(event.rank) == "lost"
-        ):  # its last words came after the news of its worker; or it was stalled, and woke
+        if self.ended.get(event.rank) == "lost":  # the news of its worker came first; or it was stalled, and woke
             return []
         if isinstance(event, Left):
             self.ended[event.rank] = event.status
