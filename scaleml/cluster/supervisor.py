@@ -285,9 +285,7 @@ class Supervisor:
         waited = now - failure.since
         known = failure.root(self.ended, self.last_step) is not None or failure.client_lost is not None
         if all_ended and {*self.ended.values()} == {"switched", "lost"} and failure.is_loss(bool(self.lost)):
-            return [
-                StartNextGeneration()
-            ]  # a worker that left was gone before its last words came: others have the same
+            return [StartNextGeneration()]  # one that left was gone before its last words came
         if self._may_recover:
             if all_ended and (known or waited > SETTLE):
                 self.state, before = "recovering", self._is_over_to_others
