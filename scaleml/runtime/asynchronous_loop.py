@@ -59,7 +59,7 @@ def _catch_up(
     """Take part in the evaluations that are due: all ranks that train do, on the same parameters; and in checkpoints, between these."""
     evaluation = rank.evaluation
     while evaluation.done < coordinator.evaluations_due:
-        _apply_earlier(rank, commands)
+        commands.apply_due(announced=rank.world.rank == 0)
         rank.note()
         agreed = evaluation.off_the_clock(lambda: coordinator.agreed(rank.w, rank.group))
         evaluation.at(agreed, rank.step)

@@ -44,13 +44,16 @@ class CommandHandler:
         """How many commands need not be told again to whoever goes on: of a rank that is paused, those before the pause."""
         return self._paused_by - 1 if self._paused_by else self._rank.state.commands
 
-    def apply_due(self) -> None:
-        """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived."""
+    def apply_due(self, *, announced: bool = False) -> None:
+        """Apply the commands that are due at this boundary; rank 0 first stamps and announces those that arrived.
+
+        With ``announced``, all of these: of rank 0 before it waits for ranks that may have applied them, and parked.
+        """
         self.announce_new()
         state, stamps = self._state, self._stamps
         while state.commands < stamps.control and not self._rank.leaving:
             command = Command.decode(self._world.await_announcement(state.commands + 1))
-            if command.after >= state.step:
+            if command.after >= state.step and not announced:
                 break
             state.commands = command.number
             self._apply(command)

@@ -42,11 +42,11 @@ class QueuedCommands:
         """See `CommandHandler.done`."""
         return self._commands.done
 
-    def apply_due(self) -> None:
+    def apply_due(self, *, announced: bool = False) -> None:
         """See `CommandHandler.apply_due`."""
         if self._state.step >= self._due:
             self._talk()
-        self._commands.apply_due()
+        self._commands.apply_due(announced=announced)
 
     def announce_new(self) -> None:
         """See `CommandHandler.announce_new`."""

@@ -92,6 +92,7 @@ def beside_a_fork(strategy: Strategy) -> str:
     run = running(strategy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of Python, of forks with threads
+        warnings.simplefilter("ignore", RuntimeWarning)  # of JAX, where another test has imported it
         child = os.fork()
     if child == 0:
         status = 1
