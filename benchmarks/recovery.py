@@ -65,6 +65,7 @@ def _floor(client: Any, X: Any) -> float:
 def _ours(client: Any, X: Any, y: np.ndarray) -> float:
     import scaleml
 
+    _until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
     run = scaleml.start(scaleml.LinearModel(), X, y, epochs=10**6, batch_size=2_048, workers=2, client=client)
     _until(lambda: run.state == "running" and run.train_seconds > 1.0)
     at = int(run.history["step"].max())
