@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import Final, TypedDict, final
 
 from scaleml.api.elastic import ElasticWorkers
+from scaleml.api.run_waiter import RunWaiter
 from scaleml.api.settings import Change, check_kind, live_settings
 from scaleml.api.strategy_switch import keeps_ranks, next_generation
-from scaleml.clock import WALL
 from scaleml.cluster.driver import Driver
-from scaleml.cluster.events import OVER
 from scaleml.cluster.placement import Workers, range_of
 from scaleml.cluster.shrinking import WorkerRange
 from scaleml.optim import Optimizer
@@ -47,7 +46,7 @@ class _Update:
 
 
 @final
-class CommandSender:
+class CommandSender(RunWaiter):
     """Tells the ranks of one run what to do. Any thread may; commands have one order.
 
     Parameters
@@ -71,7 +70,7 @@ class CommandSender:
         self.sent = 0
         self._is_own = is_own
         self._driver = driver
-        self._changed = threading.Condition()
+        super().__init__(driver)
         self._updates: list[_Update] = []
         self._sending = threading.RLock()
         self.elastic = ElasticWorkers(driver, self)
@@ -84,32 +83,6 @@ class CommandSender:
             if update.planned == now.planned and (not applied or self._driver.has_applied(update.number)):
                 fields.update(update.fields)
         return replace(now.plan, **fields) if fields else now.plan
-
-    def on_change(self) -> None:
-        """Wake whoever waits: the run's state has changed, or a command has taken effect."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `condition` holds, looked at after each change; return whether it does.
-
-        Raises
-        ------
-        RuntimeError
-            Where nothing will ever change: in a child that was forked off the run's process.
-        """
-        deadline = None if timeout is None else WALL.now() + timeout
-        with self._changed:
-            while not condition():
-                if not self._driver.is_alive and not condition():
-                    raise RuntimeError(
-                        "the run belongs to the process that this one was forked from: wait for it and tell it what to do there"
-                    )
-                left = 1.0 if deadline is None else min(1.0, deadline - WALL.now())
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
-        return True
 
     def stop(self) -> None:
         """End the run at a step boundary, or give its start up; return when it is over."""
@@ -236,9 +209,6 @@ class CommandSender:
 
     def _runs_since(self, generation: int) -> bool:
         return self._driver.generation.number > generation and self._driver.state not in _BETWEEN
-
-    def _is_over(self) -> bool:
-        return self._driver.state in OVER
 
     def _refuse_if_over(self, verb: str) -> None:
         if self._is_over():

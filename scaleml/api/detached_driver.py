@@ -11,9 +11,11 @@ from typing import Final, TypeVar, final
 from distributed import Client, Future
 
 from scaleml.api.detached_task import Record, Standing, look, record, tell
+from scaleml.api.run_waiter import RunWaiter
 from scaleml.arrays import Array
 from scaleml.clock import WALL
 from scaleml.cluster import calls
+from scaleml.cluster.errors import words_of
 from scaleml.cluster.events import OVER, RunState
 from scaleml.cluster.installation import there
 from scaleml.cluster.placement import Placement, Workers
@@ -120,9 +122,14 @@ class DetachedDriver:
         pause = threading.Event()
         while self.state not in OVER:
             try:
-                self._look()
-            except NotThere:
-                self._find_again()
+                try:
+                    self._look()
+                except NotThere:
+                    self._find_again()
+            except Exception as error:  # noqa: BLE001  whatever it is, who waits for the run must hear of it
+                self._fail(
+                    f"it can no longer be followed here ({words_of(error)}); scaleml.attach({self.name!r}) tries again"
+                )
             pause.wait(EVERY)
         self._changed()
 
@@ -230,7 +237,7 @@ class DetachedDriver:
 
 
 @final
-class DetachedSender:
+class DetachedSender(RunWaiter):
     """Brings commands to a detached run; a `Sender`.
 
     Parameters
@@ -243,27 +250,11 @@ class DetachedSender:
 
     def __init__(self, driver: DetachedDriver) -> None:
         self._driver = driver
-        self._changed = threading.Condition()
+        super().__init__(driver)
 
     def plan(self, *, applied: bool) -> Plan:
         """Return the plan in force, as far as it is known here."""
         return self._driver.plan_in_force
-
-    def on_change(self) -> None:
-        """Wake whoever waits."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until a condition holds; return whether it does."""
-        deadline = None if timeout is None else WALL.now() + timeout
-        with self._changed:
-            while not condition():
-                left = 1.0 if deadline is None else min(1.0, deadline - WALL.now())
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
-        return True
 
     def stop(self) -> None:
         """End the run; return when it is over."""
@@ -306,6 +297,3 @@ class DetachedSender:
         given = {"strategy": strategy, "learning_rate": learning_rate, "batch_size": batch_size}
         told: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         self.tell("update", told if workers is ... else told | {"workers": workers})
-
-    def _is_over(self) -> bool:
-        return self._driver.state in OVER
