@@ -27,6 +27,20 @@ def lost(ranks: Sequence[int], addresses: Sequence[str], at: str) -> str:
     )
 
 
+def without_workers(wanted: Sequence[str], *, is_empty: bool, attempts: int) -> str:
+    """Return why a run cannot go on on the workers that it was to be placed on, after so many ``attempts``."""
+    names = ", ".join(wanted)
+    if is_empty:
+        return (
+            f"the Dask workers that the run was to go on on, {names}, are gone as well, so most likely the cluster was closed; "
+            "start the run again on one that is there"
+        )
+    return (
+        f"the Dask workers that the run was to go on on, {names}, left again before it could (attempts: {attempts}); "
+        "start the run again on workers that stay"
+    )
+
+
 def stalled(silence: Silence, address: str, at: str) -> str:
     """Return which rank is stalled, who waits for it, and ``at`` which step."""
     waiting = silence.waiting

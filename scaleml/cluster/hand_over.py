@@ -7,7 +7,7 @@ from typing import Final, final
 
 from distributed import Client
 
-from scaleml.cluster import calls
+from scaleml.cluster import calls, failure_words
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.launcher import Generation
 from scaleml.cluster.placement import place
@@ -72,9 +72,7 @@ class HandOver:
         training = [address for address in wanted if address in info]
         training = training or [address for address in left.training if address in info]
         if not training or self._attempts > ATTEMPTS:
-            raise StartFailed(
-                f"the run was to go on on other Dask workers, {', '.join(wanted)}, of which none is there any more"
-            )
+            raise StartFailed(failure_words.without_workers(wanted, is_empty=not info, attempts=self._attempts))
         if tuple(training) == expected.training and expected.number == left.number + 1:
             return replace(expected, number=number, planned=number)
         gpus = {one.training[rank]: one.plan.gpu(rank) for one in (left, expected) for rank in range(len(one.training))}

@@ -85,7 +85,7 @@ def test_what_closes_in_mid_run_is_said_in_words(lab, closed):
         assert run.state == "failed"
         # A cluster closes its workers one by one: the first may be missed before the others are.
         said = ("the Dask client is", "the cluster was closed", "the Dask worker tcp://")
-        assert any(words_of in run.error for words_of in said)
+        assert any(words_of in run.error for words_of in said), run.error
         assert run.error in words(lab)
         assert not re.search(r"AssertionError|RPCClosed|Traceback", words(lab))
         lab.run_button.click()

@@ -79,6 +79,8 @@ def broken(strategy: Any, step: int, **more: Any) -> list[Outcome]:
     points = {
         rank: loop.points if isinstance(loop, ServerLoop) else loop.points.kept for rank, loop in sorted(loops.items())
     }
+    for kept in points.values():
+        assert len({point.step for point in kept}) == len(kept), "one point has pushed out another of the same step"
     return [Outcome("suspended", loops[rank].steps, points=kept) for rank, kept in points.items()]
 
 

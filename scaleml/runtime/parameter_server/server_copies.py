@@ -41,7 +41,11 @@ class ServerCopies:
     def begin(self) -> None:
         """Start counting: training begins."""
         rank = self._rank
-        if rank.plan.replaces_lost and rank.has_servers and rank.group.size > 1 and rank.servers.keeps_copies:
+        plan = rank.plan
+        keeps_own_pace = (
+            plan.replaces_lost and not plan.keeps_points
+        )  # a copy between two points would push out the older one
+        if keeps_own_pace and rank.has_servers and rank.group.size > 1 and rank.servers.keeps_copies:
             self.due = rank.world.clock.now()
 
     def look(self) -> None:
