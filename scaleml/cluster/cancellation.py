@@ -10,6 +10,7 @@ from distributed import Client, Future
 
 from scaleml.cluster import calls
 from scaleml.cluster.endpoint import abort_ranks
+from scaleml.cluster.parked_ranks import end_ranks
 
 Answer = TypeVar("Answer")
 
@@ -33,7 +34,7 @@ def cancel_ranks(
         To wait for the workers' answers.
     """
     with contextlib.suppress(Exception):
-        calls.on_workers(client, seconds, abort_ranks, run, "the run failed", workers=workers, on_error="ignore")
+        calls.on_workers(client, seconds, end_ranks, run, "the run failed", workers=workers, on_error="ignore")
     with contextlib.suppress(Exception):
         calls.within(client, calls.CALL_TIMEOUT, client._cancel(futures, force=True), "cancelling the ranks")
 

@@ -15,6 +15,8 @@ DEFAULTS: Final[dict[str, object]] = {
         # Seconds for all ranks to enter a run.
         "start-timeout": "60s",
         "recovery-timeout": "60s",
+        # How long ranks keep what they have for a client that has lost its connection to the scheduler.
+        "client-timeout": "30s",
         # Share of its worker's memory limit that a rank's data may take; what is larger is read from disk as it is needed.
         "memory-share": 0.25,
         # Size up to which what a function of spmd returns on a rank goes back to the client.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import queue
@@ -22,12 +21,13 @@ from scaleml.cluster.ending import Ending
 from scaleml.cluster.errors import RowsLost, StartFailed, passed, words_of
 from scaleml.cluster.first_rank import FirstRank
 from scaleml.cluster.hand_over import HandOver
-from scaleml.cluster.heartbeat import examine, why_client_lost
+from scaleml.cluster.heartbeat import examine
 from scaleml.cluster.launcher import Generation, Launcher, busy_in, paused_in
 from scaleml.cluster.next_generation import NextGeneration, NotRecovered
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_reports import RankReports
 from scaleml.cluster.rank_tasks import RankTasks, Task
+from scaleml.cluster.reconnection import Reconnection
 from scaleml.cluster.recovering import LOOK, Recovering, names_of
 from scaleml.cluster.results import Result
 from scaleml.cluster.shrinking import WorkerRange
@@ -84,18 +84,16 @@ class Driver:
         self._events: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
         self.reports = RankReports(self.history, self._events)
         self._tasks = RankTasks(plan)
+        self._reconnection = Reconnection(client, self.run, self._tasks, self.reports)
         self.hand_over = HandOver(client, data)
         self._first = FirstRank(client, self.run)
         self._ending = Ending(client, self.run)
-        self._names: dict[str, str] = {}
-        self._known = 0  # of the commands
+        self._names, self._known = dict[str, str](), 0  # of workers; how many commands
         self._recovering: Recovering | None = None
         self._stalled = StalledWorkers(client)
         self._has_ranks = True
-        ranks, timeout = placement.layout.workers, config.seconds("comm.timeout")
-        self._supervisor = Supervisor(
-            placement.addresses, math.inf, workers=ranks, recovers=plan.replaces_lost, timeout=timeout
-        )
+        self._supervisor = Supervisor(placement.addresses, math.inf, workers=placement.layout.workers)
+        self._supervisor.recovers, self._supervisor.timeout = plan.replaces_lost, config.seconds("comm.timeout")
         self._thread = threading.Thread(target=self._drive, name=f"scaleml-run-{self.name}", daemon=True)
 
     @property
@@ -188,18 +186,22 @@ class Driver:
                 event: events.Event = self._events.get(timeout=TICK if self._has_ranks else LOOK)
             except queue.Empty:
                 event = events.Tick(self.reports.beats.take())
-            if self._has_ranks:
+            told = self._reconnection.look(self._supervisor, self.generation)
+            if told is not None and not isinstance(event, events.StartCancelled):
+                if not told:  # what ranks tell meanwhile of their end speaks of a client that is gone
+                    self._show("recovering")
+                for each in told:
+                    self._handle(each)
+            elif self._has_ranks:
                 self._handle(event)
             else:
                 self._go_on_recovering(event)
-            if self.client.status != "running":
-                self._handle(events.ClientLost(why_client_lost(self.client)))
-            elif isinstance(event, events.Tick) and self._has_ranks:
+            if told is None and isinstance(event, events.Tick) and self._has_ranks:
                 for seen in self._watch.look(self._supervisor.ended, WALL.now()):
                     self._handle(seen)
 
     def _handle(self, event: events.Event) -> None:
-        before = self.state
+        before = self._supervisor.state
         if isinstance(event, events.WorkerLost):
             _log.info("run %s: lost worker %s at step %d", self.name, event.address, event.step)
             self._tasks.check_handed(event.address)
@@ -210,10 +212,14 @@ class Driver:
         if not self._supervisor.over:
             if self._supervisor.state in ("running", "paused") and before in ("starting", "recovering"):
                 self._on_running()  # first: who sees that it runs may tell it something
-            self.state = self._supervisor.state
-            if self.state != before:
-                _log.info("run %s: %s", self.name, self.state)
-        if self.state != before or isinstance(event, events.Applied):
+            self._show(self._supervisor.state)
+        if isinstance(event, events.Applied):
+            self._on_change()
+
+    def _show(self, state: events.RunState) -> None:
+        if self.state != state:
+            self.state = state
+            _log.info("run %s: %s", self.name, state)
             self._on_change()
 
     def _perform(self, instruction: events.Instruction) -> None:
@@ -225,7 +231,9 @@ class Driver:
         elif isinstance(instruction, events.Recover):
             self._recover()
         elif isinstance(instruction, events.Examine):
-            self._examine(instruction.ranks)
+            suspects = {rank: self.placement.addresses[rank] for rank in instruction.ranks}
+            for seen in examine(self.client, suspects, self.reports.step):
+                self._events.put(seen)
         else:
             self._conclude(instruction)
 
@@ -262,10 +270,8 @@ class Driver:
             self._have_others_go_on()
             return
         self.state, self._has_ranks = "recovering", False
-        if self._recovering is None:
-            self._recovering = Recovering(
-                self.client, self._tasks, self.data, self.reports, self._names, self._stalled, self.allowed
-            )
+        shared = self.client, self._tasks, self.data, self.reports, self._names, self._stalled, self.allowed
+        self._recovering = self._recovering or Recovering(*shared)
         self._recovering.begin(self._supervisor, self.generation)
         self._on_change()
 
@@ -300,12 +306,6 @@ class Driver:
     @property
     def _living(self) -> list[str]:
         return [address for address in self.placement.workers if address not in self._supervisor.lost]
-
-    def _examine(self, ranks: Sequence[int]) -> None:
-        with contextlib.suppress(Exception):  # then it is the scheduler that does not answer, and nobody is to blame
-            suspects = {rank: self.placement.addresses[rank] for rank in ranks}
-            for seen in examine(self.client, suspects, self.reports.step):
-                self._events.put(seen)
 
     def _conclude(self, conclusion: events.Conclude) -> None:
         self.error = None if conclusion.error is None else printable(conclusion.error)

@@ -154,6 +154,12 @@ def ranks_here() -> int:
         return len(_taken)
 
 
+def keys_here(run: str) -> list[RankKey]:
+    """Return which ranks of a run live in this process, or are about to."""
+    with _lock:
+        return [key for key in (*_open, *_taken) if key[0] == run]
+
+
 def close_endpoint(key: RankKey) -> None:
     """Close an endpoint that nobody took."""
     with _lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from typing import Final, Protocol, cast, final
 
 from distributed import Client
 
+from scaleml.cluster import calls
 from scaleml.cluster.events import RankEvent, RankMessage, event_of
 
 TOPIC: Final = "scaleml"
@@ -31,7 +33,9 @@ class RunListener(Protocol):
 
 
 _lock: Final = threading.Lock()
-_by_run: Final[weakref.WeakValueDictionary[str, RunListener]] = weakref.WeakValueDictionary()
+_by_run: Final[weakref.WeakValueDictionary[tuple[str, str], RunListener]] = weakref.WeakValueDictionary()
+"""By client and run: each client of a scheduler is told of all runs there."""
+_handlers: Final[weakref.WeakKeyDictionary[Client, _RankHandler]] = weakref.WeakKeyDictionary()
 _by_address: Final[dict[str, weakref.WeakSet[RunListener]]] = {}
 
 
@@ -39,30 +43,69 @@ def subscribe(client: Client, run: str, addresses: Iterable[str], listener: RunL
     """Have ``listener`` hear of its ranks and of the loss of their workers."""
     topics = [TOPIC]
     with _lock:
-        _by_run[run] = listener
+        _by_run[client.id, run] = listener
+        handler = _handlers.setdefault(client, _RankHandler(client.id))
         for address in addresses:
             _by_address.setdefault(address, weakref.WeakSet()).add(listener)
             topics.append(address)
     for topic in topics:
         # Each time: a scheduler that a client has come back to knows nothing of its topics, and Dask's client does not tell it.
-        client.subscribe_topic(topic, _on_rank_event if topic == TOPIC else _WorkerHandler(client, topic))
+        client.subscribe_topic(topic, handler if topic == TOPIC else _WorkerHandler(client, topic))
 
 
 def unsubscribe(run: str, listener: RunListener) -> None:
     """Stop listening."""
     with _lock:
-        _by_run.pop(run, None)
+        for key in [key for key in _by_run if key[1] == run]:
+            del _by_run[key]
         for address, listeners in list(_by_address.items()):
             listeners.discard(listener)
             if not listeners:
                 del _by_address[address]
 
 
-def _on_rank_event(event: tuple[float, object]) -> None:
-    if isinstance(event[1], dict):
+def replay(client: Client) -> None:
+    """Have the client's runs hear what ranks have told while it had no connection, of which Dask keeps the last 1,000 events.
+
+    Raises
+    ------
+    TimeoutError, OSError
+        Where the scheduler does not answer.
+    """
+    with _lock:
+        handler = _handlers[client]
+
+    async def hear_again() -> None:
+        assert client.scheduler is not None
+        for event in await client.scheduler.events(topic=TOPIC):
+            if event[0] > handler.newest:
+                handler(event)
+
+    calls.within(client, calls.CALL_TIMEOUT, hear_again(), "asking the scheduler for what ranks have told")
+
+
+@final
+class _RankHandler:
+    """Hears of all ranks, for one client.
+
+    Attributes
+    ----------
+    newest : float
+        When the last event came to the scheduler, by its clock.
+    """
+
+    def __init__(self, client_id: str) -> None:
+        self._client_id = client_id
+        self.newest = -math.inf
+
+    def __call__(self, event: tuple[float, object]) -> None:
+        """Tell whose run it is."""
+        self.newest = max(self.newest, event[0])
+        if not isinstance(event[1], dict):
+            return
         message = cast(RankMessage, event[1])
         with _lock:
-            listener = _by_run.get(message.get("run", ""))
+            listener = _by_run.get((self._client_id, message.get("run", "")))
         if listener is not None:
             listener.on_rank_event(event_of(message), message["generation"])
 

@@ -199,6 +199,13 @@ class ClientLost:
 
 
 @dataclass(frozen=True)
+class ClientBack:
+    """The Dask client has come back to a scheduler that had forgotten the ranks, which suspended themselves."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class StartCancelled:
     """The run was told to stop before all ranks had entered."""
 
@@ -222,6 +229,7 @@ Event = (
     | Examined
     | WorkerLost
     | ClientLost
+    | ClientBack
     | Applied
     | Tick
 )

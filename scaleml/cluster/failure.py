@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scaleml.cluster import failure_words as words
-from scaleml.cluster.events import ClientLost, RankFailed, StartCancelled
+from scaleml.cluster.events import ClientBack, ClientLost, RankFailed, StartCancelled
 from scaleml.cluster.failure_detector import Silence
 
 
@@ -31,8 +31,8 @@ class Failure:
         Whether the user has given up the start.
     stalled : dict
         The ranks that were found stalled.
-    client_lost, late : str or None
-        What to say of a client that is gone, and of a rank that has not entered in time.
+    client_lost, client_back, late : str or None
+        What to say of a client that is gone, of one that had been, and of a rank that has not entered in time.
     """
 
     addresses: Sequence[str]
@@ -42,6 +42,7 @@ class Failure:
     cancelled: bool = False
     stalled: dict[int, Silence] = field(default_factory=dict)
     client_lost: str | None = None
+    client_back: str | None = None
     late: str | None = None
 
     def begin(self, now: float) -> bool:
@@ -50,7 +51,7 @@ class Failure:
         self.since = now if self.since is None else self.since
         return is_first
 
-    def note(self, event: RankFailed | Silence | ClientLost | StartCancelled) -> str:
+    def note(self, event: RankFailed | Silence | ClientLost | ClientBack | StartCancelled) -> str:
         """Take in a sign, and return what to tell the ranks of it."""
         if isinstance(event, RankFailed):
             if event.cause == "unknown":  # to be told to end is no fault of its own
@@ -63,8 +64,16 @@ class Failure:
         if isinstance(event, ClientLost):
             self.client_lost = event.reason
             return event.reason
+        if isinstance(event, ClientBack):
+            self.client_back = event.reason
+            return event.reason
         self.cancelled = True
         return "the run was stopped while it was starting"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it needs no root among the ranks."""
+        return bool(self.client_lost or self.client_back)
 
     def names(self, rank: int) -> bool:
         """Whether this rank has told of an error."""
@@ -107,8 +116,8 @@ class Failure:
         root = self.root(ended, step)
         if root is not None:
             return root
-        if self.client_lost is not None:
-            return self.client_lost
+        if self.client_lost or self.client_back:
+            return self.client_lost or self.client_back or ""
         first = self.errors[0]
         peer = f", which lost rank {first.peer} on worker {self.addresses[first.peer]}" if first.peer >= 0 else ""
         return f"rank {first.rank} on worker {self._where(first, peer)}: {first.error}"

@@ -11,9 +11,20 @@ LONG: Final = 3.0
 """Seconds without a beat that are no chance."""
 
 
+def ranks_in_words(ranks: Sequence[int]) -> str:
+    """Return some ranks in words.
+
+    Examples
+    --------
+    >>> ranks_in_words([1]), ranks_in_words([0, 2])
+    ('rank 1', 'ranks 0, 2')
+    """
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
+
+
 def lost(ranks: Sequence[int], addresses: Sequence[str], at: str) -> str:
     """Return which ranks were lost ``at`` which step, with the workers of all ranks at ``addresses``."""
-    names = f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
+    names = ranks_in_words(ranks)
     gone = sorted({addresses[rank] for rank in ranks})
     if len(gone) > 1 and len(gone) == len(set(addresses)):
         return (

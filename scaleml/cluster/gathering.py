@@ -112,6 +112,7 @@ class Gathering:
                 start_timeout=self._patience + GRACE,
                 shared_memory=config.shared_memory(),
                 memory_share=config.memory_share(),
+                client_timeout=config.seconds("client-timeout"),
             )
             for rank, nonce in enumerate(self._nonces)
         ]

@@ -24,17 +24,16 @@ _NEIGHBOURS: Final = 2
 def examine(client: Client, suspects: Mapping[int, str], step: int = 0) -> list[Examined]:
     """Return what is known of the workers of these ranks, at ``suspects``, by rank, when ranks have come to a ``step``.
 
-    Raises
-    ------
-    StartFailed, TimeoutError, OSError
-        When the client or the scheduler does not answer: then it is not the ranks that are silent.
+    Nothing where the client or the scheduler does not answer: then it is not the ranks that are silent.
     """
-    workers = calls.identity(client)
-    states = process_states(client, list(dict.fromkeys(suspects.values())), workers)
-    return [
-        Examined(rank, workers[address]["last_seen"] if address in workers else None, states[address], step)
-        for rank, address in suspects.items()
-    ]
+    with contextlib.suppress(Exception):
+        workers = calls.identity(client)
+        states = process_states(client, list(dict.fromkeys(suspects.values())), workers)
+        return [
+            Examined(rank, workers[address]["last_seen"] if address in workers else None, states[address], step)
+            for rank, address in suspects.items()
+        ]
+    return []
 
 
 def process_states(

@@ -229,13 +229,8 @@ class ProgramDriver:
         if isinstance(instruction, Abort):
             self._abort(instruction.reason)
         elif isinstance(instruction, Examine):
-            with contextlib.suppress(
-                Exception
-            ):  # then it is the scheduler that does not answer, and nobody is to blame
-                for seen in examine(
-                    self._client, {rank: self._placement.addresses[rank] for rank in instruction.ranks}
-                ):
-                    self._events.put(seen)
+            for seen in examine(self._client, {rank: self._placement.addresses[rank] for rank in instruction.ranks}):
+                self._events.put(seen)
         elif isinstance(instruction, Conclude):
             self._conclude(instruction)
 

@@ -67,17 +67,17 @@ class RankReports:
         """Hear of the ranks of this generation from now on; what the last rows of those before it say still counts."""
         self._generation = generation
         self.reached.clear()  # others may have their numbers now
-        self._forget_ranks()
+        self.forget_ranks()
 
     def rewind(self, generation: int, step: int | None) -> None:
         """Hear of ranks that go on from this step, after a loss: what others did after it counts no more; None: all of it counts."""
         self._generation = generation
-        self._forget_ranks()
+        self.forget_ranks()
         if step is not None:
             self._heard_from = generation
             self._history.rewind(step)
 
-    def _forget_ranks(self) -> None:
+    def forget_ranks(self) -> None:
         """Take out of the queue what former ranks have said: these are others, under the same numbers."""
         waiting = []
         with contextlib.suppress(queue.Empty):

@@ -24,6 +24,8 @@ class RankSpec:
     shared_memory: bool
     memory_share: float = 0.25
     """Share of the worker's memory limit that the rank's data may take."""
+    client_timeout: float = 30.0
+    """Seconds for which it keeps what it has for a client that has lost its connection."""
     recovered: Recovered | None = None
     """What it goes on from after a loss."""
     change: RankChange | None = None

@@ -15,6 +15,7 @@ from distributed.worker import secede
 from scaleml import comm
 from scaleml.cluster.endpoint import Endpoint, release_endpoint, take_endpoint
 from scaleml.cluster.events import Arrived, Left, RankFailed
+from scaleml.cluster.parked_ranks import end_of, forget_former, park
 from scaleml.cluster.rank_links import connect
 from scaleml.cluster.rank_spec import RankSpec
 from scaleml.cluster.reporter import Reporter
@@ -65,6 +66,7 @@ def rank_main(
         endpoint.commands.put(command)
     worker = get_worker()
     reporter = Reporter(worker, spec.task, endpoint, timeout=spec.comm_timeout)
+    outcome: Outcome | None = None
     try:
         secede()
         reporter.send(Arrived(spec.rank))
@@ -76,13 +78,16 @@ def rank_main(
         outcome = Outcome("failed", 0, error=_words(error), trace=traceback.format_exc())
         reporter.send(_failure(spec.rank, 0, error))
     finally:
+        if outcome is not None and (outcome.status == "suspended" or not reporter.is_wanted):
+            park(
+                spec.key, outcome, worker, spec.client_timeout
+            )  # first: a rank that is neither living nor parked is lost
         release_endpoint(spec.key)
         endpoint.listener.close()
         sweep()
         reporter.stop()
-    points = [[point.step, point.state.commands] for point in outcome.points]
-    standing = {} if outcome.standing is None else outcome.standing.facts
-    reporter.send(Left(spec.rank, outcome.status, outcome.step, points, standing))
+    end = end_of(outcome)
+    reporter.send(Left(spec.rank, end.status, end.step, end.points, end.standing))
     return outcome
 
 
@@ -118,6 +123,7 @@ def _train(
         ) as data,
     ):
         endpoint.attach(group)
+        forget_former(spec.run, spec.generation)  # all have what they go on from
         recorder = Recorder(spec.rank, group.meter)
         reporter.listen_to(recorder)
         loop: TrainingLoop | ServerLoop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias, final
 
 from distributed import Client, Future
@@ -45,6 +45,7 @@ class RankTasks:
         self._former_at: Sequence[str] = ()
         self._survivors: dict[int, tuple[str, Task, Points]] = {}
         self._standings: Standings = {}
+        self._left_number = 0
 
     def hand_over(self, plan: Plan, addresses: Sequence[str]) -> None:
         """Make room for the tasks of the ranks that go on; these ranks' plan was ``plan``, and what they leave lies there."""
@@ -85,8 +86,10 @@ class RankTasks:
         points: Mapping[int, Points],
         plan: Plan,
         standings: Standings | None = None,
+        number: int = 0,
     ) -> None:
-        """Keep what suspended ranks of this plan have left, in place of what earlier ones did."""
+        """Keep what suspended ranks of this plan and generation have left, in place of what earlier ones did."""
+        self._left_number = number
         self._left_plan = plan
         self._standings = {rank: stands for rank, stands in (standings or {}).items() if stands}
         self._survivors = {
@@ -94,6 +97,25 @@ class RankTasks:
             for rank, address in addresses.items()
             if points[rank] or rank in self._standings
         }
+
+    def adopt(self, number: int, left_at: Sequence[str | None], again: Callable[[int, int, str], Task]) -> None:
+        """Take what ranks have left under new tasks, for the scheduler has forgotten the former ones.
+
+        Parameters
+        ----------
+        number : int
+            The generation that trained.
+        left_at : sequence of str or None
+            Where each of its ranks has left something.
+        again : callable
+            Makes the task: generation, rank, address.
+        """
+        if self.current:
+            for rank, address in enumerate(left_at):
+                if address is not None:
+                    self.current[rank] = again(number, rank, address)
+        for rank, (address, _, points) in self._survivors.items():
+            self._survivors[rank] = address, again(self._left_number, rank, address), points
 
     def lose(self, address: str) -> None:
         """Note that a worker is gone, with all that lay there."""

@@ -12,6 +12,7 @@ from distributed import Client
 
 from scaleml.clock import WALL
 from scaleml.cluster import calls, config
+from scaleml.cluster import failure_words as words
 from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.embedded import reopen
 from scaleml.cluster.errors import StartFailed
@@ -85,7 +86,7 @@ class Recovering:
         self._reports = reports
         self._names = names
         self._stalled = stalled
-        self._how = "lost"
+        self._how, self._links = "lost", "links lost and made again"
         self._allowed = allowed
         self._left: Generation | None = None  # whose points are there
         self._gone: set[str] = set()  # since then
@@ -107,7 +108,7 @@ class Recovering:
 
     def begin(self, supervisor: Supervisor, generation: Generation) -> None:
         """Take in how the ranks of a generation have ended; once more, where those that went on did not get far."""
-        self._cause, noticed = supervisor.cause, supervisor.failing_since
+        self._cause, noticed = supervisor.cause, supervisor.failure.since
         _log.info("%s", self._cause)
         lost = [rank for rank, status in supervisor.ended.items() if status == "lost"]
         if not self.phases.seconds and noticed is not None:
@@ -117,9 +118,13 @@ class Recovering:
         if supervisor.has_begun or self._left is None:
             self._left, self._gone = generation, set()
         if supervisor.has_begun:
-            self._tasks.note_survivors(supervisor.suspended, supervisor.points, generation.plan, supervisor.standings)
+            self._tasks.note_survivors(
+                supervisor.suspended, supervisor.points, generation.plan, supervisor.standings, generation.number
+            )
         for address in supervisor.lost:
             self.lose(address)
+        if supervisor.failure.client_back:
+            self._how, self._links = "lost and made again", "the client's connection"
         if supervisor.stalled:
             self._how = f"stalled on {', '.join(sorted(supervisor.stalled))}"
             self._stalled.add(supervisor.stalled)
@@ -131,7 +136,7 @@ class Recovering:
         self.phases.end("started")
         seconds = WALL.now() - self._noticed
         found = [(self._ranks, "replaced"), (self._left_out, "left out")]
-        who = ", ".join(f"{in_words(ranks)} {what}" for ranks, what in found if ranks) or "links lost and made again"
+        who = ", ".join(f"{words.ranks_in_words(ranks)} {what}" for ranks, what in found if ranks) or self._links
         since = f"goes on from step {self._tried[-1]}" if self._tried[-1] >= 0 else "goes on from the beginning"
         since += " of its checkpoint" if self._is_from_disk else ""
         goes_on_from = self._tried[-1]
@@ -301,17 +306,6 @@ class Recovering:
         with contextlib.suppress(Exception):  # if nobody can say it, they are tried again
             for address in self._stalled.add_stopped(addresses, calls.identity(self._client)):
                 self.lose(address)
-
-
-def in_words(ranks: Sequence[int]) -> str:
-    """Return some ranks in words.
-
-    Examples
-    --------
-    >>> in_words([1]), in_words([0, 2])
-    ('rank 1', 'ranks 0, 2')
-    """
-    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
 
 
 def names_of(client: Client) -> dict[str, str]:

@@ -116,9 +116,14 @@ class Reporter:
         if lines:
             self.send(Printed(self._endpoint.request.rank, lines))
 
-    def _why_unwanted(self) -> str | None:
+    @property
+    def is_wanted(self) -> bool:
+        """Whether Dask still waits for the rank's task: not where its client is gone, or has cancelled it."""
         task = self._worker.state.tasks.get(self._key)
-        if task is None or task.state not in ("executing", "long-running"):
+        return task is not None and task.state in ("executing", "long-running")
+
+    def _why_unwanted(self) -> str | None:
+        if not self.is_wanted:
             return "the run's client closed, or its task was cancelled"
         if self._worker.status.name not in ("running", "paused", "init", "starting"):
             self._closes_since = min(self._closes_since, WALL.now())

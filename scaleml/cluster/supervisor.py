@@ -13,6 +13,7 @@ from scaleml.cluster.events import (
     Abort,
     Applied,
     Arrived,
+    ClientBack,
     ClientLost,
     Conclude,
     Entered,
@@ -56,7 +57,7 @@ class Supervisor:
     recovers : bool
         Whether the ranks keep what others could go on from, should some be lost.
     handed : bool
-        Whether ranks before these have left what others could start from, should some of these be lost before all have entered.
+        Whether ranks before these have left what others could start from, should some be lost before all have entered.
     patience : float
         Seconds that the others then have to come to their end.
     counts_steps : bool
@@ -70,6 +71,8 @@ class Supervisor:
         The run's state.
     applied : dict
         Command number -> rank -> the step after which that rank applied it.
+    is_over_to_others : bool
+        Whether others are to go on in place of these ranks.
     lost, stalled : set of str
         The workers that count as gone; those of them that may be there still, but were found stalled.
     """
@@ -94,14 +97,15 @@ class Supervisor:
     steps: dict[int, int] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     stalled: set[str] = field(default_factory=set)
+    is_over_to_others: bool = False
     _last_step: int = 0
     _is_paused: bool = False
-    _is_over_to_others: bool = False
     _first_applied: dict[int, tuple[str, float]] = field(default_factory=dict)
     _settled: set[int] = field(default_factory=set)
 
     @cached_property
-    def _failure(self) -> Failure:
+    def failure(self) -> Failure:
+        """The signs that something is wrong."""
         return Failure(self.addresses, self.counts_steps)
 
     @cached_property
@@ -158,17 +162,12 @@ class Supervisor:
     @property
     def cause(self) -> str:
         """Why the run fails, if it does, or what others recover from."""
-        return self._failure.cause(self.ended, self.last_step)
-
-    @property
-    def failing_since(self) -> float | None:
-        """When the first sign of a failure came."""
-        return self._failure.since
+        return self.failure.cause(self.ended, self.last_step)
 
     @property
     def culprit(self) -> int | None:
         """The rank whose error is named as the cause of the failure, if one is."""
-        return self._failure.culprit(self.ended)
+        return self.failure.culprit(self.ended)
 
     def train_again(self) -> None:
         """Take all ranks for lost, which had ended."""
@@ -215,18 +214,20 @@ class Supervisor:
             return self._on_outside_failure(event, now)
         return []
 
-    def _on_outside_failure(self, event: WorkerLost | ClientLost | StartCancelled, now: float) -> list[Instruction]:
+    def _on_outside_failure(
+        self, event: WorkerLost | ClientLost | ClientBack | StartCancelled, now: float
+    ) -> list[Instruction]:
         if isinstance(event, WorkerLost):
             return self._on_worker_lost(event, now) if event.address in self.addresses else []
-        return self._begin_failure(now, self._failure.note(event))
+        return self._begin_failure(now, self.failure.note(event))
 
     def _on_tick(self, now: float) -> list[Instruction]:
         for number, (verb, since) in list(self._first_applied.items()):
             if now - since > SETTLE:
                 self._settle_command(number, verb)
-        if self.state in ("starting", "recovering") and now > self.start_by and self._failure.late is None:
-            self._failure.late = self._late_rank()
-            return self._begin_failure(now, self._failure.late)
+        if self.state in ("starting", "recovering") and now > self.start_by and self.failure.late is None:
+            self.failure.late = self._late_rank()
+            return self._begin_failure(now, self.failure.late)
         suspects = self._detector.suspects(self.ended)
         return [Examine(suspects)] if suspects else []
 
@@ -246,10 +247,10 @@ class Supervisor:
             self.ended[event.rank] = event.status
             self.points[event.rank] = dict(event.points)  # type: ignore[arg-type]
             self.standings[event.rank] = event.standing
-            if event.status not in ("failed", "suspended") or self._failure.names(event.rank):
+            if event.status not in ("failed", "suspended") or self.failure.names(event.rank):
                 return []
             event = RankFailed(event.rank, "it did not say why", "peer", event.step)
-        return self._begin_failure(now, self._failure.note(event))
+        return self._begin_failure(now, self.failure.note(event))
 
     def _on_worker_lost(self, event: WorkerLost, now: float) -> list[Instruction]:
         self._last_step = max(self._last_step, event.step)
@@ -261,7 +262,7 @@ class Supervisor:
             return []
         self._last_step = max(self._last_step, event.step)
         self.stalled.add(address := self.addresses[event.rank])
-        return self._lose(address, self._failure.note(silence), now)
+        return self._lose(address, self.failure.note(silence), now)
 
     def _lose(self, address: str, reason: str, now: float) -> list[Instruction]:
         alive = [rank for rank, at in enumerate(self.addresses) if at == address and rank not in self.ended]
@@ -271,10 +272,10 @@ class Supervisor:
         return self._begin_failure(now, reason) if alive else []
 
     def _begin_failure(self, now: float, reason: str) -> list[Instruction]:
-        return [Abort(reason)] if self._failure.begin(now) else []
+        return [Abort(reason)] if self.failure.begin(now) else []
 
     def _conclusion(self, now: float) -> list[Instruction]:
-        all_ended, failure = len(self.ended) == len(self.addresses), self._failure
+        all_ended, failure = len(self.ended) == len(self.addresses), self.failure
         if failure.since is None:
             if not all_ended:
                 return []
@@ -283,13 +284,13 @@ class Supervisor:
             self.state = "stopped" if "stopped" in self.ended.values() else "finished"
             return [Conclude(self.state)]
         waited = now - failure.since
-        known = failure.root(self.ended, self.last_step) is not None or failure.client_lost is not None
+        known = failure.root(self.ended, self.last_step) is not None or failure.is_known
         if all_ended and {*self.ended.values()} == {"switched", "lost"} and failure.is_loss(bool(self.lost)):
             return [StartNextGeneration()]  # one that left was gone before its last words came
         if self._may_recover:
             if all_ended and (known or waited > SETTLE):
-                self.state, before = "recovering", self._is_over_to_others
-                self._is_over_to_others = True
+                self.state, before = "recovering", self.is_over_to_others
+                self.is_over_to_others = True
                 return [] if before else [Recover()]
             if waited <= self.patience:
                 return []
@@ -308,13 +309,12 @@ class Supervisor:
     def _may_recover(self) -> bool:
         """Whether others may go on, of ranks that had begun, or have been handed what they begin with."""
         has_something = self.recovers if self.state != "starting" else self.handed and not self.has_begun
-        return has_something and self._failure.is_loss(bool(self.lost))
+        return has_something and self.failure.is_loss(bool(self.lost))
 
     def _late_rank(self) -> str:
         # Who has arrived only waits for those who have not, or who do not answer: they are the ones to name.
         missing = set(range(len(self.addresses))) - self.entered
         absent, silence = missing - self.arrived, self._detector.silence
         rank = min(absent or missing, key=lambda rank: (-(silence(rank) // words.LONG), rank))
-        address = self.addresses[rank]
-        silent = 0.0 if absent else silence(rank)
+        address, silent = self.addresses[rank], 0.0 if absent else silence(rank)
         return words.late(rank, address, self.busy.get(address, []), silent, is_paused=address in self.paused)

@@ -85,7 +85,7 @@ class RecoveryPoints:
         self._rank = rank
         self.kept: tuple[RecoveryPoint, ...] = ()
         self.due: float = np.inf
-        self._wanted = wanted and rank.group.size > 1
+        self._wanted = wanted
         self._is_forced = False
         self._since, self._from, self._cost = 0.0, 0, 0.0
 
@@ -128,6 +128,8 @@ class RecoveryPoints:
     def _exchange(self, state: TrainState) -> bytes:
         """Give the next rank what is private here, and return what is private to the one before."""
         group = self._rank.group
+        if group.size == 1:  # with its worker all is lost; where its client is, it is not
+            return b""
         sent = group.send_start(private_part(state).to_bytes(), (group.rank + 1) % group.size, tag=_TAG)
         theirs = group.recv((group.rank - 1) % group.size, tag=_TAG).payload
         sent.wait()

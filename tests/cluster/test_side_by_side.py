@@ -118,10 +118,12 @@ def test_ranks_that_are_aborted(client: Client, problem: Problem) -> None:
 
 def test_ranks_of_a_client_that_was_killed(cluster: LocalCluster, client: Client, tmp_path: Path) -> None:
     code = f"""
+    import dask
     import numpy as np
     from distributed import Client
     import scaleml
 
+    dask.config.set({{"scaleml.client-timeout": "1s"}})
     X = np.random.default_rng(0).standard_normal((300, 4))
     client = Client({cluster.scheduler_address!r})
     runs = [

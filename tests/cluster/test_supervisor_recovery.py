@@ -8,6 +8,7 @@ from cluster.test_supervisor import OWN, START_BY, feed
 from scaleml.cluster.events import (
     Abort,
     Applied,
+    ClientBack,
     ClientLost,
     Conclude,
     Entered,
@@ -94,6 +95,20 @@ def test_nobody_goes_on_where_that_is_not_wanted_or_something_else_is_wrong():
         said = feed(machine, *news) + feed(machine, Tick(), now=late)
         assert Recover() not in said
         assert machine.state == "failed"
+
+
+def test_ranks_that_waited_for_their_client_go_on_at_once():
+    machine = recovering()
+    back = ClientBack("the client had lost its connection")
+    ends = [Left(rank, "suspended", 7, [[6, 1]]) for rank in range(3)]
+    said = feed(machine, back, *ends)
+    assert [type(one) for one in said] == [Abort, Recover]
+    assert machine.cause == back.reason
+    # A worker that was lost meanwhile is replaced.
+    machine = recovering()
+    assert feed(machine, back, ends[0], WorkerLost("tcp://b"), ends[2])[-1] == Recover()
+    assert machine.suspended == {0: "tcp://a", 2: "tcp://c"}
+    assert "rank 1 lost" in machine.cause
 
 
 def test_a_pause_may_be_applied_before_the_last_rank_has_entered():

@@ -8,10 +8,12 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from distributed import Worker, get_worker
 
+from scaleml.cluster import config
 from scaleml.data.piece import Arrays, Piece, Run
 from scaleml.data.stream import Blocks
 
@@ -84,10 +86,12 @@ def remove(token: str, dask_worker: Worker) -> None:
     shutil.rmtree(_place(dask_worker, token), ignore_errors=True)
 
 
-def _watch(worker: Worker, token: str) -> None:
-    """Remove the pieces when their client has vanished: then Dask forgets all that it held."""
+def _watch(worker: Worker, token: str, *, is_last: bool = False) -> None:
+    """Remove the pieces when their client has vanished: then Dask forgets all that it held. It has some time to come back for them."""
     if any(token in str(key) for key in list(worker.state.tasks)):
         worker.loop.call_later(WATCH, _watch, worker, token)
+    elif not is_last:
+        worker.loop.call_later(config.seconds("client-timeout"), partial(_watch, worker, token, is_last=True))
     else:
         shutil.rmtree(_place(worker, token), ignore_errors=True)
 

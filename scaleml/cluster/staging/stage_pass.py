@@ -171,7 +171,8 @@ class StagePass:
     def hold(self, client: Client, workers: Iterable[str]) -> None:
         """Say on these workers that their pieces are wanted."""
         token = self.options.token
-        for worker in set(workers) - self._leases.keys():
+        held = {worker for worker, future in self._leases.items() if future.status != "cancelled"}
+        for worker in set(workers) - held:  # a client that has lost its connection, and is back, holds nothing
             self._leases[worker] = submit(
                 client, lease, token, key=lease_key(token, worker), workers=[worker], allow_other_workers=False
             )

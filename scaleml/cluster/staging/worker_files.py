@@ -95,6 +95,7 @@ class WorkerFiles(Files):
             for (first, worker), copy in self._copies.items()
             if worker in living and first not in lost
         }
+        self._stage.hold(client, [*paths, *(worker for _, worker in self._copies)])
 
     def witnesses(self) -> dict[str, tuple[str, bytes]]:
         """Return one file of each worker."""
