@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from distributed import Worker, get_worker
@@ -41,10 +41,12 @@ class RanksHere:
     parked: Mapping[tuple[int, int], End]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Parked:
     outcome: Outcome
     seconds: float
+    since: object = field(default_factory=object)
+    """By which whoever ends it knows it: the loop must not hold the outcome itself."""
 
 
 _parked: Final[dict[RankKey, _Parked]] = {}
@@ -63,12 +65,12 @@ def park(key: RankKey, outcome: Outcome, worker: Worker, seconds: float) -> None
     parked = _Parked(outcome, seconds)
     with _lock:
         _parked[key] = parked
-    worker.loop.add_callback(worker.loop.call_later, seconds, _expire, key, parked)
+    worker.loop.add_callback(worker.loop.call_later, seconds, _expire, key, parked.since)
 
 
-def _expire(key: RankKey, parked: _Parked) -> None:
+def _expire(key: RankKey, since: object) -> None:
     with _lock:
-        if _parked.get(key) is parked:  # nobody has picked it up since
+        if key in _parked and _parked[key].since is since:  # nobody has picked it up since
             del _parked[key]
 
 
