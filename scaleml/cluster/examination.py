@@ -170,6 +170,7 @@ def _examined(address: str, facts: WorkerFacts, told: dict[str, Any] | BaseExcep
             "numpy": "",
             "scaleml": "",
             "build": "",
+            "files": "",
             "missing": "",
             "error": "",
         }

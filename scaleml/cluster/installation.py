@@ -32,6 +32,8 @@ class Installation(TypedDict):
     """Its version; "" where there is none."""
     build: str
     """A digest of scaleml's files; "" where they cannot be read."""
+    files: str
+    """What tells those very files from copies, and from what they were before a change."""
     missing: str
     """The module that was not found when what runs need was imported; "" if all were."""
     error: str
@@ -39,8 +41,18 @@ class Installation(TypedDict):
 
 
 @by_value
-def installation(needed: tuple[str, ...], package: str = "scaleml") -> Installation:
-    """Return what is installed where this is called; it travels by value, for there may be no scaleml."""
+def installation(needed: tuple[str, ...], package: str = "scaleml", known: tuple[str, str] = ("", "")) -> Installation:
+    """Return what is installed where this is called; it travels by value, for there may be no scaleml.
+
+    Parameters
+    ----------
+    needed : tuple of str
+        Modules to import.
+    package : str
+        Whose files are looked at.
+    known : tuple of str
+        ``files`` and ``build`` of another process: of the same files the digest need not be made again.
+    """
     import hashlib
     import importlib
     import pathlib
@@ -51,6 +63,7 @@ def installation(needed: tuple[str, ...], package: str = "scaleml") -> Installat
         "numpy": "",
         "scaleml": "",
         "build": "",
+        "files": "",
         "missing": "",
         "error": "",
     }
@@ -58,11 +71,19 @@ def installation(needed: tuple[str, ...], package: str = "scaleml") -> Installat
         found["numpy"] = str(importlib.import_module("numpy").__version__)
         module = importlib.import_module(package)
         found["scaleml"] = str(module.__version__)
-        digest = hashlib.sha256()
+        digest, same = hashlib.sha256(), hashlib.sha256()
         folder = pathlib.Path(str(module.__file__)).parent
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-        found["build"] = digest.hexdigest()[:16]
+        paths = sorted(folder.rglob("*.py"))
+        for path in paths:
+            facts = path.stat()
+            same.update(f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        found["files"] = same.hexdigest()[:16]
+        if found["files"] == known[0]:
+            found["build"] = known[1]
+        else:
+            for path in paths:
+                digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+            found["build"] = digest.hexdigest()[:16]
         for name in needed:
             importlib.import_module(name)
     except OSError:
@@ -93,14 +114,14 @@ def installations(client: Client, addresses: list[str], seconds: float) -> dict[
     seconds : float
         For a worker to import what runs need.
     """
-    here = platform.python_version()
+    here, known = platform.python_version(), (_here()["files"], _here()["build"])
 
     async def ask(address: str) -> Installation:
         versions = await asyncio.wait_for(calls.versions_on(client, address), calls.CALL_TIMEOUT)
         python = ".".join(str(versions.get("python")).split(".")[:3])
         if minor(python) != minor(here):  # code of ours does not run there
-            return {"python": python, "numpy": "", "scaleml": "", "build": "", "missing": "", "error": ""}
-        return await calls.on_worker(client, address, there(installation), NEEDED)
+            return {"python": python, "numpy": "", "scaleml": "", "build": "", "files": "", "missing": "", "error": ""}
+        return await calls.on_worker(client, address, there(installation), NEEDED, "scaleml", known)
 
     return calls.ask_each(client, seconds, ask, addresses)
 

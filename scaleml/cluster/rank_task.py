@@ -65,7 +65,8 @@ def rank_main(
     for command in () if spec.recovered is None else spec.recovered.commands:
         endpoint.commands.put(command)
     worker = get_worker()
-    reporter = Reporter(worker, spec.task, endpoint, timeout=spec.comm_timeout)
+    awaited = None if spec.recovered is None else spec.recovered.reached
+    reporter = Reporter(worker, spec.task, endpoint, timeout=spec.comm_timeout, awaited=awaited)
     outcome: Outcome | None = None
     try:
         secede()

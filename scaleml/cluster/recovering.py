@@ -35,7 +35,7 @@ from scaleml.telemetry.recovery import Recovery
 
 _log = logging.getLogger(__name__)
 
-LOOK: Final = 0.02
+LOOK: Final = 0.01
 """Seconds between two looks whether a worker has come; Dask's nannies need about 0.4 s to start one."""
 _REOPEN: Final = 0.5
 """Seconds between two looks at the embedded cluster's own processes."""

@@ -18,6 +18,8 @@ from scaleml.telemetry.recorder import Recorder
 
 PERIOD: Final = 0.1
 """Seconds between two looks."""
+_SOON: Final = 0.01
+"""Seconds between two looks whether a rank that goes on after a loss is past the step of it."""
 BEAT: Final = 1.0
 """Seconds without another event after which a rank tells that it lives."""
 _CLOSING: Final = ("closing_gracefully", "closing")
@@ -38,6 +40,8 @@ class Reporter:
         What the rank prints, which is sent as well.
     timeout : float
         Seconds of silence after which a rank is suspected to be stalled: it beats four times in that, if not more often.
+    awaited : int, optional
+        A step of which the client is to hear at once: of a rank that goes on after a loss, the one at which that was.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Reporter:
         output: OutputLines | None = None,
         *,
         timeout: float = 4 * BEAT,
+        awaited: int | None = None,
     ) -> None:
         self._worker = worker
         self._key = key
@@ -60,6 +65,8 @@ class Reporter:
         self._stopped = threading.Event()
         self._draining = threading.Lock()
         worker.loop.add_callback(self._tick)
+        if awaited is not None:
+            worker.loop.add_callback(self._await, awaited)
 
     def listen_to(self, recorder: Recorder) -> None:
         """Send what this recorder notes."""
@@ -108,6 +115,12 @@ class Reporter:
         if reason is not None:
             self._endpoint.abort(reason)
         self._worker.loop.call_later(PERIOD, self._tick)
+
+    def _await(self, step: int) -> None:
+        if self._recorder is not None and self._recorder.step > step:
+            self.send_records()
+        elif not self._stopped.is_set():
+            self._worker.loop.call_later(_SOON, self._await, step)
 
     def _send_lines(self, everything: bool = False) -> None:
         if self._output is None:

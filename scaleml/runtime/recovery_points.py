@@ -11,6 +11,7 @@ and the point took: often enough to lose little, so rarely that nobody notices (
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ from scaleml.telemetry.columns import Measures
 if TYPE_CHECKING:
     from scaleml.runtime.training_rank import TrainingRank
 
-SECONDS: Final = 0.1
+SECONDS: Final = 0.05
 """Training time between two points, if they are cheap."""
 SHARE: Final = 0.005
 """The share of the time that taking points may cost."""
@@ -87,7 +88,8 @@ class RecoveryPoints:
         self.due: float = np.inf
         self._wanted = wanted
         self._is_forced = False
-        self._since, self._from, self._cost = 0.0, 0, 0.0
+        self._since, self._from = 0.0, 0
+        self._costs: deque[float] = deque(maxlen=3)
 
     def begin(self) -> None:
         """Start counting: training begins. Before the first step of a run its seed is as good a point; ranks that go on take one."""
@@ -106,7 +108,7 @@ class RecoveryPoints:
         """Take a point if it is time, and agree on when to look again; collective."""
         rank = self._rank
         now, steps = rank.world.clock.now(), max(1, rank.state.step - self._from)
-        mine = np.array([now - self._since, max(SECONDS, self._cost / SHARE)], np.float64)
+        mine = np.array([now - self._since, max(SECONDS, min(self._costs, default=0.0) / SHARE)], np.float64)
         seconds, wanted = (float(most) for most in rank.group.allgather(mine).max(axis=0))
         a_step = max(seconds / steps, 1e-9)
         if self._is_forced or seconds >= wanted / 2:
@@ -121,7 +123,8 @@ class RecoveryPoints:
         state = rank.snapshot()
         neighbour, seen = self._exchange(state), tuple(rank.evaluation.recent)
         servers = rank.servers.keep(state.step) if rank.has_servers else {}
-        self._cost = now() - began  # on a slow network most of it is the way to the buddy
+        # On a slow network most of it is the way to the buddy. The least of the last few: a wait for that is part of any step.
+        self._costs.append(now() - began)
         point = RecoveryPoint(state.step, state, neighbour, rank.strategy, seen, servers, rank.evaluation.done)
         self.kept = (*self.kept[-1:], point)
 

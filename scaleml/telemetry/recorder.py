@@ -45,8 +45,8 @@ class Recorder:
         Sums since the last row.
     noise, signal, noise_weight, biased : float
         Sums of estimates of the gradient's noise since the last row, see `telemetry.columns`.
-    samples : int
-        Rows of data consumed so far.
+    samples, step : int
+        Rows of data consumed so far; steps of which there is a row.
     last : float
         What the training clock showed at the last row.
     due : float
@@ -65,7 +65,7 @@ class Recorder:
         self.staleness = 0.0
         self.updates = 0
         self.noise = self.signal = self.noise_weight = self.biased = 0.0
-        self.samples = 0
+        self.samples = self.step = 0
         self.interval = INTERVAL
         self.before_row: Callable[[], float] | None = None
         self.start = self.excluded = self.last = 0.0
@@ -119,7 +119,7 @@ class Recorder:
         """Write what has gathered since the last row."""
         if self.before_row is not None:
             now += self.before_row()
-        meter = self.meter
+        meter, self.step = self.meter, step
         waited = meter.waited
         most = max(range(len(waited)), key=waited.__getitem__) if meter.wait > 0 else -1
         self._rows.append(
