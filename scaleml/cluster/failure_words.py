@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from scaleml.cluster.failure_detector import Silence
@@ -63,6 +63,16 @@ def stalled(silence: Silence, address: str, at: str) -> str:
         f"rank {silence.rank} on worker {address} stalled{at}: it has not been heard for {silence.seconds:.0f} s, "
         f"and is silent to Dask as well{waits}: {why} (dask.config 'scaleml.comm.timeout')"
     )
+
+
+def late_rank(missing: Collection[int], arrived: Collection[int], silence: Callable[[int], float]) -> tuple[int, float]:
+    """Return whom of the ranks that have not entered to name, and for how many seconds it has not been heard.
+
+    Who has arrived only waits for those who have not, or who do not answer.
+    """
+    absent = {*missing} - {*arrived}
+    rank = min(absent or missing, key=lambda rank: (-(silence(rank) // LONG), rank))
+    return rank, 0.0 if absent else silence(rank)
 
 
 def late(rank: int, address: str, tasks: Sequence[str], silence: float, *, is_paused: bool) -> str:

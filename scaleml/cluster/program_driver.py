@@ -242,7 +242,7 @@ class ProgramDriver:
 
     def _conclude(self, conclusion: Conclude) -> None:
         self.error = conclusion.error
-        self.culprit = self._supervisor.culprit
+        self.culprit = self._supervisor.failure.culprit(self._supervisor.ended)
         self._supervisor.state = conclusion.state
         if conclusion.state != "finished":
             self._await_ends()

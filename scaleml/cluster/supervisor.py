@@ -164,11 +164,6 @@ class Supervisor:
         """Why the run fails, if it does, or what others recover from."""
         return self.failure.cause(self.ended, self.last_step)
 
-    @property
-    def culprit(self) -> int | None:
-        """The rank whose error is named as the cause of the failure, if one is."""
-        return self.failure.culprit(self.ended)
-
     def train_again(self) -> None:
         """Take all ranks for lost, which had ended."""
         self.ended, self.state = dict.fromkeys(self.ended, "lost"), "recovering"
@@ -285,8 +280,8 @@ class Supervisor:
             return [Conclude(self.state)]
         waited = now - failure.since
         known = failure.root(self.ended, self.last_step) is not None or failure.is_known
-        if all_ended and {*self.ended.values()} == {"switched", "lost"} and failure.is_loss(bool(self.lost)):
-            return [StartNextGeneration()]  # one that left was gone before its last words came
+        if all_ended and self._has_handed_over and failure.is_loss(bool(self.lost)):
+            return [StartNextGeneration()]
         if self._may_recover:
             if all_ended and (known or waited > SETTLE):
                 self.state, before = "recovering", self.is_over_to_others
@@ -306,15 +301,18 @@ class Supervisor:
         return []
 
     @property
+    def _has_handed_over(self) -> bool:
+        """Whether all have, also one that left, and was gone before its last words came; servers just finish."""
+        return {*self.ended.values()} - {"finished"} == {"switched", "lost"}
+
+    @property
     def _may_recover(self) -> bool:
         """Whether others may go on, of ranks that had begun, or have been handed what they begin with."""
         has_something = self.recovers if self.state != "starting" else self.handed and not self.has_begun
         return has_something and self.failure.is_loss(bool(self.lost))
 
     def _late_rank(self) -> str:
-        # Who has arrived only waits for those who have not, or who do not answer: they are the ones to name.
         missing = set(range(len(self.addresses))) - self.entered
-        absent, silence = missing - self.arrived, self._detector.silence
-        rank = min(absent or missing, key=lambda rank: (-(silence(rank) // words.LONG), rank))
-        address, silent = self.addresses[rank], 0.0 if absent else silence(rank)
+        rank, silent = words.late_rank(missing, self.arrived, self._detector.silence)
+        address = self.addresses[rank]
         return words.late(rank, address, self.busy.get(address, []), silent, is_paused=address in self.paused)

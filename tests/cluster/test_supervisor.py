@@ -266,13 +266,13 @@ def test_rank_0_speaks_for_all_where_another_cannot_confirm():
 def test_a_program_s_ranks_have_no_steps_and_its_culprit_is_the_rank_that_is_named():
     made = supervisor(counts_steps=False)
     feed(made, *(Entered(rank) for rank in range(3)))
-    assert made.culprit is None
+    assert made.failure.culprit(made.ended) is None
     feed(made, RankFailed(0, "rank 0 lost rank 1", "peer", -1, peer=1))
-    assert made.culprit == 0  # as far as is known
+    assert made.failure.culprit(made.ended) == 0  # as far as is known
     feed(made, RankFailed(1, "ValueError: no such thing", "own", -1), *(Left(rank, "failed", -1) for rank in range(3)))
-    assert made.culprit == 1
+    assert made.failure.culprit(made.ended) == 1
     killed = supervisor(counts_steps=False)
     feed(killed, *(Entered(rank) for rank in range(3)), PEER)
     *_, end = feed(killed, WorkerLost(ADDRESSES[1]), Left(0, "failed", -1))
-    assert killed.culprit is None
+    assert killed.failure.culprit(killed.ended) is None
     assert end.error.startswith("ranks 1, 2 lost: the Dask worker tcp://b is gone")

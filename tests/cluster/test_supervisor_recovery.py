@@ -15,6 +15,7 @@ from scaleml.cluster.events import (
     Left,
     RankFailed,
     Recover,
+    StartNextGeneration,
     Tick,
     WorkerLost,
 )
@@ -71,7 +72,7 @@ def test_links_that_altered_a_frame_are_made_again_at_once():
     assert [type(one) for one in feed(machine, *before)] == [Abort]
     assert feed(machine, last) == [Recover()]
     assert machine.cause == "rank 1 on worker tcp://b failed at step 7: rank 1 got a corrupt frame from rank 0"
-    assert machine.culprit == 1
+    assert machine.failure.culprit(machine.ended) == 1
 
 
 def test_an_altered_frame_is_named_where_nobody_is_to_go_on():
@@ -109,6 +110,13 @@ def test_ranks_that_waited_for_their_client_go_on_at_once():
     assert feed(machine, back, ends[0], WorkerLost("tcp://b"), ends[2])[-1] == Recover()
     assert machine.suspended == {0: "tcp://a", 2: "tcp://c"}
     assert "rank 1 lost" in machine.cause
+
+
+def test_one_that_left_may_be_gone_before_its_last_words_come():
+    """All have handed over then, and a server, which just finishes, has what they leave."""
+    machine = recovering()
+    news = [WorkerLost("tcp://b"), Left(0, "switched", 7), Left(2, "finished", 7)]
+    assert feed(machine, *news)[-1] == StartNextGeneration()
 
 
 def test_a_pause_may_be_applied_before_the_last_rank_has_entered():
