@@ -163,7 +163,9 @@ def test_ranks_with_a_pace_of_their_own_go_on_as_they_are(
 ) -> None:
     often(cluster)
     before = set(cluster.scheduler_info(n_workers=-1)["workers"])
-    run = started(strategy, faults=[Kill(rank, 40)], epochs=20, optimizer=SGD(0.1)).wait(60)
+    # Rank 0 hears of rank 2 through rank 1 alone: until a fresh process is warm both go on, in a short run for too long.
+    epochs = 400 if isinstance(strategy, Gossip) else 20
+    run = started(strategy, faults=[Kill(rank, 40)], epochs=epochs, optimizer=SGD(0.1)).wait(60)
     assert len(before - set(cluster.scheduler_info(n_workers=-1)["workers"])) == 1, "the fault did not happen"
     (said,) = recoveries(run)
     assert "others go on as they are" in said
