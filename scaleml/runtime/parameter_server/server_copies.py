@@ -1,6 +1,6 @@
 """Copies of servers that a worker of another host or process keeps, now and then, while all go on at their own pace.
 
-Of servers whose memory all workers see nobody needs copies. Others are asked for all that they have, about four times a second, or as
+Of servers whose memory all workers see nobody needs copies. Others are asked for all that they have, about twenty times a second, or as
 often as takes half a hundredth of the time; a server that is lost goes on from there, and what came since is lost with it.
 """
 
