@@ -9,7 +9,8 @@ from typing import Final
 import cloudpickle
 from distributed import Client, Future, futures_of
 
-from scaleml.api.detached_driver import DetachedDriver, DetachedSender
+from scaleml.api.detached_driver import DetachedDriver
+from scaleml.api.detached_sender import DetachedSender
 from scaleml.api.detached_task import detached_main
 from scaleml.api.run import Run
 from scaleml.cluster import calls
@@ -127,12 +128,23 @@ def attach(name: str | None = None, client: Client | None = None) -> Run:
         )
         asked = "which one?" if name is None else f"there is no detached run {name!r} on this cluster;"
         raise ValueError(f"{asked} {there}")
-    future, *_ = found.get_dataset(_PREFIX + name)
-    return _run_of(found, name, future)
+    return _run_of(found, name, _task(found, name))
+
+
+def _task(client: Client, name: str) -> Future[bytes]:
+    held: list[Future[bytes]] = client.get_dataset(_PREFIX + name)
+    return held[0]
+
+
+def _task_if_there(client: Client, name: str) -> Future[bytes] | None:
+    try:
+        return _task(client, name)
+    except KeyError:
+        return None
 
 
 def _run_of(client: Client, name: str, future: Future[bytes]) -> Run:
-    driver = DetachedDriver(client, name, future, _place(name))
+    driver = DetachedDriver(client, name, future, _place(name), lambda: _task_if_there(client, name))
     run = Run(driver, driver.facts, DetachedSender(driver))
     driver.start(run.on_change)
     return run

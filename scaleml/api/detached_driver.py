@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Mapping
-from types import EllipsisType
+from collections.abc import Callable
 from typing import Final, TypeVar, final
 
 from distributed import Client, Future
 
 from scaleml.api.detached_task import Record, Standing, look, record, tell
-from scaleml.api.run_waiter import RunWaiter
 from scaleml.arrays import Array
 from scaleml.clock import WALL
-from scaleml.cluster import calls
-from scaleml.cluster.errors import words_of
+from scaleml.cluster import calls, config
+from scaleml.cluster.client_link import ClientLink
+from scaleml.cluster.errors import StartFailed, words_of
 from scaleml.cluster.events import OVER, RunState
 from scaleml.cluster.installation import there
-from scaleml.cluster.placement import Placement, Workers
+from scaleml.cluster.placement import Placement
 from scaleml.cluster.results import Result
 from scaleml.runtime.plan import Plan
-from scaleml.strategies import Strategy
 from scaleml.telemetry.history import History
 from scaleml.telemetry.history_copy import News, Seen, news, take
 
 EVERY: Final = 0.1
 """Seconds between two looks at the run."""
 _LOOK: Final = 2.0  # seconds for an answer: then it is asked whether the worker is still there
-_COMMAND: Final = 120.0  # seconds: what is told there has a deadline of its own, which comes first
+COMMAND: Final = 120.0
+"""Seconds for what the run is told: there it has a deadline of its own, which comes first."""
 
 Answer = TypeVar("Answer")
 
@@ -51,14 +50,25 @@ class DetachedDriver:
         Its task.
     place : list of str
         The keys of the scheduler's metadata that say where it is driven.
+    again : callable
+        Returns its task anew, for a client that has lost its connection; None where the cluster has no such run any more.
 
     Raises
     ------
+    TimeoutError
+        When no worker takes it up within ``scaleml.recovery-timeout``.
     Exception
         What the start of the run has raised, where it did not begin.
     """
 
-    def __init__(self, client: Client, name: str, future: Future[bytes], place: list[str]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        future: Future[bytes],
+        place: list[str],
+        again: Callable[[], Future[bytes] | None],
+    ) -> None:
         self.client = client
         self.name = name
         self.history = History()
@@ -68,6 +78,9 @@ class DetachedDriver:
         self.state: RunState = "starting"
         self._future = future
         self._place = place
+        self._again = again
+        self._link = ClientLink(client)
+        self._taken_up = WALL.now()
         self._on_change: Callable[[], None] | None = None
         self._looking = threading.Lock()
         self._seen = Seen()
@@ -114,7 +127,7 @@ class DetachedDriver:
         NotThere
             Where nobody drives the run now.
         """
-        if not self._ask(_COMMAND, tell, self.name, verb, settings):
+        if not self._ask(COMMAND, tell, self.name, verb, settings):
             raise NotThere
         self._look()
 
@@ -123,9 +136,12 @@ class DetachedDriver:
         while self.state not in OVER:
             try:
                 try:
-                    self._look()
+                    if self._is_linked():
+                        self._look()
                 except NotThere:
                     self._find_again()
+                except StartFailed:  # so says a call on a client that was closed meanwhile
+                    self._is_linked()
             except Exception as error:  # noqa: BLE001  whatever it is, who waits for the run must hear of it
                 self._fail(
                     f"it can no longer be followed here ({words_of(error)}); scaleml.attach({self.name!r}) tries again"
@@ -158,7 +174,7 @@ class DetachedDriver:
     def _take(self, standing: Standing, new: News) -> None:
         before = self.state, self._version
         take(self.history, new)
-        self._seen, self._version = new.seen, standing.version
+        self._seen, self._version, self._taken_up = new.seen, standing.version, WALL.now()
         self.generation = standing.generation or self.generation
         self.plan_in_force = standing.plan or self.plan_in_force
         self.topology, self.error = standing.topology, standing.error
@@ -179,27 +195,61 @@ class DetachedDriver:
             if told is not None:
                 found: Record = pickle.loads(told)
                 return found
+            if not self._is_taken_up():
+                raise TimeoutError(f"detached run {self.name!r}: {self._nobody_has_it()}")
             pause.wait(EVERY / 5)
 
     def _ended(self) -> Record:
-        ended: Record = pickle.loads(self._future.result(timeout=_COMMAND))
+        ended: Record = pickle.loads(self._future.result(timeout=COMMAND))
         return ended
 
-    def _find_again(self) -> None:
-        """Look what has become of a run that is not driven where it was."""
-        if self.client.status != "running":
+    def _is_linked(self) -> bool:
+        """Return whether this process reaches the scheduler; what is to be done where it has lost the connection."""
+        link = self._link.look()
+        if link == "gone":
             self._fail(
                 f"the Dask client is {self.client.status}; the run may well go on: scaleml.attach({self.name!r}) with a client that is "
                 "connected finds it"
             )
-        elif self._future.status == "finished":
+        elif link == "back":  # with the former connection the scheduler has forgotten what this client holds
+            found = self._again()
+            if found is None:
+                self._fail("while this process was not connected somebody has unpublished it: start it again")
+            else:
+                self._future = found
+                self._link.renewed()
+        return link == "up"
+
+    def _find_again(self) -> None:
+        """Look what has become of a run that is not driven where it was."""
+        if not self._is_linked():
+            return
+        if self._future.status == "finished":
             self._take_all(self._ended())
         elif self._future.status in ("error", "cancelled", "lost"):
             error = self._future.exception() if self._future.status == "error" else None
             self._fail(f"the task of the run is {self._future.status}{f': {error}' if error else ''}; start it again")
+        elif not self._is_taken_up():
+            self._fail(self._nobody_has_it())
         elif self.state != "recovering":
             self.state = "recovering"
             self._changed()
+
+    def _is_taken_up(self) -> bool:
+        """Return whether a worker has the run's task, or had it a while ago."""
+        assert self.client.scheduler is not None
+        question = self.client.scheduler.get_task_status(keys=[self._future.key])
+        states = calls.within(self.client, calls.CALL_TIMEOUT, question, "asking the Dask scheduler for the run's task")
+        now = WALL.now()
+        if states[self._future.key] not in (None, "no-worker", "queued", "waiting", "released"):
+            self._taken_up = now
+        return now < self._taken_up + config.seconds("recovery-timeout")
+
+    def _nobody_has_it(self) -> str:
+        return (
+            f"no worker has taken it up within {config.seconds('recovery-timeout'):g} s (scaleml.recovery-timeout); Dask begins it as soon "
+            f"as one is there: scaleml.attach({self.name!r}) then finds it"
+        )
 
     def _fail(self, error: str) -> None:
         self.error, self.state = error, "failed"
@@ -210,8 +260,16 @@ class DetachedDriver:
 
     def _ask(self, seconds: float, function: Callable[..., Answer], *arguments: object) -> Answer:
         """Call a function on the worker that drives the run."""
+        assert self.client.scheduler is not None
         try:
-            place: dict[str, str] = self.client.get_metadata(self._place)
+            place: dict[str, str] = calls.within(
+                self.client,
+                calls.CALL_TIMEOUT,
+                self.client.scheduler.get_metadata(keys=self._place, default=None),
+                "asking the Dask scheduler for the run's worker",
+            )
+        except (StartFailed, TimeoutError):
+            raise  # the client is closed; the scheduler is busy, or out of reach: neither says anything of the run
         except Exception as error:
             raise NotThere from error
         if not place:
@@ -224,6 +282,8 @@ class DetachedDriver:
                 lambda at: calls.on_worker(self.client, at, there(function), *arguments),
                 [address],
             )
+        except (StartFailed, TimeoutError):
+            raise
         except Exception as error:
             raise NotThere from error
         answer = answers[address]
@@ -234,66 +294,3 @@ class DetachedDriver:
         if isinstance(answer, BaseException):
             raise answer
         return answer
-
-
-@final
-class DetachedSender(RunWaiter):
-    """Brings commands to a detached run; a `Sender`.
-
-    Parameters
-    ----------
-    driver : DetachedDriver
-        The run's, as it is followed here.
-    """
-
-    is_detached: Final = True
-
-    def __init__(self, driver: DetachedDriver) -> None:
-        self._driver = driver
-        super().__init__(driver)
-
-    def plan(self, *, applied: bool) -> Plan:
-        """Return the plan in force, as far as it is known here."""
-        return self._driver.plan_in_force
-
-    def stop(self) -> None:
-        """End the run; return when it is over."""
-        self.tell("stop")
-        self.wait_until(self._is_over, None)
-
-    def tell(self, verb: str, settings: Mapping[str, object] | None = None) -> None:
-        """Tell the run something; return when it has done it.
-
-        Raises
-        ------
-        RuntimeError
-            When the run is over.
-        TimeoutError
-            When nobody drives it: the worker that did was lost.
-        """
-        deadline = WALL.now() + _COMMAND
-        while not self._is_over():
-            try:
-                self._driver.tell(verb, dict(settings or {}))
-                return
-            except NotThere:
-                if WALL.now() > deadline:
-                    raise TimeoutError(
-                        f"{verb} was not heard within {_COMMAND:g} s: the worker that drove {self._driver.name!r} was lost, and no other "
-                        "one has begun it again"
-                    ) from None
-                self.wait_until(self._is_over, EVERY)
-        if verb != "stop":
-            raise RuntimeError(f"the run is {self._driver.state}: it can no longer be told to {verb}; start a new one")
-
-    def update(
-        self,
-        strategy: Strategy | None,
-        learning_rate: float | None,
-        batch_size: int | None,
-        workers: Workers | EllipsisType = ...,
-    ) -> None:
-        """Change settings in mid-run; see `Run.update`."""
-        given = {"strategy": strategy, "learning_rate": learning_rate, "batch_size": batch_size}
-        told: dict[str, object] = {name: value for name, value in given.items() if value is not None}
-        self.tell("update", told if workers is ... else told | {"workers": workers})

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Final, TypeAlias, final
 
 from distributed import Worker
@@ -41,3 +44,30 @@ def let_ranks_leave(worker: Worker, count: Counts) -> None:
     """Have a worker wait for its ranks when it closes."""
     if _NAME not in worker.plugins:
         worker.plugins[_NAME] = RanksLeave(count)
+        if not worker.nanny:
+            _close_on_notice(worker)
+
+
+def _close_on_notice(worker: Worker) -> None:
+    """Have ``dask worker --no-nanny`` close at SIGTERM and Ctrl-C: by itself it ends at once, and nobody hears of it before.
+
+    Only where Dask's own handler is installed: other programs with a worker inside have handlers that are not ours to replace.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+        if not callable(before) or getattr(before, "__module__", None) != "distributed._signals":
+            continue
+
+        def close(number: int, frame: FrameType | None, before: Callable[..., object] = before) -> None:
+            async def closed() -> None:
+                try:
+                    await worker.close(reason=f"signal-{number}")
+                finally:
+                    before(number, None)  # Dask's ends the process
+
+            signal.signal(number, before)  # who sends it again does not wait
+            worker.loop.add_callback_from_signal(closed)
+
+        signal.signal(number, close)
