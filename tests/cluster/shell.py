@@ -11,6 +11,8 @@ from typing import Self
 
 from cluster.conftest import poll
 
+WHERE = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+
 
 class Shell:
     """Starts Dask processes that log to `folder`, and kills them at the end of its block."""
@@ -46,9 +48,12 @@ class Shell:
     def cluster(self, workers: dict[str, list[str]], *scheduler: str) -> tuple[Path, subprocess.Popen[bytes]]:
         """Start a scheduler and named workers with options of their own; return the scheduler's file and its process."""
         file = self._folder / "scheduler.json"
-        where = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
-        process = self.dask("scheduler", *where, "--port", "0", "--scheduler-file", str(file), *scheduler)
+        process = self.dask("scheduler", *WHERE, "--port", "0", "--scheduler-file", str(file), *scheduler)
         for name, options in workers.items():
-            self.dask("worker", "--scheduler-file", str(file), "--nthreads", "1", "--name", name, *where, *options)
+            self.worker(file, name, *options)
         assert poll(file.exists)
         return file, process
+
+    def worker(self, file: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
+        """Start a worker of the scheduler with this file."""
+        return self.dask("worker", "--scheduler-file", str(file), "--nthreads", "1", "--name", name, *WHERE, *options)
