@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import dask
 import pytest
 from distributed import Client
 from distributed.security import Security
+from numpy.testing import assert_array_equal
 
 import leaks
 import scaleml
@@ -22,6 +24,7 @@ from cluster.harness import nothing_left, running, sockets_of_links
 from cluster.shell import Shell
 from scaleml import MLP, AllReduce, ParameterServer, RunFailed
 from scaleml.cluster.errors import StartFailed
+from scaleml.faults import Kill
 from scaleml.linear_model import SGDClassifier
 
 for module in (__name__, "cluster.harness"):  # workers cannot import the tests' folder
@@ -122,6 +125,18 @@ def test_workers_with_too_little_memory_are_refused_with_figures(client: Client,
     with nothing_left(client), pytest.raises(StartFailed, match=figures):
         scaleml.train(**problem.settings(client=client, model=MLP((4000, 4000), dtype="float32")))
     problem.check(scaleml.train(**problem.settings(client=client)).params, shards=2)
+
+
+def test_a_killed_worker_is_replaced_under_tls_too(client: Client, problem: Problem) -> None:
+    if client.scheduler.address.startswith("tcp"):
+        pytest.skip("tests/cluster/test_recovery.py has many")
+    settings = problem.settings(client=client, epochs=30)
+    undisturbed = scaleml.train(**settings)
+    before = set(client.run(os.getpid).values())
+    run = scaleml.train(faults=[Kill(rank=1, step=100, allow_kill=True)], **settings)
+    assert len(before - set(client.run(os.getpid).values())) == 1, "the fault did not happen"
+    assert run.history.recoveries[0].what.startswith("rank 1 replaced")
+    assert_array_equal(run.params, undisturbed.params)
 
 
 def test_how_the_end_of_a_cluster_is_told(problem: Problem, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import cloudpickle
 import dask
 import dask.array as da
 import numpy as np
+import psutil
 import pytest
 from distributed import Client
 from numpy.testing import assert_array_equal
@@ -249,15 +250,25 @@ def test_rows_of_a_dask_array_are_computed_again(watch: Watch, cluster: Client) 
 
 
 def test_without_another_worker_the_run_fails_in_time(tmp_path: Path) -> None:
+    names = ("ann", "bob", "cem", "dan")
     with (
         dask.config.set({"scaleml.recovery-timeout": "300ms"}),
         Shell(tmp_path) as shell,
         Client(
-            scheduler_file=str(shell.cluster({name: ["--no-nanny"] for name in ("ann", "bob", "cem")})[0]),
-            set_as_default=False,
+            scheduler_file=str(shell.cluster({name: ["--no-nanny"] for name in names})[0]), set_as_default=False
         ) as client,
     ):
-        client.wait_for_workers(3, timeout=60)
+        client.wait_for_workers(4, timeout=60)
+        # One is told to go: it has no nanny that would close it, hands over all the same, and ends.
+        run = started(ParameterServer(), workers=2, client=client, epochs=10**6)
+        until(lambda: len(run.history) > 3)
+        address = run._driver.placement.addresses[0]
+        going = psutil.Process(client.run(os.getpid, workers=[address])[address])
+        going.terminate()
+        until(lambda: run.state == "running" and address not in run._driver.placement.addresses)
+        assert [text for _, text in run.history.marks] == ["workers=1"]
+        run.stop()
+        going.wait(30)
         # With three workers and two ranks there is a spare one, once.
         run = started(AllReduce(), workers=2, client=client, epochs=10**6)
         until(lambda: len(run.history) > 3)
