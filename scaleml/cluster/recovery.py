@@ -36,7 +36,7 @@ class WayOn:
     taken : tuple of float
         The rows since then of each that trains; nothing where all go back to a common step.
     bases : tuple of int
-        Rows of its own that each had consumed by then.
+        Rows that are counted for each one's number, beside those.
     level : int
         The step of the one that is furthest.
     versions : dict

@@ -55,7 +55,7 @@ class Plan:
     taken: tuple[float, ...] = ()
     """Rows since then of each rank that trains, where ranks with a pace of their own go on after a loss."""
     bases: tuple[int, ...] = ()
-    """Rows of its own that each of them had consumed when these ranks began, where that is known then."""
+    """Rows that are counted for each rank's number beside `taken`, where ranks with a pace of their own go on after a loss."""
     renumbered: bool = False
     """Whether ranks have other numbers than before the loss: what a server kept of each worker is not theirs."""
     looked: int = 0

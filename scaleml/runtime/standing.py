@@ -25,7 +25,7 @@ class Standing:
     taken : tuple of float
         Rows since then of each rank that trains, as far as this one knows.
     bases : tuple of int
-        Rows of its own that each of them had consumed by then; of a server nothing.
+        Rows that are counted for each rank's number, beside those; of a server nothing.
     step : int
         Of a rank that trains, its steps.
     commands : int
