@@ -37,7 +37,7 @@ def losses(way: WayOn, lost: Sequence[int], plan: Plan, reached: Reached) -> lis
             rows = plan.batch_size / workers
             updates = _in_flight(plan)
             if not (plan.layout.servers or plan.strategy.shares_memory):  # what no neighbour had taken in yet
-                updates += ceil(max(0.0, samples - way.began / workers - way.taken[rank]) / rows)
+                updates += ceil(max(0.0, samples - way.bases[rank] - way.taken[rank]) / rows)
             said.append(f"at most {_updates(updates)} (about {round(updates * rows)} rows) of rank {rank} lost")
     return said
 

@@ -95,7 +95,7 @@ class RankReports:
         if isinstance(event, Recorded):
             if generation >= self._heard_from:
                 self._history.take(event.rows, event.evaluations, event.epochs)
-                if event.rows:
+                if event.rows and generation == self._generation:
                     self.reached[event.rank] = last_place(event.rows)
                 self.step = max(self.step, newest := last_step(event.rows))
                 self._tell_past(newest)

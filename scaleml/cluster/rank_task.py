@@ -96,7 +96,8 @@ def _begins(plan: Plan, spec: RankSpec, before: Sequence[Outcome]) -> tuple[Plan
     if spec.recovered is None:
         plan = resume_from(plan, before)
     else:
-        plan = recover_from(plan, spec.recovered, before[0] if before else None)
+        trained = None if spec.change is None else spec.change.before
+        plan = recover_from(plan, spec.recovered, before[0] if before else None, trained)
     if not before and plan.origin is not None:
         plan = begin_from(plan, spec.rank)
     return (plan, None) if spec.change is None else follow_change(plan, spec.change, spec.rank, spec.recovered, before)

@@ -12,21 +12,30 @@ from distributed import Client
 
 from scaleml.clock import WALL
 from scaleml.cluster import calls, config
-from scaleml.cluster import failure_words as words
 from scaleml.cluster.calls import WorkerFacts
 from scaleml.cluster.embedded import reopen
 from scaleml.cluster.errors import StartFailed
 from scaleml.cluster.host_facts import hosts_of
 from scaleml.cluster.launcher import Generation
-from scaleml.cluster.losses import losses
+from scaleml.cluster.losses import Reached
 from scaleml.cluster.next_generation import NextGeneration, NotRecovered
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.rank_reports import RankReports
 from scaleml.cluster.rank_tasks import RankTasks
 from scaleml.cluster.recovery import WayOn, recovered_ranks, replace_lost
+from scaleml.cluster.recovery_account import RecoveryAccount
 from scaleml.cluster.recovery_checkpoint import from_checkpoint
 from scaleml.cluster.recovery_phases import RecoveryPhases
-from scaleml.cluster.shrinking import WorkerRange, plan_of_those, those_who_stay, told_to, way_of_those
+from scaleml.cluster.shrinking import (
+    WorkerRange,
+    as_they_are_of_those,
+    placed_anew,
+    plan_of_those,
+    reached_by_those,
+    those_who_stay,
+    told_to,
+    way_of_those,
+)
 from scaleml.cluster.staging.placed_data import PlacedData
 from scaleml.cluster.stalled_workers import StalledWorkers
 from scaleml.cluster.supervisor import Supervisor
@@ -86,9 +95,10 @@ class Recovering:
         self._reports = reports
         self._names = names
         self._stalled = stalled
-        self._how, self._links = "lost", "links lost and made again"
+        self._account = RecoveryAccount()
         self._allowed = allowed
         self._left: Generation | None = None  # whose points are there
+        self._reached: Reached = {}  # by its ranks
         self._gone: set[str] = set()  # since then
         self.phases = RecoveryPhases(WALL.now())
         self._tried = tasks.tried
@@ -97,12 +107,7 @@ class Recovering:
         self._lost: set[str] = set()
         self._reopened = 0.0
         self._cause = ""
-        self._ranks: list[int] = []
-        self._losses: list[str] = []
-        self._as_they_are = False
-        self._left_out: list[int] = []
         self._has_looked_for_rows = False
-        self._is_from_disk = False
         self._step = 0
         self._clock = self._stopped_at = self._replaced_after = 0.0
 
@@ -116,7 +121,7 @@ class Recovering:
             self.phases.end("noticed", noticed)
         self.phases.end("stopped")
         if supervisor.has_begun or self._left is None:
-            self._left, self._gone = generation, set()
+            self._left, self._gone, self._reached = generation, set(), dict(self._reports.reached)
         if supervisor.has_begun:
             self._tasks.note_survivors(
                 supervisor.suspended, supervisor.points, generation.plan, supervisor.standings, generation.number
@@ -124,9 +129,9 @@ class Recovering:
         for address in supervisor.lost:
             self.lose(address)
         if supervisor.failure.client_back:
-            self._how, self._links = "lost and made again", "the client's connection"
+            self._account.how, self._account.links = "lost and made again", "the client's connection"
         if supervisor.stalled:
-            self._how = f"stalled on {', '.join(sorted(supervisor.stalled))}"
+            self._account.how = f"stalled on {', '.join(sorted(supervisor.stalled))}"
             self._stalled.add(supervisor.stalled)
         self._step = max(self._step, supervisor.last_step)
         self._has_looked_for_rows = False
@@ -135,19 +140,13 @@ class Recovering:
         """Have the history say what was recovered, once ranks go on, and once more when they are past the step of the loss."""
         self.phases.end("started")
         seconds = WALL.now() - self._noticed
-        found = [(self._ranks, "replaced"), (self._left_out, "left out")]
-        who = ", ".join(f"{words.ranks_in_words(ranks)} {what}" for ranks, what in found if ranks) or self._links
-        since = f"goes on from step {self._tried[-1]}" if self._tried[-1] >= 0 else "goes on from the beginning"
-        since += " of its checkpoint" if self._is_from_disk else ""
-        goes_on_from = self._tried[-1]
-        if self._as_they_are:
-            since, goes_on_from = "others go on as they are", self._step
+        account = self._account
+        goes_on_from = self._step if account.as_they_are else self._tried[-1]
         after = f"after {seconds:.2f} s ({self._replaced_after:.2f} s for workers)"
-        text = "; ".join([f"{who}: {self._how} at step {self._step}, {since}, {after}", *self._losses])
+        text = account.text(self._step, goes_on_from, after)
         _log.info("%s", text)
         history.mark(self._clock, text, max(0, goes_on_from), "recovery")
-        what = ", ".join([who, *self._losses])
-        recovery = Recovery(self._clock, what, self._step, goes_on_from, dict(self.phases.seconds))
+        recovery = Recovery(self._clock, account.what, self._step, goes_on_from, dict(self.phases.seconds))
         history.note_recovery(recovery)
 
         def is_past() -> None:
@@ -193,7 +192,7 @@ class Recovering:
         if found is None:
             return None
         way = found.way
-        self._is_from_disk = way.is_exact and way.step >= 0 and None in way.sources
+        self._account.is_from_disk = way.is_exact and way.step >= 0 and None in way.sources
         self._lost.clear()
         self._tasks.abandon()
         return found
@@ -205,15 +204,10 @@ class Recovering:
             return None
         way, plan = from_checkpoint(self._tasks.way_on(placement.layout), now.plan)
         self._check(way, now)
-        reached = self._reports.reached
-        steps = {rank: step for rank, (step, _) in reached.items()}
-        told = recovered_ranks(way, now.placement, self._lost, self._step, self._clock, steps)
+        told = recovered_ranks(way, now.placement, self._lost, self._step, self._clock, self._steps)
         lost = [rank for rank, each in told.items() if each.is_replacement]
-        self._ranks = sorted({*self._ranks, *lost})
-        self._as_they_are = not way.is_exact
-        if self._as_they_are:
-            said = losses(way, lost, now.plan, reached)
-            self._losses += [one for one in said if one not in self._losses]
+        self._account.replaced = sorted({*self._account.replaced, *lost})
+        self._account.add(way, lost, now.plan, self._reached)
         plan = plan.after_loss(lost, self._step)
         generation = Generation(now.number + 1, plan, placement, now.planned)
         return NextGeneration(generation, way, told, self._tasks.sources(way))
@@ -222,21 +216,33 @@ class Recovering:
         self, stay: Sequence[int], addresses: Sequence[str], now: Generation, info: Mapping[str, WorkerFacts]
     ) -> NextGeneration | None:
         """Return how those go on that stay, on these workers."""
-        before = self._before
+        before, layout = self._before, self._before.placement.layout
         lost = [rank for rank, at in enumerate(before.training) if at not in addresses or rank not in stay]
-        plan = plan_of_those(before.plan, stay, lost, self._step)
-        placement = self._found(replace(now.placement, layout=plan.layout, addresses=tuple(addresses)), info)
+        servers = [rank for rank in range(layout.workers, layout.size) if layout.beside(rank) in lost]
+        plan = plan_of_those(before.plan, stay, [*lost, *servers], self._step)
+        placement = self._found(placed_anew(before.placement, plan.layout, addresses), info)
         if placement is None:
             return None
-        way, change = way_of_those(self._tasks.points, stay, before.placement.layout.workers)
+        all_ways = self._tasks.way_on(layout)
+        if all_ways.is_exact:
+            way, change = way_of_those(self._tasks.points, stay, layout)
+        else:
+            way, change = as_they_are_of_those(all_ways, stay, layout)
         way, plan = from_checkpoint(way, plan, any_ranks=True)
         self._check(way, now)
-        told = told_to(way, change, stay, self._step, self._clock, lost)
-        self._ranks = [rank for rank in lost if rank in stay]
-        self._left_out = [rank for rank in lost if rank not in stay]
+        told = told_to(way, change, stay, layout, self._step, self._clock, [*lost, *servers], self._steps)
+        self._account.replaced = [*(rank for rank in lost if rank in stay), *servers]
+        self._account.left_out = [rank for rank in lost if rank not in stay]
+        self._account.add(all_ways, [*lost, *servers], before.plan, self._reached)
+        self._reports.reached = reached_by_those(way, stay, layout, self._reached)
         begins = all(source is None for source in way.sources)  # from the seed, or a checkpoint: nobody brings anything
         generation = Generation(now.number + 1, plan, placement, now.planned, None if begins else change)
         return NextGeneration(generation, way, told, self._tasks.sources(way))
+
+    @property
+    def _steps(self) -> dict[int, int]:
+        """How far each former rank had come, as far as it has told."""
+        return {rank: step for rank, (step, _) in self._reached.items()}
 
     @property
     def _before(self) -> Generation:
@@ -251,7 +257,7 @@ class Recovering:
             if not lost <= self._reports.left or WALL.now() < self._noticed + _LEFT:
                 return None
             least = self._allowed.least_after_leaving  # nobody starts anew what has left on its own
-        return those_who_stay(before.placement, self._gone, info, least) if before.plan.may_change_ranks else None
+        return those_who_stay(before.placement, self._gone, info, least)
 
     def _check(self, way: WayOn, now: Generation) -> None:
         """Note that there are workers; raise NotRecovered where nothing is left to go on from, or others have tried often enough."""

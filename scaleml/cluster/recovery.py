@@ -35,6 +35,8 @@ class WayOn:
         Where ranks go on as they are: rows that all had consumed when the first of them began.
     taken : tuple of float
         The rows since then of each that trains; nothing where all go back to a common step.
+    bases : tuple of int
+        Rows that are counted for each one's number, beside those.
     level : int
         The step of the one that is furthest.
     versions : dict
@@ -46,6 +48,7 @@ class WayOn:
     sources: tuple[int | None, ...]
     began: int = 0
     taken: tuple[float, ...] = ()
+    bases: tuple[int, ...] = ()
     level: int = 0
     versions: Mapping[int, int] = field(default_factory=dict)
 
@@ -94,7 +97,7 @@ def way_as_they_are(standings: Standings, layout: Layout) -> WayOn:
 
     Examples
     --------
-    >>> one = {"began": 0, "taken": [40.0, 16.0], "step": 5, "commands": 1, "copies": [[2, 9]]}
+    >>> one = {"began": 0, "taken": [40.0, 16.0], "bases": [0, 0], "step": 5, "commands": 1, "copies": [[2, 9]]}
     >>> way = way_as_they_are({0: one}, Layout(2, servers=1))
     >>> way.sources, way.taken, way.versions
     ((0, 0, 0), (40.0, 16.0), {2: 9})
@@ -120,9 +123,9 @@ def way_as_they_are(standings: Standings, layout: Layout) -> WayOn:
             versions[server] = copies[source]
     taken = tuple(max(rows) for rows in zip(*(stands["taken"] for stands in standings.values()), strict=True))
     commands = min(stands["commands"] for stands in standings.values())
-    began = standings[training[0]]["began"]
+    began, bases = standings[training[0]]["began"], tuple(standings[training[0]]["bases"])
     level = max(standings[rank]["step"] for rank in training)
-    return WayOn(round(began + sum(taken)), commands, tuple(sources), began, taken, level, versions)
+    return WayOn(round(began + sum(taken)), commands, tuple(sources), began, taken, bases, level, versions)
 
 
 def replace_lost(placement: Placement, info: Mapping[str, WorkerFacts], names: Mapping[str, str]) -> Placement | None:
@@ -170,6 +173,7 @@ def recovered_ranks(
             is_replacement(rank, source),
             began=way.began,
             taken=way.taken,
+            bases=way.bases,
             level=way.level,
             known=way.commands,
         )

@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scaleml.cluster.calls import WorkerFacts
+from scaleml.cluster.losses import Reached
 from scaleml.cluster.placement import Placement, usable
 from scaleml.cluster.recovery import Points, WayOn
 from scaleml.faults import renumbered
 from scaleml.runtime.outcome import Recovered
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.rank_change import RankChange
+from scaleml.strategies import Layout
 
 
 @dataclass(frozen=True)
@@ -79,52 +81,140 @@ def those_who_stay(
     return (stay, [places[rank] for rank in stay]) if stay else None
 
 
-def way_of_those(points: Mapping[int, Points], stay: Sequence[int], before: int) -> tuple[WayOn, RankChange]:
+def way_of_those(points: Mapping[int, Points], stay: Sequence[int], before: Layout) -> tuple[WayOn, RankChange]:
     """Return the newest point that ranks can go on from, and what each brings of the former ones.
 
     Parameters
     ----------
     points : dict
-        What each surviving rank has kept. The next rank has a copy of what is private to a lost one.
+        What each surviving rank has kept. The next rank has a copy of what is private to a lost one, a server's keeper of all it had.
     stay : sequence of int
-        The former numbers of the ranks that go on.
-    before : int
-        How many there were.
+        The former numbers of the ranks that train on; all servers go on.
+    before : Layout
+        Who trained.
 
     Examples
     --------
-    >>> way, change = way_of_those({0: {8: 0, 16: 1}, 2: {16: 1, 24: 1}}, [0, 2], 3)
+    >>> way, change = way_of_those({0: {8: 0, 16: 1}, 2: {16: 1, 24: 1}}, [0, 2], Layout(3))
     >>> way.step, way.sources, change.former, change.brings
     (16, (0, 2), (0, 2), (False, True))
+    >>> way_of_those({1: {8: 0}}, [1], Layout(3, servers=1))[0].step  # with the server, its keeper is lost
+    -1
     """
-    common = set.intersection(*map(set, points.values())) if points else set()
+    workers = before.workers
+    training = [rank for rank in sorted(points) if rank < workers]
+    servers = [server if server in points else before.keeper(server) for server in range(workers, before.size)]
+    needed = [points.get(rank, {}) for rank in (*training, *servers)]
+    common = set.intersection(*map(set, needed)) if training else set()
     if not common:
-        nobody = (None,) * len(stay)
-        return WayOn(-1, 0, nobody), RankChange(before, tuple(stay), (False,) * len(stay))
-    step, first = max(common), min(points)
+        nobody = (None,) * (len(stay) + len(servers))
+        return WayOn(-1, 0, nobody), RankChange(workers, tuple(stay), (False,) * len(stay), before.servers)
+    step, first = max(common), training[0]
     sources, former, brings = [], [], []
     for rank in stay:
-        buddy = (rank + 1) % before
+        buddy = (rank + 1) % workers
         source = rank if rank in points else buddy if buddy in points else first
         sources.append(source)
         former.append(rank if source in (rank, buddy) else None)
-        left_out = (rank - 1) % before
+        left_out = (rank - 1) % workers
         brings.append(rank in points and left_out not in points and left_out not in stay)
-    return WayOn(step, points[first][step], tuple(sources)), RankChange(before, tuple(former), tuple(brings))
+    way = WayOn(step, points[first][step], (*sources, *servers))
+    return way, RankChange(workers, tuple(former), tuple(brings), before.servers)
+
+
+def as_they_are_of_those(way: WayOn, stay: Sequence[int], before: Layout) -> tuple[WayOn, RankChange]:
+    """Return how those go on that stay, of ranks with a pace of their own: each with what it has.
+
+    Parameters
+    ----------
+    way : WayOn
+        How all of them would.
+    stay : sequence of int
+        The former numbers of the ranks that train on; all servers go on.
+    before : Layout
+        Who trained.
+
+    Examples
+    --------
+    >>> way = WayOn(56, 0, (0, 0, 3), 0, (40.0, 16.0), (0, 0))
+    >>> as_they_are_of_those(way, [0], Layout(2, servers=1))[0].sources
+    (0, 3)
+    """
+    sources = tuple(way.sources[rank] for rank in _numbers(stay, before))
+    return replace(way, sources=sources), RankChange(before.workers, tuple(stay), servers=before.servers)
+
+
+def placed_anew(placement: Placement, layout: Layout, training: Sequence[str]) -> Placement:
+    """Return the placement of ranks that train on these workers, and servers beside them.
+
+    Examples
+    --------
+    >>> before = Placement(Layout(3, servers=1), ("a", "b", "c", "c"), 1)
+    >>> placed_anew(before, Layout(2, servers=1), ["a", "b"]).addresses
+    ('a', 'b', 'b')
+    """
+    servers = [training[layout.beside(server)] for server in range(layout.workers, layout.size)]
+    return replace(placement, layout=layout, addresses=(*training, *servers))
 
 
 def told_to(
-    way: WayOn, change: RankChange, stay: Sequence[int], reached: int, clock: float, replaced: Collection[int]
+    way: WayOn,
+    change: RankChange,
+    stay: Sequence[int],
+    before: Layout,
+    reached: int,
+    clock: float,
+    replaced: Collection[int],
+    steps: Mapping[int, int],
 ) -> dict[int, Recovered]:
-    """Return what each rank is told that goes on; those of ``replaced`` former ranks are on other workers."""
+    """Return what each rank is told that goes on; those of ``replaced`` former ranks are on other workers.
+
+    Where ranks go on as they are, ``steps`` has how far each of them had come.
+    """
     told = {}
-    for rank, (was, source) in enumerate(zip(stay, way.sources, strict=True)):
-        is_rebuilt = was in replaced if source is None else source != was and change.former[rank] is not None
-        told[rank] = Recovered(was, way.step, reached, clock, is_rebuilt)
+    for rank, (was, source) in enumerate(zip(_numbers(stay, before), way.sources, strict=True)):
+        if source is None:
+            is_rebuilt = was in replaced
+        else:
+            is_rebuilt = source != was and (rank >= len(stay) or change.former[rank] is not None)
+        told[rank] = Recovered(
+            was,
+            way.step if way.is_exact else steps.get(was, 0),
+            reached,
+            clock,
+            is_rebuilt,
+            began=way.began,
+            taken=way.taken,
+            bases=way.bases,
+            level=way.level,
+            known=way.commands,
+        )
     return told
+
+
+def reached_by_those(way: WayOn, stay: Sequence[int], before: Layout, reached: Reached) -> dict[int, tuple[int, int]]:
+    """Return how far the ranks that go on as they are have come, under their new numbers, which go on counting rows where they were.
+
+    Examples
+    --------
+    >>> way = WayOn(56, 0, (1, 3), 0, (40.0, 16.0), (0, 8))
+    >>> reached_by_those(way, [1], Layout(2, servers=1), {0: (5, 40), 1: (2, 24), 2: (6, 0)})
+    {0: (2, 40), 1: (6, 0)}
+    """
+    found = {}
+    for rank, was in enumerate(_numbers(stay, before)):
+        trains = rank < len(stay) and not way.is_exact
+        found[rank] = reached.get(was, (0, 0))[0], round(way.bases[rank] + way.taken[rank]) if trains else 0
+    return found
 
 
 def plan_of_those(plan: Plan, stay: Sequence[int], lost: Sequence[int], reached: int) -> Plan:
     """Return the plan of the ranks that go on; ``lost`` ones had come to step ``reached``."""
+    numbers = {was: rank for rank, was in enumerate(_numbers(stay, plan.layout))}
     plan = plan.after_loss(lost, reached).with_workers(len(stay), [plan.gpu(rank) for rank in stay])
-    return replace(plan, faults=renumbered(plan.faults, {was: rank for rank, was in enumerate(stay)}))
+    return replace(plan, faults=renumbered(plan.faults, numbers))
+
+
+def _numbers(stay: Sequence[int], before: Layout) -> list[int]:
+    """Return the former numbers of all ranks that go on, servers included."""
+    return [*stay, *range(before.workers, before.size)]

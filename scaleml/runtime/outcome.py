@@ -93,6 +93,8 @@ class Recovered:
         Where ranks go on as they are: see `Standing`.
     taken : tuple of float
         The same; nothing where they go back to a common step.
+    bases : tuple of int
+        The same.
     level : int
         The step of the one that is furthest: where ranks may only be so many steps apart, all go on as if they were there.
     known : int
@@ -107,6 +109,7 @@ class Recovered:
     commands: tuple[Command, ...] = ()
     began: int = 0
     taken: tuple[float, ...] = ()
+    bases: tuple[int, ...] = ()
     level: int = 0
     known: int = 0
 
@@ -129,23 +132,29 @@ def resume_from(plan: Plan, before: Sequence[Outcome]) -> Plan:
     )
 
 
-def recover_from(plan: Plan, recovered: Recovered, before: Outcome | None) -> Plan:
-    """Return a rank's plan, given its own outcome before the loss, or, of a replacement, that of whoever has what it needs."""
+def recover_from(plan: Plan, recovered: Recovered, before: Outcome | None, trained: int | None = None) -> Plan:
+    """Return a rank's plan, given its own outcome before the loss, or, of a replacement, that of whoever has what it needs.
+
+    ``trained`` is how many ranks trained then, if not as many as do now: what follows of that, `follow_change` has to see to.
+    """
     plan = replace(plan, recovered=True, clock=recovered.clock)
+    trained = plan.layout.workers if trained is None else trained
     if recovered.taken:
         looked = int(sum(recovered.taken) // plan.evaluate_every) if plan.evaluate_every else 0
-        plan = replace(plan, began=recovered.began, taken=recovered.taken, looked=looked)
+        plan = replace(plan, began=recovered.began, taken=recovered.taken, bases=recovered.bases, looked=looked)
     if before is None:
         return plan
     if recovered.taken:
-        state = _as_it_is(plan, recovered, before)
+        state = _as_it_is(plan, recovered, before, trained)
         evaluated = () if before.standing is None else before.standing.evaluations
         plan = replace(plan, evaluated=evaluated)
     else:
         point = next(each for each in before.points if each.step == recovered.step)
         state = point.state
-        if recovered.is_replacement and plan.layout.is_server(recovered.rank):
-            state = TrainState.from_bytes(point.servers[recovered.rank])
+        if recovered.rank >= trained:
+            if recovered.is_replacement:
+                state = TrainState.from_bytes(point.servers[recovered.rank])
+            plan = replace(plan, began=state.consumed)  # a server consumes no rows itself
         elif recovered.is_replacement:
             state = rebuilt(state, TrainState.from_bytes(point.neighbour))
         plan = replace(plan, strategy=point.strategy, evaluated=point.evaluations, looked=point.looked)
@@ -157,23 +166,25 @@ def recover_from(plan: Plan, recovered: Recovered, before: Outcome | None) -> Pl
     )
 
 
-def _as_it_is(plan: Plan, recovered: Recovered, before: Outcome) -> TrainState:
+def _as_it_is(plan: Plan, recovered: Recovered, before: Outcome, trained: int) -> TrainState:
     """Return the state that a rank goes on from where nobody goes back to an earlier step."""
     standing, state, rank = before.standing, before.state, recovered.rank
     assert standing is not None and state is not None, "the rank before left nothing to go on from"
-    faults = tuple(fault for fault in plan.faults if fault.rank == rank) if recovered.is_replacement else state.faults
-    if plan.layout.is_server(rank):
+    faults = state.faults
+    if recovered.is_replacement:  # where ranks have other numbers now, those of lost ones are over
+        faults = tuple(fault for fault in plan.faults if fault.rank == rank and trained == plan.layout.workers)
+    if rank >= trained:
         left = standing.slices.get(rank)
         if left is not None and TALLY not in left.arrays:
             return replace(left, commands=recovered.known)
         if left is not None:
             settings = {"optimizer": state.optimizer, "batch_size": state.batch_size, "faults": faults}
-            state = replace(settled(left, plan.layout.workers), **settings)  # type: ignore[arg-type]
+            state = replace(settled(left, trained), **settings)  # type: ignore[arg-type]
         return replace(state, commands=recovered.known)
     consumed = recovered.began + round(sum(recovered.taken))
     state = replace(
         state,
-        samples=standing.base + round(recovered.taken[rank]),
+        samples=recovered.bases[rank] + round(recovered.taken[rank]),
         consumed=consumed,
         commands=recovered.known,
         faults=faults,

@@ -54,6 +54,10 @@ class Plan:
     """Rows that all ranks had consumed when the first of these ranks began; others may have taken over after a loss since."""
     taken: tuple[float, ...] = ()
     """Rows since then of each rank that trains, where ranks with a pace of their own go on after a loss."""
+    bases: tuple[int, ...] = ()
+    """Rows that are counted for each rank's number beside `taken`, where ranks with a pace of their own go on after a loss."""
+    renumbered: bool = False
+    """Whether ranks have other numbers than before the loss: what a server kept of each worker is not theirs."""
     looked: int = 0
     """Evaluations between `began` and ``start``, where ranks go on after a loss."""
     replaces_lost: bool = False
@@ -126,11 +130,6 @@ class Plan:
         parts = None if self.part_rows is None else max(1, self.part_rows * workers // self.layout.workers)
         gpus = (*gpus, *[None] * layout.servers) if any(gpus) else ()
         return replace(self, layout=layout, part_rows=parts, gpus=gpus)
-
-    @property
-    def may_change_ranks(self) -> bool:
-        """Whether after a loss others may go on without the lost ranks: where all hold everything, and step together."""
-        return self.strategy.synchronous and not self.layout.servers and not self.strategy.shares_memory
 
     @property
     def goes_on(self) -> bool:

@@ -17,7 +17,9 @@ from scaleml.arrays import Array, namespace
 from scaleml.compression.error_feedback import PREFIX
 from scaleml.faults import Fault, renumbered
 from scaleml.runtime.outcome import Outcome, Recovered
+from scaleml.runtime.parameter_server.shared_server import TAKEN
 from scaleml.runtime.plan import Plan
+from scaleml.runtime.schedule_place import follow_servers_pace
 from scaleml.runtime.train_state import TrainState
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class RankChange:
         For each rank that trains now, which one it was, or whose private part it has got; None for a new one.
     brings : tuple of bool
         For each of them, whether it also brings what was private to the rank before its former one, which is left out.
+    servers : int
+        How many servers stand after the ranks that train, and go on as well.
 
     Examples
     --------
@@ -47,6 +51,7 @@ class RankChange:
     before: int
     former: tuple[int | None, ...]
     brings: tuple[bool, ...] = ()
+    servers: int = 0
 
     @classmethod
     def between(cls, before: Sequence[str], after: Sequence[str]) -> RankChange:
@@ -63,7 +68,8 @@ class RankChange:
     @property
     def numbers(self) -> dict[int, int]:
         """What number each former rank that goes on has now."""
-        return {was: rank for rank, was in enumerate(self.former) if was is not None}
+        found = {was: rank for rank, was in enumerate(self.former) if was is not None}
+        return found | {self.before + server: len(self.former) + server for server in range(self.servers)}
 
     def faults(self, faults: Sequence[Fault]) -> tuple[Fault, ...]:
         """Return the faults of those who go on, under their new numbers."""
@@ -102,13 +108,19 @@ def follow_change(
     before : sequence of Outcome
         Of the former rank first.
     """
+    if recovered is not None and recovered.taken:
+        plan = _shared_out(plan, change)
     state = plan.start
     if not plan.resumed or state is None:  # the run begins again, and its plan has the new numbers already
         return plan, None
-    if rank >= len(change.former):  # a server
-        return plan, None
+    if rank >= len(change.former):
+        return plan if recovered is None else _of_server(plan, state, change), None
     faults = change.faults(plan.faults) if change.former[rank] is not None else ()
     if recovered is None:
+        state = replace(state, samples=samples_of(state.counted, rank), faults=faults)
+        return replace(plan, start=state, faults=faults), None
+    plan = replace(plan, renumbered=True)
+    if recovered.taken:  # each goes on with what it has
         state = replace(state, samples=samples_of(state.counted, rank), faults=faults)
         return replace(plan, start=state, faults=faults), None
     neighbour = None
@@ -116,6 +128,43 @@ def follow_change(
         point = next(each for each in before[0].points if each.step == recovered.step)
         neighbour = TrainState.from_bytes(point.neighbour)
     return replace(plan, start=replace(state, faults=faults), faults=faults), Bequest(change, neighbour)
+
+
+def _shared_out(plan: Plan, change: RankChange) -> Plan:
+    """Return the plan of ranks with a pace of their own, each of which has its part of all rows that former ones have consumed."""
+    counted = [base + round(rows) for base, rows in zip(plan.bases, plan.taken, strict=True)]
+    before = () if plan.start is None else plan.start.counted[change.before :]
+    counted += before
+    parts = shares(sum(plan.taken), len(change.former))
+    bases = tuple(samples_of(counted, rank) - round(rows) for rank, rows in enumerate(parts))
+    start = plan.start if plan.start is None else replace(plan.start, counted=tuple(counted))
+    return replace(plan, taken=parts, bases=bases, start=start)
+
+
+def _of_server(plan: Plan, state: TrainState, change: RankChange) -> Plan:
+    """Return the plan of a server that goes on with other ranks than it had: as many rows are theirs, and a batch is in as many updates."""
+    workers = len(change.former)
+    faults, arrays = change.faults(plan.faults), {**state.arrays}
+    arrays[TAKEN] = np.array(shares(float(arrays[TAKEN].sum()), workers))
+    state = replace(state, arrays=arrays, faults=faults)
+    plan = replace(plan, start=state, faults=faults, renumbered=True)
+    parts, before = plan.strategy.updates_a_batch(workers), plan.strategy.updates_a_batch(change.before)
+    if "schedule" in arrays and parts != before:
+        arrays["schedule"] = arrays["schedule"].copy()  # others may go on from it, too
+        follow_servers_pace(plan, state, plan.batch_size, parts)
+    return plan
+
+
+def shares(rows: float, ranks: int) -> tuple[float, ...]:
+    """Return about equal whole parts of some rows.
+
+    Examples
+    --------
+    >>> shares(80.0, 3)
+    (27.0, 27.0, 26.0)
+    """
+    whole, left = divmod(round(rows), ranks)
+    return tuple(float(whole + (rank < left)) for rank in range(ranks))
 
 
 def samples_of(counted: Sequence[int], rank: int) -> int:

@@ -24,8 +24,8 @@ class Standing:
         Rows that all ranks had consumed when the first of these ranks began.
     taken : tuple of float
         Rows since then of each rank that trains, as far as this one knows.
-    base : int
-        Rows of its own that this rank had consumed by then.
+    bases : tuple of int
+        Rows that are counted for each rank's number, beside those; of a server nothing.
     step : int
         Of a rank that trains, its steps.
     commands : int
@@ -38,7 +38,7 @@ class Standing:
 
     began: int
     taken: tuple[float, ...]
-    base: int = 0
+    bases: tuple[int, ...] = ()
     step: int = 0
     commands: int = 0
     slices: Mapping[int, TrainState] = field(default_factory=dict)
@@ -49,4 +49,11 @@ class Standing:
         """What the client has to know of it, in plain values: for each slice, how many updates are in it; -1: all."""
         versions = [[server, -1 if TALLY in state.arrays else state.step] for server, state in self.slices.items()]
         taken = [float(rows) for rows in self.taken]
-        return {"began": self.began, "taken": taken, "step": self.step, "commands": self.commands, "copies": versions}
+        return {
+            "began": self.began,
+            "taken": taken,
+            "bases": [*self.bases],
+            "step": self.step,
+            "commands": self.commands,
+            "copies": versions,
+        }

@@ -28,7 +28,7 @@ from scaleml.runtime.parameter_server.server_copies import ServerCopies
 from scaleml.runtime.parameter_server.shared_server import TAKEN
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.queued_commands import QueuedCommands
-from scaleml.runtime.rank_change import Bequest, take_over
+from scaleml.runtime.rank_change import Bequest, samples_of, take_over
 from scaleml.runtime.recovery_points import RecoveryPoints
 from scaleml.runtime.reporting import Report
 from scaleml.runtime.standing import Standing
@@ -67,6 +67,8 @@ class TrainingLoop:
             if plan.taken:  # each goes on where it was itself
                 start = replace(start, consumed=batches.place(plan.began, plan.taken[world.rank]))
             self.rank.restore(start)  # also what is private
+        counted = self.rank.state.counted if plan.resumed else ()
+        self._bases = plan.bases or tuple(samples_of(counted, each) for each in range(plan.layout.workers))
         if plan.clock is not None:
             self.rank.state.clock = plan.clock
         if bequest is not None:
@@ -149,6 +151,9 @@ class TrainingLoop:
             return
         if rank.has_servers:
             rank.servers.begin_again(rank.state.params)
+        if not rank.plan.bases:  # of a checkpoint
+            mine = np.array([rank.state.samples], np.float64)
+            self._bases = tuple(rank.group.allgather(mine)[:, 0].astype(int).tolist())
         looked = rank.plan.looked
         if rank.plan.taken:
             seen = rank.state.stopping
@@ -169,14 +174,13 @@ class TrainingLoop:
     def left_standing(self) -> tuple[TrainState, Standing]:
         """Return how this rank stands, which keeps its own pace and has lost others."""
         rank = self.rank
-        state, start, number = rank.snapshot(), rank.plan.start, rank.world.rank
+        state, number = rank.snapshot(), rank.world.rank
         if rank.plan.strategy.shares_memory:
             state.params = rank.state.params  # as it lies there: others may still write
         state.commands = self.commands.done
-        base = 0 if start is None else start.samples - round(rank.plan.taken[number] if rank.plan.taken else 0)
         assert rank.coordinator is not None
         taken = rank.coordinator.taken() or [0.0] * rank.group.size
-        taken[number] = max(taken[number], float(state.samples - base))
+        taken[number] = max(taken[number], float(state.samples - self._bases[number]))
         slices = rank.servers.slices_left() if rank.has_servers else {}
         for server, copy in self.copies.kept.items():
             slices[server] = TrainState.from_bytes(copy)
@@ -184,7 +188,7 @@ class TrainingLoop:
         return state, Standing(
             began=rank.plan.began,
             taken=tuple(taken),
-            base=base,
+            bases=self._bases,
             step=state.step,
             commands=state.commands,
             slices=slices,

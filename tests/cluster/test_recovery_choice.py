@@ -42,6 +42,7 @@ def test_ranks_with_a_pace_of_their_own_go_on_unless_all_workers_are_lost(case: 
         rank: {
             "began": 10,
             "taken": [float(10 * rank + other) for other in range(layout.workers)],
+            "bases": [0] * layout.workers,
             "step": 5 * rank,
             "commands": rank,
             "copies": [[server, server] for server in servers if layout.keeper(server) == rank],

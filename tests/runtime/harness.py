@@ -201,7 +201,7 @@ def _going_on(
     if recovered:
         told, own = recovered[rank]
         left = [] if own is None else [own]
-        plan = recover_from(plan, told, own)
+        plan = recover_from(plan, told, own, None if change is None else change.before)
     elif before:
         numbers = range(plan.layout.workers) if change is None else change.former
         was = numbers[rank] if rank < len(numbers) else 0

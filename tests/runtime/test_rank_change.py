@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from runtime import harness
+from scaleml.cluster.shrinking import told_to, way_of_those
 from scaleml.comm import CommError
 from scaleml.compression import TopK
 from scaleml.faults import Crash, InjectedCrash, Kill, Latency, Slow, renumbered
@@ -18,6 +19,7 @@ from scaleml.optim import SGD, Adam
 from scaleml.runtime import recovery_points
 from scaleml.runtime.commands import Command
 from scaleml.runtime.outcome import Outcome, Recovered
+from scaleml.runtime.parameter_server.server_loop import ServerLoop
 from scaleml.runtime.rank_change import RankChange
 from scaleml.runtime.training_loop import TrainingLoop
 from scaleml.strategies import AllReduce, Gossip, Hogwild, LocalSGD, ParameterServer
@@ -131,6 +133,47 @@ def test_the_survivors_of_a_lost_rank_go_on(strategy: Any, lost: int) -> None:
         assert_allclose(
             slot, np.mean([point.state.arrays["first_moment"] for point in points], axis=0), rtol=1e-12, atol=1e-18
         )
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(
+    "strategy", [ParameterServer("bsp", servers=2), ParameterServer("bsp", compression=TopK(0.5))], ids=repr
+)
+def test_with_servers_that_keep_all_in_step_the_survivors_go_on(strategy: Any) -> None:
+    """After a hand-over, so that it counts from there on, and in the end from what rank 0 kept of a server that was beside rank 2."""
+    switched = trained(
+        strategy, 2, commands=[(4, Command(1, "switch", {"same_strategy": True}))], faults=[Crash(1, 12)]
+    )
+    loops: dict[int, Any] = {}
+
+    def keep(loop: Any) -> None:
+        loops[loop.world.rank if isinstance(loop, ServerLoop) else loop.rank.world.rank] = loop
+
+    with pytest.raises((InjectedCrash, CommError)):
+        trained(
+            *(strategy, 3),
+            before=switched.outcomes,
+            change=RankChange(2, (0, None, 1)),
+            replaces_lost=True,
+            prepare=keep,
+        )
+    assert loops[2].steps == 12, "the fault did not follow its rank"
+    kept = {rank: loop.points if isinstance(loop, ServerLoop) else loop.points.kept for rank, loop in loops.items()}
+    layout = strategy.layout(3)
+    left = {rank: points for rank, points in kept.items() if rank != 2 and (rank < 3 or layout.beside(rank) != 2)}
+    way, change = way_of_those({rank: {one.step: 0 for one in points} for rank, points in left.items()}, [0, 1], layout)
+    assert way.step in (11, 12)
+    assert way.sources == ((0, 1, 0, 4) if strategy.servers == 2 else (0, 1, 0))
+    told = told_to(way, change, [0, 1], layout, 12, 1.0, [2, 3], {})
+    outcomes = [Outcome("suspended", way.step, points=left[source]) for source in way.sources if source is not None]
+    recovered = [(told[rank], outcome) for rank, outcome in enumerate(outcomes)]
+    after = trained(strategy, 2, recovered=recovered, change=change, replaces_lost=True)
+    fixed = trained(strategy, 3)
+    evaluations = after.history.evaluations
+    assert evaluations["samples"][-1] == 150 * EPOCHS
+    assert_allclose(evaluations["loss"][-1], fixed.history.evaluations["loss"][-1], rtol=0.05)
+    if strategy.compression is None:
+        assert_allclose(after.params, fixed.params, rtol=1e-12, atol=1e-14)
 
 
 def test_faults_follow_their_ranks() -> None:

@@ -13,9 +13,10 @@ from runtime.test_train_state import take_turns
 from scaleml.cluster.losses import losses
 from scaleml.cluster.placement import Placement
 from scaleml.cluster.recovery import WayOn, recovered_ranks, way_as_they_are
+from scaleml.cluster.shrinking import as_they_are_of_those, told_to
 from scaleml.comm import CommError
 from scaleml.compression import TopK
-from scaleml.faults import Crash, InjectedCrash
+from scaleml.faults import Crash, Fault, InjectedCrash
 from scaleml.models import MLP
 from scaleml.optim import SGD
 from scaleml.runtime import recovery_points
@@ -57,6 +58,7 @@ def trained(strategy: Any, loops: dict[int, Loop], **more: Any) -> harness.Resul
     usual: dict[str, Any] = {
         "optimizer": SGD(0.2, momentum=0.5),
         "workers": RANKS,
+        "shards": RANKS,
         "epochs": EPOCHS,
         "batch_size": BATCH,
         "replaces_lost": True,
@@ -74,12 +76,13 @@ def trained(strategy: Any, loops: dict[int, Loop], **more: Any) -> harness.Resul
     )
 
 
-def left_by(loops: dict[int, Loop]) -> dict[int, Outcome]:
-    """Return what each rank has kept that has not failed by itself."""
+def left_by(loops: dict[int, Loop], *faults: Fault) -> dict[int, Outcome]:
+    """Return what each rank has kept that has not failed by itself; what is to befall them later."""
     found = {}
     for rank, loop in loops.items():
         state, standing = loop.left_standing()
-        found[rank] = Outcome("suspended", loop.steps, state=dataclasses.replace(state, faults=()), standing=standing)
+        state = dataclasses.replace(state, faults=tuple(fault for fault in faults if fault.rank == rank))
+        found[rank] = Outcome("suspended", loop.steps, state=state, standing=standing)
     return found
 
 
@@ -118,10 +121,8 @@ def test_others_go_on_as_they_are(strategy: Any, how: dict[str, Any]) -> None:
     )
     assert least <= way.taken[LOST] <= STEP * own + in_flight * own
     for rank in range(RANKS):
-        mine = left[rank].standing
-        assert mine is not None
         if rank != LOST:
-            assert 0 <= way.taken[rank] - (left[rank].state.samples - mine.base) <= in_flight * own  # type: ignore[union-attr]
+            assert 0 <= way.taken[rank] - left[rank].state.samples <= in_flight * own  # type: ignore[union-attr]
     # Each epoch's rows are seen about once: the run ends after as many as ever.
     samples = [int(loops[rank].rank.recorder.samples) for rank in range(RANKS)]  # type: ignore[union-attr]
     assert abs(sum(samples) - len(X) * EPOCHS) <= 6 * BATCH
@@ -141,8 +142,52 @@ def test_others_go_on_as_they_are(strategy: Any, how: dict[str, Any]) -> None:
         assert steps.min() >= max(1, STEP - 1), "a server counts on"
 
 
+def go_on_without(strategy: Any, lost: int, ranks: int, left: dict[int, Outcome], **more: Any) -> tuple[Any, ...]:
+    """Have the others go on without rank `lost` of so many, and without a server that stood beside it."""
+    layout = strategy.layout(ranks)
+    at = [*range(ranks), *(layout.beside(server) for server in range(ranks, layout.size))]
+    stands = {rank: one.standing.facts for rank, one in left.items() if at[rank] != lost and one.standing}
+    stay = [rank for rank in range(ranks) if rank != lost]
+    all_ways = way_as_they_are(stands, layout)
+    way, change = as_they_are_of_those(all_ways, stay, layout)
+    told = told_to(way, change, stay, layout, STEP, 1.5, [], {})
+    before = [(told[rank], None if source is None else left[source]) for rank, source in enumerate(way.sources)]
+    loops: dict[int, Loop] = {}
+    return (lambda: trained(strategy, loops, workers=len(stay), recovered=before, change=change, **more)), way, loops
+
+
+@pytest.mark.parametrize(("strategy", "how"), CASES, ids=str)
+def test_the_survivors_go_on_as_fewer(strategy: Any, how: dict[str, Any]) -> None:
+    loops: dict[int, Loop] = {}
+    with pytest.raises((InjectedCrash, CommError)):
+        trained(strategy, loops, faults=[Crash(0, STEP)], **how)
+    # Then the one beside which servers stand: its number is another one by then.
+    go_on, way, loops = go_on_without(strategy, 0, RANKS, left_by(loops, Crash(LOST, 2 * STEP)), **how)
+    with pytest.raises((InjectedCrash, CommError)):
+        go_on()
+    assert way.sources[:2] == (1, 2)
+    assert loops[1].steps == 2 * STEP, "the fault did not follow its rank"
+    own = int(loops[0].rank.recorder.samples)  # type: ignore[union-attr]
+    go_on, last, loops = go_on_without(strategy, 1, 2, left_by(loops), **how)
+    after = go_on()
+    # No row is lost or comes twice but for those in flight, and those of a server whose copy was older.
+    assert sum(way.taken) < sum(last.taken) < len(X) * EPOCHS
+    (rank,) = [loop.rank for loop in loops.values() if isinstance(loop, TrainingLoop)]
+    counted = int(rank.recorder.samples), *rank.state.counted[1:]
+    assert 0 <= sum(counted) - len(X) * EPOCHS <= 2 * BATCH
+    assert rank.recorder.samples - own >= len(X) * EPOCHS - sum(last.taken), "it takes all that is left"
+    assert np.isfinite(after.params).all()
+    evaluations = after.history.evaluations
+    assert evaluations["loss"][-1] < 0.3
+    assert evaluations["samples"][-1] == sum(counted)
+    if strategy.layout(RANKS).servers:
+        assert after.history["staleness"].min() >= 0
+        assert after.outcomes[0].widest is not None
+        assert after.outcomes[0].widest <= strategy.ahead + 1
+
+
 def test_a_server_without_a_copy_begins_from_the_seed_and_says_so() -> None:
-    way = WayOn(80, 0, (0, 0, None, 3), 0, (40.0, 40.0))
+    way = WayOn(80, 0, (0, 0, None, 3), 0, (40.0, 40.0), (0, 0))
     layout = ParameterServer(servers=2).layout(2)
     assert layout.size == 4
     plan = Plan.__new__(Plan)

@@ -112,7 +112,7 @@ class ParameterServerClient(AsynchronousCoordinator):
             for s, (server, _) in enumerate(self._parts)
             if plan.layout.keeper(server) == group.rank and plan.replaces_lost
         ]
-        self._keeps_known = plan.keeps_points and plan.serving.compression is not None
+        self._keeps_known = plan.keeps_points and plan.serving.compression is not None and not plan.renumbered
         self.evaluations_due = plan.looked
         self._keeps_end = plan.saving is not None
         self._end_states: list[Callable[[], bytes]] = []

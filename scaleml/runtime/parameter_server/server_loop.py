@@ -136,7 +136,7 @@ class ServerLoop:
         self.state.restore(start)
         self.clients.go_on(beside, self._plan.taken)
         if isinstance(self._format, CompressedFormat):
-            if self._plan.keeps_points:
+            if self._plan.keeps_points and not self._plan.renumbered:
                 self._format.go_on(beside)
             else:
                 self._format.begin(self.state.params)
