@@ -75,20 +75,20 @@ def poll_fixture() -> Callable[..., Any]:
     return poll
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
-    """Two worker processes of one thread each."""
+    """Two worker processes of one thread each, for all files here; whoever kills some waits until they are there again."""
     with LocalCluster(n_workers=2, processes=True, **LOCAL) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(cluster: LocalCluster) -> Iterator[Client]:
     with Client(cluster, set_as_default=False) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def threads() -> Iterator[Client]:
     """Two workers that are threads of this process: what is patched here is patched for them."""
     with (
