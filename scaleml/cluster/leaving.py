@@ -68,6 +68,6 @@ def _close_on_notice(worker: Worker) -> None:
                     before(number, None)  # Dask's ends the process
 
             signal.signal(number, before)  # who sends it again does not wait
-            worker.loop.add_callback_from_signal(closed)
+            worker.loop.add_callback(closed)
 
         signal.signal(number, close)
