@@ -10,7 +10,7 @@ import pytest
 from distributed import Client
 
 from chaos.arena import Arena
-from chaos.draws import Draw, draws, quick
+from chaos.draws import Draw, draws, quick, shrinking
 from cluster.shell import Shell
 from embedded import embedded
 
@@ -40,6 +40,12 @@ def test_a_run_comes_out_of_it(arena: Arena, draw: Draw) -> None:
 @pytest.mark.chaos
 @pytest.mark.parametrize("draw", REST, ids=named)
 def test_every_other_run_comes_out_of_it(arena: Arena, draw: Draw) -> None:
+    arena.play(draw)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("draw", islice(shrinking(SEED + 2), RUNS // 4), ids=lambda draw: f"seed {SEED + 2}, {draw}")
+def test_who_is_left_comes_out_of_it(arena: Arena, draw: Draw) -> None:
     arena.play(draw)
 
 

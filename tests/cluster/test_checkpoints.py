@@ -136,12 +136,12 @@ def test_where_neighbours_are_lost_together_who_is_left_begins_from_the_newest_c
     tmp_path: Path, cluster: Client
 ) -> None:
     """With rank 2 the server beside it, with rank 0 what there was of that."""
-    settings = {**SETTINGS, "workers": 3, "shards": 3, "strategy": ParameterServer("bsp"), "epochs": 20}
+    settings = {**SETTINGS, "workers": 3, "shards": 3, "strategy": ParameterServer("bsp"), "epochs": 7}
     undisturbed = scaleml.train(scaleml.MLP((4,), dtype="float64"), X, Y, **settings)
     run = scaleml.train(
         *(scaleml.MLP((4,), dtype="float64"), X, Y),
         **settings,
-        faults=[scaleml.faults.Pause(rank=1, step=300, seconds=0.3), Kill(0, 301), Kill(2, 301)],
+        faults=[scaleml.faults.Pause(rank=1, step=100, seconds=0.3), Kill(0, 101), Kill(2, 101)],
         checkpoint=Checkpoint(tmp_path, every=1),
         on_worker_lost="shrink",
     )

@@ -88,12 +88,12 @@ CHAOS = pytest.mark.chaos
         pytest.param(ParameterServer("async", overlap=True), marks=CHAOS),
         pytest.param(ParameterServer("async", compression=TopK(0.5)), marks=CHAOS),
         pytest.param(Hogwild(), marks=CHAOS),
-        Gossip(asynchronous=True),
+        pytest.param(Gossip(asynchronous=True), marks=CHAOS),
     ],
     ids=repr,
 )
 def test_survivors_with_a_pace_of_their_own_go_on_as_they_are(watch: Watch, strategy: Strategy) -> None:
-    run = started(strategy, workers=3, epochs=60, on_worker_lost="shrink", faults=[Kill(2, 60), Kill(0, 200)]).wait(60)
+    run = started(strategy, workers=3, epochs=30, on_worker_lost="shrink", faults=[Kill(2, 60), Kill(0, 120)]).wait(60)
     assert run.workers == 1
     (text, *more) = [change.text for change in run.history.changes if change.kind == "recovery"]
     assert all("left out: lost at step" in each and "others go on as they are" in each for each in (text, *more))
@@ -101,7 +101,7 @@ def test_survivors_with_a_pace_of_their_own_go_on_as_they_are(watch: Watch, stra
     assert len(told_of) == 2, "both losses are told of"
     assert len(more) == 1 or set(told_of) == {"0", "2"}, "they may come together"
     evaluations = run.history.evaluations
-    rows = evaluations["samples"][-1] - 480 * 60
+    rows = evaluations["samples"][-1] - 480 * 30
     assert 0 <= rows <= 480, "about as many as ever: of some in flight nobody knows, and they come again"
     assert np.isfinite(run.params).all()
     assert evaluations["loss"][-1] < evaluations["loss"][0] / 2
