@@ -221,7 +221,8 @@ def train(
         together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`, ``ParameterServer("bsp")``). Where ranks keep their own pace
         the others go on as they are: at most the lost rank's updates in flight are lost, which ``summary()`` counts. With
         ``"shrink"`` the others go on at once without it, as fewer, and a server of it beside one of them: ranks that step together on the
-        same batches (where gradients are summed the result differs by rounding), others as they are. With ``"raise"`` the run fails. See ``docs/guarantees.md``.
+        same batches (where gradients are summed the result differs by rounding), others as they are. With ``"raise"`` the run fails.
+        See ``docs/guarantees.md``.
     on_nonfinite : {"raise", "skip"}
         What happens when the loss or gradient of a rank's part of a batch is not finite. ``"raise"``: the run ends before the parameters
         are touched, with rank, step and shard. ``"skip"``: these rows are left out, as if they weighed nothing, and the history says so;
