@@ -220,8 +220,9 @@ def train(
         run ends with the parameters that it would have had, to the bit. That is so for strategies whose ranks take their steps
         together (`Serial`, `AllReduce`, `LocalSGD`, synchronous `Gossip`, ``ParameterServer("bsp")``). Where ranks keep their own pace
         the others go on as they are: at most the lost rank's updates in flight are lost, which ``summary()`` counts. With
-        ``"shrink"`` ranks that step together go on at once without it, on the same batches: where gradients are summed the result
-        differs by rounding. With ``"raise"`` the run fails. See ``docs/guarantees.md``.
+        ``"shrink"`` the others go on at once without it, as fewer, and a server of it beside one of them: ranks that step together on the
+        same batches (where gradients are summed the result differs by rounding), others as they are. With ``"raise"`` the run fails.
+        See ``docs/guarantees.md``.
     on_nonfinite : {"raise", "skip"}
         What happens when the loss or gradient of a rank's part of a batch is not finite. ``"raise"``: the run ends before the parameters
         are touched, with rank, step and shard. ``"skip"``: these rows are left out, as if they weighed nothing, and the history says so;

@@ -79,7 +79,7 @@ class FaultInjector:
 
     def left(self, step: int, following: int) -> tuple[Fault, ...]:
         """Return the faults that are not over before step ``step``, which is to be called ``following``."""
-        return tuple(_postponed(fault, following) for fault in self._state.faults if _end(fault) > step)
+        return still_to_come(self._state.faults, step, following)
 
     def begin(self, step: int) -> None:
         """Bring about what begins or ends with step ``step``."""
@@ -132,6 +132,11 @@ class FaultInjector:
         elif isinstance(fault, Kill):
             self._world.clock.sleep(_LAST_WORDS)
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def still_to_come(faults: Sequence[Fault], step: int, following: int) -> tuple[Fault, ...]:
+    """Return the faults that are not over before step ``step``, which is to be called ``following``."""
+    return tuple(_postponed(fault, following) for fault in faults if _end(fault) > step)
 
 
 def pause(world: Communicator, seconds: float) -> None:

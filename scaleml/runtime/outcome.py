@@ -13,6 +13,7 @@ from scaleml.faults import left_after_loss
 from scaleml.models.buffers import Buffers
 from scaleml.runtime.best_parameters import BestParameters
 from scaleml.runtime.commands import Command
+from scaleml.runtime.fault_injection import still_to_come
 from scaleml.runtime.parameter_server.shared_server import TALLY, settled
 from scaleml.runtime.plan import Plan
 from scaleml.runtime.recovery_points import RecoveryPoint, rebuilt
@@ -193,5 +194,6 @@ def _as_it_is(plan: Plan, recovered: Recovered, before: Outcome, trained: int) -
         arrays = {name: array for name, array in state.arrays.items() if not name.startswith(PREFIX)}
         state = replace(state, step=recovered.step, arrays=arrays, epoch_loss=0.0, epoch_weight=0.0)
     if plan.layout.servers and isfinite(plan.serving.ahead):
-        state = replace(state, step=recovered.level)
+        faults = state.faults if recovered.is_replacement else still_to_come(faults, before.step, recovered.level)
+        state = replace(state, step=recovered.level, faults=faults)
     return state

@@ -8,6 +8,7 @@ import random
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import dask
@@ -80,6 +81,7 @@ class Arena:
 
     def undisturbed(self, draw: Draw) -> scaleml.Run:
         """Return the run as it is when nothing happens."""
+        draw = replace(draw, on_lost="replace")
         key = draw.strategy, draw.beside == "early stopping"
         if key not in self._undisturbed:
             self._undisturbed[key] = self._started(draw, []).wait(DEADLINE)
@@ -99,6 +101,7 @@ class Arena:
             validation=0.2,
             faults=faults,
             client=self.client,
+            on_worker_lost=draw.on_lost,
             **settings,
         )
 
@@ -135,7 +138,7 @@ class Arena:
             assert until(lambda: not any(lives(process) for process in struck)), "the blow did not strike"
         assert error is None, error
         self._check(run, expected)
-        missing = set(draw.ranks) - replaced(run)
+        missing = set(draw.ranks) - replaced(run) if draw.on_lost == "replace" else set()
         assert over_before or not missing, f"ranks {missing} were not replaced: {run.history.marks}"
         return not over_before
 
@@ -202,7 +205,8 @@ class Arena:
         """Signal the processes that these ranks are in now; return those that were there."""
         found = []
         for rank in ranks:
-            address = run._driver.placement.addresses[rank]
+            placed = run._driver.placement.addresses
+            address = placed[rank % len(placed)]  # there may be fewer by now
             with contextlib.suppress(OSError):  # it is gone already
                 found.append(calls.on_workers(self.client, 5, os.getpid, workers=[address])[address])
         for process in dict.fromkeys(found):

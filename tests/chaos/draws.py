@@ -79,6 +79,8 @@ class Draw:
         At which step it is told that.
     often : bool
         Whether recovery points are taken at each boundary: else short runs mostly begin again.
+    on_lost : str
+        Whether lost ranks are replaced, or others go on without them.
     """
 
     number: int
@@ -89,10 +91,11 @@ class Draw:
     beside: str
     command: int
     often: bool
+    on_lost: str = "replace"
 
     def __str__(self) -> str:
         ranks, steps = ("+".join(map(str, each)) for each in (self.ranks, self.steps))
-        return f"{self.number:03d}: {self.blow}, rank {ranks}, step {steps}, {self.strategy}, beside {self.beside}"
+        return f"{self.number:03d}: {self.on_lost} after {self.blow}, rank {ranks}, step {steps}, {self.strategy}, beside {self.beside}"
 
     @property
     def is_stop(self) -> bool:
@@ -102,7 +105,7 @@ class Draw:
     @property
     def is_exact(self) -> bool:
         """Whether the run is to end with the bits of one that nobody disturbed."""
-        return self.strategy in (*SYNCHRONOUS, ParameterServer("bsp"))
+        return self.on_lost == "replace" and self.strategy in (*SYNCHRONOUS, ParameterServer("bsp"))
 
     @property
     def faults(self) -> list[Fault]:
@@ -146,6 +149,13 @@ def drawn_again(draw: Draw, chance: random.Random) -> Draw:
     if draw.strategy.layout(RANKS).workers == 1:
         ranks = [0 for _ in ranks]
     return replace(draw, ranks=tuple(ranks), steps=steps)
+
+
+def shrinking(seed: int) -> Iterator[Draw]:
+    """Deal draws under strategies of several ranks, of which others are to go on without the lost ones."""
+    for draw in draws(seed):
+        if draw.strategy.layout(RANKS).workers > 1:
+            yield replace(draw, on_lost="shrink")
 
 
 def quick(seed: int, number: int) -> list[Draw]:

@@ -132,6 +132,27 @@ def test_where_all_ranks_are_lost_others_begin_from_the_newest_checkpoint(tmp_pa
     cluster.wait_for_workers(4, timeout=30)
 
 
+def test_where_neighbours_are_lost_together_who_is_left_begins_from_the_newest_checkpoint(
+    tmp_path: Path, cluster: Client
+) -> None:
+    """With rank 2 the server beside it, with rank 0 what there was of that."""
+    settings = {**SETTINGS, "workers": 3, "shards": 3, "strategy": ParameterServer("bsp"), "epochs": 7}
+    undisturbed = scaleml.train(scaleml.MLP((4,), dtype="float64"), X, Y, **settings)
+    run = scaleml.train(
+        *(scaleml.MLP((4,), dtype="float64"), X, Y),
+        **settings,
+        faults=[scaleml.faults.Pause(rank=1, step=100, seconds=0.3), Kill(0, 101), Kill(2, 101)],
+        checkpoint=Checkpoint(tmp_path, every=1),
+        on_worker_lost="shrink",
+    )
+    (said,) = [change.text for change in run.history.changes if change.kind == "recovery"]
+    assert said.startswith("rank 3 replaced, ranks 0, 2 left out: lost at step ")
+    assert "of its checkpoint, after" in said
+    assert run.workers == 1
+    assert_allclose(run.params, undisturbed.params, rtol=1e-9, atol=1e-12)
+    cluster.wait_for_workers(4, timeout=30)
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

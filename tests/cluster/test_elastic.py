@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,9 +20,10 @@ from runtime.aftermath import Watch
 from scaleml.api import elastic
 from scaleml.cluster.driver import Driver
 from scaleml.cluster.launcher import Launcher
+from scaleml.compression import TopK
 from scaleml.faults import Kill
 from scaleml.optim import Adam
-from scaleml.strategies import AllReduce, Hogwild, ParameterServer, Serial, Strategy
+from scaleml.strategies import AllReduce, Gossip, Hogwild, ParameterServer, Serial, Strategy
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((600, 6))
@@ -75,6 +77,47 @@ def test_the_survivors_go_on_and_end_where_the_fixed_run_does(watch: Watch) -> N
     assert run.history.evaluations["samples"][-1] == fixed.history.evaluations["samples"][-1]
 
 
+CHAOS = pytest.mark.chaos
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ParameterServer("ssp", staleness=2),
+        pytest.param(ParameterServer("async", servers=2), marks=CHAOS),
+        pytest.param(ParameterServer("async", overlap=True), marks=CHAOS),
+        pytest.param(ParameterServer("async", compression=TopK(0.5)), marks=CHAOS),
+        pytest.param(Hogwild(), marks=CHAOS),
+        pytest.param(Gossip(asynchronous=True), marks=CHAOS),
+    ],
+    ids=repr,
+)
+def test_survivors_with_a_pace_of_their_own_go_on_as_they_are(watch: Watch, strategy: Strategy) -> None:
+    run = started(strategy, workers=3, epochs=30, on_worker_lost="shrink", faults=[Kill(2, 60), Kill(0, 120)]).wait(60)
+    assert run.workers == 1
+    (text, *more) = [change.text for change in run.history.changes if change.kind == "recovery"]
+    assert all("left out: lost at step" in each and "others go on as they are" in each for each in (text, *more))
+    told_of = re.findall(r"at most \d updates? \(about \d+ rows\) of rank (\d) lost", told(run))
+    assert len(told_of) == 2, "both losses are told of"
+    assert len(more) == 1 or set(told_of) == {"0", "2"}, "they may come together"
+    evaluations = run.history.evaluations
+    rows = evaluations["samples"][-1] - 480 * 30
+    assert 0 <= rows <= 480, "about as many as ever: of some in flight nobody knows, and they come again"
+    assert np.isfinite(run.params).all()
+    assert evaluations["loss"][-1] < evaluations["loss"][0] / 2
+
+
+@pytest.mark.chaos
+def test_servers_that_keep_all_in_step_go_on_with_fewer(watch: Watch) -> None:
+    fixed = started(ParameterServer("bsp"), workers=3).wait(60)
+    faults = [Kill(2, 100), Kill(0, 200)]
+    run = started(ParameterServer("bsp"), workers=3, on_worker_lost="shrink", faults=faults).wait(60)
+    assert run.workers == 1
+    assert "rank 3 replaced, rank 2 left out: lost at step 100" in told(run), "the server was beside it"
+    assert_allclose(run.params, fixed.params, rtol=1e-12, atol=1e-14)
+    assert run.history.evaluations["samples"][-1] == fixed.history.evaluations["samples"][-1]
+
+
 @pytest.mark.parametrize("strategy", [AllReduce(), ParameterServer("async"), Hogwild()], ids=repr)
 def test_a_run_goes_on_with_as_many_as_it_is_told(watch: Watch, strategy: Strategy) -> None:
     run = started(strategy, workers=2, epochs=10**6)
@@ -106,12 +149,15 @@ def test_what_cannot_be_is_refused_before_anything_changes(watch: Watch, cluster
     run.stop()
 
 
+@pytest.mark.parametrize(
+    "strategy", [AllReduce(), pytest.param(ParameterServer("ssp", staleness=1), marks=CHAOS)], ids=repr
+)
 def test_a_range_shrinks_at_a_loss_and_takes_who_is_free(
-    watch: Watch, cluster: Client, monkeypatch: pytest.MonkeyPatch
+    watch: Watch, cluster: Client, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(elastic, "SETTLE", 0.0)
     monkeypatch.setattr(elastic, "PAUSE", 0.0)
-    run = started(AllReduce(), workers=(1, 3), epochs=10**6)
+    run = started(strategy, workers=(1, 3), epochs=10**6)
     until(lambda: len(run.history) > 3)
     assert run.workers == 3, "as many as there are, up to the most"
     address = run._driver.placement.addresses[1]

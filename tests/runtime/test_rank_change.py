@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from runtime import harness
 from scaleml.cluster.shrinking import told_to, way_of_those
@@ -167,7 +167,12 @@ def test_with_servers_that_keep_all_in_step_the_survivors_go_on(strategy: Any) -
     told = told_to(way, change, [0, 1], layout, 12, 1.0, [2, 3], {})
     outcomes = [Outcome("suspended", way.step, points=left[source]) for source in way.sources if source is not None]
     recovered = [(told[rank], outcome) for rank, outcome in enumerate(outcomes)]
-    after = trained(strategy, 2, recovered=recovered, change=change, replaces_lost=True)
+
+    def see(loop: Any) -> None:
+        if isinstance(loop, ServerLoop) and strategy.compression is not None:
+            assert_array_equal(loop._format._known, [loop.state.params] * 2, "workers are sent all that it has")
+
+    after = trained(strategy, 2, recovered=recovered, change=change, replaces_lost=True, prepare=see)
     fixed = trained(strategy, 3)
     evaluations = after.history.evaluations
     assert evaluations["samples"][-1] == 150 * EPOCHS

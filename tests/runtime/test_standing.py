@@ -18,7 +18,8 @@ from scaleml.comm import CommError
 from scaleml.compression import TopK
 from scaleml.faults import Crash, Fault, InjectedCrash
 from scaleml.models import MLP
-from scaleml.optim import SGD
+from scaleml.optim import SGD, LinearDecay
+from scaleml.optim.place import place_of
 from scaleml.runtime import recovery_points
 from scaleml.runtime.outcome import Outcome
 from scaleml.runtime.parameter_server.server_loop import ServerLoop
@@ -39,6 +40,7 @@ CASES = [
     (ParameterServer(servers=2), {}),
     (ParameterServer(overlap=True, servers=2), {}),
     (ParameterServer(compression=TopK(0.5)), {}),
+    (ParameterServer(), {"optimizer": SGD(0.3, momentum=0.5, schedule=LinearDecay())}),
     (ParameterServer("ssp", staleness=2, servers=2), {}),
     (Hogwild(), {}),
     (Gossip(asynchronous=True), {}),
@@ -184,6 +186,11 @@ def test_the_survivors_go_on_as_fewer(strategy: Any, how: dict[str, Any]) -> Non
         assert after.history["staleness"].min() >= 0
         assert after.outcomes[0].widest is not None
         assert after.outcomes[0].widest <= strategy.ahead + 1
+        if "optimizer" in how:
+            server = loops[1].state
+            place = place_of(server.arrays["schedule"], server.updates + 1)
+            assert place.update == BATCH / len(X), "a batch is one update now"
+            assert place.done == pytest.approx(EPOCHS, rel=0.05), "the schedule ends with the run"
 
 
 def test_a_server_without_a_copy_begins_from_the_seed_and_says_so() -> None:
