@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -126,9 +126,14 @@ def _targets() -> Iterator[tuple[Path, str]]:
 
 def segments() -> set[str]:
     """Return the names of the host's segments, but for those of other living processes: tests run beside each other."""
-    root = int(os.environ.get(ROOT, os.getpid()))
     shm = Path("/dev/shm")
-    foreign: dict[str, bool] = {}  # by maker, whose process id stands before the last part of a name
+    return without_foreign(os.listdir(shm)) if shm.is_dir() else set()
+
+
+def without_foreign(names: Iterable[str]) -> set[str]:
+    """Return which names are ours, but for those whose maker, whose process id stands before the last part, lives and is none of ours."""
+    root = int(os.environ.get(ROOT, os.getpid()))
+    foreign: dict[str, bool] = {}  # by maker
 
     def is_foreign(name: str) -> bool:
         maker = name.split("-")[-2]
@@ -136,8 +141,7 @@ def segments() -> set[str]:
             foreign[maker] = maker.isdigit() and _is_foreign(int(maker), root)
         return foreign[maker]
 
-    names = [name for name in os.listdir(shm) if name.startswith("scaleml-")] if shm.is_dir() else []
-    return {name for name in names if not is_foreign(name)}
+    return {name for name in names if name.startswith("scaleml-") and not is_foreign(name)}
 
 
 def _is_foreign(process: int, root: int) -> bool:
