@@ -38,9 +38,7 @@ def blocks(page: Path) -> list[Block]:
     return [Block(m[1], m[2], text[: m.start(2)].count("\n") + 1) for m in FENCE.finditer(text)]
 
 
-def run(
-    page: Path, folder: Path, probe: str = "", prelude: str = "", skip: tuple[str, ...] = (), **environment: str
-) -> str:
+def run(page: Path, folder: Path, probe: str = "", prelude: str = "", **environment: str) -> str:
     """Run a page in a process of its own and return what it printed; fail with its traceback.
 
     Parameters
@@ -51,8 +49,6 @@ def run(
         Python that runs after the last block, in the same namespace.
     prelude : str
         Python that runs before the first block, in a namespace of its own.
-    skip : tuple of str
-        Languages whose blocks are left out.
     **environment : str
         Variables to set.
     """
@@ -63,7 +59,7 @@ def run(
     # Into a file: whoever is left of a page's processes would keep a pipe open.
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "documents", str(page), probe, prelude, *skip],
+            [sys.executable, "-m", "documents", str(page), probe, prelude],
             stdout=file,
             stderr=file,
             cwd=folder,
@@ -89,7 +85,7 @@ def run(
     return log.read_text()
 
 
-def run_here(page: Path, folder: Path, probe: str = "") -> None:
+def run_here(page: Path, folder: Path, probe: str = "", skip: tuple[str, ...] = ()) -> None:
     """Run a page in this process, as its ``__main__`` and in this working folder, where the current cluster is the embedded one.
 
     What it defines travels to workers and child processes as from a notebook: the module has no file.
@@ -98,7 +94,7 @@ def run_here(page: Path, folder: Path, probe: str = "") -> None:
     sys.modules["__main__"] = main
     try:
         with contextlib.chdir(folder):
-            _execute(page, vars(main), probe)
+            _execute(page, vars(main), probe, *skip)
     finally:
         sys.modules["__main__"] = before
 
@@ -120,9 +116,9 @@ def _execute(page: Path, names: dict[str, Any], probe: str, *skip: str) -> None:
     exec(probe, names)
 
 
-def _main(page: str, probe: str, prelude: str, *skip: str) -> None:
+def _main(page: str, probe: str, prelude: str) -> None:
     exec(prelude, {})
-    _execute(Path(page), {"__name__": "__main__"}, probe, *skip)
+    _execute(Path(page), {"__name__": "__main__"}, probe)
 
 
 if __name__ == "__main__":
