@@ -80,14 +80,13 @@ def no_leaks() -> Iterator[None]:
 def run_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a page, and a probe behind it, in this process and on the shared embedded cluster; what was printed."""
 
-    def run(page: str | Path, probe: str, skip: tuple[str, ...] = ()) -> str:
+    def run(name: str, probe: str) -> str:
         import documents
         from embedded import embedded
 
         embedded(2)  # the blocks find it
         monkeypatch.setenv("HOME", str(tmp_path))
-        page = page if isinstance(page, Path) else documents.ROOT / "docs" / f"{page}.md"
-        documents.run_here(page, tmp_path, probe, skip)
+        documents.run_here(documents.ROOT / "docs" / f"{name}.md", tmp_path, probe)
         return "".join(capsys.readouterr())
 
     return run

@@ -38,7 +38,9 @@ def blocks(page: Path) -> list[Block]:
     return [Block(m[1], m[2], text[: m.start(2)].count("\n") + 1) for m in FENCE.finditer(text)]
 
 
-def run(page: Path, folder: Path, probe: str = "", prelude: str = "", **environment: str) -> str:
+def run(
+    page: Path, folder: Path, probe: str = "", prelude: str = "", skip: tuple[str, ...] = (), **environment: str
+) -> str:
     """Run a page in a process of its own and return what it printed; fail with its traceback.
 
     Parameters
@@ -49,6 +51,8 @@ def run(page: Path, folder: Path, probe: str = "", prelude: str = "", **environm
         Python that runs after the last block, in the same namespace.
     prelude : str
         Python that runs before the first block, in a namespace of its own.
+    skip : tuple of str
+        Languages whose blocks are left out.
     **environment : str
         Variables to set.
     """
@@ -59,7 +63,7 @@ def run(page: Path, folder: Path, probe: str = "", prelude: str = "", **environm
     # Into a file: whoever is left of a page's processes would keep a pipe open.
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "documents", str(page), probe, prelude],
+            [sys.executable, "-m", "documents", str(page), probe, prelude, *skip],
             stdout=file,
             stderr=file,
             cwd=folder,
@@ -85,7 +89,7 @@ def run(page: Path, folder: Path, probe: str = "", prelude: str = "", **environm
     return log.read_text()
 
 
-def run_here(page: Path, folder: Path, probe: str = "", skip: tuple[str, ...] = ()) -> None:
+def run_here(page: Path, folder: Path, probe: str = "") -> None:
     """Run a page in this process, as its ``__main__`` and in this working folder, where the current cluster is the embedded one.
 
     What it defines travels to workers and child processes as from a notebook: the module has no file.
@@ -94,7 +98,7 @@ def run_here(page: Path, folder: Path, probe: str = "", skip: tuple[str, ...] = 
     sys.modules["__main__"] = main
     try:
         with contextlib.chdir(folder):
-            _execute(page, vars(main), probe, *skip)
+            _execute(page, vars(main), probe)
     finally:
         sys.modules["__main__"] = before
 
@@ -116,9 +120,9 @@ def _execute(page: Path, names: dict[str, Any], probe: str, *skip: str) -> None:
     exec(probe, names)
 
 
-def _main(page: str, probe: str, prelude: str) -> None:
+def _main(page: str, probe: str, prelude: str, *skip: str) -> None:
     exec(prelude, {})
-    _execute(Path(page), {"__name__": "__main__"}, probe)
+    _execute(Path(page), {"__name__": "__main__"}, probe, *skip)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,10 @@ def memory() -> int:
 
 def files() -> set[str]:
     """Return the names of temporary files, but for those of other living processes: tests run beside each other."""
-    return leaks.without_foreign(os.listdir(tempfile.gettempdir()))
+    root = int(os.environ[leaks.ROOT])
+    return {
+        path.name for path in Path(tempfile.gettempdir()).glob("scaleml-*") if not leaks._is_foreign(path.name, root)
+    }
 
 
 class Books:

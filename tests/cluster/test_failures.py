@@ -94,6 +94,7 @@ def watch(warm):
         begun.pop().stop()
     made.nothing_left()
     works(warm)
+    made.nothing_left()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)

@@ -33,8 +33,9 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
 
 
 def search(problem: Problem, jobs: int | None, **settings: Any) -> GridSearchCV:
-    estimator = SGDClassifier("log_loss", random_state=0, max_iter=10, tol=None, **settings)
-    return GridSearchCV(estimator, GRID, cv=2, n_jobs=jobs).fit(problem.X, problem.y)
+    return GridSearchCV(SGDClassifier("log_loss", random_state=0, **settings), GRID, cv=2, n_jobs=jobs).fit(
+        problem.X, problem.y
+    )
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,43 +14,18 @@ from distributed import Client
 import leaks
 from runtime import harness
 
-STATUS = [
-    psutil.CONN_NONE, psutil.CONN_ESTABLISHED, psutil.CONN_SYN_SENT, psutil.CONN_SYN_RECV, psutil.CONN_FIN_WAIT1, psutil.CONN_FIN_WAIT2,
-    psutil.CONN_TIME_WAIT, psutil.CONN_CLOSE, psutil.CONN_CLOSE_WAIT, psutil.CONN_LAST_ACK, psutil.CONN_LISTEN, psutil.CONN_CLOSING,
-]  # fmt: skip
-"""By the number that Linux has for it."""
-
 # Workers cannot import the tests' folder: what is sent to them travels whole.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def strangers(process: int | None, known: frozenset[int]) -> frozenset[str]:
-    """Return a process's TCP sockets, of None this one's, that have none of the `known` ports at either end."""
-    own = process is None and sys.platform == "linux"
-    sockets = own_sockets() if own else sockets_of(process)
-    return frozenset(f"{status} {ports}" for status, ports in sockets if not known.intersection(ports))
-
-
-def sockets_of(process: int | None) -> Iterator[tuple[str, list[int]]]:
-    """Status and ports of a process's TCP sockets, by the system's table of all that there are."""
-    for found in psutil.Process(process).net_connections("tcp"):
-        yield found.status, [end.port for end in (found.laddr, found.raddr) if end]
-
-
-def own_sockets() -> Iterator[tuple[str, list[int]]]:
-    """Those of this process, each asked by itself: this is looked at again and again, and the table is long."""
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # closed meanwhile, or not connected
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(name))) as copy:
-                if copy.family not in (socket.AF_INET, socket.AF_INET6) or copy.type != socket.SOCK_STREAM:
-                    continue
-                status = STATUS[copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]]
-                if status == psutil.CONN_CLOSE:
-                    continue  # in no table
-                ends = [copy.getsockname(), *([] if status == psutil.CONN_LISTEN else [copy.getpeername()])]
-                yield status, [end[1] for end in ends]
+    """Return a process's TCP sockets that have none of the `known` ports at either end."""
+    found = set()
+    for socket in psutil.Process(process).net_connections("tcp"):
+        ends = [end for end in (socket.laddr, socket.raddr) if end]
+        if not any(end.port in known for end in ends):
+            found.add(f"{socket.status} {[end.port for end in ends]}")
+    return frozenset(found)
 
 
 def look_at_worker(known: frozenset[int], dask_worker: Any = None) -> dict[str, frozenset[str]]:
