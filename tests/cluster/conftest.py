@@ -75,20 +75,20 @@ def poll_fixture() -> Callable[..., Any]:
     return poll
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """Two worker processes of one thread each, for all files here; whoever kills some waits until they are there again."""
+    """Two worker processes of one thread each."""
     with LocalCluster(n_workers=2, processes=True, **LOCAL) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(cluster: LocalCluster) -> Iterator[Client]:
     with Client(cluster, set_as_default=False) as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def threads() -> Iterator[Client]:
     """Two workers that are threads of this process: what is patched here is patched for them."""
     with (

@@ -10,9 +10,9 @@ from distributed import Client, LocalCluster
 from runtime import harness
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    """Two workers of one thread, each a process, for all files here."""
+    """Two workers of one thread, each a process."""
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
-
-Made = TypeVar("Made")
 
 TRIES = 8
-
-
-def or_again(first: Made, make: Callable[[], Made]) -> Callable[[], Made]:
-    """Return what gives, the first time, what is there already, and then makes others."""
-    there = [first]
-    return lambda: there.pop() if there else make()
 
 
 def agree(measure: Callable[[], tuple[float, float, float]]) -> list[tuple[float, float]]:

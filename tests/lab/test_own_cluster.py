@@ -14,15 +14,12 @@ from scaleml.strategies import AllReduce, LocalSGD
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Two worker processes that scaleml did not start."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster, set_as_default=False) as client:
+def client():
+    """Return the client of two worker processes that scaleml did not start."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 
@@ -76,24 +73,24 @@ def test_workers_are_chosen_by_address(lab, client):
         lab.start()
 
 
-@pytest.mark.parametrize("closed", ["client", "cluster"])  # the cluster is that of all tests above: it comes last
-def test_what_closes_in_mid_run_is_said_in_words(lab, cluster, closed):
+@pytest.mark.parametrize("closed", ["client", "cluster"])
+def test_what_closes_in_mid_run_is_said_in_words(lab, closed):
     before = leaks.look(sockets=False).threads
-    client = Client(cluster, set_as_default=False)
-    client.wait_for_workers(2, timeout=30)
-    lab = lab(client=client, epochs=LONG, strategies=[AllReduce(), LocalSGD(4)])
-    run = begun(lab)
-    (client if closed == "client" else cluster).close()
-    settled(lab)
-    assert run.state == "failed"
-    # A cluster closes its workers one by one: the first may be missed before the others are.
-    said = ("the Dask client is", "the cluster was closed", "the Dask worker tcp://")
-    assert any(words_of in run.error for words_of in said), run.error
-    assert run.error in words(lab)
-    assert not re.search(r"AssertionError|RPCClosed|Traceback", words(lab))
-    lab.run_button.click()
-    holds(lambda: not lab.running and "make a new distributed.Client" in words(lab))
-    lab.close()
-    client.close()
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
+        client = Client(cluster, set_as_default=False)
+        lab = lab(client=client, epochs=LONG, strategies=[AllReduce(), LocalSGD(4)])
+        run = begun(lab)
+        (client if closed == "client" else cluster).close()
+        settled(lab)
+        assert run.state == "failed"
+        # A cluster closes its workers one by one: the first may be missed before the others are.
+        said = ("the Dask client is", "the cluster was closed", "the Dask worker tcp://")
+        assert any(words_of in run.error for words_of in said), run.error
+        assert run.error in words(lab)
+        assert not re.search(r"AssertionError|RPCClosed|Traceback", words(lab))
+        lab.run_button.click()
+        holds(lambda: not lab.running and "make a new distributed.Client" in words(lab))
+        lab.close()
+        client.close()
     left = leaks.settle(lambda: leaks.Residue(leaks.look(sockets=False).threads - before))
     assert not [thread for thread in left.threads if "scaleml" in str(thread)]

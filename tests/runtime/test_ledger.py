@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -132,39 +130,30 @@ def once(train, strategy, wrong, tries=6):
     return min(found, key=len)
 
 
-def timed(run: Callable[[], harness.Result]) -> tuple[harness.Result, float]:
-    """Return what a run left, and how long it took by the wall clock: whatever else a busy machine does is in both times."""
-    began = time.monotonic()
-    return run(), time.monotonic() - began
-
-
 @pytest.mark.parametrize("strategy", [*STRATEGIES, Hogwild()], ids=repr)
 def test_evaluations_are_no_training_time(monkeypatch, strategy):
     x, y = digits()
-    spent, real = 0.1, Network.statistics
+    spent, real = 0.3, Network.statistics
 
     def slow(*arguments):
         threading.Event().wait(spent)
         return real(*arguments)
 
     monkeypatch.setattr(Network, "statistics", slow)
-    result, seconds = timed(
-        lambda: harness.on_threads(
-            MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=300, validation=(x, y)
-        )
+    result = harness.on_threads(
+        MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=300, validation=(x, y)
     )
     evaluations = len(result.history.evaluations["time"])
     late = strategy in (Hogwild(), Gossip("ring", asynchronous=True))  # one may come late there, and then not any more
     assert evaluations >= (2 if late else 3)
-    most = seconds - 0.5 * spent * evaluations
-    assert result.history["time"].max() < most
-    assert Ledger(result.history).wall.max() < most, "servers wait for workers that evaluate, too"
+    assert result.history["time"].max() < 0.5 * spent * evaluations
+    assert Ledger(result.history).wall.max() < 0.5 * spent * evaluations, "servers wait for workers that evaluate, too"
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, Hogwild()], ids=repr)
 def test_the_time_of_a_pause_is_no_training_time(strategy, monkeypatch):
     x, y = digits()
-    pause = 0.5
+    pause = 2.0
     hold = harness.held_until_told(monkeypatch, strategy)
 
     def hook(rank, step, command_queue):
@@ -173,12 +162,10 @@ def test_the_time_of_a_pause_is_no_training_time(strategy, monkeypatch):
             command_queue.put(Command(1, "pause"))
             threading.Timer(pause, command_queue.put, [Command(2, "resume")]).start()
 
-    result, seconds = timed(
-        lambda: harness.on_threads(MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=60, hook=hook)
-    )
+    result = harness.on_threads(MLP((30,)), x, y, strategy=strategy, workers=2, epochs=3, batch_size=60, hook=hook)
     assert len(result.applied[2]) == strategy.layout(2).workers, "it was not paused"
-    assert result.history["time"].max() < seconds - 0.5 * pause
-    assert Ledger(result.history).wall.max() < seconds - 0.5 * pause
+    assert result.history["time"].max() < 0.5 * pause
+    assert Ledger(result.history).wall.max() < 0.5 * pause
 
 
 def test_a_pause_is_no_training_time(cluster):
