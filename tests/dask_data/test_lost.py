@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -115,4 +116,5 @@ def test_a_client_that_closes_leaves_no_files() -> None:
         first.close()
         data.close()
         with Client(cluster, set_as_default=False) as second:
+            second.run(dask.config.set, {"scaleml.client-timeout": "1s"})  # for so long they stay, should it come back
             assert harness.await_condition(lambda: not any(second.run(files_of).values()))
